@@ -1,0 +1,70 @@
+"""What a user can say about data and training: keys, defaults, bounds and help.
+
+The study file is made of these, and the objectives take them, so each key exists once.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Augmentation = Literal["crop", "flip", "cutout"]
+
+
+class Settings(BaseModel):
+    """A block of keys: immutable, no unknown keys, no NaN, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class DataSettings(Settings):
+    """Which images to learn, and how they are split and augmented."""
+
+    name: str = Field(
+        description="A known data set (`optnas list`) or `module:function` of your own."
+    )
+    root: str | None = Field(None, description="Folder that holds the data set.")
+    download: bool = Field(False, description="Download the data set into `root` if it is absent.")
+    validation: (
+        Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | Literal["test"] | None
+    ) = Field(
+        None,
+        description="Images held out of the training set to judge candidates: a number or a "
+        "fraction. `test` judges by the test set, as some papers do, and warns. Default: the "
+        "data set's own.",
+    )
+    augment: tuple[Augmentation, ...] | None = Field(
+        None, strict=False, description="Augmentations in use. Default: the data set's own."
+    )
+    classes: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None, strict=False, min_length=2, description="Only these classes, by index."
+    )
+    samples: float = Field(
+        1.0, gt=0, le=1, description="Fraction of the training images to use, drawn per class."
+    )
+    size: int | None = Field(
+        None, ge=4, le=1024, description="Height and width in pixels, for `images` folders."
+    )
+
+
+class TrainSettings(Settings):
+    """How a network is trained."""
+
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Epochs of every candidate, if the sampler does not choose them (default 20).",
+    )
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="The optimiser.")
+    lr: float = Field(0.025, gt=0, description="Learning rate at the start.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
+    weight_decay: float = Field(3e-4, ge=0, description="Weight decay.")
+    batch_size: int = Field(64, ge=1, description="Images per step.")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="Learning rate over the epochs: cosine to zero, or constant."
+    )
+    clip: float | None = Field(5.0, gt=0, description="Greatest norm of the gradient, or null.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 autocast on CUDA where supported, float32 on CPU."
+    )
+    threads: int = Field(1, ge=1, description="CPU threads of one worker; results depend on it.")
+    deterministic: bool = Field(False, description="Bitwise repeatable on CUDA too, but slower.")

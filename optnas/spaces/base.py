@@ -1,0 +1,84 @@
+"""What every search space and every architecture offers."""
+
+import abc
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.trial import BaseTrial, Trial
+
+ParamValue = bool | int | float | str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A network's structure: frozen, hashable, and the same after a round trip through JSON.
+
+    Subclasses are frozen dataclasses whose constructor validates its arguments and turns
+    sequences into tuples, so that ``Kind(**json.loads(text))`` works.
+    """
+
+    def to_json(self) -> str:
+        """The fields as one JSON object, keys sorted."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The architecture that ``to_json`` wrote.
+
+        Raises:
+            ValueError: If ``text`` is not a JSON object with this architecture's fields.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        fields = json.loads(text)
+        if not isinstance(fields, dict) or not fields.keys() <= names:
+            raise ValueError(f"Expected a JSON object with the fields {sorted(names)}: {text}")
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise ValueError(f"Not a {cls.__name__}: {error}") from None
+
+
+A = TypeVar("A", bound=Architecture)
+
+
+class Space(abc.ABC, Generic[A]):
+    """A set of architectures, and how one is written as the parameters of an Optuna trial."""
+
+    architecture_class: ClassVar[type[Architecture]]
+
+    @abc.abstractmethod
+    def suggest(self, trial: BaseTrial) -> A:
+        """Suggest every parameter of an architecture on ``trial`` and return the architecture."""
+
+    @abc.abstractmethod
+    def to_params(self, architecture: A) -> dict[str, ParamValue]:
+        """The trial parameters that say ``architecture``, in the order of ``suggest``."""
+
+    @abc.abstractmethod
+    def from_params(self, params: Mapping[str, Any]) -> A:
+        """The architecture that the parameters of a trial say; other parameters are ignored.
+
+        Raises:
+            ValueError: If a parameter is missing or no architecture has these parameters.
+        """
+
+    @abc.abstractmethod
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """The distribution of every parameter that any architecture of the space can have."""
+
+    @abc.abstractmethod
+    def random(self, rng: np.random.Generator) -> A:
+        """An architecture drawn uniformly over each parameter."""
+
+
+def proposal(trial: BaseTrial) -> Mapping[str, Any]:
+    """What the sampler proposes for ``trial``, decided now if it was not yet.
+
+    ``suggest`` asks for this first: a proposal that is claimed before the first parameter is
+    written is never seen half-made by another worker. Trials without a sampler propose nothing.
+    """
+    return trial.relative_params if isinstance(trial, Trial) else {}

@@ -1,0 +1,212 @@
+"""Chains of convolutions: one width, doubled at two reductions, an operation per layer."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import BaseTrial
+
+from optnas.spaces.base import Architecture, ParamValue, Space, proposal
+
+OPERATIONS = ("separable", "conv")
+KERNELS = (3, 5, 7)
+
+
+@dataclasses.dataclass(frozen=True)
+class ChainArchitecture(Architecture):
+    """A stem, ``depth`` layers and a linear classifier on globally pooled features.
+
+    The stem and the first third of the layers have ``2 * width`` and ``width`` channels; the
+    layers at the indices ``depth // 3`` and ``2 * depth // 3`` halve the resolution and double
+    the channels (Efficient Global NAS, section 3.1).
+
+    Args:
+        depth: Number of layers, at least 1.
+        width: Channels of the first layers, at least 1.
+        operations: One of ``"separable"`` and ``"conv"`` per layer; empty means all separable.
+        kernels: One of 3, 5 and 7 per layer; empty means all 3.
+
+    Raises:
+        ValueError: If a value is out of range or a sequence does not have ``depth`` entries.
+    """
+
+    depth: int
+    width: int
+    operations: tuple[str, ...] = ()
+    kernels: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.depth < 1 or self.width < 1:
+            raise ValueError(
+                "`depth` and `width` must be greater than or equal to 1: "
+                f"depth={self.depth}, width={self.width}."
+            )
+        self._normalise("operations", self.operations, OPERATIONS)
+        self._normalise("kernels", self.kernels, KERNELS)
+
+    def _normalise(self, name: str, values: Sequence[Any], choices: Sequence[Any]) -> None:
+        values = tuple(values) or (choices[0],) * self.depth
+        if len(values) != self.depth or not set(values) <= set(choices):
+            raise ValueError(
+                f"`{name}` must hold {self.depth} values (the depth), each one of {choices}: "
+                f"{values}."
+            )
+        object.__setattr__(self, name, values)
+
+    @classmethod
+    def uniform(
+        cls, depth: int, width: int, operation: str = "separable", kernel: int = 3
+    ) -> "ChainArchitecture":
+        """A chain with the same operation and kernel in every layer."""
+        return cls(depth, width, (operation,) * depth, (kernel,) * depth)
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """Indices of the layers with stride 2 (one layer, once, if the two coincide)."""
+        return tuple(sorted({self.depth // 3, 2 * self.depth // 3}))
+
+    def channels(self) -> tuple[int, ...]:
+        """Channels after the stem and after every layer: ``depth + 1`` values."""
+        current = self.width
+        result = [2 * self.width]
+        for index in range(self.depth):
+            if index in self.reductions:
+                current *= 2
+            result.append(current)
+        return tuple(result)
+
+    def num_params(self, in_channels: int, classes: int) -> int:
+        """Number of trainable parameters of the network, in closed form.
+
+        Args:
+            in_channels: Channels of the images.
+            classes: Number of classes.
+        """
+        channels = self.channels()
+        total = 9 * in_channels * channels[0] + 2 * channels[0]
+        for index, (operation, kernel) in enumerate(
+            zip(self.operations, self.kernels, strict=True)
+        ):
+            before, after = channels[index], channels[index + 1]
+            taps = kernel * kernel
+            weights = (
+                before * (taps + after) if operation == "separable" else before * after * taps
+            )
+            total += weights + 2 * after
+        return total + channels[-1] * classes + classes
+
+
+class ChainSpace(Space[ChainArchitecture]):
+    """The macro-micro search space: depth, width, and per layer an operation and a kernel.
+
+    A trial's parameters are ``depth``, ``width``, ``op_{i}`` and ``kernel_{i}`` for every layer
+    ``i < depth``. A proposed width may lie below the range (a micro candidate is narrowed until
+    its size fits); samplers that draw from the range never leave it.
+
+    Source: Efficient Global NAS, section 3.1.
+
+    Args:
+        depth: Least and greatest number of layers.
+        width: Least and greatest number of channels of the first layers.
+        preset: ``"tiny"`` or ``"mobile"``, the two settings of the paper (section 4.1); a range
+            given beside it wins.
+
+    Raises:
+        ValueError: If a range is empty or begins below 1, or the preset is unknown.
+    """
+
+    architecture_class: ClassVar[type[Architecture]] = ChainArchitecture
+
+    PRESETS: ClassVar[dict[str, dict[str, tuple[int, int]]]] = {
+        "tiny": {"depth": (10, 100), "width": (16, 64)},
+        "mobile": {"depth": (10, 100), "width": (16, 128)},
+    }
+
+    def __init__(
+        self,
+        depth: tuple[int, int] | None = None,
+        width: tuple[int, int] | None = None,
+        *,
+        preset: str = "tiny",
+    ) -> None:
+        if preset not in self.PRESETS:
+            raise ValueError(f"`preset` must be one of {sorted(self.PRESETS)}: {preset!r}.")
+        self.depth = _checked_range("depth", depth or self.PRESETS[preset]["depth"])
+        self.width = _checked_range("width", width or self.PRESETS[preset]["width"])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(depth={self.depth}, width={self.width})"
+
+    def suggest(self, trial: BaseTrial) -> ChainArchitecture:
+        low, high = self.width
+        low = max(1, min(low, proposal(trial).get("width", low)))
+        depth = trial.suggest_int("depth", *self.depth)
+        params: dict[str, Any] = {"depth": depth, "width": trial.suggest_int("width", low, high)}
+        for name, choices in _layer_choices(depth):
+            params[name] = trial.suggest_categorical(name, choices)
+        return self.from_params(params)
+
+    def to_params(self, architecture: ChainArchitecture) -> dict[str, ParamValue]:
+        params: dict[str, ParamValue] = {
+            "depth": architecture.depth,
+            "width": architecture.width,
+        }
+        params.update((f"op_{i}", value) for i, value in enumerate(architecture.operations))
+        params.update((f"kernel_{i}", value) for i, value in enumerate(architecture.kernels))
+        return params
+
+    def from_params(self, params: Mapping[str, Any]) -> ChainArchitecture:
+        try:
+            depth = params["depth"]
+            architecture = self.architecture_class(
+                depth=depth,
+                width=params["width"],
+                operations=tuple(params[f"op_{i}"] for i in range(depth)),
+                kernels=tuple(params[f"kernel_{i}"] for i in range(depth)),
+            )
+        except KeyError as error:
+            raise ValueError(f"No chain without the parameter {error}: {dict(params)}.") from None
+        assert isinstance(architecture, ChainArchitecture)
+        return architecture
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        return dict(_distributions(self.depth, self.width))
+
+    def random(self, rng: np.random.Generator) -> ChainArchitecture:
+        depth = int(rng.integers(*self.depth, endpoint=True))
+        params: dict[str, Any] = {
+            "depth": depth,
+            "width": int(rng.integers(*self.width, endpoint=True)),
+        }
+        for name, choices in _layer_choices(depth):
+            params[name] = choices[int(rng.integers(len(choices)))]
+        return self.from_params(params)
+
+
+def _checked_range(name: str, bounds: tuple[int, int]) -> tuple[int, int]:
+    if len(bounds) != 2 or not 1 <= bounds[0] <= bounds[1]:
+        raise ValueError(
+            f"`{name}` must be two integers, the least and the greatest, from 1 upwards: "
+            f"{tuple(bounds)}."
+        )
+    return (bounds[0], bounds[1])
+
+
+def _layer_choices(depth: int) -> list[tuple[str, tuple[Any, ...]]]:
+    operations = [(f"op_{i}", OPERATIONS) for i in range(depth)]
+    return [*operations, *((f"kernel_{i}", KERNELS) for i in range(depth))]
+
+
+@functools.lru_cache(maxsize=16)
+def _distributions(depth: tuple[int, int], width: tuple[int, int]) -> dict[str, BaseDistribution]:
+    result: dict[str, BaseDistribution] = {
+        "depth": IntDistribution(*depth),
+        # From 1: a micro candidate's width may lie below the searched range.
+        "width": IntDistribution(1, width[1]),
+    }
+    for name, choices in _layer_choices(depth[1]):
+        result[name] = CategoricalDistribution(choices)
+    return result

@@ -1,0 +1,131 @@
+"""The keys of a study file: types, defaults, bounds and help."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from optnas.plugins import Kind
+from optnas.settings import DataSettings, Settings, TrainSettings
+
+#: The data sets known by name; others are named ``module:function``.
+DATASETS: tuple[str, ...] = (
+    "digits",
+    "fashion_mnist",
+    "kmnist",
+    "emnist_balanced",
+    "cifar10",
+    "cifar100",
+    "images",
+)
+
+#: The blocks that name a plugin and hold its options.
+PLUGINS: tuple[Kind, ...] = ("space", "sampler", "pruner", "objective")
+
+#: What a constructor gets from elsewhere in the file, so that it is no option of the block.
+SUPPLIED: Mapping[Kind, frozenset[str]] = {
+    "space": frozenset(),
+    "sampler": frozenset({"space", "in_channels", "classes", "seed", "max_retries"}),
+    "pruner": frozenset(),
+    "objective": frozenset(
+        {"space", "data", "train", "limits", "seed", "artifacts", "artifact_store", "storage"}
+    ),
+}
+
+#: Epochs of every candidate where neither the sampler nor the file says them.
+DEFAULT_EPOCHS = 20
+
+
+class Choice(Settings):
+    """A plugin's name, and its options beside it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(description="A known name, or `module:Name` of your own.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the name, as plain JSON values."""
+        return dict(self.model_extra or {})
+
+
+class Retrain(Settings):
+    """The final training of the network that was found."""
+
+    epochs: int = Field(600, ge=1, description="Epochs of `optnas retrain`.")
+
+
+class Budget(Settings):
+    """Totals of the whole study, shared by all workers; null is no limit."""
+
+    trials: int | None = Field(None, ge=1, description="Trials of the study.")
+    epochs: int | None = Field(None, ge=1, description="Epochs trained, summed over the trials.")
+    hours: float | None = Field(
+        None, gt=0, description="Hours of training, summed over the trials."
+    )
+
+
+class Limits(Settings):
+    """What a network may cost; candidates beyond a limit are infeasible."""
+
+    params: int | None = Field(None, ge=1, description="Greatest number of parameters.")
+    multiply_adds: int | None = Field(
+        None, ge=1, description="Greatest number of multiply-adds for one image."
+    )
+
+
+def _study_name(name: str) -> str:
+    if not name.isprintable() or "/" in name or "\\" in name:
+        raise ValueError("expected a name without control characters, '/' and '\\'")
+    # It becomes a file's name, and file systems count bytes.
+    if len(name.encode()) > 200:
+        raise ValueError("expected at most 200 bytes of UTF-8")
+    return name
+
+
+class StudyKeys(Settings):
+    """What a study file can say."""
+
+    study: Annotated[str, AfterValidator(_study_name)] = Field(
+        min_length=1, max_length=200, description="The study's name in its storage."
+    )
+    storage: str = Field(
+        "",
+        min_length=1,
+        description="URL of the database (sqlite, postgresql, mysql or grpc), or path of a "
+        "journal file. Default: `sqlite:///STUDY.db` beside the study file.",
+    )
+    artifacts: str = Field(
+        "",
+        min_length=1,
+        description="Folder or bucket (`s3://`, `gs://`) of the checkpoints. Default: "
+        "`STUDY.artifacts` beside the storage's file, or beside the study file.",
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        le=2**32 - 1,
+        description="Seed of everything random. Default: derived from the study's name.",
+    )
+    space: Choice = Field(Choice(name="chain"), description="The search space and its options.")
+    sampler: Choice = Field(
+        Choice(name="macro_micro"), description="The search strategy and its options."
+    )
+    pruner: Choice = Field(
+        Choice(name="none"), description="What stops a hopeless training early, and its options."
+    )
+    objective: Choice = Field(
+        Choice(name="classification"), description="What a trial computes, and its options."
+    )
+    data: DataSettings = Field(description="The images to learn: a data set's name, or its keys.")
+    train: TrainSettings = Field(TrainSettings(), description="How a candidate is trained.")
+    retrain: Retrain = Field(Retrain(), description="How the network found is trained.")
+    budget: Budget = Field(Budget(), description="Where the search ends before its own end.")
+    limits: Limits = Field(Limits(), description="What a network may cost.")
+    max_retries: int = Field(
+        5, ge=0, description="How often a candidate whose worker died is tried again."
+    )
+
+
+#: Blocks that may stand empty, as when all their keys are commented out.
+OPTIONAL_BLOCKS = ("train", "retrain", "budget", "limits")

@@ -1,0 +1,288 @@
+"""The common base of the strategies: deciding, claiming, waiting and losing, once for all."""
+
+import abc
+import contextlib
+import copy
+import enum
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas.samplers._history import History, LostCandidate
+from optnas.seeds import derive_seed, study_seed
+from optnas.spaces import Architecture, Space
+from optnas.trials import (
+    CONTINUES,
+    PHASE,
+    Claim,
+    fail_as_lost,
+    lease_expired,
+    renew_lease,
+    worker_is_dead,
+)
+
+A = TypeVar("A", bound=Architecture)
+
+MAX_EPOCHS = 1_000_000
+
+
+class Candidate:
+    """What a strategy wants trained next.
+
+    Args:
+        params: The parameters of the trial.
+        phase: What the strategy is doing, in a word, for people who watch.
+        guess: The accuracy to go on with, in a replay, while the candidate still trains.
+    """
+
+    def __init__(self, params: Mapping[str, Any], *, phase: str, guess: float = 0.0) -> None:
+        self.params = dict(params)
+        self.phase = phase
+        self.guess = guess
+
+
+class Step(enum.Enum):
+    """What a strategy says when it has no candidate."""
+
+    WAIT = "wait"
+    DONE = "done"
+
+
+class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
+    """Base of samplers whose state is a pure function of the study's trials.
+
+    A strategy implements :meth:`propose`. Everything else is here: every trial decides in turn,
+    by trial number, so that no candidate is given out twice; writes its claim before its first
+    parameter; takes over from trials whose worker died; waits where the strategy needs a result
+    that another worker is still computing; and stops the study when the strategy is done.
+
+    Args:
+        space: The search space.
+        seed: Seed of the study. None derives one from the study's name.
+        max_retries: How often a candidate is tried again whose worker died before it got further.
+        patience: Seconds after which a running trial that decides nothing (asked for and
+            forgotten) is no longer waited for.
+    """
+
+    sets_epochs: ClassVar[bool] = False
+    """Whether the strategy proposes the parameter ``epochs``."""
+
+    def __init__(
+        self,
+        space: Space[A],
+        *,
+        seed: int | None = None,
+        max_retries: int = 5,
+        patience: float = 60.0,
+    ) -> None:
+        check_at_least("max_retries", max_retries, 0)
+        check_at_least("patience", patience, 0)
+        self.space = space
+        self._seed = seed
+        self._max_retries = max_retries
+        self._patience = patience
+        self._distributions = space.distributions()
+        if self.sets_epochs:
+            self._distributions["epochs"] = IntDistribution(1, MAX_EPOCHS)
+
+    @abc.abstractmethod
+    def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
+        """The next candidate, as a pure function of the arguments.
+
+        Args:
+            history: The study's trials.
+            rng: Made from the study's seed and the number of candidates claimed so far.
+        """
+
+    def found(self, study: Study) -> A | None:
+        """The architecture that the strategy has settled on, or None before the end."""
+        raise NotImplementedError
+
+    def candidates(self, study: Study) -> list[tuple[int, A, float]]:
+        """Trial number, architecture and value of what would be trained fully, best first."""
+        raise NotImplementedError
+
+    def default_params(self) -> dict[str, Any]:
+        """Values for the parameters that an enqueued trial leaves open; others are random."""
+        return {}
+
+    def is_finished(self, study: Study) -> bool:
+        """Whether the strategy is done, so that no further trial should be started."""
+        return self._decide(study, self._history(all_trials(study))) is Step.DONE
+
+    # How Optuna sees the strategy.
+
+    def reseed_rng(self) -> None:
+        pass  # There is no state: draws come from the seed and the history.
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        renew_lease(study._storage, trial._trial_id, self._patience)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._distributions
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        self._check_study(study)
+        if trial.params or "fixed_params" in trial.system_attrs:
+            # Somebody's own trial: it claims nothing, and answers for its parameters in the end.
+            renew_lease(study._storage, trial._trial_id, None)
+            return self.default_params()
+        for _ in self._turns(study, trial):
+            history = self._history(all_trials(study))
+            step = self._decide(study, history)
+            if step is Step.DONE:
+                _stop(study)
+                raise optuna.TrialPruned("The search is finished.")
+            if not isinstance(step, Step):
+                return self._claim(study, trial, history, step)
+        raise optuna.TrialPruned("The study was stopped while this trial waited.")
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        self._check_study(study)
+        seed = derive_seed(study_seed(study, self._seed), trial.number, param_name) % 2**32
+        return RandomSampler(seed).sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Any,
+    ) -> None:
+        if study._is_multi_objective():
+            return
+        own = copy.copy(trial)
+        own.state, own.values = state, values
+        self._warn_if_void(own)
+        trials = [own if t.number == own.number else t for t in all_trials(study)]
+        if self._decide(study, self._history(trials)) is Step.DONE:
+            _stop(study)
+
+    # Deciding and claiming.
+
+    def _decide(self, study: Study, history: History) -> Candidate | LostCandidate | Step:
+        """Lost candidates come first, then the strategy's next."""
+        return history.lost[0] if history.lost else self._propose(study, history)
+
+    def _propose(self, study: Study, history: History) -> Candidate | Step:
+        seed = study_seed(study, self._seed)
+        return self.propose(history, np.random.default_rng((seed, history.claims)))
+
+    def _history(self, trials: list[FrozenTrial]) -> History:
+        return History(trials, self._distributions.keys(), self._max_retries)
+
+    def _claim(
+        self, study: Study, trial: FrozenTrial, history: History, step: Candidate | LostCandidate
+    ) -> dict[str, Any]:
+        storage = study._storage
+        if isinstance(step, LostCandidate):
+            claim = Claim(step.claim.index, step.claim.params, continues=step.number)
+            attrs = {CONTINUES: step.number, PHASE: history.trials[step.number].user_attrs[PHASE]}
+        else:
+            claim = Claim(history.claims, step.params)
+            attrs = {PHASE: step.phase}
+        for name, value in attrs.items():
+            storage.set_trial_user_attr(trial._trial_id, name, value)
+            trial.user_attrs[name] = value
+        # The lease promises nothing from here on: an objective may take as long as it likes,
+        # unless it renews the lease itself.
+        renew_lease(storage, trial._trial_id, None)
+        claim.write(storage, trial)
+        return dict(claim.params)
+
+    # Waiting and losing.
+
+    def _turns(self, study: Study, trial: FrozenTrial) -> Iterator[None]:
+        """Yield whenever it is this trial's turn to decide; end when the study is stopped."""
+        pause, renewal = 0.005, time.monotonic()
+        while not getattr(study, "_stop_flag", False):
+            trials = all_trials(study)
+            self._fail_dead(study, trials)
+            if not any(self._must_wait_for(other, trial) for other in trials):
+                yield
+            time.sleep(pause)
+            pause = min(2 * pause, 0.5)
+            if time.monotonic() - renewal > self._patience / 4:
+                renewal = time.monotonic()
+                renew_lease(study._storage, trial._trial_id, self._patience)
+
+    def _must_wait_for(self, other: FrozenTrial, trial: FrozenTrial) -> bool:
+        """Whether ``other`` decides before ``trial`` and has not done so yet."""
+        return (
+            other.number < trial.number
+            and other.state == TrialState.RUNNING
+            and Claim.of(other) is None
+            and not other.params
+            and "fixed_params" not in other.system_attrs
+            and not lease_expired(other, self._patience)
+        )
+
+    def _fail_dead(self, study: Study, trials: list[FrozenTrial]) -> None:
+        for trial in trials:
+            if trial.state != TrialState.RUNNING:
+                continue
+            if worker_is_dead(trial):
+                fail_as_lost(study._storage, trial, "the worker's process is gone")
+
+    # Checks.
+
+    def _check_study(self, study: Study) -> None:
+        self._raise_error_if_multi_objective(study)
+        if study.direction != StudyDirection.MAXIMIZE:
+            warnings.warn(
+                f"{type(self).__name__} maximises accuracy, but the study minimises: create it "
+                "with direction='maximize', or its best trial will be the worst.",
+                stacklevel=2,
+            )
+
+    def _warn_if_void(self, trial: FrozenTrial) -> None:
+        claim = Claim.of(trial)
+        if claim is None or trial.state != TrialState.COMPLETE:
+            return
+        wrong = {
+            name: value
+            for name, value in claim.params.items()
+            if name not in trial.params or trial.params[name] != value
+        }
+        if wrong:
+            warnings.warn(
+                f"Trial {trial.number} was given {wrong}, but its parameters say otherwise, so it "
+                "is no answer: the objective must suggest every parameter that the sampler "
+                "proposes, from a range that holds the proposal.",
+                stacklevel=2,
+            )
+
+
+def check_at_least(name: str, value: float, least: float) -> None:
+    """Raise ValueError unless ``value >= least``."""
+    if not value >= least:
+        raise ValueError(f"`{name}` must be greater than or equal to {least}: {value}.")
+
+
+def all_trials(study: Study) -> list[FrozenTrial]:
+    """Every trial of the study, by number, not to be modified."""
+    # From the storage itself: Hyperband hands samplers a study that shows one bracket only.
+    return study._storage.get_all_trials(study._study_id, deepcopy=False)
+
+
+def _stop(study: Study) -> None:
+    with contextlib.suppress(RuntimeError):  # Under ask and tell there is no loop to stop.
+        study.stop()

@@ -1,0 +1,311 @@
+"""Macro-micro search: grow depth, prune width, then operations and kernels per layer."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Generator
+from typing import Any, ClassVar, Literal
+
+from optuna.study import Study
+
+from optnas.samplers._base import Candidate, all_trials, check_at_least
+from optnas.samplers._history import Result
+from optnas.samplers._replay import ReplaySampler, Search
+from optnas.spaces import ChainArchitecture, ChainSpace
+from optnas.trials import TRAIN_ACCURACY
+
+EPSILON = 1e-6
+"""Accuracies closer than this are equal: they come from float32 and from printed figures."""
+
+
+class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
+    """Sampler using the macro-micro strategy of *Efficient Global Neural Architecture Search*.
+
+    The macro search grows the depth at full width, layer by layer, with an epoch more for every
+    layer, until accuracy drops three times; then prunes the width, with two epochs more for every
+    step, while accuracy holds. The micro search trains every candidate equally briefly: it
+    replaces the operation of one layer after the other, then its kernel, keeps what improves, and
+    narrows every candidate until its size is that of the macro network.
+
+    Every decision depends on the result before it. Several workers are kept busy with the
+    candidates that come next if a layer more is accepted, a narrower network is kept and a micro
+    change is rejected.
+
+    The objective suggests the parameters of the space and ``epochs``; its value is the best
+    held-out accuracy over the epochs, a fraction. The user attribute ``train_accuracy``, if set,
+    is the best training accuracy. A failed or infeasible candidate is a strike, or a rejection.
+
+    Source: Siddiqui, Kyrkou and Theocharides, *Efficient Global Neural Architecture Search*,
+    sections 3.2 and 3.3, algorithm 1; thresholds from section 3.3 and the authors' code.
+
+    Example:
+
+        .. code-block:: python
+
+            space = ChainSpace(depth=(10, 100), width=(16, 64))
+            sampler = MacroMicroSampler(space, in_channels=3, classes=10)
+            study = optuna.create_study(direction="maximize", sampler=sampler)
+            study.optimize(objective)
+            print(sampler.found(study))
+
+    Args:
+        space: The chain space to search.
+        in_channels: Channels of the images, to count parameters.
+        classes: Number of classes, to count parameters.
+        width_step: Channels taken off in one step of the width phase.
+        epochs: Epochs of the first candidate.
+        micro_epochs: Epochs of every candidate of the micro search.
+        gain: Least gain of accuracy with which a deeper network is accepted.
+        drop: Greatest loss of accuracy with which growing goes on without a strike.
+        strikes: Strikes that end the depth phase, and the width phase.
+        target_accuracy: Accuracy with which growing ends.
+        stop_train_accuracy: Growing ends when the best network's training accuracy exceeds
+            this; None never does.
+        params_tolerance: Parameters by which a micro candidate may exceed the network it is
+            compared with.
+        operation: Operation of every layer at the start; the micro search tries the other one.
+        kernel: Kernel size of every layer at the start; the micro search tries 5.
+        evaluation: ``"dynamic"`` trains as described; ``"static"`` trains every candidate for
+            ``epochs`` epochs.
+        search_operations: Whether the micro search tries operations, before kernels.
+        final_width: ``"macro"`` gives the found network the width of the macro search; ``"micro"``
+            the width to which its last accepted change was narrowed.
+        seed: Seed of the study. None derives one from the study's name.
+        max_retries: How often a candidate is tried again whose worker died before it got further.
+        patience: Seconds after which a running trial that decides nothing is not waited for.
+
+    Raises:
+        TypeError: If ``space`` is not a chain space.
+        ValueError: If a number is out of range.
+
+    Differences from the paper:
+        Candidates are judged on held-out training images; the authors' code uses the test set.
+        The learning rate steps after the epoch, so that the last epoch still learns. What the
+        paper leaves open follows the authors' code: the third strike ends a phase, an accepted
+        network clears the strikes and a neutral one does not; the width phase accepts ties and
+        goes on with the last epochs of the depth phase; the final network has the macro width.
+        The width phase never leaves the space's range, and no width falls below 1.
+    """
+
+    sets_epochs: ClassVar[bool] = True
+
+    space: ChainSpace
+
+    def __init__(
+        self,
+        space: ChainSpace,
+        *,
+        in_channels: int,
+        classes: int,
+        width_step: int = 2,
+        epochs: int = 10,
+        micro_epochs: int = 2,
+        gain: float = 0.001,
+        drop: float = 0.0005,
+        strikes: int = 3,
+        target_accuracy: float = 0.999,
+        stop_train_accuracy: float | None = 0.995,
+        params_tolerance: int = 10_000,
+        operation: Literal["separable", "conv"] = "separable",
+        kernel: Literal[3, 7] = 3,
+        evaluation: Literal["dynamic", "static"] = "dynamic",
+        search_operations: bool = True,
+        final_width: Literal["macro", "micro"] = "macro",
+        seed: int | None = None,
+        max_retries: int = 5,
+        patience: float = 60.0,
+    ) -> None:
+        if not isinstance(space, ChainSpace):
+            raise TypeError(f"MacroMicroSampler searches a ChainSpace, not {space!r}.")
+        for name, value in {
+            "in_channels": in_channels,
+            "classes": classes,
+            "width_step": width_step,
+            "epochs": epochs,
+            "micro_epochs": micro_epochs,
+            "strikes": strikes,
+        }.items():
+            check_at_least(name, value, 1)
+        for name, number in {
+            "gain": gain,
+            "drop": drop,
+            "target_accuracy": target_accuracy,
+            "stop_train_accuracy": stop_train_accuracy or 0.0,
+            "params_tolerance": params_tolerance,
+        }.items():
+            check_at_least(name, number, 0)
+        check_choice("operation", operation, ("separable", "conv"))
+        check_choice("kernel", kernel, (3, 7))
+        check_choice("evaluation", evaluation, ("dynamic", "static"))
+        check_choice("final_width", final_width, ("macro", "micro"))
+        super().__init__(space, seed=seed, max_retries=max_retries, patience=patience)
+        self._in_channels = in_channels
+        self._classes = classes
+        self._width_step = width_step
+        self._epochs = epochs
+        self._micro_epochs = micro_epochs if evaluation == "dynamic" else epochs
+        self._dynamic = evaluation == "dynamic"
+        self._gain = gain
+        self._drop = drop
+        self._strikes = strikes
+        self._target_accuracy = target_accuracy
+        self._stop_train_accuracy = stop_train_accuracy
+        self._params_tolerance = params_tolerance
+        self._operation = operation
+        self._kernel = kernel
+        self._search_operations = search_operations
+        self._final_width = final_width
+
+    def search(self) -> Search[ChainArchitecture]:
+        depth, epochs, best = yield from self._grow()
+        width = yield from self._prune(depth, epochs, best)
+        macro = self._uniform(depth, width)
+        baseline = yield self._candidate(macro, self._micro_epochs, "baseline", guess=math.inf)
+        architecture, best = macro, baseline.value
+        if self._search_operations:
+            other = "conv" if self._operation == "separable" else "separable"
+            architecture, best = yield from self._change("operations", other, architecture, best)
+        architecture, best = yield from self._change("kernels", 5, architecture, best)
+        if self._final_width == "macro":
+            architecture = dataclasses.replace(architecture, width=width)
+        return architecture
+
+    def _grow(self) -> Generator[Candidate, Result, tuple[int, int, float]]:
+        """Deepen at full width. Returns the depth, the epochs reached, and the best accuracy."""
+        depth, deepest = self.space.depth
+        width, epochs, strikes = self.space.width[1], self._epochs, 0
+        result = yield self._candidate(self._uniform(depth, width), epochs, "depth", guess=0.0)
+        best = result
+        for tried in range(depth + 1, deepest + 1):
+            if self._has_learnt(best):
+                break
+            epochs += 1 if self._dynamic else 0
+            result = yield self._candidate(
+                self._uniform(tried, width), epochs, "depth", guess=best.value + self._gain
+            )
+            if _at_least(result.value, best.value + self._gain):
+                best, depth, strikes = result, tried, 0
+            elif not _at_least(result.value, best.value - self._drop):
+                strikes += 1
+                if strikes == self._strikes:
+                    break
+        return depth, epochs, best.value
+
+    def _has_learnt(self, best: Result) -> bool:
+        limit = self._stop_train_accuracy
+        learnt = limit is not None and best.attrs.get(TRAIN_ACCURACY, 0.0) > limit
+        return learnt or _at_least(best.value, self._target_accuracy)
+
+    def _prune(self, depth: int, epochs: int, best: float) -> Generator[Candidate, Result, int]:
+        """Narrow while accuracy holds. Returns the width."""
+        narrowest, width = self.space.width
+        strikes = 0
+        for tried in range(width - self._width_step, narrowest - 1, -self._width_step):
+            epochs += 2 if self._dynamic else 0
+            result = yield self._candidate(
+                self._uniform(depth, tried), epochs, "width", guess=best
+            )
+            if _at_least(result.value, best):
+                best, width, strikes = result.value, tried, 0
+            else:
+                strikes += 1
+                if strikes == self._strikes:
+                    break
+        return width
+
+    def _change(
+        self, field: str, choice: Any, start: ChainArchitecture, best: float
+    ) -> Generator[Candidate, Result, tuple[ChainArchitecture, float]]:
+        """Try ``choice`` in one layer after the other, at the size of ``start``."""
+        accepted = start
+        limit = self._num_params(start) + self._params_tolerance
+        for layer in range(start.depth):
+            choices = getattr(accepted, field)
+            choices = (*choices[:layer], choice, *choices[layer + 1 :])
+            changed = dataclasses.replace(accepted, width=start.width, **{field: choices})
+            changed = self._narrowed(changed, limit)
+            result = yield self._candidate(changed, self._micro_epochs, field, guess=best)
+            if result.value > best + EPSILON:
+                accepted, best = changed, result.value
+        return accepted, best
+
+    def candidates(self, study: Study) -> list[tuple[int, ChainArchitecture, float]]:
+        """Trial number, architecture and value of what would be trained fully, best first.
+
+        The found network comes first, with the trial that settled it; then the macro network.
+        Before the end of the search, it is the best macro network so far.
+        """
+        replay = self.replay(self._history(all_trials(study)), guess=False)
+        answers = [(c, r) for c, r in replay.path if r.number is not None and not r.failed]
+        macro = [(c, r) for c, r in answers if c.phase in ("depth", "width")]
+        best: list[tuple[int, ChainArchitecture, float]] = []
+        if replay.conclusion is not None:
+            wanted = (replay.conclusion.operations, replay.conclusion.kernels)
+            micro = [(c, r) for c, r in answers if c.phase not in ("depth", "width")]
+            for candidate, result in micro:
+                tried = self.space.from_params(candidate.params)
+                if (tried.operations, tried.kernels) == wanted:
+                    best = [(result.number, replay.conclusion, result.value)]
+            conclusion = replay.conclusion
+            macro = [
+                (c, r)
+                for c, r in macro
+                if (c.params["depth"], c.params["width"]) == (conclusion.depth, conclusion.width)
+            ]
+        macro.sort(key=lambda answer: -answer[1].value)
+        for candidate, result in macro[:1]:
+            architecture = self.space.from_params(candidate.params)
+            if all(architecture != known for _, known, _ in best):
+                best.append((result.number, architecture, result.value))
+        return best
+
+    def default_params(self) -> dict[str, Any]:
+        depth, width = self.space.depth[1], self.space.width[1]
+        params = self.space.to_params(self._uniform(depth, width))
+        return params | {"depth": self.space.depth[0], "epochs": self._epochs}
+
+    def _candidate(
+        self, architecture: ChainArchitecture, epochs: int, phase: str, guess: float
+    ) -> Candidate:
+        params = self.space.to_params(architecture) | {"epochs": epochs}
+        return Candidate(params, phase=phase, guess=guess)
+
+    def _uniform(self, depth: int, width: int) -> ChainArchitecture:
+        chain = self.space.architecture_class
+        assert issubclass(chain, ChainArchitecture)
+        return chain.uniform(depth, width, self._operation, self._kernel)
+
+    def _num_params(self, architecture: ChainArchitecture) -> int:
+        return architecture.num_params(self._in_channels, self._classes)
+
+    def _narrowed(self, architecture: ChainArchitecture, limit: int) -> ChainArchitecture:
+        return _narrowed(architecture, limit, self._in_channels, self._classes)
+
+
+@functools.lru_cache(maxsize=4096)
+def _narrowed(
+    architecture: ChainArchitecture, limit: int, in_channels: int, classes: int
+) -> ChainArchitecture:
+    """The widest network not wider than ``architecture`` with at most ``limit`` parameters.
+
+    Width 1, if every width has more. The number of parameters grows with the width.
+    """
+    fitting, too_wide = 1, architecture.width + 1
+    while too_wide - fitting > 1:
+        width = (fitting + too_wide) // 2
+        narrower = dataclasses.replace(architecture, width=width)
+        if narrower.num_params(in_channels, classes) <= limit:
+            fitting = width
+        else:
+            too_wide = width
+    return dataclasses.replace(architecture, width=fitting)
+
+
+def _at_least(accuracy: float, bound: float) -> bool:
+    return accuracy > -math.inf and accuracy >= bound - EPSILON
+
+
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Raise ValueError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {choices}: {value!r}.")
