@@ -1,3 +1,52 @@
 """Neural architecture search on Optuna."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from optnas.objectives.networks import Classifier
+    from optnas.runner import Outcome
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "load", "run"]
+
+
+def run(config: "Mapping[str, Any] | str | Path", *, device: str | None = None) -> "Outcome":
+    """Run a study as ``optnas run`` does, without showing progress.
+
+    Args:
+        config: The path of a study file, or a mapping with its keys.
+        device: A torch device; None takes CUDA where there is one.
+
+    Returns:
+        How the run ended, with the study and the network found (``outcome.best``).
+
+    Raises:
+        ValueError: If the configuration is wrong, the data cannot be had, the storage cannot be
+            opened, or the study exists with another configuration. Nothing was created.
+    """
+    # Imported here so that `import optnas` stays light.
+    from optnas import runner
+
+    return runner.run(config, device=device)
+
+
+def load(folder: str | Path, device: str = "cpu") -> "Classifier":
+    """The trained network in a folder that ``optnas retrain`` wrote.
+
+    Args:
+        folder: The folder.
+        device: A torch device.
+
+    Returns:
+        A module in evaluation mode. It takes images as they are, of shape (N, C, H, W), uint8 or
+        floats in [0, 1], and returns logits of shape (N, classes).
+
+    Raises:
+        ValueError: If the folder holds no complete network.
+    """
+    from optnas.objectives import networks
+
+    return networks.load(folder, device)

@@ -47,7 +47,11 @@ class Checkpoints:
             warnings.warn(f"The checkpoint of trial {number} was not saved: {error}", stacklevel=2)
             self._remove(name)
             return
-        mark = {"id": name, "sha256": hashlib.sha256(state).hexdigest(), "epoch": epoch}
+        mark: dict[str, Any] = {
+            "id": name,
+            "sha256": hashlib.sha256(state).hexdigest(),
+            "epoch": epoch,
+        }
         self._storage.set_trial_system_attr(trial_id, CHECKPOINT, mark)
         if before is not None and before["id"] != name:
             self._remove(before["id"])

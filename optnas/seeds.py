@@ -13,8 +13,11 @@ def derive_seed(*parts: Any) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def study_seed(study: Study, seed: int | None) -> int:
+def named_seed(study_name: str, seed: int | None) -> int:
     """The seed of a study: the one given, else one derived from the study's name."""
-    if seed is not None:
-        return seed
-    return derive_seed("study", study._storage.get_study_name_from_id(study._study_id))
+    return derive_seed("study", study_name) if seed is None else seed
+
+
+def study_seed(study: Study, seed: int | None) -> int:
+    """``named_seed`` of a study. Reads the storage: Hyperband's view of a study has no name."""
+    return named_seed(study._storage.get_study_name_from_id(study._study_id), seed)

@@ -7,15 +7,17 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.artifacts import FileSystemArtifactStore
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import URL, make_url
+
+from optnas.errors import UserError
 
 SQLITE_TIMEOUT = 60.0
 """Seconds for which a writer waits for the others."""
 
 
-class StorageError(ValueError):
+class StorageError(UserError):
     """A storage cannot be opened; the message says which, why, and what to do."""
 
 
@@ -24,7 +26,8 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
 
     Args:
         url: ``sqlite:///PATH``, ``journal:///PATH`` (a journal file), or the SQLAlchemy URL of a
-            database server, such as ``postgresql+psycopg://USER@HOST/NAME``.
+            database server, such as ``postgresql+psycopg://USER@HOST/NAME``, or
+            ``grpc://HOST:PORT`` (Optuna's storage proxy).
         create: Whether a file that does not exist yet is created.
 
     Raises:
@@ -40,6 +43,8 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
     try:
         if url.startswith("journal:"):
             return JournalStorage(JournalFileBackend(str(path)))
+        if url.startswith("grpc:"):
+            return _open_grpc(url)
         return _open_sqlite(url) if path is not None else RDBStorage(url)
     except ImportError as error:
         raise StorageError(
@@ -88,6 +93,11 @@ def open_artifacts(folder: str | Path) -> FileSystemArtifactStore:
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     return FileSystemArtifactStore(path)
+
+
+def _open_grpc(url: str) -> BaseStorage:
+    parsed = _parse(url)
+    return GrpcStorageProxy(host=parsed.host or "localhost", port=parsed.port or 13000)
 
 
 def _parse(url: str) -> URL:

@@ -9,11 +9,12 @@ from typing import Any
 import pydantic
 from pydantic_core import ErrorDetails
 
-from optnas.plugins import nearest
+from optnas.errors import UserError
+from optnas.plugins import Options, nearest
 from optnas.yaml_lines import KeyPath
 
 
-class StudyFileError(ValueError):
+class StudyFileError(UserError):
     """Something in a study file is wrong; the message says where, and what was expected."""
 
 
@@ -111,8 +112,8 @@ _PHRASES = {
     "less_than_equal": "at most {le}",
     "less_than": "a number less than {lt}",
     "literal_error": "{expected}",
-    "string_too_short": "at least {min_length} characters",
-    "string_too_long": "at most {max_length} characters",
+    "string_too_short": "a string of at least {min_length} character(s)",
+    "string_too_long": "a string of at most {max_length} characters",
     "too_short": "a list of at least {min_length} values",
     "too_long": "a list of at most {max_length} values",
 }
@@ -137,13 +138,14 @@ def _data_path(detail: ErrorDetails, data: Any) -> KeyPath:
     """The place of an error in the data: pydantic's without the names of a union's branches."""
     path: list[str | int] = []
     for piece in detail["loc"]:
-        if isinstance(data, dict) and piece in data:
+        if isinstance(data, dict):
+            known = piece in data
+        else:
+            known = isinstance(data, list) and isinstance(piece, int) and piece < len(data)
+        if known:
             data = data[piece]
-        elif isinstance(data, list) and isinstance(piece, int) and piece < len(data):
-            data = data[piece]
-        elif not (detail["type"] == "missing" and isinstance(data, dict)):
-            continue
-        path.append(piece)
+        if known or (detail["type"] == "missing" and isinstance(data, dict)):
+            path.append(piece)
     return tuple(path)
 
 
@@ -156,11 +158,13 @@ def _at(data: Any, path: KeyPath) -> Any:
 def _model_at(model: type[pydantic.BaseModel], path: KeyPath) -> type[pydantic.BaseModel]:
     for piece in path:
         inner = model.model_fields[str(piece)].annotation
-        assert isinstance(inner, type) and issubclass(inner, pydantic.BaseModel)
+        assert isinstance(inner, type)
+        assert issubclass(inner, pydantic.BaseModel)
         model = inner
     return model
 
 
 def _keys_at(model: type[pydantic.BaseModel], path: KeyPath) -> list[str]:
-    # A named block is `name` and options; the options' own models do not have the name.
-    return list(_model_at(model, path).model_fields)
+    keys = list(_model_at(model, path).model_fields)
+    # The options of a plugin stand beside its name, which is no field of their model.
+    return ["name", *keys] if issubclass(model, Options) else keys

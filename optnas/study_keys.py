@@ -27,9 +27,7 @@ SUPPLIED: Mapping[Kind, frozenset[str]] = {
     "space": frozenset(),
     "sampler": frozenset({"space", "in_channels", "classes", "seed", "max_retries"}),
     "pruner": frozenset(),
-    "objective": frozenset(
-        {"space", "data", "train", "limits", "seed", "artifacts", "artifact_store", "storage"}
-    ),
+    "objective": frozenset({"space", "data", "train", "limits", "seed", "device"}),
 }
 
 #: Epochs of every candidate where neither the sampler nor the file says them.
@@ -52,25 +50,27 @@ class Choice(Settings):
 class Retrain(Settings):
     """The final training of the network that was found."""
 
-    epochs: int = Field(600, ge=1, description="Epochs of `optnas retrain`.")
+    epochs: int = Field(default=600, ge=1, description="Epochs of `optnas retrain`.")
 
 
 class Budget(Settings):
     """Totals of the whole study, shared by all workers; null is no limit."""
 
-    trials: int | None = Field(None, ge=1, description="Trials of the study.")
-    epochs: int | None = Field(None, ge=1, description="Epochs trained, summed over the trials.")
+    trials: int | None = Field(default=None, ge=1, description="Trials of the study.")
+    epochs: int | None = Field(
+        default=None, ge=1, description="Epochs trained, summed over the trials."
+    )
     hours: float | None = Field(
-        None, gt=0, description="Hours of training, summed over the trials."
+        default=None, gt=0, description="Hours of training, summed over the trials."
     )
 
 
 class Limits(Settings):
     """What a network may cost; candidates beyond a limit are infeasible."""
 
-    params: int | None = Field(None, ge=1, description="Greatest number of parameters.")
+    params: int | None = Field(default=None, ge=1, description="Greatest number of parameters.")
     multiply_adds: int | None = Field(
-        None, ge=1, description="Greatest number of multiply-adds for one image."
+        default=None, ge=1, description="Greatest number of multiply-adds for one image."
     )
 
 
@@ -92,13 +92,15 @@ class StudyKeys(Settings):
     storage: str = Field(
         "",
         min_length=1,
-        description="URL of the database (sqlite, postgresql, mysql or grpc), or path of a "
-        "journal file. Default: `sqlite:///STUDY.db` beside the study file.",
+        repr=False,  # It may hold a password.
+        description="URL of a database (sqlite, postgresql, mysql), of a journal file "
+        "(`journal:///PATH`) or of a grpc server. Default: `sqlite:///STUDY.db` beside the "
+        "study file.",
     )
     artifacts: str = Field(
         "",
         min_length=1,
-        description="Folder or bucket (`s3://`, `gs://`) of the checkpoints. Default: "
+        description="Folder of the checkpoints. Default: "
         "`STUDY.artifacts` beside the storage's file, or beside the study file.",
     )
     seed: int | None = Field(
@@ -118,10 +120,17 @@ class StudyKeys(Settings):
         Choice(name="classification"), description="What a trial computes, and its options."
     )
     data: DataSettings = Field(description="The images to learn: a data set's name, or its keys.")
-    train: TrainSettings = Field(TrainSettings(), description="How a candidate is trained.")
-    retrain: Retrain = Field(Retrain(), description="How the network found is trained.")
-    budget: Budget = Field(Budget(), description="Where the search ends before its own end.")
-    limits: Limits = Field(Limits(), description="What a network may cost.")
+    train: TrainSettings = Field(
+        default_factory=lambda: TrainSettings.model_validate({}),
+        description="How a candidate is trained.",
+    )
+    retrain: Retrain = Field(
+        default_factory=Retrain, description="How the network found is trained."
+    )
+    budget: Budget = Field(
+        default_factory=Budget, description="Where the search ends before its own end."
+    )
+    limits: Limits = Field(default_factory=Limits, description="What a network may cost.")
     max_retries: int = Field(
         5, ge=0, description="How often a candidate whose worker died is tried again."
     )

@@ -6,22 +6,21 @@ from pathlib import Path
 
 from optnas.plugins import nearest
 
-DATABASES = ("sqlite", "postgresql", "mysql", "grpc")
-BUCKETS = ("s3", "gs")
+STORAGES = ("sqlite", "journal", "postgresql", "mysql", "grpc")
 
 
 def absolute(text: str, folder: Path) -> str:
-    """``text`` as an absolute path: ``~`` is the home folder, relative paths start in ``folder``."""
+    """``text`` as an absolute path: ``~`` is the home folder, and others start in ``folder``."""
     return os.path.abspath(os.path.join(folder, os.path.expanduser(text)))
 
 
 def default_storage(study: str) -> str:
     """An SQLite database named after the study, in the study file's folder."""
-    return f"sqlite:///{_file_name(study)}.db"
+    return f"sqlite:///{file_name(study)}.db"
 
 
 def storage_url(text: str, folder: Path) -> str:
-    """The storage with its path made absolute: a database URL or the path of a journal file.
+    """The URL of a storage with the path of a file made absolute.
 
     Args:
         text: As in the study file.
@@ -33,38 +32,34 @@ def storage_url(text: str, folder: Path) -> str:
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
-        if Path(text).suffix in (".db", ".sqlite", ".sqlite3"):
-            raise ValueError(
-                f"a path means a journal file; for a database write 'sqlite:///{text}'"
-            )
-        return absolute(text, folder)
+        raise ValueError(
+            "expected a URL, such as 'sqlite:///study.db' for a database in a file or "
+            "'journal:///study.log' for a journal file"
+        )
     dialect = scheme.partition("+")[0]
-    _check_scheme(dialect, DATABASES, "storage", "the path of a journal file")
-    if dialect != "sqlite":
+    _check_scheme(dialect)
+    if dialect not in ("sqlite", "journal"):
         return text
     path, mark, query = rest.removeprefix("/").partition("?")
     if path in ("", ":memory:"):
         raise ValueError("a database in memory is lost with its process; name a file")
     if not rest.startswith("/"):
-        raise ValueError("a URL of SQLite needs three slashes: 'sqlite:///study.db'")
-    if not path.startswith("file:"):
-        path = absolute(path, folder)
+        raise ValueError(f"a URL of a file needs three slashes, as in '{scheme}:///study.db'")
+    path = absolute(path, folder)
     if "?" in path:
-        raise ValueError("a URL of SQLite cannot hold a path with a question mark; name another")
+        raise ValueError("a URL cannot hold a path with a question mark; name another")
     return f"{scheme}:///{path}{mark}{query}"
 
 
-def artifacts_location(text: str, folder: Path) -> str:
-    """The store of checkpoints with its path made absolute: a folder, or the URL of a bucket.
+def artifacts_folder(text: str, folder: Path) -> str:
+    """The folder of checkpoints with its path made absolute.
 
     Raises:
-        ValueError: If the URL is not one of a supported bucket.
+        ValueError: If this is a URL.
     """
-    scheme, separator, _ = text.partition("://")
-    if not separator:
-        return absolute(text, folder)
-    _check_scheme(scheme, BUCKETS, "artifact store", "a folder")
-    return text
+    if "://" in text:
+        raise ValueError("expected a folder that every worker can write to, not a URL")
+    return absolute(text, folder)
 
 
 def default_artifacts(study: str, storage: str, folder: Path) -> str:
@@ -75,24 +70,22 @@ def default_artifacts(study: str, storage: str, folder: Path) -> str:
         storage: As ``storage_url`` returned it.
         folder: The study file's folder.
     """
-    scheme, separator, rest = storage.partition("://")
-    if not separator:
-        folder = Path(storage).parent
-    elif scheme.partition("+")[0] == "sqlite" and not rest.startswith("/file:"):
+    scheme, _, rest = storage.partition("://")
+    if scheme.partition("+")[0] in ("sqlite", "journal"):
         folder = Path(rest.removeprefix("/").partition("?")[0]).parent
-    return absolute(f"{_file_name(study)}.artifacts", folder)
+    return absolute(f"{file_name(study)}.artifacts", folder)
 
 
-def _check_scheme(scheme: str, known: tuple[str, ...], what: str, otherwise: str) -> None:
-    if scheme not in known:
-        match = nearest(scheme, known)
+def _check_scheme(scheme: str) -> None:
+    if scheme not in STORAGES:
+        match = nearest(scheme, STORAGES)
         raise ValueError(
-            f"unknown kind of {what} '{scheme}://'"
+            f"unknown kind of storage '{scheme}://'"
             + (f"; did you mean '{match}://'?" if match else ".")
-            + f" Known: {', '.join(f'{name}://' for name in known)}, or {otherwise}"
+            + f" Known: {', '.join(f'{name}://' for name in STORAGES)}"
         )
 
 
-def _file_name(study: str) -> str:
+def file_name(study: str) -> str:
     """The study's name without the characters that file systems or URLs do not take."""
     return re.sub(r'[?#%*:|<>"]', "_", study)

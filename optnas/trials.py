@@ -69,7 +69,7 @@ def renew_lease(storage: BaseStorage, trial_id: int, seconds: float | None) -> N
             another host that does not keep the promise is taken for dead. None promises nothing.
     """
     pid = os.getpid()
-    lease = {
+    lease: dict[str, Any] = {
         "host": platform.node(),
         "pid": pid,
         "started": _process_start(pid),
@@ -87,7 +87,8 @@ def lease_expired(trial: FrozenTrial, default_seconds: float) -> bool:
     if lease is None:
         start = trial.datetime_start
         return start is not None and time.time() - start.timestamp() > default_seconds
-    return lease["until"] is not None and time.time() > lease["until"]
+    until: float | None = lease["until"]
+    return until is not None and time.time() > until
 
 
 def worker_is_dead(trial: FrozenTrial) -> bool:
@@ -99,7 +100,7 @@ def worker_is_dead(trial: FrozenTrial) -> bool:
     if lease is None:
         return False
     if lease["host"] == platform.node():
-        return _process_start(lease["pid"]) != lease["started"]
+        return bool(_process_start(lease["pid"]) != lease["started"])
     return CLAIM in trial.system_attrs and lease_expired(trial, 0.0)
 
 

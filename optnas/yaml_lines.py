@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -31,8 +31,6 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    # The resolvers of YAML 1.2: 3e-4 is a number, and `no`, `off` and 12:30 are strings.
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -50,6 +48,8 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+# The resolvers of YAML 1.2: 3e-4 is a number, and `no`, `off` and 12:30 are strings.
+_Loader.yaml_implicit_resolvers = {}
 _DIGITS = "[0-9]+(?:_[0-9]+)*"
 for _name, _regexp, _first in (
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),

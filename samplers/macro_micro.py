@@ -222,8 +222,8 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         for layer in range(start.depth):
             choices = getattr(accepted, field)
             choices = (*choices[:layer], choice, *choices[layer + 1 :])
-            changed = dataclasses.replace(accepted, width=start.width, **{field: choices})
-            changed = self._narrowed(changed, limit)
+            fields: dict[str, Any] = {field: choices, "width": start.width}
+            changed = self._narrowed(dataclasses.replace(accepted, **fields), limit)
             result = yield self._candidate(changed, self._micro_epochs, field, guess=best)
             if result.value > best + EPSILON:
                 accepted, best = changed, result.value
@@ -236,28 +236,29 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         Before the end of the search, it is the best macro network so far.
         """
         replay = self.replay(self._history(all_trials(study)), guess=False)
-        answers = [(c, r) for c, r in replay.path if r.number is not None and not r.failed]
-        macro = [(c, r) for c, r in answers if c.phase in ("depth", "width")]
-        best: list[tuple[int, ChainArchitecture, float]] = []
-        if replay.conclusion is not None:
-            wanted = (replay.conclusion.operations, replay.conclusion.kernels)
-            micro = [(c, r) for c, r in answers if c.phase not in ("depth", "width")]
-            for candidate, result in micro:
-                tried = self.space.from_params(candidate.params)
-                if (tried.operations, tried.kernels) == wanted:
-                    best = [(result.number, replay.conclusion, result.value)]
-            conclusion = replay.conclusion
-            macro = [
-                (c, r)
-                for c, r in macro
-                if (c.params["depth"], c.params["width"]) == (conclusion.depth, conclusion.width)
-            ]
-        macro.sort(key=lambda answer: -answer[1].value)
-        for candidate, result in macro[:1]:
+        macro: list[tuple[int, ChainArchitecture, float]] = []
+        micro: list[tuple[int, ChainArchitecture, float]] = []
+        baseline = None
+        for candidate, result in replay.path:
             architecture = self.space.from_params(candidate.params)
-            if all(architecture != known for _, known, _ in best):
-                best.append((result.number, architecture, result.value))
-        return best
+            if candidate.phase == "baseline":
+                baseline = architecture
+            if result.number is not None and not result.failed:
+                phase = macro if candidate.phase in ("depth", "width") else micro
+                phase.append((result.number, architecture, result.value))
+        found = replay.conclusion
+        if found is None:
+            return sorted(macro, key=lambda trained: -trained[2])[:1]
+        answer = [trained for trained in macro if trained[1] == baseline]
+        if found == baseline:
+            return answer
+        # The micro search trained the found operations and kernels at a width of its own.
+        settled = [
+            (number, found, value)
+            for number, tried, value in micro
+            if (tried.operations, tried.kernels) == (found.operations, found.kernels)
+        ]
+        return settled[:1] + answer
 
     def default_params(self) -> dict[str, Any]:
         depth, width = self.space.depth[1], self.space.width[1]
@@ -272,7 +273,6 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
 
     def _uniform(self, depth: int, width: int) -> ChainArchitecture:
         chain = self.space.architecture_class
-        assert issubclass(chain, ChainArchitecture)
         return chain.uniform(depth, width, self._operation, self._kernel)
 
     def _num_params(self, architecture: ChainArchitecture) -> int:

@@ -118,7 +118,7 @@ class ChainSpace(Space[ChainArchitecture]):
         ValueError: If a range is empty or begins below 1, or the preset is unknown.
     """
 
-    architecture_class: ClassVar[type[Architecture]] = ChainArchitecture
+    architecture_class: ClassVar[type[ChainArchitecture]] = ChainArchitecture
 
     PRESETS: ClassVar[dict[str, dict[str, tuple[int, int]]]] = {
         "tiny": {"depth": (10, 100), "width": (16, 64)},
@@ -161,7 +161,7 @@ class ChainSpace(Space[ChainArchitecture]):
     def from_params(self, params: Mapping[str, Any]) -> ChainArchitecture:
         try:
             depth = params["depth"]
-            architecture = self.architecture_class(
+            return self.architecture_class(
                 depth=depth,
                 width=params["width"],
                 operations=tuple(params[f"op_{i}"] for i in range(depth)),
@@ -169,8 +169,6 @@ class ChainSpace(Space[ChainArchitecture]):
             )
         except KeyError as error:
             raise ValueError(f"No chain without the parameter {error}: {dict(params)}.") from None
-        assert isinstance(architecture, ChainArchitecture)
-        return architecture
 
     def distributions(self) -> dict[str, BaseDistribution]:
         return dict(_distributions(self.depth, self.width))

@@ -1,0 +1,44 @@
+# The two commands of the README, and what the checks call.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test lint types clean
+
+demo: $(STAMP)
+	$(BIN)/optnas run studies/digits.yaml
+	$(BIN)/optnas retrain studies/digits.yaml
+
+test: $(STAMP)-test
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# A copy that is not editable: type checkers cannot follow an editable one.
+types: $(STAMP)-lint
+	rm -rf build .venv/types && mkdir -p .venv/types/empty
+	$(BIN)/pip install -q --no-deps --target .venv/types/copy .
+	cd .venv/types/empty && MYPYPATH=../copy ../../../$(BIN)/mypy \
+		--config-file ../../../pyproject.toml --python-executable ../../../$(BIN)/python \
+		-p optnas | tee ../report
+	files=$$(find .venv/types/copy/optnas -name '*.py' | wc -l); \
+		grep -q "no issues found in $$files source files" .venv/types/report
+
+clean:
+	rm -rf .venv build *.egg-info studies/*.db* studies/*.artifacts studies/*.network
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --upgrade pip
+	$(BIN)/pip install -e .
+	touch $@
+
+$(STAMP)-test: $(STAMP)
+	$(BIN)/pip install -q -e '.[test]'
+	touch $@
+
+$(STAMP)-lint: $(STAMP)
+	$(BIN)/pip install -q -e '.[lint]'
+	touch $@

@@ -1,0 +1,323 @@
+"""Trained networks in folders: weights, architecture, and a card that says what they are."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import optnas
+from optnas.errors import UserError
+from optnas.objectives.augment import normalise
+from optnas.objectives.data import Images
+from optnas.objectives.models import build_model, count_multiply_adds, count_params
+from optnas.objectives.training import Trainer, deterministic_algorithms
+from optnas.seeds import derive_seed
+from optnas.settings import TrainSettings
+from optnas.spaces import SPACES, Architecture
+
+WEIGHTS = "weights.safetensors"
+NETWORK = "network.json"
+CARD = "README.md"
+TRAINING = "training.pt"
+
+
+class Classifier(nn.Module):
+    """A trained network that takes images as they are.
+
+    Args:
+        network: The network, which takes normalised images.
+        mean: Mean of every channel of the training images, in [0, 1].
+        std: Their standard deviations.
+        class_names: The names of the classes, in the order of the outputs.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        class_names: tuple[str, ...],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.mean = mean
+        self.std = std
+        self.class_names = class_names
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits.
+
+        Args:
+            images: Shape (N, C, H, W): uint8, or floats in [0, 1].
+
+        Returns:
+            Shape (N, classes).
+        """
+        if images.dtype != torch.uint8:
+            images = images * 255
+        result: Tensor = self.network(normalise(images, self.mean, self.std))
+        return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a trained network is and how good: the contents of ``network.json``.
+
+    Accuracies are fractions; ``multiply_adds`` are for one image.
+    """
+
+    space: str
+    architecture: dict[str, Any]
+    input_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    params: int
+    multiply_adds: int
+    train: dict[str, Any]
+    epochs: int
+    seed: int
+    origin: dict[str, Any]
+    test_accuracy: float
+    test_images: int
+    train_accuracy: float
+    train_images: int
+    train_seconds: float
+    versions: dict[str, str]
+
+
+def retrain(
+    architecture: Architecture,
+    images: Images,
+    train: TrainSettings,
+    folder: Path,
+    *,
+    epochs: int,
+    seed: int,
+    origin: dict[str, Any],
+    device: torch.device,
+    on_epoch: Callable[[int, int, float, float], None] | None = None,
+) -> Description:
+    """Train a network on the training and validation images, test it once, and keep it.
+
+    A training that was cut off goes on from its last epoch; one that is done is not repeated.
+
+    Args:
+        architecture: What to train.
+        images: The images, split.
+        train: How to train; ``train.epochs`` is not used.
+        folder: Where the network goes.
+        epochs: Number of epochs.
+        seed: Seed of the training.
+        origin: Where the architecture comes from, for the card.
+        device: A torch device.
+        on_epoch: Called after every epoch with the epoch, the number of epochs, the training
+            accuracy and the seconds of the epoch.
+
+    Raises:
+        UserError: If the folder holds another network.
+    """
+    torch.set_num_threads(train.threads)
+    images = images.with_validation_in_training().to(device)
+    identity = {
+        "architecture": json.loads(architecture.to_json()),
+        "train": train.model_dump(mode="json", exclude={"epochs"}),
+        "epochs": epochs,
+        "seed": seed,
+    }
+    done = _done(folder, identity)
+    if done is not None:
+        return done
+    folder.mkdir(parents=True, exist_ok=True)
+    training_seed = derive_seed("retrain", identity)
+    model = build_model(
+        architecture,
+        images.input_shape,
+        images.classes,
+        torch.Generator().manual_seed(training_seed),
+    )
+    trainer = Trainer(model.to(device), images, train, epochs=epochs, seed=training_seed)
+    state = _load_training(folder, identity)
+    if state is not None:
+        trainer.load_state_dict(state)
+    with deterministic_algorithms(train.deterministic):
+        while trainer.epoch < epochs:
+            result = trainer.train_epoch()
+            _save_training(folder, identity, trainer.state_dict())
+            if on_epoch is not None:
+                on_epoch(trainer.epoch, epochs, result.train_accuracy, result.seconds)
+        test_accuracy = trainer.evaluate(images.test_images, images.test_labels)
+    description = Description(
+        space=_space_name(architecture),
+        architecture=identity["architecture"],
+        input_shape=images.input_shape,
+        class_names=images.class_names,
+        mean=images.mean,
+        std=images.std,
+        params=count_params(model),
+        multiply_adds=count_multiply_adds(model, images.input_shape),
+        train=identity["train"],
+        epochs=epochs,
+        seed=seed,
+        origin=origin,
+        test_accuracy=test_accuracy,
+        test_images=len(images.test_labels),
+        train_accuracy=trainer.history[-1].train_accuracy,
+        train_images=len(images.train_labels),
+        train_seconds=sum(result.seconds for result in trainer.history),
+        versions={"optnas": optnas.__version__, "torch": torch.__version__},
+    )
+    _keep(folder, model, description)
+    return description
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier:
+    """The network that ``retrain`` kept, ready to classify images.
+
+    Args:
+        folder: The folder.
+        device: A torch device.
+
+    Raises:
+        UserError: If the folder holds no complete network.
+    """
+    folder = Path(folder)
+    description = describe(folder)
+    if description is None:
+        raise UserError(f"{folder} holds no trained network; `optnas retrain` makes one.")
+    architecture = _architecture(folder, description)
+    network = build_model(architecture, description.input_shape, len(description.class_names))
+    network.load_state_dict(load_file(folder / WEIGHTS))
+    classifier = Classifier(network, description.mean, description.std, description.class_names)
+    return classifier.to(device).eval()
+
+
+def describe(folder: Path) -> Description | None:
+    """What the network in ``folder`` is, or None if there is none.
+
+    Raises:
+        UserError: If the description there cannot be read.
+    """
+    path = folder / NETWORK
+    if not path.exists():
+        return None
+    try:
+        fields = json.loads(path.read_text())
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return Description(**fields)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not the description of a network: {error}") from None
+
+
+def _done(folder: Path, identity: dict[str, Any]) -> Description | None:
+    description = describe(folder)
+    if description is None:
+        return None
+    known = {name: getattr(description, name) for name in identity}
+    if known != identity:
+        raise UserError(
+            f"{folder} holds another network (or one trained otherwise); name another folder "
+            "with --output, or remove it."
+        )
+    return description
+
+
+def _architecture(folder: Path, description: Description) -> Architecture:
+    space = SPACES.get(description.space)
+    if space is None:
+        raise UserError(f"{folder}: the space {description.space!r} is not known here.")
+    return space.architecture_class.from_json(json.dumps(description.architecture))
+
+
+def _space_name(architecture: Architecture) -> str:
+    for name, space in SPACES.items():
+        if type(architecture) is space.architecture_class:
+            return name
+    return type(architecture).__name__
+
+
+def _save_training(folder: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save({"identity": json.dumps(identity, sort_keys=True), "state": state}, buffer)
+    content = buffer.getvalue()
+    _write(folder / TRAINING, hashlib.sha256(content).digest() + content)
+
+
+def _load_training(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The state of an unfinished training of the same network, if there is one and it is whole."""
+    path = folder / TRAINING
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    digest, content = content[:32], content[32:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    loaded = torch.load(io.BytesIO(content), weights_only=True)
+    if loaded["identity"] != json.dumps(identity, sort_keys=True):
+        raise UserError(
+            f"{path} belongs to another network (or one trained otherwise); name another folder "
+            "with --output, or remove it."
+        )
+    state: dict[str, Any] = loaded["state"]
+    return state
+
+
+def _keep(folder: Path, model: nn.Module, description: Description) -> None:
+    """Write the network; its description comes last and makes it complete."""
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    temporary = folder / f"{WEIGHTS}.part"
+    save_file(weights, temporary)
+    os.replace(temporary, folder / WEIGHTS)
+    _write(folder / CARD, _card(folder.resolve().name, description).encode())
+    _write(folder / NETWORK, json.dumps(dataclasses.asdict(description), indent=1).encode())
+    (folder / TRAINING).unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.part")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def _card(name: str, d: Description) -> str:
+    origin = "\n".join(f"| {name} | {value} |" for name, value in d.origin.items())
+    train = ", ".join(f"{name} {value}" for name, value in d.train.items())
+    height_width = " x ".join(str(side) for side in d.input_shape[1:])
+    return f"""# Image classifier found by architecture search
+
+Test accuracy **{d.test_accuracy:.4f}** on {d.test_images} images that neither the search nor the
+training saw, measured once.
+
+| | |
+|---|---|
+| input | {d.input_shape[0]} channels, {height_width} pixels |
+| classes | {len(d.class_names)}: {", ".join(d.class_names)} |
+| parameters | {d.params:,} |
+| multiply-adds per image | {d.multiply_adds:,} |
+| trained | {d.epochs} epochs on {d.train_images} images, {d.train_seconds:.0f} s |
+| training accuracy, augmented images | {d.train_accuracy:.4f} |
+{origin}
+
+Architecture, in the space `{d.space}`:
+
+```json
+{json.dumps(d.architecture)}
+```
+
+Training: {train}, seed {d.seed}. Versions: {d.versions}.
+
+```python
+import optnas
+
+model = optnas.load({name!r})  # this folder
+logits = model(images)  # uint8, shape (N, {", ".join(map(str, d.input_shape))})
+```
+"""

@@ -1,0 +1,209 @@
+"""Progress of a run: for a terminal, for a log, or for a program."""
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from optnas.budget import used
+from optnas.studies import OpenStudy, counted_trials
+from optnas.trials import CONTINUES, FAILURE, FAILURE_REASON, PHASE
+
+ROW = "{:>5}  {:<10}  {:>8}  {:>9}  {:>9}  {:>7}"
+HEADER = ROW.format("trial", "phase", "accuracy", "params", "mult-adds", "time")
+
+
+def trial_fields(trial: FrozenTrial) -> dict[str, Any]:
+    """What there is to say of a finished trial, for programs."""
+    attrs = trial.user_attrs
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "phase": attrs.get(PHASE),
+        "value": trial.value,
+        "params": attrs.get("params"),
+        "multiply_adds": attrs.get("multiply_adds"),
+        "seconds": attrs.get("train_seconds"),
+        "epochs": len(trial.intermediate_values),
+        "continues": attrs.get(CONTINUES),
+        "failure": attrs.get(FAILURE),
+        "reason": attrs.get(FAILURE_REASON),
+    }
+
+
+def trial_line(trial: FrozenTrial) -> str:
+    """What there is to say of a finished trial, as a row under ``HEADER``."""
+    fields = trial_fields(trial)
+    value = "-" if fields["value"] is None else f"{fields['value']:.4f}"
+    line = ROW.format(
+        fields["number"],
+        fields["phase"] or "",
+        value,
+        count(fields["params"]),
+        count(fields["multiply_adds"]),
+        duration(fields["seconds"]),
+    )
+    if trial.state == TrialState.PRUNED:
+        line += f"  pruned after {fields['epochs']} epochs"
+    if fields["reason"] is not None:
+        line += f"  {fields['failure'] or 'infeasible'}: {fields['reason']}"
+    if fields["continues"] is not None:
+        line += f"  continues {fields['continues']}"
+    return line
+
+
+def count(number: int | None) -> str:
+    """A count with its thousands as K, M or G."""
+    if number is None:
+        return "-"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("K", 1e4)):
+        if number >= size:
+            return f"{number / (size if unit != 'K' else 1e3):.3g}{unit}"
+    return str(number)
+
+
+def duration(seconds: float | None) -> str:
+    """A time as seconds, minutes and seconds, or hours and minutes."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} m"
+    return f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+class JsonDisplay:
+    """One JSON object a line on stdout: ``start``, ``epoch`` and ``trial``."""
+
+    def start(self, opened: OpenStudy) -> None:
+        self._print("start", {"study": opened.study.study_name, "trials": _known(opened)})
+
+    def epoch(self, progress: Any) -> None:
+        self._print("epoch", vars(progress))
+
+    def trial(self, trial: FrozenTrial) -> None:
+        self._print("trial", trial_fields(trial))
+
+    @staticmethod
+    def _print(event: str, fields: dict[str, Any]) -> None:
+        print(json.dumps({"event": event, **fields}), flush=True)
+
+
+class PlainDisplay:
+    """One line per finished trial, for logs and pipes."""
+
+    def start(self, opened: OpenStudy) -> None:
+        print(_opening(opened), HEADER, sep="\n", flush=True)
+
+    def epoch(self, progress: Any) -> None:
+        pass
+
+    def trial(self, trial: FrozenTrial) -> None:
+        print(trial_line(trial), flush=True)
+
+
+class LiveDisplay:
+    """For a terminal: a line per finished trial above a footer that follows the training."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._opened: OpenStudy | None = None
+        self._start = time.monotonic()
+        self._used_at_start = 0.0
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def start(self, opened: OpenStudy) -> None:
+        self._opened = opened
+        self._used_at_start = _share_used(opened) or 0.0
+        self._console.print(Text(_opening(opened)))
+        self._console.print(Text(HEADER, style="bold"))
+        self._live.update(self._footer("starting"))
+
+    def epoch(self, progress: Any) -> None:
+        best = f"{progress.accuracy:.4f}"
+        self._live.update(
+            self._footer(
+                f"trial {progress.number}  {progress.phase}  "
+                f"epoch {progress.epoch}/{progress.epochs}  accuracy {best}"
+            )
+        )
+
+    def trial(self, trial: FrozenTrial) -> None:
+        if trial.params:
+            style = "red" if trial.state == TrialState.FAIL else ""
+            self._console.print(Text(trial_line(trial), style=style))
+
+    def _footer(self, now: str) -> Text:
+        assert self._opened is not None
+        parts = [now, f"best {_best(self._opened)}", *_budget_parts(self._opened)]
+        share = _share_used(self._opened)
+        if share is not None and share > self._used_at_start:
+            elapsed = time.monotonic() - self._start
+            left = elapsed * max(0.0, 1 - share) / (share - self._used_at_start)
+            parts.append(f"about {duration(left)} left")
+        parts.append(f"running {duration(time.monotonic() - self._start)}")
+        return Text("  |  ".join(parts), style="cyan")
+
+
+def make_display(*, as_json: bool) -> JsonDisplay | PlainDisplay | LiveDisplay:
+    """The display that fits where stdout goes."""
+    if as_json:
+        return JsonDisplay()
+    return LiveDisplay(Console()) if sys.stdout.isatty() else PlainDisplay()
+
+
+def _opening(opened: OpenStudy) -> str:
+    known = _known(opened)
+    state = f"goes on after {known} trials" if known else "starts"
+    return f"study {opened.study.study_name!r} {state}: {opened.config.sampler.name}"
+
+
+def _known(opened: OpenStudy) -> int:
+    return len(counted_trials(opened.study))
+
+
+def _best(opened: OpenStudy) -> str:
+    values = [t.value for t in counted_trials(opened.study) if t.value is not None]
+    return f"{max(values):.4f}" if values else "-"
+
+
+def _budget_parts(opened: OpenStudy) -> list[str]:
+    spent, budget = used(opened.study), opened.config.budget
+    texts = {
+        "trials": (str(spent.trials), budget.trials),
+        "epochs": (str(spent.epochs), budget.epochs),
+        "hours": (f"{spent.hours:.2f}", budget.hours),
+    }
+    return [
+        f"{amount} {name}" if limit is None else f"{amount}/{limit} {name}"
+        for name, (amount, limit) in texts.items()
+        if limit is not None or name == "trials"
+    ]
+
+
+def _share_used(opened: OpenStudy) -> float | None:
+    """The part of the scarcest budget that is used, or None without a budget."""
+    spent, budget = used(opened.study), opened.config.budget
+    limits = ((spent.trials, budget.trials), (spent.epochs, budget.epochs))
+    shares = [amount / limit for amount, limit in (*limits, (spent.hours, budget.hours)) if limit]
+    return max(shares, default=None)

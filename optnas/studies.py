@@ -1,0 +1,196 @@
+"""Studies with the configuration they were made with: created, opened, and what they found."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+import optnas
+from optnas import plugins
+from optnas.errors import UserError
+from optnas.seeds import derive_seed, named_seed
+from optnas.spaces import Architecture
+from optnas.storage import StorageError, hide_password, open_storage
+from optnas.study_file import (
+    StudyFile,
+    StudyFileError,
+    differences,
+    from_resolved,
+    load_study_file,
+)
+from optnas.study_paths import storage_url
+
+RECORD = "optnas"
+"""Study attribute: configuration, its hash, version, seed, and the shape of the data."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenStudy:
+    """A study and the configuration it was made with; its sampler and pruner are in place."""
+
+    config: StudyFile
+    study: optuna.Study
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the strategy has come to its end."""
+        is_finished = getattr(self.study.sampler, "is_finished", None)
+        return is_finished is not None and bool(is_finished(self.study))
+
+
+@dataclasses.dataclass(frozen=True)
+class Conclusion:
+    """A network to train fully.
+
+    Args:
+        architecture: Its architecture.
+        number: The trial that speaks for it.
+        value: That trial's validation accuracy, a fraction.
+        settled: Whether the strategy has come to its end with it; otherwise it is the best so
+            far, or the best of a sampler that has no end.
+    """
+
+    architecture: Architecture
+    number: int
+    value: float
+    settled: bool
+
+
+def create_or_open(config: StudyFile, *, in_channels: int, classes: int) -> OpenStudy:
+    """Open the study of a configuration, creating it if it does not exist.
+
+    Args:
+        config: The configuration.
+        in_channels: Channels of the images.
+        classes: Number of classes.
+
+    Raises:
+        StudyFileError: If the study exists with another configuration.
+        StorageError: If the storage cannot be opened.
+    """
+    storage = open_storage(config.storage)
+    study = optuna.create_study(
+        study_name=config.study, storage=storage, direction="maximize", load_if_exists=True
+    )
+    stored = study.user_attrs.get(RECORD)
+    if stored is None:
+        if study.get_trials(deepcopy=False) or study.direction.name != "MAXIMIZE":
+            raise StudyFileError(
+                f"{_where(config)} exists and was not made by optnas run; give this study "
+                "another name"
+            )
+        study.set_user_attr(RECORD, _record(config, in_channels, classes))
+    else:
+        # Rebuilt, so that keys which an older version did not know have their defaults.
+        before = from_resolved(stored["config"], config.storage)
+        changed = differences(before.identity(), config.identity())
+        if changed:
+            lines = "".join(f"\n  {line}" for line in changed)
+            raise StudyFileError(
+                f"{_where(config)} has another configuration:{lines}\n"
+                "Change the file back, or give the study another name."
+            )
+    return _prepared(config, study, in_channels, classes)
+
+
+def open_existing(target: str, study_name: str | None = None) -> OpenStudy:
+    """Open a study that exists, by its study file, or by its storage and name.
+
+    Args:
+        target: The path of a study file, or the URL of a storage.
+        study_name: The study's name, if ``target`` is a storage with several.
+
+    Raises:
+        UserError: If there is no such study, or it was not made by ``optnas run``.
+    """
+    if "://" not in target:
+        file = load_study_file(target)
+        return _open(open_storage(file.storage, create=False), file.storage, file.study)
+    try:
+        url = storage_url(target, Path.cwd())
+    except ValueError as error:
+        raise StorageError(f"{hide_password(target)}: {error}") from None
+    storage = open_storage(url, create=False)
+    names = [study.study_name for study in storage.get_all_studies()]
+    if study_name is None and len(names) != 1:
+        raise UserError(
+            f"{hide_password(url)} holds {len(names)} studies; name one of them: "
+            f"{', '.join(sorted(names)) or '(none)'}"
+        )
+    return _open(storage, url, study_name or names[0])
+
+
+def conclusions(opened: OpenStudy) -> list[Conclusion]:
+    """What would be trained fully, best first: what the strategy says, else the best trials."""
+    study, sampler = opened.study, opened.study.sampler
+    if hasattr(sampler, "candidates"):
+        settled = opened.is_finished
+        return [Conclusion(a, n, v, settled) for n, a, v in sampler.candidates(study)]
+    space = opened.config.make_space()
+    trials = [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if all(violation <= 0 for violation in trial.constraints.values())
+    ]
+    trials.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
+    return [
+        Conclusion(space.from_params(trial.params), trial.number, trial.value or 0.0, False)
+        for trial in trials[:5]
+    ]
+
+
+def counted_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that trained something: not those that ended with the search, or were lost."""
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.params and trial.state.is_finished() and trial.user_attrs.get("failure") != "lost"
+    ]
+
+
+def _open(storage: BaseStorage, url: str, name: str) -> OpenStudy:
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        raise UserError(
+            f"{hide_password(url)}: there is no study {name!r}; `optnas run` creates it."
+        ) from None
+    stored = study.user_attrs.get(RECORD)
+    if stored is None:
+        raise UserError(f"{hide_password(url)}: the study {name!r} was not made by optnas run.")
+    config = from_resolved(stored["config"], url)
+    return _prepared(config, study, stored["in_channels"], stored["classes"])
+
+
+def _prepared(config: StudyFile, study: optuna.Study, in_channels: int, classes: int) -> OpenStudy:
+    seed = named_seed(config.study, config.seed)
+    sampler = plugins.load("sampler", config.sampler.name, config.folder)
+    if not hasattr(sampler, "is_finished"):
+        # Stock samplers keep a random state: a resumed study must not repeat its first draws.
+        seed = derive_seed(seed, len(study.get_trials(deepcopy=False))) % 2**32
+    study.sampler = config.make_sampler(
+        config.make_space(), in_channels=in_channels, classes=classes, seed=seed
+    )
+    study.pruner = config.make_pruner()
+    return OpenStudy(config, study)
+
+
+def _record(config: StudyFile, in_channels: int, classes: int) -> dict[str, Any]:
+    identity = json.dumps(config.identity(), sort_keys=True)
+    return {
+        "config": config.resolved(),
+        "hash": hashlib.sha256(identity.encode()).hexdigest(),
+        "version": optnas.__version__,
+        "seed": named_seed(config.study, config.seed),
+        "in_channels": in_channels,
+        "classes": classes,
+    }
+
+
+def _where(config: StudyFile) -> str:
+    return f"the study {config.study!r} in {hide_password(config.storage)}"

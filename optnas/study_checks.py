@@ -1,0 +1,163 @@
+"""The checks of a study file that look beyond one key: names, plugins' options, contradictions."""
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+
+from optnas import plugins
+from optnas.plugins import Kind, PluginError
+from optnas.settings import TrainSettings
+from optnas.study_errors import Source, found, problem
+from optnas.study_keys import (
+    DATASETS,
+    DEFAULT_EPOCHS,
+    OPTIONAL_BLOCKS,
+    PLUGINS,
+    SUPPLIED,
+    Choice,
+    StudyKeys,
+)
+from optnas.yaml_lines import KeyPath
+
+M = TypeVar("M", bound=pydantic.BaseModel)
+
+_NAMED = (*PLUGINS, "data")
+
+
+def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """``data`` with every block as a mapping with its name, and the keys that were only a name."""
+    expanded = dict(data)
+    shorthand = frozenset(key for key in _NAMED if isinstance(data.get(key), str))
+    expanded.update((key, {"name": data[key]}) for key in shorthand)
+    expanded.update((key, {}) for key in OPTIONAL_BLOCKS if key in data and data[key] is None)
+    for key in PLUGINS:
+        if isinstance(data.get(key), dict):
+            default = StudyKeys.model_fields[key].default
+            expanded[key] = {"name": default.name, **data[key]}
+    return expanded, shorthand
+
+
+def validated(model: type[M], data: Any, source: Source, prefix: KeyPath = ()) -> M:
+    """``data`` as a ``model``: strict, but as JSON, where lists are tuples.
+
+    Raises:
+        StudyFileError: If something is wrong, about the first thing that is.
+    """
+    try:
+        return model.model_validate_json(json.dumps(data))
+    except pydantic.ValidationError as error:
+        path, text = problem(error, data, model)
+        if path in {(key,) for key in _NAMED} and not prefix and path[0] in data:
+            text = f"expected a name or a mapping of keys {found(data[str(path[0])])}"
+        raise source.error((*prefix, *path), text) from None
+
+
+def check_data(study: StudyKeys, source: Source) -> None:
+    """Refuse a data set that is neither known nor ``module:function``."""
+    name = study.data.name
+    if name not in DATASETS and not plugins.REFERENCE.fullmatch(name):
+        text = plugins.unknown("data set", name, DATASETS, hint=" (or `module:function`)")
+        raise source.error(("data", "name"), text)
+
+
+def checked_plugins(study: StudyKeys, folder: Path, source: Source) -> dict[str, Any]:
+    """Construct everything once, before any data is touched, to have bad options refused.
+
+    Returns:
+        The fields of ``study`` with the plugins' defaults spelled out, and the epochs.
+
+    Raises:
+        StudyFileError: If a plugin does not exist, or refuses its options or the space.
+    """
+    check = _PluginCheck(folder, source)
+    space_choice, space = check("space", study.space)
+    # Sizes as of small colour images: only to see whether the options are good.
+    stand_ins = {"in_channels": 3, "classes": 10, "seed": study.seed}
+    stand_ins["max_retries"] = study.max_retries
+    sampler_choice, sampler = check("sampler", study.sampler, {"space": space, **stand_ins})
+    return {
+        "space": _spelled_out(space_choice, space),
+        "sampler": sampler_choice,
+        "pruner": check("pruner", study.pruner)[0],
+        "objective": _checked_objective(study.objective, check),
+        "train": _checked_epochs(study.train, sampler_choice, sampler, source),
+    }
+
+
+class _PluginCheck:
+    def __init__(self, folder: Path, source: Source) -> None:
+        self.folder = folder
+        self.source = source
+
+    def model(self, kind: Kind, choice: Choice) -> tuple[type[Any], plugins.Options]:
+        try:
+            cls = plugins.load(kind, choice.name, self.folder)
+            model = plugins.options_model(cls, SUPPLIED[kind])
+        except PluginError as error:
+            raise self.source.error((kind, "name"), str(error)) from error
+        return cls, validated(model, choice.options, self.source, (kind,))
+
+    def __call__(
+        self, kind: Kind, choice: Choice, supplied: Mapping[str, Any] | None = None
+    ) -> tuple[Choice, Any]:
+        cls, options = self.model(kind, choice)
+        try:
+            with warnings.catch_warnings():
+                # The construction that counts will warn.
+                warnings.simplefilter("ignore")
+                instance = cls(**plugins.accepted(cls, supplied or {}), **dict(options))
+        except Exception as error:
+            raise self._refused(kind, options, error) from error
+        return _with_options(choice, options), instance
+
+    def _refused(self, kind: Kind, options: plugins.Options, error: Exception) -> Exception:
+        """The constructor's own words, at the first of its options that they name in quotes."""
+        text = str(error)
+        if not isinstance(error, (ValueError, TypeError)):
+            text = f"cannot be made: {type(error).__name__}: {error}"
+        for name in re.findall(r"[`'\"](\w+)[`'\"]", text):
+            if name in type(options).model_fields:
+                value = options.model_dump(mode="json")[name]
+                return self.source.error((kind, name), f"{text.rstrip('.')} {found(value)}")
+        return self.source.error((kind,), text)
+
+
+def _with_options(choice: Choice, options: plugins.Options) -> Choice:
+    return Choice(name=choice.name, **options.model_dump(mode="json"))
+
+
+def _spelled_out(choice: Choice, space: Any) -> Choice:
+    """Options left to a preset, as the space resolved them in its attributes."""
+    resolved = {
+        key: getattr(space, key, None) if value is None else value
+        for key, value in choice.options.items()
+    }
+    return Choice(name=choice.name, **json.loads(json.dumps(resolved)))
+
+
+def _checked_objective(choice: Choice, check: _PluginCheck) -> Choice:
+    try:
+        plugins.check_name("objective", choice.name)
+    except PluginError as error:
+        raise check.source.error(("objective", "name"), str(error)) from None
+    if not choice.options:
+        # Importing an objective imports torch, seconds that only options are worth.
+        return choice
+    return _with_options(choice, check.model("objective", choice)[1])
+
+
+def _checked_epochs(
+    train: TrainSettings, choice: Choice, sampler: Any, source: Source
+) -> TrainSettings:
+    if not getattr(sampler, "sets_epochs", False):
+        return train.model_copy(update={"epochs": train.epochs or DEFAULT_EPOCHS})
+    if train.epochs is None:
+        return train
+    advice = "use `sampler.epochs` instead" if "epochs" in choice.options else "remove this key"
+    text = f"the sampler {choice.name!r} chooses each candidate's epochs; {advice}"
+    raise source.error(("train", "epochs"), f"{text} {found(train.epochs)}")

@@ -1,0 +1,216 @@
+"""Networks: their size, their cost and their first weights."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from optnas.objectives.models import (
+    ChainNetwork,
+    build_model,
+    count_multiply_adds,
+    count_params,
+    initialise,
+)
+from optnas.spaces import Architecture, ChainArchitecture
+
+
+def chain(depth: int, width: int, convs: tuple[int, ...] = (), fives: tuple[int, ...] = ()):
+    return ChainArchitecture(
+        depth,
+        width,
+        tuple("conv" if i in convs else "separable" for i in range(depth)),
+        tuple(5 if i in fives else 3 for i in range(depth)),
+    )
+
+
+@st.composite
+def chains(draw) -> ChainArchitecture:
+    depth = draw(st.integers(1, 9))
+    return ChainArchitecture(
+        depth,
+        draw(st.integers(1, 12)),
+        tuple(
+            draw(st.lists(st.sampled_from(("separable", "conv")), min_size=depth, max_size=depth))
+        ),
+        tuple(draw(st.lists(st.sampled_from((3, 5, 7)), min_size=depth, max_size=depth))),
+    )
+
+
+def hand_count(architecture: ChainArchitecture, shape: tuple[int, int, int], classes: int) -> int:
+    """Multiply-adds in closed form: taps x channels x positions of the output."""
+    channels = architecture.channels()
+    height, width = shape[1:]
+    total = 9 * shape[0] * channels[0] * height * width
+    for i, (operation, kernel) in enumerate(
+        zip(architecture.operations, architecture.kernels, strict=True)
+    ):
+        before, after = channels[i], channels[i + 1]
+        if i in architecture.reductions:
+            height, width = (height + 1) // 2, (width + 1) // 2
+        taps = kernel * kernel
+        per_position = before * taps * after if operation == "conv" else before * (taps + after)
+        total += per_position * height * width
+    return total + channels[-1] * classes
+
+
+def state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return model.state_dict()
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return state(a).keys() == state(b).keys() and all(
+        torch.equal(value, state(b)[name]) for name, value in state(a).items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "in_channels", "classes", "expected"),
+    [
+        (chain(10, 64), 3, 10, 309_450),
+        (chain(11, 64), 3, 10, 327_242),
+        (chain(13, 64), 3, 10, 400_394),
+        (chain(26, 64), 3, 10, 781_962),
+        (chain(26, 46), 3, 10, 413_826),
+        (chain(10, 128), 3, 10, 1_192_330),
+        (chain(10, 64), 1, 10, 307_146),
+        (chain(10, 64), 3, 100, 332_580),
+        (chain(26, 46, convs=(0, 2), fives=(13, 17)), 3, 10, 466_312),
+        (chain(21, 56, fives=(3,)), 3, 100, 488_588),
+    ],
+)
+def test_built_networks_have_the_published_sizes(architecture, in_channels, classes, expected):
+    model = build_model(architecture, (in_channels, 32, 32), classes)
+    assert count_params(model) == expected == architecture.num_params(in_channels, classes)
+
+
+@settings(max_examples=40, deadline=None)
+@given(chains(), st.sampled_from((1, 3)), st.integers(2, 12))
+def test_built_size_is_the_closed_form(architecture, in_channels, classes):
+    model = build_model(architecture, (in_channels, 8, 8), classes)
+    assert count_params(model) == architecture.num_params(in_channels, classes)
+
+
+@settings(max_examples=30, deadline=None)
+@given(chains(), st.sampled_from((1, 3)), st.integers(1, 13), st.integers(1, 13))
+def test_multiply_adds_are_the_hand_count(architecture, in_channels, height, width):
+    shape = (in_channels, height, width)
+    model = build_model(architecture, shape, 5)
+    assert count_multiply_adds(model, shape) == hand_count(architecture, shape, 5)
+
+
+def test_multiply_adds_of_one_small_network_in_numbers():
+    # stem 4x4x9x1x4, depthwise 4x4x9x4, pointwise 4x4x4x2 at depth 1: both reductions fall on
+    # the only layer, which halves 4x4 to 2x2 and has 4 channels; linear 4x3.
+    model = build_model(ChainArchitecture(1, 2), (1, 4, 4), 3)
+    assert count_multiply_adds(model, (1, 4, 4)) == 576 + 4 * (36 + 16) + 12
+
+
+def test_counting_leaves_the_model_as_it_was():
+    model = build_model(ChainArchitecture(3, 4), (3, 8, 8), 10)
+    model.classifier.eval()
+    before = {name: value.clone() for name, value in state(model).items()}
+    count_multiply_adds(model, (3, 8, 8))
+    assert model.training
+    assert not model.classifier.training
+    assert all(torch.equal(value, before[name]) for name, value in state(model).items())
+
+
+def test_counting_sees_only_its_own_thread():
+    model = build_model(ChainArchitecture(3, 4), (3, 8, 8), 10)
+    other = build_model(ChainArchitecture(3, 4), (3, 8, 8), 10)
+    expected = count_multiply_adds(model, (3, 8, 8))
+    stop = threading.Event()
+
+    def train() -> None:
+        while not stop.is_set():
+            other(torch.zeros(2, 3, 8, 8)).sum().backward()
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    try:
+        counts = {count_multiply_adds(model, (3, 8, 8)) for _ in range(20)}
+    finally:
+        stop.set()
+        thread.join()
+    assert counts == {expected}
+
+
+def test_operations_that_would_not_be_counted_are_refused():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.PReLU())
+    with pytest.raises(TypeError, match="PReLU"):
+        count_multiply_adds(model, (3, 4, 4))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 28, 32])
+def test_logits_have_one_value_per_class(size):
+    model = build_model(chain(4, 3, convs=(1,), fives=(2,)), (1, size, size), 7)
+    assert model.eval()(torch.zeros(2, 1, size, size)).shape == (2, 7)
+
+
+def test_the_forward_pass_leaves_its_input_alone():
+    model = build_model(ChainArchitecture(2, 2), (1, 8, 8), 2)
+    images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    copy = images.clone()
+    model(images)
+    assert torch.equal(images, copy)
+
+
+def test_equal_seeds_give_equal_weights_and_the_global_generator_is_untouched():
+    before = torch.random.get_rng_state()
+    models = [
+        build_model(chain(4, 4, convs=(1,)), (3, 8, 8), 10, torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert same(models[0], models[1])
+    assert not same(models[0], models[2])
+
+
+def test_weights_are_drawn_as_pytorch_does():
+    architecture = chain(4, 4, convs=(1,), fives=(2,))
+    ours = build_model(architecture, (3, 8, 8), 10, torch.Generator().manual_seed(5))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        theirs = ChainNetwork(architecture, 3, 10)
+        torch.manual_seed(5)
+        by_default = build_model(architecture, (3, 8, 8), 10)
+    assert same(ours, theirs)
+    assert same(ours, by_default)
+
+
+def test_unknown_modules_are_not_initialised_silently():
+    with pytest.raises(TypeError, match="`1` of type PReLU"):
+        initialise(nn.Sequential(nn.Linear(2, 2), nn.PReLU()))
+    with pytest.raises(TypeError, match="InstanceNorm2d"):
+        initialise(nn.InstanceNorm2d(3, track_running_stats=True))
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 8), (3, 8, 8, 8), (0, 8, 8), (3, -1, 8), (3, 8.0, 8), (True, 8, 8)]
+)
+def test_shapes_must_be_three_positive_integers(shape):
+    with pytest.raises(ValueError, match="`input_shape` must hold three positive integers"):
+        build_model(ChainArchitecture(1, 1), shape, 10)
+
+
+def test_two_classes_are_the_least():
+    with pytest.raises(ValueError, match="`classes` must be greater"):
+        build_model(ChainArchitecture(1, 1), (1, 8, 8), 1)
+
+
+def test_unknown_architectures_are_refused():
+    with pytest.raises(TypeError, match="No network for Architecture; known: ChainArchitecture"):
+        build_model(Architecture(), (1, 8, 8), 2)
+
+
+def test_weights_have_the_spread_of_the_fan_in():
+    model = build_model(ChainArchitecture(1, 64), (3, 8, 8), 10, torch.Generator().manual_seed(0))
+    weights = model.stem[0].weight.detach().numpy()
+    bound = 1 / np.sqrt(27)
+    assert np.abs(weights).max() <= bound
+    assert weights.std() == pytest.approx(bound / np.sqrt(3), rel=0.05)
