@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optnas.errors import UserError
 
-class DataError(ValueError):
+
+class DataError(UserError):
     """The data cannot be used as asked; the message says why and what to do."""
 
 
