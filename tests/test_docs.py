@@ -1,0 +1,107 @@
+"""The pages in docs/: their examples work, and the page about study files is complete."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from optnas import plugins
+from optnas.plugins import REFERENCE, Kind
+from optnas.study_keys import PLUGINS, SUPPLIED
+from optnas.study_schema import schema
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_toy_strategies_run(tmp_path):
+    page = (DOCS / "architecture.md").read_text()
+    code = "".join(re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S))
+    code += """
+import optuna
+
+for sampler in (Climb(Line()), Draw(Line())):
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(lambda trial: float(min(Line().suggest(trial).x, 7)))
+    print(len(study.trials), study.best_value)
+"""
+    (tmp_path / "toys.py").write_text(code)
+    toys = [sys.executable, "toys.py"]
+    done = subprocess.run(toys, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["9 7.0", "10 7.0"]
+
+
+def test_the_page_about_study_files_says_what_the_models_say():
+    """`python tests/test_docs.py` writes the tables anew; the text around them is by hand."""
+    page = (DOCS / "study_file.md").read_text()
+    assert page == with_tables(page)
+    assert set(tables()) <= set(re.findall("^## (.*)$", page, re.M))
+
+
+def with_tables(page: str) -> str:
+    """The page with every section's table as the models have it."""
+    parts = re.split(r"^(?=## )", page, flags=re.M)
+    for index, part in enumerate(parts):
+        rows = tables().get(part.partition("\n")[0].removeprefix("## "))
+        if rows is not None:
+            text = "\n".join(line for line in part.splitlines() if not line.startswith("|"))
+            parts[index] = "\n".join([text.rstrip(), "", *HEAD, *rows, "", ""])
+    return "".join(parts).rstrip() + "\n"
+
+
+HEAD = ("| key | type | default | meaning |", "|---|---|---|---|")
+
+
+def tables() -> dict[str, list[str]]:
+    """The rows of every section: the keys, every block of keys, and the options of two plugins."""
+    document = schema()
+    keys, definitions = document["properties"], document["$defs"]
+    names = {name.partition("Settings")[0].lower(): name for name in definitions}
+    result = {"Keys": rows(keys, document["required"])}
+    for key in [key for key in keys if key in names]:
+        block = definitions[names[key]]
+        result[f"`{key}`"] = rows(block["properties"], block.get("required", []))
+    result["`space: chain`"] = options("space", "chain")
+    result["`sampler: macro_micro`"] = options("sampler", "macro_micro")
+    return result
+
+
+def options(plugin: Kind, name: str) -> list[str]:
+    model = plugins.options_model(plugins.load(plugin, name), SUPPLIED[plugin])
+    return rows(model.model_json_schema()["properties"], [])
+
+
+def rows(properties: dict[str, Any], required: list[str]) -> list[str]:
+    result = []
+    for key, prop in properties.items():
+        default = "required" if key in required else ""
+        if "default" in prop:
+            default = f"`{json.dumps(prop['default'], ensure_ascii=False)}`"
+        text = prop.get("description", "").replace("``", "`").replace("\n", " ")
+        type_ = "name, or keys" if key in (*PLUGINS, "data") else described(prop)
+        result.append(f"| `{key}` | {type_} | {default} | {text} |")
+    return result
+
+
+def described(prop: dict[str, Any]) -> str:
+    """The type and the bounds of a key, from its JSON schema."""
+    if "anyOf" in prop:
+        return " or ".join(described(part) for part in prop["anyOf"])
+    if "$ref" in prop:
+        return "keys"
+    if "enum" in prop or "const" in prop:
+        return ", ".join(f"`{value}`" for value in prop.get("enum", [prop.get("const")]))
+    if prop["type"] == "array":
+        each = [described(item) for item in prop.get("prefixItems", [])]
+        return f"[{', '.join(each or [described(prop['items']), '...'])}]"
+    if "pattern" in prop:
+        return "`module:name`" if REFERENCE.pattern in prop["pattern"] else f"`{prop['pattern']}`"
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {prop[name]}" for name, sign in signs.items() if name in prop]
+    return f"{prop['type']} {' and '.join(bounds)}".strip()
+
+
+if __name__ == "__main__":
+    path = DOCS / "study_file.md"
+    path.write_text(with_tables(path.read_text()))

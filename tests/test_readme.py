@@ -1,0 +1,96 @@
+"""The examples of the README work."""
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from optnas.study_file import load_study_file
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.M | re.S)
+
+
+def block_with(text: str, language: str = "python") -> str:
+    (block,) = (block for block in blocks(language) if text in block)
+    return block
+
+
+def run(code: str, *, cwd: Path) -> str:
+    """What a program prints, run as a file in a folder of its own."""
+    (cwd / "example.py").write_text(code)
+    return subprocess.run(
+        [sys.executable, "example.py"], cwd=cwd, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def write_network(folder: Path) -> None:
+    from optnas.objectives import networks
+    from optnas.objectives.data import load_images
+    from optnas.settings import DataSettings, TrainSettings
+    from optnas.spaces import ChainArchitecture
+
+    networks.retrain(
+        ChainArchitecture(2, 4),
+        load_images(DataSettings(name="digits"), seed=0),
+        TrainSettings(),
+        folder,
+        epochs=1,
+        seed=0,
+        origin={},
+        device=torch.device("cpu"),
+    )
+
+
+def test_a_trained_network_is_loaded(tmp_path):
+    write_network(tmp_path / "digits.network")
+    assert run(block_with("model = optnas.load"), cwd=tmp_path).startswith("tensor([")
+
+
+def test_the_sampler_runs_on_an_own_objective(tmp_path):
+    assert "ChainArchitecture(depth=" in run(block_with("def objective"), cwd=tmp_path)
+
+
+def test_an_own_space_is_searched_trained_and_loaded(tmp_path):
+    """In a process of its own: the example adds to the known spaces."""
+    (tmp_path / "residual.py").write_text(block_with("class ResidualSpace"))
+    (tmp_path / "study.yaml").write_text(block_with("residual:ResidualSpace", language="yaml"))
+    code = """
+        import optnas
+        from optnas.objectives.models import build_model, count_params
+        from optnas.retraining import retrain_best
+        from optnas.study_file import load_study_file
+
+        config = load_study_file("study.yaml").model_dump() | {"budget": {"trials": 2}}
+        config["space"]["depth"] = [2, 3]
+        outcome = optnas.run(config)
+        assert len(outcome.study.trials) == 2
+        retrain_best(outcome.opened, epochs=1)
+        print(type(optnas.load("residual.network").network).__name__)
+
+        import residual
+        for depth in range(1, 9):
+            a = residual.ResidualArchitecture(depth, 6)
+            assert a.num_params(1, 10) == count_params(build_model(a, (1, 8, 8), 10)), depth
+            assert a.num_params(1, 10) > residual.ChainArchitecture(depth, 6).num_params(1, 10)
+    """
+    assert "ResidualNetwork" in run(textwrap.dedent(code), cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in blocks("yaml") if "residual:" not in block],
+    ids=lambda block: yaml.safe_load(block)["study"],
+)
+def test_study_files_are_valid(block, tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(block)
+    load_study_file(path)

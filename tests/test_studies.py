@@ -1,0 +1,62 @@
+"""The study files in studies/ are valid, and the demonstration really searches."""
+
+from pathlib import Path
+
+import pytest
+
+import optnas
+from optnas.study_file import load_study_file
+
+STUDIES = Path(__file__).parents[1] / "studies"
+FILES = sorted(path.name for path in STUDIES.glob("*.yaml"))
+PAPER = {"cifar10", "cifar100", "fashion_mnist", "emnist", "kmnist"}
+WIDTH = {"tiny": (16, 64), "mobile": (16, 128)}
+
+
+def test_the_papers_searches_are_all_there():
+    assert {f"{name}_{size}.yaml" for name in PAPER for size in WIDTH} | {"digits.yaml"} == set(
+        FILES
+    )
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_valid_and_name_their_study_after_themselves(name):
+    config = load_study_file(STUDIES / name)
+    assert config.study == name.removesuffix(".yaml").replace("_", "-")
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "digits.yaml"])
+def test_the_papers_searches_have_its_settings(name):
+    """Efficient Global NAS, section 4.1."""
+    config = load_study_file(STUDIES / name)
+    stem, size = name.removesuffix(".yaml").rsplit("_", 1)
+    space = config.make_space()
+    assert (space.depth, space.width) == ((10, 100), WIDTH[size])
+    options = config.sampler.options
+    assert config.sampler.name == "macro_micro"
+    assert (options["width_step"], options["epochs"], options["micro_epochs"]) == (2, 10, 2)
+    assert (options["gain"], options["drop"], options["strikes"]) == (0.001, 0.0005, 3)
+    train = config.train
+    assert (train.optimizer, train.lr, train.momentum) == ("sgd", 0.025, 0.9)
+    assert (train.weight_decay, train.batch_size, train.schedule) == (3e-4, 64, "cosine")
+    assert config.data.name == ("emnist_balanced" if stem == "emnist" else stem)
+    assert config.data.download
+    assert config.retrain.epochs == (50 if stem == "emnist" else 600)
+
+
+def test_the_demonstration_grows_and_prunes(tmp_path):
+    path = tmp_path / "digits.yaml"
+    path.write_text((STUDIES / "digits.yaml").read_text())
+    outcome = optnas.run(path)
+    assert outcome.ending == "finished"
+    trials = outcome.study.trials
+    depth, width = (
+        [t for t in trials if t.user_attrs["phase"] == phase] for phase in ("depth", "width")
+    )
+    # The width phase stays at the depth that was accepted last.
+    assert {t.params["depth"] for t in width} == {outcome.best.architecture.depth}
+    assert outcome.best.architecture.depth > depth[0].params["depth"] == 2
+    assert max(t.value for t in depth) >= depth[0].value + 0.001
+    assert min(t.params["width"] for t in width) < depth[0].params["width"] == 24
+    micro = [t for t in trials if t.user_attrs["phase"] in ("operations", "kernels")]
+    assert len(micro) == 2 * outcome.best.architecture.depth
