@@ -2,13 +2,21 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from optnas.spaces import Architecture, ChainArchitecture
+from optnas.objectives.cells import CellNetwork
+from optnas.objectives.nasbench201 import NasBench201Network
+from optnas.spaces import (
+    Architecture,
+    CellArchitecture,
+    ChainArchitecture,
+    NasBench201Architecture,
+)
 
 Builder = Callable[..., nn.Module]
 
@@ -73,8 +81,12 @@ def _layer(operation: str, before: int, after: int, kernel: int, stride: int) ->
     return nn.Sequential(nn.ReLU(), *convolutions, nn.BatchNorm2d(after))
 
 
-# A builder per kind of architecture, called with (architecture, in_channels, classes).
-BUILDERS: dict[type[Architecture], Builder] = {ChainArchitecture: ChainNetwork}
+# A builder per kind of architecture, called with (architecture, in_channels, classes, **options).
+BUILDERS: dict[type[Architecture], Builder] = {
+    ChainArchitecture: ChainNetwork,
+    CellArchitecture: CellNetwork,
+    NasBench201Architecture: NasBench201Network,
+}
 
 
 def build_model(
@@ -82,6 +94,7 @@ def build_model(
     input_shape: tuple[int, int, int],
     classes: int,
     generator: torch.Generator | None = None,
+    **options: Any,
 ) -> nn.Module:
     """The network of an architecture, on the CPU, in training mode, with fresh weights.
 
@@ -91,10 +104,13 @@ def build_model(
         classes: Number of classes, at least 2.
         generator: Draws the initial weights, so that equal states give equal weights. Default:
             torch's global generator.
+        options: What else the network takes, for example the ``cells`` and ``channels`` of
+            :class:`optnas.objectives.cells.CellNetwork`.
 
     Raises:
-        ValueError: If the shape or the number of classes is out of range.
-        TypeError: If no network is known for this kind of architecture.
+        ValueError: If the shape, the number of classes or an option is out of range.
+        TypeError: If no network is known for this kind of architecture, or its network does not
+            take an option.
     """
     if len(input_shape) != 3 or any(type(n) is not int or n < 1 for n in input_shape):
         raise ValueError(
@@ -109,7 +125,7 @@ def build_model(
         raise TypeError(f"No network for {type(architecture).__name__}; known: {known}.")
     # On the meta device the layers draw nothing, so the global generator stays untouched.
     with torch.device("meta"):
-        model = builder(architecture, input_shape[0], classes)
+        model = builder(architecture, input_shape[0], classes, **options)
     model = model.to_empty(device="cpu")
     initialise(model, generator)
     return model

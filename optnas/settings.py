@@ -68,3 +68,47 @@ class TrainSettings(Settings):
     )
     threads: int = Field(1, ge=1, description="CPU threads of one worker; results depend on it.")
     deterministic: bool = Field(False, description="Bitwise repeatable on CUDA too, but slower.")
+    drop_path: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Fraction of a cell network's edges dropped in the last epoch, growing "
+        "linearly from zero.",
+    )
+    auxiliary: float = Field(
+        0.0, ge=0, description="Weight of the loss of a cell network's auxiliary head."
+    )
+
+
+class NetworkSettings(Settings):
+    """The size of a network, for spaces whose architectures leave it open."""
+
+    cells: int | None = Field(
+        None, ge=1, description="Number of cells. Default: the network's own (20 for `cell`)."
+    )
+    channels: int | None = Field(
+        None, ge=1, description="Channels of the first cells. Default: the network's own."
+    )
+    concat: Literal["loose", "all"] | None = Field(
+        None,
+        description="Nodes that make a cell's output: the unused ones (the default), or all.",
+    )
+
+
+class RetrainSettings(Settings):
+    """How the networks found are trained in the end; what is not said is as in the search."""
+
+    epochs: int = Field(600, ge=1, description="Epochs of `optnas retrain`.")
+    top: int | None = Field(
+        None, ge=1, description="Number of networks. Default: as many as the strategy says, or 1."
+    )
+    lr: float | None = Field(None, gt=0, description="Learning rate at the start.")
+    weight_decay: float | None = Field(None, ge=0, description="Weight decay.")
+    batch_size: int | None = Field(None, ge=1, description="Images per step.")
+    augment: tuple[Augmentation, ...] | None = Field(
+        None, strict=False, description="Augmentations in use."
+    )
+    drop_path: float | None = Field(
+        None, ge=0, lt=1, description="As in `train`, for cell networks."
+    )
+    auxiliary: float | None = Field(None, ge=0, description="As in `train`, for cell networks.")

@@ -85,7 +85,7 @@ def checked_plugins(study: StudyKeys, folder: Path, source: Source) -> dict[str,
         "sampler": sampler_choice,
         "pruner": check("pruner", study.pruner)[0],
         "objective": _checked_objective(study.objective, check),
-        "train": _checked_epochs(study.train, sampler_choice, sampler, source),
+        "train": _checked_epochs(study, sampler_choice, sampler, source),
     }
 
 
@@ -152,12 +152,20 @@ def _checked_objective(choice: Choice, check: _PluginCheck) -> Choice:
 
 
 def _checked_epochs(
-    train: TrainSettings, choice: Choice, sampler: Any, source: Source
+    study: StudyKeys, choice: Choice, sampler: Any, source: Source
 ) -> TrainSettings:
+    """The training settings, with the epochs of candidates if the sampler leaves them open."""
+    train, proxy = study.train, study.proxy
     if not getattr(sampler, "sets_epochs", False):
-        return train.model_copy(update={"epochs": train.epochs or DEFAULT_EPOCHS})
-    if train.epochs is None:
-        return train
+        epochs = train.epochs or DEFAULT_EPOCHS if proxy is None else proxy.e
+        if proxy is not None and train.epochs not in (None, epochs):
+            text = f"the proxy {proxy} says {epochs} epochs; remove this key"
+            raise source.error(("train", "epochs"), f"{text} {found(train.epochs)}")
+        return train.model_copy(update={"epochs": epochs})
     advice = "use `sampler.epochs` instead" if "epochs" in choice.options else "remove this key"
     text = f"the sampler {choice.name!r} chooses each candidate's epochs; {advice}"
-    raise source.error(("train", "epochs"), f"{text} {found(train.epochs)}")
+    if proxy is not None:
+        raise source.error(("proxy",), f"{text} {found(str(proxy))}")
+    if train.epochs is not None:
+        raise source.error(("train", "epochs"), f"{text} {found(train.epochs)}")
+    return train

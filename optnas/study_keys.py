@@ -3,10 +3,24 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
 
 from optnas.plugins import Kind
-from optnas.settings import DataSettings, Settings, TrainSettings
+from optnas.proxies import Proxy, proxy_from
+from optnas.settings import (
+    DataSettings,
+    NetworkSettings,
+    RetrainSettings,
+    Settings,
+    TrainSettings,
+)
 
 #: The data sets known by name; others are named ``module:function``.
 DATASETS: tuple[str, ...] = (
@@ -47,12 +61,6 @@ class Choice(Settings):
         return dict(self.model_extra or {})
 
 
-class Retrain(Settings):
-    """The final training of the network that was found."""
-
-    epochs: int = Field(default=600, ge=1, description="Epochs of `optnas retrain`.")
-
-
 class Budget(Settings):
     """Totals of the whole study, shared by all workers; null is no limit."""
 
@@ -81,6 +89,14 @@ def _study_name(name: str) -> str:
     if len(name.encode()) > 200:
         raise ValueError("expected at most 200 bytes of UTF-8")
     return name
+
+
+ProxySetting = Annotated[
+    Proxy,
+    BeforeValidator(proxy_from),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "pattern": "^c[0-4]r[0-4]s[0-4]e[1-9][0-9]*$"}),
+]
 
 
 class StudyKeys(Settings):
@@ -124,8 +140,18 @@ class StudyKeys(Settings):
         default_factory=lambda: TrainSettings.model_validate({}),
         description="How a candidate is trained.",
     )
-    retrain: Retrain = Field(
-        default_factory=Retrain, description="How the network found is trained."
+    network: NetworkSettings = Field(
+        default_factory=NetworkSettings,
+        description="The size of the networks, for spaces that leave it open.",
+    )
+    proxy: ProxySetting | None = Field(
+        None,
+        description="The reduced setting in which candidates are judged, such as `c4r4s0e60`: "
+        "channels, resolution and samples in 0 to 4 steps of halved cost, and epochs. Default: "
+        "the full setting.",
+    )
+    retrain: RetrainSettings = Field(
+        default_factory=RetrainSettings, description="How the networks found are trained."
     )
     budget: Budget = Field(
         default_factory=Budget, description="Where the search ends before its own end."
@@ -137,4 +163,4 @@ class StudyKeys(Settings):
 
 
 #: Blocks that may stand empty, as when all their keys are commented out.
-OPTIONAL_BLOCKS = ("train", "retrain", "budget", "limits")
+OPTIONAL_BLOCKS = ("train", "network", "retrain", "budget", "limits")

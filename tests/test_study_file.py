@@ -255,7 +255,10 @@ def test_empty_blocks_and_blocks_without_a_name_have_defaults(folder: Path) -> N
         ("storage: 'sqlite:///:memory:'", "study.yaml:4: storage: a database in memory is lost"),
         ("storage: sqlite://", "study.yaml:4: storage: a database in memory is lost"),
         ("storage: sqlite://x.db", "study.yaml:4: storage: a URL of a file needs three slashes"),
-        ("artifacts: s4://x", "study.yaml:4: artifacts: unknown kind of artifact store 's4://'"),
+        (
+            "artifacts: s3://x",
+            "study.yaml:4: artifacts: expected a folder that every worker can write",
+        ),
         ("artifacts: ''", "study.yaml:4: artifacts: expected a string of at least 1 character"),
     ],
 )

@@ -1,0 +1,91 @@
+"""The operations of cells, as in the code of DARTS and NAS-Bench-201.
+
+Convolutions follow a ReLU, have no bias and end in a normalisation; pooling is not normalised.
+With stride 2 a side of n pixels becomes (n + 1) // 2, so that images of any size can be reduced.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def operation(name: str, channels: int, stride: int) -> nn.Module:
+    """An operation of a cell, which keeps the number of channels.
+
+    Args:
+        name: A name of ``optnas.spaces.cell.OPERATIONS`` or of
+            ``optnas.spaces.nasbench201.OPERATIONS``.
+        channels: Number of channels.
+        stride: 1 or 2.
+    """
+    match name:
+        case "none":
+            return Zero(stride)
+        case "skip_connect":
+            return nn.Identity() if stride == 1 else FactorizedReduction(channels, channels)
+        case "avg_pool_3x3":
+            return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+        case "max_pool_3x3":
+            return nn.MaxPool2d(3, stride, padding=1)
+    kind, _, size = name.rpartition("_")
+    kernel = int(size[0])
+    if kind == "nor_conv":
+        return convolution(channels, channels, kernel, stride)
+    if kind == "dil_conv":
+        return _depthwise(channels, kernel, stride, dilation=2)
+    return nn.Sequential(
+        *_depthwise(channels, kernel, stride, dilation=1),
+        *_depthwise(channels, kernel, 1, dilation=1),
+    )
+
+
+def convolution(before: int, after: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """ReLU, convolution, normalisation."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(after),
+    )
+
+
+def _depthwise(channels: int, kernel: int, stride: int, dilation: int) -> nn.Sequential:
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(
+            channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False
+        ),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels),
+    )
+
+
+class Zero(nn.Module):
+    """Zeros of the size that the operation would have; nothing is learnt through them."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self._stride = stride
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.zeros_like(features[:, :, :: self._stride, :: self._stride])
+
+
+class FactorizedReduction(nn.Module):
+    """Halves the resolution with two 1x1 convolutions, of the even and of the odd pixels."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.even = nn.Conv2d(before, after // 2, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(before, after - after // 2, 1, stride=2, bias=False)
+        self.normalisation = nn.BatchNorm2d(after)
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = functional.relu(features)
+        height, width = features.shape[2:]
+        # An odd side has one odd pixel too few: a zero stands for it.
+        shifted = functional.pad(features, (-1, width % 2, -1, height % 2))
+        result: Tensor = self.normalisation(
+            torch.cat([self.even(features), self.odd(shifted)], dim=1)
+        )
+        return result
