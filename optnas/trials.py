@@ -6,10 +6,11 @@ is a user attribute.
 
 import contextlib
 import dataclasses
+import functools
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +20,22 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 CLAIM = "optnas:claim"
 LEASE = "optnas:lease"
+RUNG = "optnas:rung"
+"""Number of multiples of its epochs that a hierarchical pruner saw the trial reach."""
 
 CONTINUES = "continues"
+SCHEDULE = "schedule_epochs"
+"""Epochs of the learning rate's schedule, where a trial trains only the beginning of it."""
 FAILURE = "failure"
 FAILURE_REASON = "failure_reason"
 PHASE = "phase"
+STAGE_IMPORTANCE = "stage_importance"
+"""How important the features of each stage are, a list of numbers, as the stage-wise search reads."""
 TRAIN_ACCURACY = "train_accuracy"
+TRAIN_SECONDS = "train_seconds"
+
+MAX_EPOCHS = 1_000_000
+"""The parameter ``epochs`` is suggested from 1 to this."""
 
 LOST: Literal["lost"] = "lost"
 CANDIDATE: Literal["candidate"] = "candidate"
@@ -39,11 +50,13 @@ class Claim:
     Args:
         index: Number of distinct candidates that the study had claimed before this one.
         params: The parameters proposed for the trial.
+        attrs: The user attributes given with them.
         continues: Number of the lost trial that this one goes on from.
     """
 
     index: int
     params: Mapping[str, Any]
+    attrs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     continues: int | None = None
 
     @classmethod
@@ -70,7 +83,7 @@ def renew_lease(storage: BaseStorage, trial_id: int, seconds: float | None) -> N
     """
     pid = os.getpid()
     lease: dict[str, Any] = {
-        "host": platform.node(),
+        "host": _host(),
         "pid": pid,
         "started": _process_start(pid),
         "until": None if seconds is None else time.time() + seconds,
@@ -78,16 +91,9 @@ def renew_lease(storage: BaseStorage, trial_id: int, seconds: float | None) -> N
     storage.set_trial_system_attr(trial_id, LEASE, lease)
 
 
-def lease_expired(trial: FrozenTrial, default_seconds: float) -> bool:
-    """Whether the promise in the lease of ``trial`` is broken.
-
-    A trial without a lease is measured from its start, by ``default_seconds``.
-    """
-    lease = trial.system_attrs.get(LEASE)
-    if lease is None:
-        start = trial.datetime_start
-        return start is not None and time.time() - start.timestamp() > default_seconds
-    until: float | None = lease["until"]
+def lease_expired(trial: FrozenTrial) -> bool:
+    """Whether the promise in the lease of ``trial`` is broken."""
+    until: float | None = trial.system_attrs.get(LEASE, {}).get("until")
     return until is not None and time.time() > until
 
 
@@ -99,33 +105,43 @@ def worker_is_dead(trial: FrozenTrial) -> bool:
     lease = trial.system_attrs.get(LEASE)
     if lease is None:
         return False
-    if lease["host"] == platform.node():
+    if lease["host"] == _host():
         return bool(_process_start(lease["pid"]) != lease["started"])
-    return CLAIM in trial.system_attrs and lease_expired(trial, 0.0)
+    return CLAIM in trial.system_attrs and lease_expired(trial)
+
+
+@functools.cache
+def _host() -> str:
+    """Where process numbers mean the same: a machine, and on Linux a namespace of its own."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/etc/machine-id").read_text().strip())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return "/".join(parts)
 
 
 def _process_start(pid: int) -> str | None:
     """An identity of the process beyond its number, which is reused; None if it is gone."""
-    stat = Path(f"/proc/{pid}/stat")
     try:
-        state, *fields = stat.read_text().rpartition(")")[2].split()
-    except OSError:
-        if stat.parent.parent.joinpath("self").exists():
-            return None
-        return _process_exists(pid)
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # No such process, no /proc, or no permission.
+        return "exists" if _process_exists(pid) else None
+    state, *fields = stat.rpartition(")")[2].split()
     # A zombie is dead: only its parent has not looked yet. Field 22 is the start time.
     return None if state in "ZX" else fields[18]
 
 
-def _process_exists(pid: int) -> str | None:
-    """For systems without /proc."""
+def _process_exists(pid: int) -> bool:
+    if os.name == "nt":  # There is nothing harmless to send.
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return None
+        return False
     except PermissionError:
         pass
-    return "exists"
+    return True
 
 
 def mark_failure(trial: Trial, kind: Literal["lost", "candidate"], reason: str) -> None:
@@ -134,9 +150,25 @@ def mark_failure(trial: Trial, kind: Literal["lost", "candidate"], reason: str) 
     trial.set_user_attr(FAILURE_REASON, reason)
 
 
+def is_lost(trial: FrozenTrial) -> bool:
+    """Whether ``trial`` failed because of its worker, so that its candidate is tried again.
+
+    A worker that tells of a failed candidate says so. A trial that failed without a word was
+    failed by somebody else: by Optuna's heartbeat, or by hand.
+    """
+    return trial.state == TrialState.FAIL and trial.user_attrs.get(FAILURE) != CANDIDATE
+
+
 def fail_as_lost(storage: BaseStorage, trial: FrozenTrial, reason: str) -> None:
     """End a running trial whose worker is gone; another worker may do so at the same time."""
     with contextlib.suppress(UpdateFinishedTrialError):
         storage.set_trial_user_attr(trial._trial_id, FAILURE, LOST)
         storage.set_trial_user_attr(trial._trial_id, FAILURE_REASON, reason)
         storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
+def fail_dead(storage: BaseStorage, trials: Iterable[FrozenTrial]) -> None:
+    """End those of ``trials`` that run, but whose worker is known to be gone."""
+    for trial in trials:
+        if trial.state == TrialState.RUNNING and worker_is_dead(trial):
+            fail_as_lost(storage, trial, "the worker's process is gone")

@@ -3,11 +3,14 @@
 import abc
 import contextlib
 import copy
+import dataclasses
 import enum
+import numbers
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import optuna
@@ -16,37 +19,45 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.samplers._history import History, LostCandidate
+from optnas.samplers._history import History, LostCandidate, Reader
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import Architecture, Space
 from optnas.trials import (
+    CANDIDATE,
     CONTINUES,
+    FAILURE,
+    FAILURE_REASON,
+    INTERRUPTED,
+    LEASE,
+    LOST,
+    MAX_EPOCHS,
     PHASE,
     Claim,
     fail_as_lost,
+    fail_dead,
     lease_expired,
     renew_lease,
-    worker_is_dead,
 )
 
 A = TypeVar("A", bound=Architecture)
 
-MAX_EPOCHS = 1_000_000
 
-
+@dataclasses.dataclass(frozen=True)
 class Candidate:
     """What a strategy wants trained next.
 
     Args:
         params: The parameters of the trial.
         phase: What the strategy is doing, in a word, for people who watch.
-        guess: The accuracy to go on with, in a replay, while the candidate still trains.
+        guess: The accuracy to go on with, in a replay, while the candidate still trains; None
+            waits for it.
+        attrs: What else the objective must know, as user attributes of the trial.
     """
 
-    def __init__(self, params: Mapping[str, Any], *, phase: str, guess: float = 0.0) -> None:
-        self.params = dict(params)
-        self.phase = phase
-        self.guess = guess
+    params: Mapping[str, Any]
+    phase: str
+    guess: float | None = None
+    attrs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Step(enum.Enum):
@@ -72,7 +83,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
             forgotten) is no longer waited for.
     """
 
-    sets_epochs: ClassVar[bool] = False
+    sets_epochs: bool = False
     """Whether the strategy proposes the parameter ``epochs``."""
 
     def __init__(
@@ -83,7 +94,8 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         max_retries: int = 5,
         patience: float = 60.0,
     ) -> None:
-        check_at_least("max_retries", max_retries, 0)
+        check_integer("seed", 0 if seed is None else seed, 0)
+        check_integer("max_retries", max_retries, 0)
         check_at_least("patience", patience, 0)
         self.space = space
         self._seed = seed
@@ -92,6 +104,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         self._distributions = space.distributions()
         if self.sets_epochs:
             self._distributions["epochs"] = IntDistribution(1, MAX_EPOCHS)
+        self._reader = Reader(self._distributions.keys())
 
     @abc.abstractmethod
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
@@ -135,7 +148,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         self._check_study(study)
-        if trial.params or "fixed_params" in trial.system_attrs:
+        if self._is_own(trial):
             # Somebody's own trial: it claims nothing, and answers for its parameters in the end.
             renew_lease(study._storage, trial._trial_id, None)
             return self.default_params()
@@ -147,6 +160,8 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
                 raise optuna.TrialPruned("The search is finished.")
             if not isinstance(step, Step):
                 return self._claim(study, trial, history, step)
+            if not history.waits:
+                raise RuntimeError(f"{type(self).__name__} waits, but no candidate is running.")
         raise optuna.TrialPruned("The study was stopped while this trial waited.")
 
     def sample_independent(
@@ -156,8 +171,11 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        self._check_study(study)
-        seed = derive_seed(study_seed(study, self._seed), trial.number, param_name) % 2**32
+        self._raise_error_if_multi_objective(study)
+        claim = Claim.of(trial)
+        # By the claim, so that an adopted trial draws what the lost one drew.
+        which = ["trial", trial.number] if claim is None else ["claim", claim.index]
+        seed = derive_seed(study_seed(study, self._seed), which, param_name) % 2**32
         return RandomSampler(seed).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -172,8 +190,10 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         own = copy.copy(trial)
         own.state, own.values = state, values
         self._warn_if_void(own)
+        self._explain_failure(study, own)
         trials = [own if t.number == own.number else t for t in all_trials(study)]
         if self._decide(study, self._history(trials)) is Step.DONE:
+            fail_dead(study._storage, trials)  # Nobody comes after this one.
             _stop(study)
 
     # Deciding and claiming.
@@ -187,60 +207,67 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         return self.propose(history, np.random.default_rng((seed, history.claims)))
 
     def _history(self, trials: list[FrozenTrial]) -> History:
-        return History(trials, self._distributions.keys(), self._max_retries)
+        return History(trials, self._reader, self._max_retries)
 
     def _claim(
         self, study: Study, trial: FrozenTrial, history: History, step: Candidate | LostCandidate
     ) -> dict[str, Any]:
         storage = study._storage
         if isinstance(step, LostCandidate):
-            claim = Claim(step.claim.index, step.claim.params, continues=step.number)
-            attrs = {CONTINUES: step.number, PHASE: history.trials[step.number].user_attrs[PHASE]}
+            attrs = {**step.claim.attrs, CONTINUES: step.number}
+            claim = dataclasses.replace(step.claim, attrs=attrs, continues=step.number)
         else:
-            claim = Claim(history.claims, step.params)
-            attrs = {PHASE: step.phase}
-        for name, value in attrs.items():
+            attrs = {PHASE: step.phase, **step.attrs}
+            claim = Claim(history.claims, step.params, attrs)
+        for name, value in claim.attrs.items():
             storage.set_trial_user_attr(trial._trial_id, name, value)
             trial.user_attrs[name] = value
+        # In this order: whoever dies between the two can be told from the living.
+        claim.write(storage, trial)
         # The lease promises nothing from here on: an objective may take as long as it likes,
         # unless it renews the lease itself.
         renew_lease(storage, trial._trial_id, None)
-        claim.write(storage, trial)
         return dict(claim.params)
 
     # Waiting and losing.
 
     def _turns(self, study: Study, trial: FrozenTrial) -> Iterator[None]:
         """Yield whenever it is this trial's turn to decide; end when the study is stopped."""
-        pause, renewal = 0.005, time.monotonic()
+        # Anew: the objective may have taken its time before its first parameter.
+        renew_lease(study._storage, trial._trial_id, self._patience)
+        pause, start = 0.005, time.monotonic()
+        renewal = start
         while not getattr(study, "_stop_flag", False):
             trials = all_trials(study)
-            self._fail_dead(study, trials)
-            if not any(self._must_wait_for(other, trial) for other in trials):
+            fail_dead(study._storage, trials)
+            before = [other for other in trials if self._must_wait_for(other, trial)]
+            if not before:
                 yield
+            elif time.monotonic() - start > self._patience:
+                for other in before:
+                    if LEASE not in other.system_attrs:
+                        reason = "its worker died, or forgot it, before it wrote a lease"
+                        fail_as_lost(study._storage, other, reason)
             time.sleep(pause)
             pause = min(2 * pause, 0.5)
             if time.monotonic() - renewal > self._patience / 4:
                 renewal = time.monotonic()
                 renew_lease(study._storage, trial._trial_id, self._patience)
 
+    def _is_own(self, trial: FrozenTrial) -> bool:
+        """Whether somebody gave ``trial`` parameters of the space, so that it needs no claim."""
+        given = trial.params.keys() | trial.system_attrs.get("fixed_params", {}).keys()
+        return not given.isdisjoint(self._distributions)
+
     def _must_wait_for(self, other: FrozenTrial, trial: FrozenTrial) -> bool:
         """Whether ``other`` decides before ``trial`` and has not done so yet."""
         return (
-            other.number < trial.number
-            and other.state == TrialState.RUNNING
+            other.state == TrialState.RUNNING
+            and other.number < trial.number
             and Claim.of(other) is None
-            and not other.params
-            and "fixed_params" not in other.system_attrs
-            and not lease_expired(other, self._patience)
+            and not self._is_own(other)
+            and not lease_expired(other)
         )
-
-    def _fail_dead(self, study: Study, trials: list[FrozenTrial]) -> None:
-        for trial in trials:
-            if trial.state != TrialState.RUNNING:
-                continue
-            if worker_is_dead(trial):
-                fail_as_lost(study._storage, trial, "the worker's process is gone")
 
     # Checks.
 
@@ -255,7 +282,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
 
     def _warn_if_void(self, trial: FrozenTrial) -> None:
         claim = Claim.of(trial)
-        if claim is None or trial.state != TrialState.COMPLETE:
+        if claim is None or trial.state == TrialState.FAIL:
             return
         wrong = {
             name: value
@@ -269,6 +296,48 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
                 "proposes, from a range that holds the proposal.",
                 stacklevel=2,
             )
+
+    @staticmethod
+    def _explain_failure(study: Study, trial: FrozenTrial) -> None:
+        """Say on a trial that its own worker fails why it does, unless the objective has."""
+        if trial.state != TrialState.FAIL or FAILURE in trial.user_attrs:
+            return
+        cause = _cause_of_failure()
+        if isinstance(cause, KeyboardInterrupt):
+            attrs = {FAILURE: LOST, FAILURE_REASON: INTERRUPTED}
+        else:
+            reason = "the value is not a number" if cause is None else repr(cause)
+            attrs = {FAILURE: CANDIDATE, FAILURE_REASON: reason}
+        for name, value in attrs.items():
+            study._storage.set_trial_user_attr(trial._trial_id, name, value)
+        trial.user_attrs = trial.user_attrs | attrs
+
+
+def _cause_of_failure() -> BaseException | None:
+    """What the objective raised, when Optuna tells of it; None if that cannot be known.
+
+    Optuna does not pass it on, but Ctrl-C must not count against a candidate; so this looks into
+    Optuna's own frame. Under ask and tell there is none.
+    """
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "_run_trial":
+            cause: BaseException | None = frame.f_locals.get("func_err")
+            return cause
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Raise ValueError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {choices}: {value!r}.")
+
+
+def check_integer(name: str, value: Any, least: int) -> None:
+    """Raise ValueError unless ``value`` is an integer and ``value >= least``."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"`{name}` must be an integer, {least} or more: {value!r}.")
 
 
 def check_at_least(name: str, value: float, least: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.trials import FAILURE, FAILURE_REASON, INTERRUPTED, LOST, Claim
+from optnas.trials import CONTINUES, FAILURE_REASON, INTERRUPTED, Claim, is_lost
 
 Key = frozenset[tuple[str, Any]]
 """A candidate's identity: its parameters, in any order."""
@@ -43,6 +43,59 @@ class LostCandidate:
     claim: Claim
 
 
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What one trial says.
+
+    Args:
+        trial: The trial.
+        claim: Its claim, or None.
+        claimed: The candidate that it was given, or None.
+        said: The candidate that its parameters say.
+        result: Its result; of no account while it runs.
+    """
+
+    trial: FrozenTrial
+    claim: Claim | None
+    claimed: Key | None
+    said: Key
+    result: Result
+
+
+class Reader:
+    """Reads trials, and remembers what finished ones say, which does not change any more.
+
+    Args:
+        names: Names of the parameters that make a candidate; others are ignored.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = frozenset(names)
+        self._finished: dict[int, Reading] = {}
+
+    def read(self, number: int, trial: FrozenTrial) -> Reading:
+        """What ``trial`` says, the one with this number."""
+        known = self._finished.get(number)
+        # The very object, because another study has trials of the same numbers.
+        if known is not None and known.trial is trial:
+            return known
+        claim = Claim.of(trial)
+        said = self.key(trial.params)
+        claimed = None if claim is None else self.key(claim.params)
+        if claimed is not None and claimed <= said:
+            # An objective may suggest more of the space, operations beyond the depth, say. One
+            # object, because it is found in a dict without comparing every parameter.
+            said = claimed
+        reading = Reading(trial, claim, claimed, said, _result(trial))
+        if trial.state.is_finished():
+            self._finished[number] = reading
+        return reading
+
+    def key(self, params: Mapping[str, Any]) -> Key:
+        """The identity of the candidate that ``params`` say."""
+        return frozenset((name, value) for name, value in params.items() if name in self._names)
+
+
 class History:
     """The trials of a study, sorted into results, running claims and lost candidates.
 
@@ -52,80 +105,96 @@ class History:
 
     Args:
         trials: All trials of the study, by number.
-        names: Names of the parameters that make a candidate; others are ignored.
+        reader: What reads them.
         max_retries: How often a candidate is tried again that got no further.
 
     Attributes:
         trials: The trials as given.
-        claims: Number of distinct candidates claimed so far.
+        asked: The distinct candidates claimed so far, in the order of their claims.
+        answers: Results of the trials that were not cut off, by number.
         workers: Number of running trials.
         lost: Lost candidates that nobody goes on with yet, by number.
     """
 
-    def __init__(
-        self, trials: Sequence[FrozenTrial], names: Collection[str], max_retries: int
-    ) -> None:
+    def __init__(self, trials: Sequence[FrozenTrial], reader: Reader, max_retries: int) -> None:
         self.trials = trials
-        self._names = names
+        self.answers: list[Result] = []
+        self.key = reader.key
         self._results: dict[Key, Result] = {}
         self._running: set[Key] = set()
-        claims = {t.number: claim for t in trials if (claim := Claim.of(t)) is not None}
-        self.claims = len({claim.index for claim in claims.values()})
-        self.workers = sum(trial.state == TrialState.RUNNING for trial in trials)
+        self.workers = 0
+        asked: dict[int, Key] = {}
+        adopted: set[int] = set()
+        lost: list[LostCandidate] = []
         failed: dict[Key, Result] = {}
         in_vain: dict[Key, int] = {}
-        for trial in trials:
-            claim = claims.get(trial.number)
-            claimed = None if claim is None else self.key(claim.params)
-            if trial.state == TrialState.RUNNING and claimed is not None:
-                self._running.add(claimed)
-            elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.params:
-                key = self.key(trial.params)
-                self._results.setdefault(key, _result(trial))
-                if claimed is not None and claimed != key:
+        for number, trial in enumerate(trials):
+            reading = reader.read(number, trial)
+            claim, claimed, said = reading.claim, reading.claimed, reading.said
+            if claim is not None and claimed is not None:
+                asked.setdefault(claim.index, claimed)
+                if claim.continues is not None:
+                    adopted.add(claim.continues)
+            if trial.state == TrialState.RUNNING:
+                self.workers += 1
+                if claimed or said:
+                    self._running.add(claimed or said)
+            elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                if said:
+                    self.answers.append(reading.result)
+                    self._results.setdefault(said, reading.result)
+                if claimed is not None and claimed is not said:
                     in_vain[claimed] = in_vain.get(claimed, 0) + 1
-            elif _is_lost(trial) and claim is not None and claimed is not None:
-                before = None if claim.continues is None else trials[claim.continues]
-                in_vain[claimed] = _count_in_vain(trial, before, in_vain.get(claimed, 0))
-            elif trial.state == TrialState.FAIL and not _is_lost(trial):
-                key = claimed or self.key(trial.params)
-                failed.setdefault(key, _result(trial))
-        failed.update(
-            (key, Result(FAILED)) for key, count in in_vain.items() if count > max_retries
-        )
+            elif trial.state == TrialState.FAIL and not is_lost(trial):
+                failed.setdefault(claimed or said, reading.result)
+            elif claim is not None and claimed is not None:
+                lost.append(LostCandidate(number, claim))
+                in_vain[claimed] = _count_in_vain(trial, trials, in_vain.get(claimed, 0))
+        given_up = {key for key, count in in_vain.items() if count > max_retries}
+        failed.update((key, Result(FAILED)) for key in given_up)
         for key, result in failed.items():
             self._results.setdefault(key, result)
-        adopted = {claim.continues for claim in claims.values()}
+        self.asked = [asked[index] for index in sorted(asked)]
         self.lost = [
-            LostCandidate(number, claim)
-            for number, claim in claims.items()
-            if _is_lost(trials[number])
-            and number not in adopted
-            and self.result(claim.params) is None
+            candidate
+            for candidate in lost
+            if candidate.number not in adopted and self.key(candidate.claim.params) not in given_up
         ]
 
-    def key(self, params: Mapping[str, Any]) -> Key:
-        """The identity of the candidate that ``params`` say."""
-        return frozenset((name, value) for name, value in params.items() if name in self._names)
+    @property
+    def claims(self) -> int:
+        """Number of distinct candidates claimed so far."""
+        return len(self.asked)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a candidate is still running."""
+        return bool(self._running)
+
+    def started_after(self, params: Mapping[str, Any]) -> int:
+        """Number of candidates that were claimed after this one, which runs."""
+        key = self.key(params)
+        return next((n for n, other in enumerate(reversed(self.asked)) if other == key), 0)
+
+    def answer(self, key: Key) -> Result | None:
+        """What the finished trials say of a candidate, or None."""
+        return self._results.get(key)
 
     def result(self, params: Mapping[str, Any]) -> Result | None:
         """What the finished trials say of a candidate, or None."""
-        return self._results.get(self.key(params))
+        return self.answer(self.key(params))
 
     def is_running(self, params: Mapping[str, Any]) -> bool:
         """Whether a running trial has claimed this candidate."""
         return self.key(params) in self._running
 
 
-def _is_lost(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.FAIL and trial.user_attrs.get(FAILURE) == LOST
-
-
-def _count_in_vain(trial: FrozenTrial, before: FrozenTrial | None, count: int) -> int:
+def _count_in_vain(trial: FrozenTrial, trials: Sequence[FrozenTrial], count: int) -> int:
     """The number of vain attempts after a lost trial: none once it got further, or was stopped."""
     if trial.user_attrs.get(FAILURE_REASON) == INTERRUPTED:
         return count
-    epochs = 0 if before is None else len(before.intermediate_values)
+    before = trial.user_attrs.get(CONTINUES)
+    epochs = 0 if before is None else len(trials[before].intermediate_values)
     return 0 if len(trial.intermediate_values) > epochs else count + 1
 
 

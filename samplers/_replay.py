@@ -24,13 +24,13 @@ class Replay(Generic[A]):
 
     Args:
         path: The candidates answered, in the search's order, with their results.
-        guessed: Index in ``path`` of the first answer that was a guess, or None.
+        guessed: The first candidate that was answered with a guess, or waits, or None.
         next: The candidate that has no answer yet, or None at the end.
         conclusion: What the search returned at the end.
     """
 
     path: list[tuple[Candidate, Result]]
-    guessed: int | None
+    guessed: Candidate | None
     next: Candidate | None
     conclusion: A | None
 
@@ -72,8 +72,10 @@ class ReplaySampler(StrategySampler[A]):
                 if result is None:
                     if not guess or not history.is_running(candidate.params):
                         return Replay(path, guessed, candidate, None)
+                    guessed = guessed or candidate
+                    if candidate.guess is None:
+                        return Replay(path, guessed, None, None)
                     result = Result(candidate.guess)
-                    guessed = len(path) if guessed is None else guessed
                 path.append((candidate, result))
                 candidate = search.send(result)
         except StopIteration as stop:
@@ -82,8 +84,8 @@ class ReplaySampler(StrategySampler[A]):
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
         replay = self.replay(history, guess=True)
         if replay.guessed is not None:
-            beyond_guess = len(replay.path) - replay.guessed
-            if replay.next is None or beyond_guess >= history.workers:
+            others = history.workers - 1
+            if replay.next is None or history.started_after(replay.guessed.params) >= others:
                 return Step.WAIT
         return Step.DONE if replay.next is None else replay.next
 

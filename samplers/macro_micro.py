@@ -4,11 +4,17 @@ import dataclasses
 import functools
 import math
 from collections.abc import Generator
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from optuna.study import Study
 
-from optnas.samplers._base import Candidate, all_trials, check_at_least
+from optnas.samplers._base import (
+    Candidate,
+    all_trials,
+    check_at_least,
+    check_choice,
+    check_integer,
+)
 from optnas.samplers._history import Result
 from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import ChainArchitecture, ChainSpace
@@ -87,7 +93,7 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         The width phase never leaves the space's range, and no width falls below 1.
     """
 
-    sets_epochs: ClassVar[bool] = True
+    sets_epochs = True
 
     space: ChainSpace
 
@@ -125,15 +131,15 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
             "micro_epochs": micro_epochs,
             "strikes": strikes,
         }.items():
-            check_at_least(name, value, 1)
+            check_integer(name, value, 1)
         for name, number in {
             "gain": gain,
             "drop": drop,
             "target_accuracy": target_accuracy,
             "stop_train_accuracy": stop_train_accuracy or 0.0,
-            "params_tolerance": params_tolerance,
         }.items():
             check_at_least(name, number, 0)
+        check_integer("params_tolerance", params_tolerance, 0)
         check_choice("operation", operation, ("separable", "conv"))
         check_choice("kernel", kernel, (3, 7))
         check_choice("evaluation", evaluation, ("dynamic", "static"))
@@ -192,8 +198,10 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         return depth, epochs, best.value
 
     def _has_learnt(self, best: Result) -> bool:
+        if best.number is None:
+            return False  # A guess has not learnt anything.
         limit = self._stop_train_accuracy
-        learnt = limit is not None and best.attrs.get(TRAIN_ACCURACY, 0.0) > limit
+        learnt = limit is not None and best.attrs.get(TRAIN_ACCURACY, 0.0) > limit + EPSILON
         return learnt or _at_least(best.value, self._target_accuracy)
 
     def _prune(self, depth: int, epochs: int, best: float) -> Generator[Candidate, Result, int]:
@@ -303,9 +311,3 @@ def _narrowed(
 
 def _at_least(accuracy: float, bound: float) -> bool:
     return accuracy > -math.inf and accuracy >= bound - EPSILON
-
-
-def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    """Raise ValueError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {choices}: {value!r}.")

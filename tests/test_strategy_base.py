@@ -1,6 +1,7 @@
 """Claims, ticket order, leases, adoption, waiting and failures, on the replay base."""
 
 import dataclasses
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -406,7 +407,7 @@ def test_a_minimising_study_is_warned_of():
         study.optimize(height, n_trials=1)
 
 
-def test_bad_storage_options_do_not_matter_to_own_parameters():
+def test_the_objectives_own_parameters_are_drawn_beside_the_candidates():
     study = study_with(Climb(Line()))
 
     def objective(trial):
@@ -419,6 +420,150 @@ def test_bad_storage_options_do_not_matter_to_own_parameters():
     again = study_with(Climb(Line()))
     again.optimize(objective)
     assert [t.params for t in again.trials] == [t.params for t in study.trials]
+
+
+def test_a_constant_before_the_space_changes_nothing():
+    study = study_with(Climb(Line()))
+
+    def objective(trial):
+        trial.suggest_categorical("dataset", ["digits"])
+        return height(trial)
+
+    study.enqueue_trial({"lr": 0.1})
+    study.optimize(objective)
+    assert values(study) == CLIMB
+
+
+def test_parameters_of_the_space_beyond_the_candidates_do_no_harm():
+    space = ChainSpace(depth=(2, 4), width=(4, 8))
+    sampler = MacroMicroSampler(space, in_channels=1, classes=10)
+
+    def objective(trial):
+        for layer in range(4):
+            trial.suggest_categorical(f"op_{layer}", ("separable", "conv"))
+        trial.suggest_int("epochs", 1, 99)
+        return space.suggest(trial).depth / 10
+
+    study = study_with(sampler)
+    study.optimize(objective)
+    assert sampler.found(study).depth == 4
+    assert len(study.trials) == len({t.number for t in study.trials if "phase" in t.user_attrs})
+
+
+def test_own_parameters_are_the_same_after_a_loss():
+    def objective(trial):
+        return height(trial) + trial.suggest_float("lr", 0, 1)
+
+    undisturbed = study_with(Climb(Line()))
+    undisturbed.optimize(objective, n_trials=4)
+    study = study_with(Climb(Line()))
+    study.optimize(objective, n_trials=2)
+    lose(study)
+    study.optimize(objective, n_trials=2)
+    complete = [t.params for t in study.trials if t.state == TrialState.COMPLETE]
+    assert complete == [t.params for t in undisturbed.trials]
+
+
+def test_ctrl_c_under_plain_optuna_is_no_failed_candidate():
+    study = study_with(Climb(Line()))
+
+    def interrupted(trial):
+        if height(trial) == 3 and len(study.trials) == 4:
+            raise KeyboardInterrupt
+        return height(trial)
+
+    with pytest.raises(KeyboardInterrupt):
+        study.optimize(interrupted)
+    assert study.trials[3].user_attrs["failure"] == "lost"
+    study.optimize(interrupted)
+    assert values(study) == CLIMB
+
+
+def test_the_reason_of_a_failure_is_recorded():
+    study = study_with(Climb(Line()))
+
+    def objective(trial):
+        if height(trial) == 1:
+            raise RuntimeError("boom")
+        return height(trial)
+
+    study.optimize(objective, catch=(RuntimeError,))
+    assert study.trials[1].user_attrs["failure"] == "candidate"
+    assert study.trials[1].user_attrs["failure_reason"] == "RuntimeError('boom')"
+    study = study_with(Climb(Line()))
+    study.optimize(lambda trial: float("nan") if height(trial) == 1 else height(trial))
+    assert study.trials[1].user_attrs["failure_reason"] == "the value is not a number"
+
+
+def test_a_trial_failed_by_somebody_else_is_lost():
+    study = study_with(Climb(Line()))
+    study.optimize(height, n_trials=2)
+    trial = study.ask()
+    height(trial)
+    study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    study.optimize(height)
+    assert values(study) == CLIMB
+
+
+def test_a_trial_without_a_lease_is_given_up_after_patience():
+    study = study_with(Climb(Line(), patience=0.2))
+    study._storage.create_new_trial(study._study_id)
+    study.optimize(height)
+    assert values(study) == CLIMB
+    assert study.trials[0].state == TrialState.FAIL
+
+
+def test_a_result_that_cannot_be_guessed_is_waited_for():
+    class Read(ReplaySampler[Number]):
+        def search(self):
+            x = 0
+            while x < 5:
+                result = yield Candidate({"x": x}, phase="read")
+                x += result.attrs["step"]
+            return Number(x)
+
+    def objective(trial):
+        value = height(trial)
+        time.sleep(0.01)
+        trial.set_user_attr("step", 2)
+        return value
+
+    study = study_with(Read(Line()))
+    study.optimize(objective, n_jobs=3)
+    assert sorted(values(study)) == [(0, 0.0), (2, 2.0), (4, 4.0)]
+    assert study.sampler.found(study) == Number(6)
+
+
+def test_adopters_are_given_the_lost_trials_attributes():
+    class Told(Draw):
+        def propose(self, history, rng):
+            step = super().propose(history, rng)
+            if isinstance(step, Candidate):
+                return dataclasses.replace(step, attrs={"role": f"number {history.claims}"})
+            return step
+
+    study = study_with(Told(Line(), seed=0))
+    study.optimize(height, n_trials=1)
+    lost = lose(study)
+    study.optimize(height, n_trials=1)
+    assert study.trials[lost.number + 1].user_attrs["role"] == "number 1"
+    assert study.trials[lost.number + 1].user_attrs["phase"] == "draw"
+
+
+def test_a_strategy_that_waits_for_nothing_is_told_so():
+    class Stuck(StrategySampler[Number]):
+        def propose(self, history, rng):
+            return Step.WAIT
+
+    with pytest.raises(RuntimeError, match="Stuck waits, but no candidate is running"):
+        study_with(Stuck(Line())).optimize(height)
+
+
+def test_samplers_can_be_pickled():
+    study = study_with(Climb(Line()))
+    study.optimize(height, n_trials=3)
+    sampler = pickle.loads(pickle.dumps(study.sampler))
+    assert sampler.found(study) is None
 
 
 def test_under_hyperband_the_whole_study_is_seen():

@@ -39,9 +39,9 @@ class ChainArchitecture(Architecture):
     kernels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.depth < 1 or self.width < 1:
+        if not all(isinstance(size, int) and size >= 1 for size in (self.depth, self.width)):
             raise ValueError(
-                "`depth` and `width` must be greater than or equal to 1: "
+                "`depth` and `width` must be integers, 1 or more: "
                 f"depth={self.depth}, width={self.width}."
             )
         self._normalise("operations", self.operations, OPERATIONS)
@@ -134,8 +134,12 @@ class ChainSpace(Space[ChainArchitecture]):
     ) -> None:
         if preset not in self.PRESETS:
             raise ValueError(f"`preset` must be one of {sorted(self.PRESETS)}: {preset!r}.")
-        self.depth = _checked_range("depth", depth or self.PRESETS[preset]["depth"])
-        self.width = _checked_range("width", width or self.PRESETS[preset]["width"])
+        self.depth = _checked_range(
+            "depth", self.PRESETS[preset]["depth"] if depth is None else depth
+        )
+        self.width = _checked_range(
+            "width", self.PRESETS[preset]["width"] if width is None else width
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(depth={self.depth}, width={self.width})"
@@ -185,7 +189,8 @@ class ChainSpace(Space[ChainArchitecture]):
 
 
 def _checked_range(name: str, bounds: tuple[int, int]) -> tuple[int, int]:
-    if len(bounds) != 2 or not 1 <= bounds[0] <= bounds[1]:
+    integers = all(isinstance(bound, int) for bound in bounds)
+    if len(bounds) != 2 or not integers or not 1 <= bounds[0] <= bounds[1]:
         raise ValueError(
             f"`{name}` must be two integers, the least and the greatest, from 1 upwards: "
             f"{tuple(bounds)}."
