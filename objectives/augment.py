@@ -20,7 +20,7 @@ DRAWS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is done to a training image, in this order: crop, flip, normalise, cutout.
+    """What is done to a training image, in this order: crop, flip, normalise, cutout, resize.
 
     Args:
         padding: Black pixels added on each side before a window is cropped at random.
@@ -28,6 +28,7 @@ class Augmentation:
         flip: Whether half of the images are mirrored left to right.
         cutout: Side in pixels of a square that is set to the channel means, centred on a random
             pixel and cut off at the border (DeVries and Taylor 2017, section 3.2). 0: none.
+        resize: Height and width to which the window is resized in the end. Default: its own.
 
     Raises:
         ValueError: If a number is out of range.
@@ -37,6 +38,7 @@ class Augmentation:
     size: int | None = None
     flip: bool = False
     cutout: int = 0
+    resize: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.padding < 0 or self.cutout < 0 or (self.size is not None and self.size < 1):
@@ -58,7 +60,8 @@ class Augmentation:
         if unknown := set(names) - set(NAMES):
             raise ValueError(f"Augmentations must be some of {NAMES}: {sorted(unknown)}.")
         crop = "crop" in names
-        return Augmentation(
+        return dataclasses.replace(
+            self,
             padding=(self.padding or max(1, side // 8)) if crop else 0,
             size=self.size if crop else None,
             flip="flip" in names,
@@ -66,7 +69,7 @@ class Augmentation:
         )
 
     def output_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of augmented images.
+        """Height and width of the window, which are those of augmented images without ``resize``.
 
         Raises:
             ValueError: If the window is larger than the padded image.
@@ -136,7 +139,8 @@ def augment_and_normalise(
         std: Standard deviation per channel, of the same.
 
     Returns:
-        Float32 (N, C, h, w), h and w being `Augmentation.output_shape`, channels last in memory.
+        Float32 (N, C, h, w), h and w being `Augmentation.resize` or the window's, channels last
+        in memory.
     """
     height, width = augmentation.output_shape(images.shape[2], images.shape[3])
     if augmentation.padding or augmentation.size is not None or augmentation.flip:
@@ -144,7 +148,14 @@ def augment_and_normalise(
     result = normalise(images, mean, std).contiguous(memory_format=torch.channels_last)
     if augmentation.cutout:
         result.masked_fill_(_cutout_mask(draws, augmentation.cutout, height, width), 0.0)
-    return result
+    return result if augmentation.resize is None else resized(result, augmentation.resize)
+
+
+def resized(images: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Float images (N, C, H, W) at another height and width, smoothed before they shrink."""
+    return functional.interpolate(images, shape, mode="bilinear", antialias=True).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 def _crop_and_flip(

@@ -88,7 +88,7 @@ class CellNetwork(nn.Module):
                 else convolution(before, channels, 1),
                 convolution(last, channels, 1),
             )
-            self.cells.append(_Cell(cell, inputs, channels, tuple(outputs), reduction))
+            self.cells.append(CellModule(cell, inputs, channels, tuple(outputs), reduction))
             before, last = last, len(outputs) * channels
             if auxiliary and index == self._auxiliary_cell:
                 self.auxiliary_head = AuxiliaryHead(last, classes)
@@ -167,7 +167,19 @@ class AuxiliaryHead(nn.Module):
         return logits
 
 
-class _Cell(nn.Module):
+class CellModule(nn.Module):
+    """One cell of a network.
+
+    Args:
+        cell: Its nodes, as a `CellArchitecture` has them.
+        inputs: What brings the outputs of the second-last and of the last cell to the cell's
+            number of channels and to one resolution.
+        channels: Number of channels of every node.
+        outputs: The states whose channels are joined to the cell's output; 0 and 1 are the
+            inputs, 2 is the first node.
+        reduction: Whether the operations on the inputs have stride 2.
+    """
+
     def __init__(
         self,
         cell: Cell,
@@ -186,7 +198,15 @@ class _Cell(nn.Module):
             for name, source in pairs
         )
 
-    def forward(self, before: Tensor, last: Tensor, scales: Tensor | None) -> Tensor:
+    def forward(self, before: Tensor, last: Tensor, scales: Tensor | None = None) -> Tensor:
+        """The cell's output for those of the second-last and the last cell.
+
+        Args:
+            before: Shape (N, C0, H0, W0).
+            last: Shape (N, C1, H, W).
+            scales: What every edge's result is multiplied by, (edges, N, 1, 1, 1); skip
+                connections without a stride are spared.
+        """
         states = [self.inputs[0](before), self.inputs[1](last)]
         for first in range(0, len(self.edges), 2):
             states.append(

@@ -4,67 +4,47 @@ import dataclasses
 import io
 import platform
 import resource
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import torch
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import Trial
 from torch import nn
 
 import optnas
-from optnas.checkpoints import Checkpoints
+from optnas.checkpoints import Checkpoints, ancestors
 from optnas.errors import UserError
 from optnas.objectives import networks
 from optnas.objectives.data import Images, load_images
 from optnas.objectives.models import build_model, count_multiply_adds, count_params
-from optnas.objectives.training import (
-    NonFiniteLoss,
-    Trainer,
-    deterministic_algorithms,
-)
+from optnas.objectives.progress import Progress
+from optnas.objectives.sizes import check_options, with_fewer_channels
+from optnas.objectives.training import NonFiniteLoss, Trainer, deterministic_algorithms
+from optnas.proxies import Proxy
 from optnas.seeds import derive_seed, study_seed
-from optnas.settings import DataSettings, TrainSettings
+from optnas.settings import DataSettings, NetworkSettings, RetrainSettings, TrainSettings
 from optnas.spaces import Architecture, Space
 from optnas.trials import (
     CANDIDATE,
-    CONTINUES,
     FAILURE_REASON,
     INTERRUPTED,
     LOST,
+    MAX_EPOCHS,
     PHASE,
+    SCHEDULE,
     TRAIN_ACCURACY,
+    TRAIN_SECONDS,
     mark_failure,
     renew_lease,
 )
 
-MAX_EPOCHS = 1_000_000
 FIRST_LEASE = 1800.0
 """Seconds promised for the first epoch, whose length nobody knows yet."""
 LEAST_LEASE = 300.0
 """Seconds promised for an epoch, at least; ten times the last one, if that is more."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """Where a candidate's training stands, after an epoch of it.
-
-    Args:
-        number: The trial.
-        phase: What the strategy is doing, in a word.
-        epoch: Finished epochs.
-        epochs: Epochs in all.
-        accuracy: Best validation accuracy so far, a fraction.
-        seconds: Training time of the finished epochs.
-    """
-
-    number: int
-    phase: str
-    epoch: int
-    epochs: int
-    accuracy: float
-    seconds: float
 
 
 class Classification:
@@ -85,9 +65,13 @@ class Classification:
         space: The search space.
         images: The images, split.
         train: How to train. Without ``train.epochs`` the objective suggests ``epochs``.
+        network: The size of the networks, for spaces that leave it open.
+        proxy: The reduced setting in which candidates are judged; its epochs and its samples are
+            those of ``train`` and ``images`` already. None is the full setting.
         limits: Greatest ``params`` and ``multiply_adds`` of a feasible network.
         seed: Seed of the study. None derives one from the study's name.
-        checkpoints: Where training state is kept while a trial runs; None keeps none.
+        checkpoints: Where training state is kept after every epoch; None keeps none. Give
+            ``checkpoints.clean`` to ``study.optimize`` as a callback, to delete what is done.
         device: A torch device; None takes CUDA where there is one.
         on_epoch: Called after every epoch. An exception it raises ends the trial, and
             KeyboardInterrupt hands it back, to be continued.
@@ -99,6 +83,8 @@ class Classification:
         images: Images,
         *,
         train: TrainSettings | None = None,
+        network: NetworkSettings | None = None,
+        proxy: Proxy | None = None,
         limits: Mapping[str, int] | None = None,
         seed: int | None = None,
         checkpoints: Checkpoints | None = None,
@@ -109,6 +95,10 @@ class Classification:
         self.space = space
         self.images = images.to(self.device)
         self.train = train or TrainSettings()
+        self._network = (network or NetworkSettings()).model_dump(exclude_none=True)
+        self._proxy = proxy
+        reduced = proxy is not None and proxy.r > 0
+        self._shown = self.images.reduced(proxy.side) if reduced else self.images
         self._limits = dict(limits or {})
         self._seed = seed
         self.checkpoints = checkpoints
@@ -121,6 +111,8 @@ class Classification:
         data: DataSettings,
         *,
         train: TrainSettings,
+        network: NetworkSettings | None = None,
+        proxy: Proxy | None = None,
         limits: Mapping[str, int],
         seed: int,
         device: str | None,
@@ -128,14 +120,29 @@ class Classification:
         """The objective of a study file.
 
         Raises:
-            UserError: If the data or the device cannot be had.
+            UserError: If the data or the device cannot be had, or the networks of the space have
+                not what ``network`` or ``proxy`` ask for.
         """
         try:
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"the device {device!r} cannot be used: {error}") from None
-        images = load_images(data, seed)
-        return cls(space, images, train=train, limits=limits, seed=seed, device=device)
+        if proxy is not None:
+            data = data.model_copy(update={"samples": proxy.samples(data.samples)})
+        objective = cls(
+            space,
+            load_images(data, seed),
+            train=train,
+            network=network,
+            proxy=proxy,
+            limits=limits,
+            seed=seed,
+            device=device,
+        )
+        example = space.random(np.random.default_rng(0))
+        check_options(example, objective._network)
+        objective._sized(example)
+        return objective
 
     @property
     def in_channels(self) -> int:
@@ -149,41 +156,51 @@ class Classification:
 
     def __call__(self, trial: Trial) -> float:
         torch.set_num_threads(self.train.threads)
-        architecture = self.space.suggest(trial)
-        epochs = self.train.epochs or trial.suggest_int("epochs", 1, MAX_EPOCHS)
         try:
+            architecture = self.space.suggest(trial)
+            epochs = self.train.epochs or trial.suggest_int("epochs", 1, MAX_EPOCHS)
+            self._record_circumstances(trial)
             with deterministic_algorithms(self.train.deterministic):
                 return self._evaluate(trial, architecture, epochs)
         except CandidateFailure as failure:
             mark_failure(trial, CANDIDATE, str(failure))
             return float("nan")
-        except torch.OutOfMemoryError as error:
-            trial.set_constraint("memory", 1.0)
-            trial.set_user_attr(FAILURE_REASON, f"out of memory: {error}".splitlines()[0])
-            return 0.0
         except KeyboardInterrupt:
             mark_failure(trial, LOST, INTERRUPTED)
             raise
         except OSError as error:
             mark_failure(trial, LOST, f"{type(error).__name__}: {error}")
             raise
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            trial.set_constraint("memory", 1.0)
+            reason = str(error).partition("\n")[0]
+            trial.set_user_attr(FAILURE_REASON, f"out of memory: {reason}")
+            return 0.0
 
     def retrain(
         self,
         architecture: Architecture,
         folder: Path,
+        settings: RetrainSettings,
         *,
-        epochs: int,
         origin: dict[str, Any],
         on_epoch: Callable[[int, int, float, float], None] | None = None,
     ) -> networks.Description:
         """Train a network fully, test it once, and keep it: see :func:`networks.retrain`."""
+        said = settings.model_dump(exclude_none=True, exclude={"top", "augment"})
+        images = self.images
+        if settings.augment is not None:
+            side = min(images.input_shape[1:])
+            recipe = images.augmentation.restricted(settings.augment, side)
+            images = dataclasses.replace(images, augmentation=recipe)
         return networks.retrain(
             architecture,
-            self.images,
-            self.train,
+            images,
+            self.train.model_copy(update=said),
             folder,
-            epochs=epochs,
+            network=self._network,
             seed=0 if self._seed is None else self._seed,
             origin=origin,
             device=self.device,
@@ -191,30 +208,36 @@ class Classification:
         )
 
     def _evaluate(self, trial: Trial, architecture: Architecture, epochs: int) -> float:
+        # A trial that trains the beginning of a longer schedule may be continued by another.
+        schedule = trial.user_attrs.get(SCHEDULE, epochs)
         seed = derive_seed(
             study_seed(trial.study, self._seed),
             type(architecture).__name__,
             architecture.to_json(),
-            epochs,
+            schedule,
         )
         generator = torch.Generator().manual_seed(seed)
+        shape, classes = self._shown.input_shape, self._shown.classes
+        sized, options = self._sized(architecture)
         try:
-            model = build_model(
-                architecture, self.images.input_shape, self.images.classes, generator
-            )
+            model = build_model(sized, shape, classes, generator, **options)
         except (ValueError, RuntimeError) as error:
+            if _is_out_of_memory(error):
+                raise
             raise CandidateFailure(f"cannot be built: {error}") from error
         if not self._is_feasible(trial, model):
             return 0.0
-        trainer = Trainer(model.to(self.device), self.images, self.train, epochs=epochs, seed=seed)
-        self._train(trial, trainer)
+        trainer = Trainer(
+            model.to(self.device), self._shown, self.train, epochs=schedule, seed=seed
+        )
+        self._train(trial, trainer, epochs)
         return max(_accuracies(trainer))
 
     def _is_feasible(self, trial: Trial, model: nn.Module) -> bool:
         """Record what the network costs, and hold it to the limits."""
         costs = {
             "params": count_params(model),
-            "multiply_adds": count_multiply_adds(model, self.images.input_shape),
+            "multiply_adds": count_multiply_adds(model, self._shown.input_shape),
         }
         for name, cost in costs.items():
             trial.set_user_attr(name, cost)
@@ -226,12 +249,25 @@ class Classification:
             trial.set_user_attr(FAILURE_REASON, f"over the limit: {reason}")
         return not broken
 
-    def _train(self, trial: Trial, trainer: Trainer) -> None:
+    def _sized(self, architecture: Architecture) -> tuple[Architecture, dict[str, Any]]:
+        """The architecture and the options of the network that judges it."""
+        options = dict(self._network)
+        if self.train.auxiliary:
+            options["auxiliary"] = True
+        if self._proxy is None or self._proxy.c == 0:
+            return architecture, options
+        return with_fewer_channels(architecture, options, self._proxy.channels)
+
+    def _train(self, trial: Trial, trainer: Trainer, epochs: int) -> None:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         renew_lease(trial.storage, trial._trial_id, FIRST_LEASE)
         resumed = self._resume(trial, trainer)
-        while trainer.epoch < trainer.epochs:
+        while trainer.epoch < epochs:
+            # Before the epoch, so that a training that goes on is pruned where it would have been.
+            if trainer.epoch and trial.should_prune():
+                self._finish(trial, trainer, resumed)
+                raise optuna.TrialPruned(f"Pruned after epoch {trainer.epoch}.")
             try:
                 result = trainer.train_epoch()
             except NonFiniteLoss as error:
@@ -239,21 +275,13 @@ class Classification:
             self._save(trial, trainer)
             lease = max(LEAST_LEASE, 10 * result.seconds)
             renew_lease(trial.storage, trial._trial_id, lease)
-            trial.report(_accuracies(trainer)[-1], trainer.epoch)
+            self._report(trial, trainer, trainer.epoch)
             if self.on_epoch is not None:
-                self.on_epoch(_progress(trial, trainer))
-            if trainer.epoch < trainer.epochs and trial.should_prune():
-                self._finish(trial, trainer, resumed)
-                raise optuna.TrialPruned(f"Pruned after epoch {trainer.epoch}.")
+                self.on_epoch(_progress(trial, trainer, epochs))
         self._finish(trial, trainer, resumed)
 
-    def _finish(self, trial: Trial, trainer: Trainer, resumed: int) -> None:
-        """Record what the training took, and drop its checkpoints."""
+    def _record_circumstances(self, trial: Trial) -> None:
         attrs = {
-            TRAIN_ACCURACY: max(result.train_accuracy for result in trainer.history),
-            "train_seconds": sum(result.seconds for result in trainer.history),
-            "epochs_trained": trainer.epoch - resumed,
-            "peak_memory_bytes": self._peak_memory(),
             "device": self._device_name(),
             "seed": study_seed(trial.study, self._seed),
             "versions": {
@@ -265,10 +293,19 @@ class Classification:
         }
         for name, value in attrs.items():
             trial.set_user_attr(name, value)
-        if self.checkpoints is not None:
-            self.checkpoints.remove(trial._trial_id)
-            for lost in _ancestors(trial):
-                self.checkpoints.remove(lost._trial_id)
+
+    def _finish(self, trial: Trial, trainer: Trainer, resumed: int) -> None:
+        """Record what came of the training and what it took."""
+        accuracy = max(result.train_accuracy for result in trainer.history)
+        trial.set_user_attr(TRAIN_ACCURACY, accuracy)
+        trial.set_user_attr("epochs_trained", trainer.epoch - resumed)
+        trial.set_user_attr("peak_memory_bytes", self._peak_memory())
+
+    def _report(self, trial: Trial, trainer: Trainer, first: int) -> None:
+        """Report the epochs from ``first`` on, and the seconds so far, which budgets count."""
+        for epoch, accuracy in enumerate(_accuracies(trainer)[first - 1 :], start=first):
+            trial.report(accuracy, epoch)
+        trial.set_user_attr(TRAIN_SECONDS, _seconds(trainer))
 
     def _resume(self, trial: Trial, trainer: Trainer) -> int:
         """Go on from the nearest lost trial with a checkpoint. Returns its finished epochs.
@@ -277,17 +314,17 @@ class Classification:
         """
         if self.checkpoints is None:
             return 0
-        for lost in _ancestors(trial):
+        trials = trial.storage.get_all_trials(trial.study._study_id, deepcopy=False)
+        for lost in ancestors(trials, trial):
             state = self.checkpoints.load(lost)
             if state is not None:
                 trainer.load_state_dict(torch.load(io.BytesIO(state), weights_only=True))
+                self._report(trial, trainer, 1)
                 break
-        for epoch, accuracy in enumerate(_accuracies(trainer), start=1):
-            trial.report(accuracy, epoch)
         return trainer.epoch
 
     def _save(self, trial: Trial, trainer: Trainer) -> None:
-        if self.checkpoints is None or trainer.epoch == trainer.epochs:
+        if self.checkpoints is None:
             return
         buffer = io.BytesIO()
         torch.save(trainer.state_dict(), buffer)
@@ -309,15 +346,19 @@ class CandidateFailure(Exception):
     """A candidate cannot be judged; the message is the reason."""
 
 
-def _progress(trial: Trial, trainer: Trainer) -> Progress:
+def _progress(trial: Trial, trainer: Trainer, epochs: int) -> Progress:
     return Progress(
         number=trial.number,
         phase=trial.user_attrs.get(PHASE, ""),
         epoch=trainer.epoch,
-        epochs=trainer.epochs,
+        epochs=epochs,
         accuracy=max(_accuracies(trainer)),
-        seconds=sum(result.seconds for result in trainer.history),
+        seconds=_seconds(trainer),
     )
+
+
+def _seconds(trainer: Trainer) -> float:
+    return sum(result.seconds for result in trainer.history)
 
 
 def _accuracies(trainer: Trainer) -> list[float]:
@@ -326,12 +367,7 @@ def _accuracies(trainer: Trainer) -> list[float]:
     return [result.validation_accuracy or 0.0 for result in trainer.history]
 
 
-def _ancestors(trial: Trial) -> Iterator[FrozenTrial]:
-    """The lost trials that ``trial`` goes on from, nearest first."""
-    number = trial.user_attrs.get(CONTINUES)
-    if number is None:
-        return
-    trials = trial.storage.get_all_trials(trial.study._study_id, deepcopy=False)
-    while number is not None:
-        yield trials[number]
-        number = trials[number].user_attrs.get(CONTINUES)
+def _is_out_of_memory(error: Exception) -> bool:
+    # PyTorch has no class for main memory.
+    known = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, known) or "DefaultCPUAllocator" in str(error)

@@ -5,12 +5,12 @@ import dataclasses
 import difflib
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from optnas.objectives.augment import Augmentation
+from optnas.objectives.augment import Augmentation, resized
 from optnas.objectives.datasets import DATASETS, FUNCTION, Dataset, default_augmentation
 from optnas.objectives.splits import DataError, RawImages, draw_stratified, hold_out
 from optnas.seeds import derive_seed
@@ -60,9 +60,9 @@ class Images:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images as they are evaluated."""
+        """Channels, height and width of the images as a network sees them when it is evaluated."""
         channels, height, width = self.train_images.shape[1:]
-        return channels, height, width
+        return channels, *(self.augmentation.resize or (height, width))
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -97,6 +97,24 @@ class Images:
         }
         return dataclasses.replace(self, **moved)
 
+    def reduced(self, side: Callable[[int], int]) -> "Images":
+        """The same images at a lower resolution.
+
+        Training images are resized after they were cropped and flipped, as in EcoNAS's code; the
+        others at once.
+
+        Args:
+            side: The reduced height or width, of the full one.
+        """
+        _, height, width = self.input_shape
+        shape = (side(height), side(width))
+        return dataclasses.replace(
+            self,
+            validation_images=_resized_pixels(self.validation_images, shape),
+            test_images=_resized_pixels(self.test_images, shape),
+            augmentation=dataclasses.replace(self.augmentation, resize=shape),
+        )
+
     def with_validation_in_training(self) -> "Images":
         """For final training: everything but the test set is trained on; nothing is held out.
 
@@ -115,6 +133,11 @@ class Images:
             validation_labels=self.validation_labels[:0],
             validates_on_test=False,
         )
+
+
+def _resized_pixels(images: Tensor, shape: tuple[int, int]) -> Tensor:
+    pieces = [resized(piece.float(), shape).round().byte() for piece in images.split(4096)]
+    return torch.cat(pieces).contiguous()
 
 
 def load_images(settings: DataSettings, seed: int) -> Images:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pydantic
+import safetensors.torch
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import optnas
@@ -18,7 +19,7 @@ from optnas.errors import UserError
 from optnas.objectives.augment import normalise
 from optnas.objectives.data import Images
 from optnas.objectives.models import build_model, count_multiply_adds, count_params
-from optnas.objectives.training import Trainer, deterministic_algorithms
+from optnas.objectives.training import NonFiniteLoss, Trainer, deterministic_algorithms
 from optnas.seeds import derive_seed
 from optnas.settings import TrainSettings
 from optnas.spaces import SPACES, Architecture
@@ -71,11 +72,13 @@ class Classifier(nn.Module):
 class Description:
     """What a trained network is and how good: the contents of ``network.json``.
 
-    Accuracies are fractions; ``multiply_adds`` are for one image.
+    Accuracies are fractions; ``multiply_adds`` are for one image; ``data_sha256`` is of the
+    training and test images and their labels.
     """
 
     space: str
     architecture: dict[str, Any]
+    network: dict[str, Any]
     input_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
@@ -85,6 +88,8 @@ class Description:
     train: dict[str, Any]
     epochs: int
     seed: int
+    data_sha256: str
+    weights_sha256: str
     origin: dict[str, Any]
     test_accuracy: float
     test_images: int
@@ -100,7 +105,7 @@ def retrain(
     train: TrainSettings,
     folder: Path,
     *,
-    epochs: int,
+    network: dict[str, Any],
     seed: int,
     origin: dict[str, Any],
     device: torch.device,
@@ -113,9 +118,9 @@ def retrain(
     Args:
         architecture: What to train.
         images: The images, split.
-        train: How to train; ``train.epochs`` is not used.
+        train: How to train, and for how many epochs.
         folder: Where the network goes.
-        epochs: Number of epochs.
+        network: Options of its builder, such as its number of cells.
         seed: Seed of the training.
         origin: Where the architecture comes from, for the card.
         device: A torch device.
@@ -123,38 +128,60 @@ def retrain(
             accuracy and the seconds of the epoch.
 
     Raises:
-        UserError: If the folder holds another network.
+        UserError: If the folder holds another network or cannot be written to, or the loss is
+            not finite.
     """
+    if train.epochs is None:
+        raise ValueError("`train.epochs` must be the number of epochs.")
+    epochs = train.epochs
     torch.set_num_threads(train.threads)
     images = images.with_validation_in_training().to(device)
     identity = {
         "architecture": json.loads(architecture.to_json()),
+        "network": network,
         "train": train.model_dump(mode="json", exclude={"epochs"}),
         "epochs": epochs,
         "seed": seed,
+        "data_sha256": _digest(images),
     }
     done = _done(folder, identity)
     if done is not None:
         return done
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; name another folder.") from None
     training_seed = derive_seed("retrain", identity)
     model = build_model(
         architecture,
         images.input_shape,
         images.classes,
         torch.Generator().manual_seed(training_seed),
+        **network,
+        **({"auxiliary": True} if train.auxiliary else {}),
     )
-    trainer = Trainer(model.to(device), images, train, epochs=epochs, seed=training_seed)
-    state = _load_training(folder, identity)
-    if state is not None:
-        trainer.load_state_dict(state)
+    try:
+        trainer = Trainer(model.to(device), images, train, epochs=epochs, seed=training_seed)
+    except ValueError as error:
+        raise UserError(f"retrain: {error}") from None
+    _go_on(trainer, folder, identity)
     with deterministic_algorithms(train.deterministic):
         while trainer.epoch < epochs:
-            result = trainer.train_epoch()
+            try:
+                result = trainer.train_epoch()
+            except NonFiniteLoss as error:
+                raise UserError(f"{folder}: {error}") from None
             _save_training(folder, identity, trainer.state_dict())
             if on_epoch is not None:
                 on_epoch(trainer.epoch, epochs, result.train_accuracy, result.seconds)
         test_accuracy = trainer.evaluate(images.test_images, images.test_labels)
+    # The auxiliary head serves the training only.
+    state = {
+        k: v.cpu().contiguous() for k, v in model.state_dict().items() if "auxiliary" not in k
+    }
+    served = build_model(architecture, images.input_shape, images.classes, **network)
+    served.load_state_dict(state)
+    weights = safetensors.torch.save(state)
     description = Description(
         space=_space_name(architecture),
         architecture=identity["architecture"],
@@ -162,11 +189,14 @@ def retrain(
         class_names=images.class_names,
         mean=images.mean,
         std=images.std,
-        params=count_params(model),
-        multiply_adds=count_multiply_adds(model, images.input_shape),
+        network=network,
+        params=count_params(served),
+        multiply_adds=count_multiply_adds(served, images.input_shape),
         train=identity["train"],
         epochs=epochs,
         seed=seed,
+        data_sha256=identity["data_sha256"],
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
         origin=origin,
         test_accuracy=test_accuracy,
         test_images=len(images.test_labels),
@@ -175,7 +205,7 @@ def retrain(
         train_seconds=sum(result.seconds for result in trainer.history),
         versions={"optnas": optnas.__version__, "torch": torch.__version__},
     )
-    _keep(folder, model, description)
+    _keep(folder, weights, description)
     return description
 
 
@@ -187,16 +217,29 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier:
         device: A torch device.
 
     Raises:
-        UserError: If the folder holds no complete network.
+        UserError: If the folder holds no complete network, or what it holds was changed.
     """
     folder = Path(folder)
     description = describe(folder)
     if description is None:
         raise UserError(f"{folder} holds no trained network; `optnas retrain` makes one.")
-    architecture = _architecture(folder, description)
-    network = build_model(architecture, description.input_shape, len(description.class_names))
-    network.load_state_dict(load_file(folder / WEIGHTS))
-    classifier = Classifier(network, description.mean, description.std, description.class_names)
+    try:
+        weights = (folder / WEIGHTS).read_bytes()
+        if hashlib.sha256(weights).hexdigest() != description.weights_sha256:
+            raise ValueError(f"{WEIGHTS} is not the file that {NETWORK} describes")
+        network = build_model(
+            _architecture(description),
+            description.input_shape,
+            len(description.class_names),
+            **description.network,
+        )
+        network.load_state_dict(safetensors.torch.load(weights))
+        classifier = Classifier(
+            network, description.mean, description.std, description.class_names
+        )
+    except (OSError, ValueError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{folder} holds no whole network: {reason}") from None
     return classifier.to(device).eval()
 
 
@@ -210,11 +253,13 @@ def describe(folder: Path) -> Description | None:
     if not path.exists():
         return None
     try:
-        fields = json.loads(path.read_text())
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        return Description(**fields)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not the description of a network: {error}") from None
+        return pydantic.TypeAdapter(Description).validate_json(path.read_bytes())
+    except pydantic.ValidationError as error:
+        wrong = error.errors()[0]
+        reason = ": ".join([*map(str, wrong["loc"]), wrong["msg"]])
+    except OSError as error:
+        reason = str(error.strerror)
+    raise UserError(f"{path}: not the description of a network: {reason}")
 
 
 def _done(folder: Path, identity: dict[str, Any]) -> Description | None:
@@ -230,10 +275,18 @@ def _done(folder: Path, identity: dict[str, Any]) -> Description | None:
     return description
 
 
-def _architecture(folder: Path, description: Description) -> Architecture:
+def _digest(images: Images) -> str:
+    digest = hashlib.sha256()
+    for part in (images.train_images, images.train_labels, images.test_images, images.test_labels):
+        digest.update(repr(tuple(part.shape)).encode())
+        digest.update(part.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _architecture(description: Description) -> Architecture:
     space = SPACES.get(description.space)
     if space is None:
-        raise UserError(f"{folder}: the space {description.space!r} is not known here.")
+        raise ValueError(f"the space {description.space!r} is not known here")
     return space.architecture_class.from_json(json.dumps(description.architecture))
 
 
@@ -251,31 +304,39 @@ def _save_training(folder: Path, identity: dict[str, Any], state: dict[str, Any]
     _write(folder / TRAINING, hashlib.sha256(content).digest() + content)
 
 
-def _load_training(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The state of an unfinished training of the same network, if there is one and it is whole."""
+def _go_on(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
+    """Take up an unfinished training of the same network, if there is one.
+
+    Raises:
+        UserError: If it is of another network, or damaged.
+    """
     path = folder / TRAINING
     if not path.exists():
-        return None
+        return
     content = path.read_bytes()
     digest, content = content[:32], content[32:]
-    if hashlib.sha256(content).digest() != digest:
-        return None
-    loaded = torch.load(io.BytesIO(content), weights_only=True)
-    if loaded["identity"] != json.dumps(identity, sort_keys=True):
+    try:
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("its checksum is wrong")
+        loaded = torch.load(io.BytesIO(content), weights_only=True)
+        is_same = loaded["identity"] == json.dumps(identity, sort_keys=True)
+        if is_same:
+            trainer.load_state_dict(loaded["state"])
+    except Exception as error:  # Who knows what torch.load says of a file that was made up.
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{path} is damaged ({reason}); remove it to train from the beginning."
+        ) from None
+    if not is_same:
         raise UserError(
             f"{path} belongs to another network (or one trained otherwise); name another folder "
             "with --output, or remove it."
         )
-    state: dict[str, Any] = loaded["state"]
-    return state
 
 
-def _keep(folder: Path, model: nn.Module, description: Description) -> None:
+def _keep(folder: Path, weights: bytes, description: Description) -> None:
     """Write the network; its description comes last and makes it complete."""
-    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    temporary = folder / f"{WEIGHTS}.part"
-    save_file(weights, temporary)
-    os.replace(temporary, folder / WEIGHTS)
+    _write(folder / WEIGHTS, weights)
     _write(folder / CARD, _card(folder.resolve().name, description).encode())
     _write(folder / NETWORK, json.dumps(dataclasses.asdict(description), indent=1).encode())
     (folder / TRAINING).unlink(missing_ok=True)

@@ -80,7 +80,8 @@ class Trainer:
         seed: Decides the order and augmentation of the images.
 
     Raises:
-        ValueError: If there are fewer than two training images or no epochs.
+        ValueError: If there are fewer than two training images or no epochs, or the settings ask
+            for drop-path or an auxiliary loss that the network does not have.
     """
 
     def __init__(
@@ -96,6 +97,9 @@ class Trainer:
             raise ValueError(f"`epochs` must be greater than or equal to 1: {epochs}.")
         if len(images.train_images) < 2:
             raise ValueError("Training needs at least two images.")
+        for setting, part in (("drop_path", "drop_path"), ("auxiliary", "with_auxiliary")):
+            if getattr(settings, setting) and not hasattr(model, part):
+                raise ValueError(f"`{setting}` is for cell networks, not {type(model).__name__}.")
         self.device = images.train_images.device
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.images = images
@@ -123,6 +127,9 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
+        if self.settings.drop_path:
+            self.model.drop_path = self.settings.drop_path * self.epoch / self.epochs
+            self.model.generator = self._generator
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         size = self.settings.batch_size
         for inputs, labels in augmented_chunks(self.images, size, self._generator):
@@ -181,18 +188,29 @@ class Trainer:
         outputs = []
         for start, stop in batch_bounds(len(inputs), self.settings.batch_size):
             self._optimizer.zero_grad(set_to_none=True)
-            with self._precision():
-                logits = self.model(inputs[start:stop])
-            logits = logits.float()
-            torch.autograd.backward(functional.cross_entropy(logits, labels[start:stop]))
+            logits, loss = self._forward(inputs[start:stop], labels[start:stop])
+            torch.autograd.backward(loss)
             if self.settings.clip is not None:
                 nn.utils.clip_grad_norm_(self._parameters, self.settings.clip)
             self._optimizer.step()
-            outputs.append(logits.detach())
+            outputs.append(logits)
         # Statistics of the piece at once: per batch they would cost as much as a small layer.
         logits = torch.cat(outputs)
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         return torch.stack((loss.double(), _count_correct(logits, labels)))
+
+    def _forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, without their gradient, and the loss."""
+        weight = self.settings.auxiliary
+        with self._precision():
+            if weight:
+                logits, auxiliary = self.model.with_auxiliary(inputs)
+            else:
+                logits = self.model(inputs)
+        loss = functional.cross_entropy(logits.float(), labels)
+        if weight:
+            loss = loss + weight * functional.cross_entropy(auxiliary.float(), labels)
+        return logits.detach().float(), loss
 
     @torch.inference_mode()
     def _evaluate(self, images: Tensor, labels: Tensor) -> Tensor:

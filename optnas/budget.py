@@ -3,11 +3,11 @@
 import dataclasses
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from optnas.studies import counted_trials
 from optnas.study_keys import Budget
-from optnas.trials import Claim
+from optnas.trials import CONTINUES, TRAIN_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Used:
     Args:
         trials: Trials that trained something to an end.
         epochs: Epochs reported, each once, however often a candidate was continued.
-        hours: Training time of the trials that ended, summed.
+        hours: Training time of these epochs, summed.
     """
 
     trials: int
@@ -28,37 +28,31 @@ class Used:
 def used(study: optuna.Study) -> Used:
     """What ``study`` has used, counted from its storage."""
     trials = study.get_trials(deepcopy=False)
-    ended = counted_trials(study)
-    claims = {trial.number: Claim.of(trial) for trial in trials}
-    # A trial that goes on from another reports the epochs of that one again.
-    continued = {claim.continues for claim in claims.values() if claim is not None}
-    epochs = sum(len(t.intermediate_values) for t in trials if t.number not in continued)
-    seconds = sum(float(trial.user_attrs.get("train_seconds", 0.0)) for trial in ended)
-    return Used(len(ended), epochs, seconds / 3600)
+    # A trial that goes on from another reports what that one did again.
+    continued = {t.user_attrs.get(CONTINUES) for t in trials if t.state != TrialState.WAITING}
+    latest = [trial for trial in trials if trial.number not in continued]
+    epochs = sum(trial_epochs(trial) for trial in latest)
+    seconds = sum(float(trial.user_attrs.get(TRAIN_SECONDS, 0.0)) for trial in latest)
+    return Used(len(counted_trials(study)), epochs, seconds / 3600)
+
+
+def trial_epochs(trial: FrozenTrial) -> int:
+    """Epochs of a trial: those it reported, or what an objective without reports recorded."""
+    return len(trial.intermediate_values) or int(trial.user_attrs.get("epochs_trained", 0))
 
 
 def may_start(budget: Budget, study: optuna.Study) -> bool:
     """Whether the budget allows another trial, beside those that run."""
     running = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-    spent = used(study)
-    return (
-        (budget.trials is None or spent.trials + running < budget.trials)
-        and (budget.epochs is None or spent.epochs < budget.epochs)
-        and (budget.hours is None or spent.hours < budget.hours)
-    )
+    trials = used(study).trials + running
+    return (budget.trials is None or trials < budget.trials) and may_go_on(budget, study)
 
 
-def may_go_on(budget: Budget, study: optuna.Study, seconds: float) -> bool:
-    """Whether the budget allows a running trial another epoch.
-
-    Args:
-        budget: The budget.
-        study: The study.
-        seconds: Training time of the running trial.
-    """
+def may_go_on(budget: Budget, study: optuna.Study) -> bool:
+    """Whether the budget allows a running trial another epoch."""
     if budget.epochs is None and budget.hours is None:
         return True
     spent = used(study)
     return (budget.epochs is None or spent.epochs < budget.epochs) and (
-        budget.hours is None or spent.hours + seconds / 3600 < budget.hours
+        budget.hours is None or spent.hours < budget.hours
     )

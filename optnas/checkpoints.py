@@ -4,11 +4,15 @@ import contextlib
 import hashlib
 import io
 import warnings
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial
+
+from optnas.trials import CONTINUES, SCHEDULE, is_lost
 
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
@@ -72,12 +76,35 @@ class Checkpoints:
             return None
         return state
 
-    def remove(self, trial_id: int) -> None:
-        """Delete the state of a trial, if there is one."""
-        mark = self._storage.get_trial_system_attrs(trial_id).get(CHECKPOINT)
-        if mark is not None:
-            self._remove(mark["id"])
+    def clean(self, study: Study, trial: FrozenTrial) -> None:
+        """Delete the states that a trial needed, unless it was lost: a callback for Optuna.
+
+        A trial that trained only the beginning of its schedule keeps its own, because another
+        may continue it. Not the objective's work: between its end and the storing of its value
+        it can be killed.
+        """
+        if not trial.state.is_finished() or is_lost(trial):
+            return
+        needed = list(ancestors(study.get_trials(deepcopy=False), trial))
+        begun = trial.user_attrs.get(SCHEDULE, 0) > len(trial.intermediate_values)
+        for done in needed if begun else [trial, *needed]:
+            mark = done.system_attrs.get(CHECKPOINT)
+            if mark is not None:
+                self._remove(mark["id"])
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(ArtifactNotFound, OSError):
             self._store.remove(name)
+
+
+def ancestors(trials: Sequence[FrozenTrial], trial: FrozenTrial | Trial) -> Iterator[FrozenTrial]:
+    """The lost trials that ``trial`` goes on from, nearest first.
+
+    Args:
+        trials: All trials of the study, by number.
+        trial: One of them.
+    """
+    number: int | None = trial.user_attrs.get(CONTINUES)
+    while number is not None:
+        yield trials[number]
+        number = trials[number].user_attrs.get(CONTINUES)

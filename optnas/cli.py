@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from optnas.experiments import Experiment
     from optnas.runner import Outcome
     from optnas.studies import OpenStudy
 
@@ -35,6 +37,9 @@ Name = Annotated[
     str | None, typer.Argument(metavar="[STUDY]", help="The study's name in the storage.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Output = Annotated[
+    Path | None, typer.Option(help="Folder for the table, the JSON and a page of plots.")
+]
 Device = Annotated[
     str | None, typer.Option(help="A torch device. Default: CUDA where there is one.")
 ]
@@ -56,7 +61,7 @@ def run(file: File, as_json: Json = False, device: Device = None) -> None:
     """Search as a study file says, or go on with its search."""
     from optnas.study_file import load_study_file
 
-    _run(load_study_file(file), as_json, device, again=f"optnas run {file}")
+    _run(load_study_file(file), as_json, device, again=shlex.join(["optnas", "run", str(file)]))
 
 
 @app.command()
@@ -67,11 +72,14 @@ def resume(
     device: Device = None,
 ) -> None:
     """Go on with a search without its file: everything is in the storage."""
-    from optnas.storage import hide_password
     from optnas.studies import open_existing
 
-    again = f"optnas resume {hide_password(storage)} {study}"
-    _run(open_existing(storage, study).config, as_json, device, again=again)
+    _run(
+        open_existing(storage, study).config,
+        as_json,
+        device,
+        again=f"optnas resume {_again(storage, study)}",
+    )
 
 
 @app.command()
@@ -101,6 +109,9 @@ def retrain(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs. Default: retrain.epochs of the study file.")
     ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Number of networks, best first.")
+    ] = None,
     trial: Annotated[
         int | None, typer.Option(min=0, help="Train this trial's network instead of the best.")
     ] = None,
@@ -110,25 +121,26 @@ def retrain(
     as_json: Json = False,
     device: Device = None,
 ) -> None:
-    """Train the network found on all training images, test it once, and keep it."""
-    from optnas.retraining import retrain_best
+    """Train what was found on all training images, test it once, and keep it."""
+    from optnas.retraining import retrain_found
     from optnas.studies import open_existing
 
     opened = open_existing(target, study)
     _hush()
     try:
-        report = retrain_best(
+        for report in retrain_found(
             opened,
             epochs=epochs,
+            top=top,
             trial=trial,
             output=output,
             device=device,
             on_epoch=None if as_json else _epoch_printer(),
-        )
+        ):
+            print(json.dumps(report.fields) if as_json else report.text, flush=True)
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on from the last epoch.", file=sys.stderr)
+        print("\nInterrupted; the same command goes on after the last epoch.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    print(json.dumps(report.fields) if as_json else report.text)
 
 
 @app.command()
@@ -138,17 +150,12 @@ def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8080,
 ) -> None:
     """Watch a search in the browser (optuna-dashboard, on this machine only)."""
+    from optnas.dashboard import serve
     from optnas.studies import open_existing
 
     opened = open_existing(target, study)
-    from wsgiref.simple_server import make_server
-
-    from optuna_dashboard import wsgi
-
-    server = make_server("127.0.0.1", port, wsgi(opened.study._storage))
-    print(f"http://127.0.0.1:{port}/dashboard/studies/{opened.study._study_id}  (Ctrl-C ends)")
-    with contextlib.suppress(KeyboardInterrupt):
-        server.serve_forever()
+    _hush()
+    serve(opened.study, port)
 
 
 @app.command()
@@ -159,8 +166,10 @@ def init(
 ) -> None:
     """Write a study file to start from, with every key explained."""
     from optnas.errors import UserError
+    from optnas.study_file import study_from_dict
     from optnas.study_template import template
 
+    study_from_dict({"study": path.stem, "data": data, "sampler": sampler})
     text = template(path.stem, data, sampler)
     try:
         with path.open("x") as file:
@@ -225,7 +234,7 @@ def _show(
 def _again(target: str, study: str | None) -> str:
     from optnas.storage import hide_password
 
-    return hide_password(target) + (f" {study}" if study else "")
+    return shlex.join([hide_password(target), *([study] if study else [])])
 
 
 def _epoch_printer() -> Callable[[int, int, float, float], None]:
@@ -252,3 +261,115 @@ def _hush() -> None:
 
     warnings.showwarning = show
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+
+
+@app.command()
+def rank(
+    file: File,
+    networks: Annotated[int, typer.Option(min=3, help="Random networks to train.")] = 50,
+    settings: Annotated[
+        str, typer.Option(help="Reduced settings, such as c4r4s0e60,c0r0s1e30.")
+    ] = "",
+    full_epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Epochs of the original setting. Default: retrain.epochs."),
+    ] = None,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="Compare static and dynamic learning rankings too.")
+    ] = False,
+    output: Output = None,
+    as_json: Json = False,
+    device: Device = None,
+) -> None:
+    """Measure how well reduced settings rank random networks, on your own data."""
+    from optnas.ranking import parse_settings
+    from optnas.ranking import rank as run_ranking
+    from optnas.study_file import load_study_file
+
+    _experiment(
+        lambda say: run_ranking(
+            load_study_file(file),
+            networks=networks,
+            settings=parse_settings(settings),
+            full_epochs=full_epochs,
+            dynamic=dynamic,
+            device=device,
+            on_study=say,
+        ),
+        "ranking",
+        output,
+        as_json,
+    )
+
+
+@app.command()
+def compare(
+    file: File,
+    samplers: Annotated[
+        str,
+        typer.Option(
+            help="What to compare: NAME, NAME+PRUNER or {name: NAME, option: value}, with commas "
+            "between them. Default: the file's sampler, and random."
+        ),
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs that each may spend.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=1e-3, help="Seconds of training that each may spend.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials that each may spend.")] = None,
+    candidate_epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Epochs of a candidate where the sampler does not choose them. Default: "
+            "train.epochs, or 20.",
+        ),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Studies that run at once.")] = 1,
+    output: Output = None,
+    as_json: Json = False,
+    device: Device = None,
+) -> None:
+    """Compare strategies and stock samplers at equal cost, over several seeds."""
+    from optnas.comparison import compare as run_comparison
+    from optnas.contenders import parse_contenders, spending
+    from optnas.study_file import load_study_file
+
+    def perform(say: Callable[[str], None]) -> "Experiment":
+        config = load_study_file(file)
+        unit, amount = spending({"epochs": epochs, "seconds": seconds, "trials": trials}, config)
+        return run_comparison(
+            config,
+            parse_contenders(samplers, config),
+            unit=unit,
+            amount=amount,
+            seeds=seeds,
+            candidate_epochs=candidate_epochs,
+            processes=processes,
+            device=device,
+            on_study=say,
+        )
+
+    _experiment(perform, "comparison", output, as_json)
+
+
+def _experiment(
+    perform: Callable[[Callable[[str], None]], "Experiment"],
+    name: str,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Show an experiment: progress on stderr, what came of it on stdout and in a folder."""
+    from optnas.experiments import Stopped
+
+    _hush()
+    try:
+        experiment = perform(lambda line: print(line, file=sys.stderr, flush=True))
+    except (Stopped, KeyboardInterrupt) as stop:
+        print("Interrupted; nothing is lost: the same command goes on.", file=sys.stderr)
+        terminated = isinstance(stop, Stopped) and stop.ending == "terminated"
+        raise typer.Exit(0 if terminated else INTERRUPTED) from None
+    print(json.dumps(experiment.fields) if as_json else experiment.text)
+    if output is not None:
+        experiment.write(output, name)

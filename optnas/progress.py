@@ -107,7 +107,8 @@ class PlainDisplay:
         pass
 
     def trial(self, trial: FrozenTrial) -> None:
-        print(trial_line(trial), flush=True)
+        if trial.params:
+            print(trial_line(trial), flush=True)
 
 
 class LiveDisplay:
@@ -117,7 +118,7 @@ class LiveDisplay:
         self._console = console
         self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._opened: OpenStudy | None = None
-        self._start = time.monotonic()
+        self._start = self._drawn = time.monotonic()
         self._used_at_start = 0.0
 
     def __enter__(self) -> Self:
@@ -140,11 +141,14 @@ class LiveDisplay:
         self._live.update(self._footer("starting"))
 
     def epoch(self, progress: Any) -> None:
-        best = f"{progress.accuracy:.4f}"
+        # The footer reads the storage, which short epochs should not wait for.
+        if time.monotonic() - self._drawn < 0.25:
+            return
+        self._drawn = time.monotonic()
         self._live.update(
             self._footer(
                 f"trial {progress.number}  {progress.phase}  "
-                f"epoch {progress.epoch}/{progress.epochs}  accuracy {best}"
+                f"epoch {progress.epoch}/{progress.epochs}  accuracy {progress.accuracy:.4f}"
             )
         )
 
@@ -155,14 +159,14 @@ class LiveDisplay:
 
     def _footer(self, now: str) -> Text:
         assert self._opened is not None
-        parts = [now, f"best {_best(self._opened)}", *_budget_parts(self._opened)]
-        share = _share_used(self._opened)
+        elapsed, share = time.monotonic() - self._start, _share_used(self._opened)
+        clock = f"running {duration(elapsed)}"
         if share is not None and share > self._used_at_start:
-            elapsed = time.monotonic() - self._start
             left = elapsed * max(0.0, 1 - share) / (share - self._used_at_start)
-            parts.append(f"about {duration(left)} left")
-        parts.append(f"running {duration(time.monotonic() - self._start)}")
-        return Text("  |  ".join(parts), style="cyan")
+            clock = f"about {duration(left)} left"
+        rows = ([now, f"best {_best(self._opened)}"], [*_budget_parts(self._opened), clock])
+        lines = "\n".join("  |  ".join(parts) for parts in rows)
+        return Text(lines, style="cyan", no_wrap=True, overflow="ellipsis")
 
 
 def make_display(*, as_json: bool) -> JsonDisplay | PlainDisplay | LiveDisplay:
@@ -174,7 +178,7 @@ def make_display(*, as_json: bool) -> JsonDisplay | PlainDisplay | LiveDisplay:
 
 def _opening(opened: OpenStudy) -> str:
     known = _known(opened)
-    state = f"goes on after {known} trials" if known else "starts"
+    state = f"has {known} trials" if known else "starts"
     return f"study {opened.study.study_name!r} {state}: {opened.config.sampler.name}"
 
 

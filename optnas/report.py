@@ -10,7 +10,7 @@ from optnas import plugins
 from optnas.budget import used
 from optnas.runner import Outcome
 from optnas.spaces import SPACES
-from optnas.studies import Conclusion, OpenStudy, conclusions, counted_trials
+from optnas.studies import RECORD, Conclusion, OpenStudy, conclusions, counted_trials
 from optnas.trials import PHASE
 
 
@@ -103,10 +103,11 @@ def best_text(opened: OpenStudy, again: str) -> str:
 def ending_text(outcome: Outcome, again: str) -> str:
     """What a run says at its end."""
     opened = outcome.opened
+    has_end = hasattr(opened.study.sampler, "is_finished")
     endings = {
         "finished": "The search is finished.",
-        "budget": "The budget is used up before the search is finished; raise it and run "
-        f"`{again}` to go on.",
+        "budget": f"The budget is used up{' before the search is finished' if has_end else ''}; "
+        f"raise it and run `{again}` to go on.",
         "interrupted": f"Interrupted; nothing is lost. `{again}` goes on.",
         "terminated": f"Terminated; nothing is lost. `{again}` goes on.",
     }
@@ -185,7 +186,7 @@ def _short(value: Any) -> str:
 
 
 def _conclusion_fields(opened: OpenStudy, conclusion: Conclusion) -> dict[str, Any]:
-    record = opened.study.user_attrs["optnas"]
+    record = opened.study.user_attrs[RECORD]
     num_params = getattr(conclusion.architecture, "num_params", None)
     trial = opened.study.get_trials(deepcopy=False)[conclusion.number]
     return {

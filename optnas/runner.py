@@ -10,15 +10,25 @@ from types import FrameType
 from typing import Any, Literal, Protocol
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, Trial
 
 from optnas import plugins
 from optnas.budget import may_go_on, may_start
-from optnas.checkpoints import Checkpoints
+from optnas.checkpoints import Checkpoints, ancestors
 from optnas.seeds import named_seed
-from optnas.storage import open_artifacts
+from optnas.storage import check_folder, open_artifacts
 from optnas.studies import Conclusion, OpenStudy, conclusions, create_or_open
 from optnas.study_file import StudyFile, load_study_file, study_from_dict
+from optnas.trials import (
+    CONTINUES,
+    INTERRUPTED,
+    LEASE,
+    LOST,
+    fail_dead,
+    is_lost,
+    mark_failure,
+    renew_lease,
+)
 
 Ending = Literal["finished", "budget", "interrupted", "terminated"]
 
@@ -29,7 +39,7 @@ class Outcome:
 
     Args:
         opened: The study and its configuration.
-        ending: ``finished`` (the strategy came to its end), ``budget`` (the study's budget is
+        ending: ``finished`` (the sampler came to its end), ``budget`` (the study's budget is
             used up), ``interrupted`` (Ctrl-C) or ``terminated`` (SIGTERM).
     """
 
@@ -64,10 +74,6 @@ class BudgetUsedUp(KeyboardInterrupt):
     """Hands the running trial back, to be continued when there is more budget."""
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: hands the running trial back."""
-
-
 def run(
     config: StudyFile | Mapping[str, Any] | str | Path,
     *,
@@ -90,38 +96,47 @@ def run(
     """
     config = _checked(config)
     objective = make_objective(config, device=device)
+    check_folder(config.artifacts)
     opened = create_or_open(config, in_channels=objective.in_channels, classes=objective.classes)
     study, budget = opened.study, config.budget
-    objective.checkpoints = Checkpoints(
-        open_artifacts(config.artifacts), study._storage, study.study_name
-    )
+    checkpoints = Checkpoints(open_artifacts(config.artifacts), study._storage, study.study_name)
+    signals = _Signals(study)
+
+    def train(trial: Trial) -> Any:
+        if LEASE not in trial.storage.get_trial_system_attrs(trial._trial_id):
+            renew_lease(trial.storage, trial._trial_id, None)
+        with signals.may_interrupt(trial):
+            return objective(trial)
 
     def on_epoch(progress: Any) -> None:
         if display is not None:
             display.epoch(progress)
-        if progress.epoch < progress.epochs and not may_go_on(budget, study, progress.seconds):
+        if progress.epoch < progress.epochs and not may_go_on(budget, study):
             raise BudgetUsedUp
 
     def on_trial(study: optuna.Study, trial: FrozenTrial) -> None:
         if display is not None:
             display.trial(trial)
+        # The trials of dead workers are no part of the budget.
+        fail_dead(study._storage, study.get_trials(deepcopy=False))
         if not may_start(budget, study):
             study.stop()
 
-    objective.on_epoch = on_epoch
+    objective.checkpoints, objective.on_epoch = checkpoints, on_epoch
+    trials = study.get_trials(deepcopy=False)
+    for trial in trials:
+        checkpoints.clean(study, trial)  # Of workers that were killed before they could.
+    fail_dead(study._storage, trials)
     if display is not None:
         display.start(opened)
-    try:
-        with _terminable():
-            if not opened.is_finished and may_start(budget, study):
-                study.optimize(objective, callbacks=[on_trial])
-    except BudgetUsedUp:
-        pass
-    except Terminated:
-        return Outcome(opened, "terminated")
-    except KeyboardInterrupt:
-        return Outcome(opened, "interrupted")
-    return Outcome(opened, "finished" if opened.is_finished else "budget")
+    with signals, contextlib.suppress(KeyboardInterrupt):
+        if not opened.is_finished and may_start(budget, study):
+            _queue_lost(opened)
+            study.optimize(train, callbacks=[checkpoints.clean, on_trial])
+    if signals.ending is not None:
+        return Outcome(opened, signals.ending)
+    used_up = not opened.is_finished and not may_start(budget, study)
+    return Outcome(opened, "budget" if used_up else "finished")
 
 
 def make_objective(config: StudyFile, *, device: str | None = None) -> Any:
@@ -135,6 +150,8 @@ def make_objective(config: StudyFile, *, device: str | None = None) -> Any:
         config.make_space(),
         config.data,
         train=config.train,
+        network=config.network,
+        proxy=config.proxy,
         limits=limits,
         seed=named_seed(config.study, config.seed),
         device=device,
@@ -142,24 +159,67 @@ def make_objective(config: StudyFile, *, device: str | None = None) -> Any:
     )
 
 
+class _Signals:
+    """Ctrl-C and SIGTERM hand back the trial that trains, and end the run.
+
+    An exception anywhere else, while a result is being stored say, would leave a trial running
+    for ever; so elsewhere the loop ends by itself.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.ending: Literal["interrupted", "terminated"] | None = None
+        self._study = study
+        self._trains = False
+
+    @contextlib.contextmanager
+    def may_interrupt(self, trial: Trial) -> Iterator[None]:
+        try:
+            self._trains = True
+            if self.ending is not None:
+                raise KeyboardInterrupt
+            yield
+        except KeyboardInterrupt:
+            self._trains = False
+            mark_failure(trial, LOST, INTERRUPTED)
+            raise
+        finally:
+            self._trains = False
+
+    def __enter__(self) -> None:
+        self._before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is threading.main_thread():  # No other may set handlers.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._hear)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        self.ending = "interrupted" if number == signal.SIGINT else "terminated"
+        # A second Ctrl-C does not wait.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with contextlib.suppress(RuntimeError):  # The loop has not begun, or is over.
+            self._study.stop()
+        if self._trains:
+            raise KeyboardInterrupt
+
+
+def _queue_lost(opened: OpenStudy) -> None:
+    """Queue lost candidates again for stock samplers; a strategy takes up its own."""
+    study = opened.study
+    if hasattr(study.sampler, "is_finished"):
+        return
+    trials = study.get_trials(deepcopy=False)
+    continued = {trial.user_attrs.get(CONTINUES) for trial in trials}
+    for trial in trials:
+        attempts = len(list(ancestors(trials, trial))) + 1
+        tried_enough = trial.number in continued or attempts > opened.config.max_retries
+        if is_lost(trial) and trial.params and not tried_enough:
+            study.enqueue_trial(trial.params, user_attrs={CONTINUES: trial.number})
+
+
 def _checked(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:
     if isinstance(config, StudyFile):
         return config
     return study_from_dict(config) if isinstance(config, Mapping) else load_study_file(config)
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does; Optuna would leave the trial running for ever."""
-
-    def terminate(_signal: int, _frame: FrameType | None) -> None:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Only the main thread may set handlers.
-        return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,6 +1,10 @@
 """Opening the storages that hold studies, and the folders that hold their files."""
 
+import contextlib
+import os
 import sqlite3
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +44,25 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
             raise StorageError(f"{url}: the folder {path.parent} does not exist; create it.")
         if not create and not path.exists():
             raise StorageError(f"{url}: there is no such file.")
-    try:
+    with explained(url):
         if url.startswith("journal:"):
-            return JournalStorage(JournalFileBackend(str(path)))
+            assert path is not None
+            return _open_journal(path)
         if url.startswith("grpc:"):
             return _open_grpc(url)
-        return _open_sqlite(url) if path is not None else RDBStorage(url)
+        return _open_database(url, is_file=path is not None)
+
+
+@contextlib.contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turn what goes wrong with the storage at ``url`` into a ``StorageError`` of one line."""
+    try:
+        yield
+    except UserError:
+        raise
     except ImportError as error:
         raise StorageError(
-            f"{hide_password(url)}: the database driver is missing ({error}); install it."
+            f"{hide_password(url)}: the driver is missing ({error}); install it."
         ) from None
     except (
         OSError,
@@ -57,10 +71,14 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
         sqlalchemy.exc.SQLAlchemyError,
         optuna.exceptions.OptunaError,
     ) as error:
-        cause = getattr(error, "orig", None) or error
-        reason = str(cause).strip().splitlines()[0] if str(cause).strip() else repr(cause)
+        # Optuna wraps what SQLAlchemy raises, which wraps what the driver says.
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        cause = getattr(cause, "orig", None) or cause
+        reason = (str(cause).strip() or repr(cause)).splitlines()[0]
         raise StorageError(
-            f"{hide_password(url)}: the storage cannot be opened: {_without(reason, url)}"
+            f"{hide_password(url)}: the storage cannot be used: {_without(reason, url)}"
         ) from None
 
 
@@ -88,11 +106,33 @@ def hide_password(url: str) -> str:
         return url.split("@")[-1]
 
 
+def check_folder(folder: str | Path) -> None:
+    """Refuse a folder that cannot be made or written to, without making it.
+
+    Raises:
+        StorageError: If it is no folder, or its place does not allow it.
+    """
+    path = Path(folder)
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise StorageError(f"{path}: {nearest} is not a folder; name another place.")
+    if not os.access(nearest, os.W_OK):
+        raise StorageError(f"{path}: {nearest} cannot be written to; name another place.")
+
+
 def open_artifacts(folder: str | Path) -> FileSystemArtifactStore:
     """The artifact store in ``folder``, which is created."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     return FileSystemArtifactStore(path)
+
+
+def _open_journal(path: Path) -> JournalStorage:
+    if path.exists():
+        with path.open("rb") as file:
+            if file.read(1) not in (b"", b"{"):  # Optuna would append to whatever it is.
+                raise ValueError("this file is no journal of Optuna")
+    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def _open_grpc(url: str) -> BaseStorage:
@@ -113,6 +153,23 @@ def _parse(url: str) -> URL:
 def _without(reason: str, url: str) -> str:
     password = _parse(url).password if "://" in url else None
     return reason.replace(str(password), "***") if password else reason
+
+
+def _open_database(url: str, *, is_file: bool) -> RDBStorage:
+    """A database; its tables are made by the first of several processes that open it at once."""
+    attempts = 20
+    while True:
+        try:
+            return _open_sqlite(url) if is_file else RDBStorage(url)
+        except sqlalchemy.exc.DBAPIError as error:
+            attempts -= 1
+            # Another process was faster with a table, or is about to be.
+            raced = isinstance(error, sqlalchemy.exc.IntegrityError) or any(
+                words in str(error.orig) for words in ("already exists", "database is locked")
+            )
+            if not raced or attempts == 0:
+                raise
+            time.sleep(0.1)
 
 
 def _open_sqlite(url: str) -> RDBStorage:

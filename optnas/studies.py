@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from optnas import plugins
 from optnas.errors import UserError
 from optnas.seeds import derive_seed, named_seed
 from optnas.spaces import Architecture
-from optnas.storage import StorageError, hide_password, open_storage
+from optnas.storage import StorageError, explained, hide_password, open_storage
 from optnas.study_file import (
     StudyFile,
     StudyFileError,
@@ -24,9 +26,12 @@ from optnas.study_file import (
     load_study_file,
 )
 from optnas.study_paths import storage_url
+from optnas.trials import is_lost
 
 RECORD = "optnas"
 """Study attribute: configuration, its hash, version, seed, and the shape of the data."""
+MAKING = 2.0
+"""Seconds in which the process that made a study has recorded its configuration."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,28 +78,29 @@ def create_or_open(config: StudyFile, *, in_channels: int, classes: int) -> Open
         StudyFileError: If the study exists with another configuration.
         StorageError: If the storage cannot be opened.
     """
-    storage = open_storage(config.storage)
-    study = optuna.create_study(
-        study_name=config.study, storage=storage, direction="maximize", load_if_exists=True
-    )
-    stored = study.user_attrs.get(RECORD)
-    if stored is None:
-        if study.get_trials(deepcopy=False) or study.direction.name != "MAXIMIZE":
-            raise StudyFileError(
-                f"{_where(config)} exists and was not made by optnas run; give this study "
-                "another name"
+    record = _record(config, in_channels, classes)
+    with explained(config.storage):
+        storage = open_storage(config.storage)
+        try:
+            study = optuna.create_study(
+                study_name=config.study, storage=storage, direction="maximize"
             )
-        study.set_user_attr(RECORD, _record(config, in_channels, classes))
-    else:
-        # Rebuilt, so that keys which an older version did not know have their defaults.
-        before = from_resolved(stored["config"], config.storage)
-        changed = differences(before.identity(), config.identity())
-        if changed:
-            lines = "".join(f"\n  {line}" for line in changed)
-            raise StudyFileError(
-                f"{_where(config)} has another configuration:{lines}\n"
-                "Change the file back, or give the study another name."
-            )
+        except optuna.exceptions.DuplicatedStudyError:
+            study = optuna.load_study(study_name=config.study, storage=storage)
+            stored = _await_record(study)
+            if stored is not None:
+                _check_same(config, stored)
+                shape = {"in_channels": in_channels, "classes": classes}
+                if any(stored[key] != value for key, value in shape.items()):
+                    raise StudyFileError(f"{_where(config)} was made with other data") from None
+                # What may change has changed: `resume` goes on as the last run did.
+                record = {**stored, "config": record["config"]}
+            elif study.get_trials(deepcopy=False) or study.direction.name != "MAXIMIZE":
+                raise StudyFileError(
+                    f"{_where(config)} exists and was not made by optnas run; give this study "
+                    "another name"
+                ) from None
+        study.set_user_attr(RECORD, record)
     return _prepared(config, study, in_channels, classes)
 
 
@@ -106,17 +112,21 @@ def open_existing(target: str, study_name: str | None = None) -> OpenStudy:
         study_name: The study's name, if ``target`` is a storage with several.
 
     Raises:
-        UserError: If there is no such study, or it was not made by ``optnas run``.
+        UserError: If there is no such study, it was not made by ``optnas run``, or it has
+            another configuration than the file.
     """
     if "://" not in target:
         file = load_study_file(target)
-        return _open(open_storage(file.storage, create=False), file.storage, file.study)
+        if study_name not in (None, file.study):
+            raise UserError(f"{target}: the study is named {file.study!r}, not {study_name!r}")
+        return _open(open_storage(file.storage, create=False), file.storage, file.study, file)
     try:
         url = storage_url(target, Path.cwd())
     except ValueError as error:
         raise StorageError(f"{hide_password(target)}: {error}") from None
     storage = open_storage(url, create=False)
-    names = [study.study_name for study in storage.get_all_studies()]
+    with explained(url):
+        names = [study.study_name for study in storage.get_all_studies()]
     if study_name is None and len(names) != 1:
         raise UserError(
             f"{hide_password(url)} holds {len(names)} studies; name one of them: "
@@ -149,13 +159,14 @@ def counted_trials(study: optuna.Study) -> list[FrozenTrial]:
     return [
         trial
         for trial in study.get_trials(deepcopy=False)
-        if trial.params and trial.state.is_finished() and trial.user_attrs.get("failure") != "lost"
+        if trial.params and trial.state.is_finished() and not is_lost(trial)
     ]
 
 
-def _open(storage: BaseStorage, url: str, name: str) -> OpenStudy:
+def _open(storage: BaseStorage, url: str, name: str, config: StudyFile | None = None) -> OpenStudy:
     try:
-        study = optuna.load_study(study_name=name, storage=storage)
+        with explained(url):
+            study = optuna.load_study(study_name=name, storage=storage)
     except KeyError:
         raise UserError(
             f"{hide_password(url)}: there is no study {name!r}; `optnas run` creates it."
@@ -163,8 +174,35 @@ def _open(storage: BaseStorage, url: str, name: str) -> OpenStudy:
     stored = study.user_attrs.get(RECORD)
     if stored is None:
         raise UserError(f"{hide_password(url)}: the study {name!r} was not made by optnas run.")
-    config = from_resolved(stored["config"], url)
+    if config is None:
+        config = from_resolved(stored["config"], url)
+    else:
+        _check_same(config, stored)
     return _prepared(config, study, stored["in_channels"], stored["classes"])
+
+
+def _await_record(study: optuna.Study) -> dict[str, Any] | None:
+    """The record of a study that another process may be making at this moment."""
+    deadline = time.monotonic() + MAKING
+    while True:
+        stored: dict[str, Any] | None = study.user_attrs.get(RECORD)
+        made = stored is not None or bool(study.get_trials(deepcopy=False))
+        if made or time.monotonic() > deadline:
+            # Once more: the record is older than the first trial.
+            return stored or study.user_attrs.get(RECORD)
+        time.sleep(0.05)
+
+
+def _check_same(config: StudyFile, stored: Mapping[str, Any]) -> None:
+    # Rebuilt, so that keys which an older version did not know have their defaults.
+    before = from_resolved(stored["config"], config.storage)
+    changed = differences(before.identity(), config.identity())
+    if changed:
+        lines = "".join(f"\n  {line}" for line in changed)
+        raise StudyFileError(
+            f"{_where(config)} has another configuration:{lines}\n"
+            "Change the file back, or give the study another name."
+        )
 
 
 def _prepared(config: StudyFile, study: optuna.Study, in_channels: int, classes: int) -> OpenStudy:

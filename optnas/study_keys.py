@@ -41,7 +41,9 @@ SUPPLIED: Mapping[Kind, frozenset[str]] = {
     "space": frozenset(),
     "sampler": frozenset({"space", "in_channels", "classes", "seed", "max_retries"}),
     "pruner": frozenset(),
-    "objective": frozenset({"space", "data", "train", "limits", "seed", "device"}),
+    "objective": frozenset(
+        {"space", "data", "train", "network", "proxy", "limits", "seed", "device"}
+    ),
 }
 
 #: Epochs of every candidate where neither the sampler nor the file says them.

@@ -41,9 +41,9 @@ def write_network(folder: Path) -> None:
     networks.retrain(
         ChainArchitecture(2, 4),
         load_images(DataSettings(name="digits"), seed=0),
-        TrainSettings(),
+        TrainSettings(epochs=1),
         folder,
-        epochs=1,
+        network={},
         seed=0,
         origin={},
         device=torch.device("cpu"),
@@ -66,14 +66,14 @@ def test_an_own_space_is_searched_trained_and_loaded(tmp_path):
     code = """
         import optnas
         from optnas.objectives.models import build_model, count_params
-        from optnas.retraining import retrain_best
+        from optnas.retraining import retrain_found
         from optnas.study_file import load_study_file
 
         config = load_study_file("study.yaml").model_dump() | {"budget": {"trials": 2}}
         config["space"]["depth"] = [2, 3]
         outcome = optnas.run(config)
         assert len(outcome.study.trials) == 2
-        retrain_best(outcome.opened, epochs=1)
+        list(retrain_found(outcome.opened, epochs=1))
         print(type(optnas.load("residual.network").network).__name__)
 
         import residual
