@@ -6,7 +6,7 @@ import platform
 import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import optuna
@@ -97,8 +97,9 @@ class Classification:
         self.train = train or TrainSettings()
         self._network = (network or NetworkSettings()).model_dump(exclude_none=True)
         self._proxy = proxy
-        reduced = proxy is not None and proxy.r > 0
-        self._shown = self.images.reduced(proxy.side) if reduced else self.images
+        self._shown = self.images
+        if proxy is not None and proxy.r > 0:
+            self._shown = self.images.reduced(proxy.side)
         self._limits = dict(limits or {})
         self._seed = seed
         self.checkpoints = checkpoints
@@ -116,7 +117,7 @@ class Classification:
         limits: Mapping[str, int],
         seed: int,
         device: str | None,
-    ) -> "Classification":
+    ) -> Self:
         """The objective of a study file.
 
         Raises:

@@ -136,8 +136,8 @@ class Images:
 
 
 def _resized_pixels(images: Tensor, shape: tuple[int, int]) -> Tensor:
-    pieces = [resized(piece.float(), shape).round().byte() for piece in images.split(4096)]
-    return torch.cat(pieces).contiguous()
+    pieces = torch.split(images, 4096)
+    return torch.cat([resized(p.float(), shape).round().byte() for p in pieces]).contiguous()
 
 
 def load_images(settings: DataSettings, seed: int) -> Images:

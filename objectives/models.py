@@ -11,11 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from optnas.objectives.cells import CellNetwork
 from optnas.objectives.nasbench201 import NasBench201Network
+from optnas.objectives.stages import stage_network
 from optnas.spaces import (
     Architecture,
     CellArchitecture,
     ChainArchitecture,
     NasBench201Architecture,
+    StageArchitecture,
 )
 
 Builder = Callable[..., nn.Module]
@@ -86,6 +88,7 @@ BUILDERS: dict[type[Architecture], Builder] = {
     ChainArchitecture: ChainNetwork,
     CellArchitecture: CellNetwork,
     NasBench201Architecture: NasBench201Network,
+    StageArchitecture: stage_network,
 }
 
 

@@ -128,8 +128,8 @@ class Trainer:
             group["lr"] = rate
         self.model.train()
         if self.settings.drop_path:
-            self.model.drop_path = self.settings.drop_path * self.epoch / self.epochs
-            self.model.generator = self._generator
+            rate = self.settings.drop_path * self.epoch / self.epochs
+            vars(self.model).update(drop_path=rate, generator=self._generator)
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         size = self.settings.batch_size
         for inputs, labels in augmented_chunks(self.images, size, self._generator):
@@ -204,7 +204,8 @@ class Trainer:
         weight = self.settings.auxiliary
         with self._precision():
             if weight:
-                logits, auxiliary = self.model.with_auxiliary(inputs)
+                with_auxiliary: Any = self.model.with_auxiliary
+                logits, auxiliary = with_auxiliary(inputs)
             else:
                 logits = self.model(inputs)
         loss = functional.cross_entropy(logits.float(), labels)

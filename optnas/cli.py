@@ -109,9 +109,7 @@ def retrain(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs. Default: retrain.epochs of the study file.")
     ] = None,
-    top: Annotated[
-        int | None, typer.Option(min=1, help="Number of networks, best first.")
-    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Number of networks, best first.")] = None,
     trial: Annotated[
         int | None, typer.Option(min=0, help="Train this trial's network instead of the best.")
     ] = None,

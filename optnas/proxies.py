@@ -70,7 +70,7 @@ class Proxy:
 
     def samples(self, full: float) -> float:
         """The reduced fraction of the training images."""
-        return full / 2**self.s
+        return full / float(2**self.s)
 
 
 def reduced(full: int, steps: int) -> int:
@@ -84,7 +84,7 @@ def reduced(full: int, steps: int) -> int:
         full: The value that is not reduced, at least 1.
         steps: Number of steps.
     """
-    exact, odd = divmod(full, 2 ** (steps // 2))
+    exact, odd = divmod(full, 1 << steps // 2)
     if steps % 2 == 0 and odd == 0:
         return exact
     value = full / math.sqrt(2) ** steps

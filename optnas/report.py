@@ -196,7 +196,7 @@ def _conclusion_fields(opened: OpenStudy, conclusion: Conclusion) -> dict[str, A
         else num_params(record["in_channels"], record["classes"]),
         "trial": conclusion.number,
         "value": conclusion.value,
-        "epochs": len(trial.intermediate_values),
+        "epochs": len(trial.intermediate_values) or trial.user_attrs.get("epochs_trained", 0),
         "settled": conclusion.settled,
     }
 

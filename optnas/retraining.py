@@ -57,6 +57,8 @@ def retrain_found(
     chosen = _chosen(opened, trial, top or settings.top)
     full = opened.config.model_copy(update={"proxy": None})
     objective = make_objective(full, device=device)
+    if not hasattr(objective, "retrain"):
+        raise UserError(f"the objective {full.objective.name!r} trains nothing; use another one")
     base = network_folder(opened) if output is None else str(output)
     for rank, (architecture, origin) in enumerate(chosen, start=1):
         folder = Path(base if rank == 1 else f"{base}-{rank}")
@@ -79,7 +81,8 @@ def _chosen(
     """The architectures to train, best first, and where each comes from."""
     study = opened.study
     origin = {"study": study.study_name, "strategy": opened.config.sampler.name}
-    origin["data"] = opened.config.data.name
+    if opened.config.data is not None:
+        origin["data"] = opened.config.data.name
     if trial is not None:
         trials = study.get_trials(deepcopy=False)
         if trial >= len(trials) or not trials[trial].params:

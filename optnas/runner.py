@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -111,6 +112,8 @@ def run(
     def on_epoch(progress: Any) -> None:
         if display is not None:
             display.epoch(progress)
+        if signals.ending is not None:  # Python drops what is raised inside some callbacks.
+            raise KeyboardInterrupt
         if progress.epoch < progress.epochs and not may_go_on(budget, study):
             raise BudgetUsedUp
 
@@ -145,18 +148,20 @@ def make_objective(config: StudyFile, *, device: str | None = None) -> Any:
     Raises:
         UserError: If the data cannot be had.
     """
-    limits = config.limits.model_dump(exclude_none=True)
-    return plugins.load("objective", config.objective.name, config.folder).from_settings(
-        config.make_space(),
-        config.data,
-        train=config.train,
-        network=config.network,
-        proxy=config.proxy,
-        limits=limits,
-        seed=named_seed(config.study, config.seed),
-        device=device,
-        **config.objective.options,
-    )
+    make = plugins.load("objective", config.objective.name, config.folder).from_settings
+    supplied = {
+        "space": config.make_space(),
+        "data": config.data,
+        "train": config.train,
+        "network": config.network,
+        "proxy": config.proxy,
+        "limits": config.limits.model_dump(exclude_none=True),
+        "seed": named_seed(config.study, config.seed),
+        "device": device,
+        "folder": config.folder,
+    }
+    taken = inspect.signature(make).parameters
+    return make(**{k: v for k, v in supplied.items() if k in taken}, **config.objective.options)
 
 
 class _Signals:

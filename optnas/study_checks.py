@@ -58,7 +58,9 @@ def validated(model: type[M], data: Any, source: Source, prefix: KeyPath = ()) -
 
 
 def check_data(study: StudyKeys, source: Source) -> None:
-    """Refuse a data set that is neither known nor ``module:function``."""
+    """Refuse a data set that is neither known nor ``module:function``, and none at all."""
+    if study.data is None:
+        return  # Whether the objective needs one is asked when its name has been checked.
     name = study.data.name
     if name not in DATASETS and not plugins.REFERENCE.fullmatch(name):
         text = plugins.unknown("data set", name, DATASETS, hint=" (or `module:function`)")
@@ -80,12 +82,18 @@ def checked_plugins(study: StudyKeys, folder: Path, source: Source) -> dict[str,
     stand_ins = {"in_channels": 3, "classes": 10, "seed": study.seed}
     stand_ins["max_retries"] = study.max_retries
     sampler_choice, sampler = check("sampler", study.sampler, {"space": space, **stand_ins})
+    pruner_choice, pruner = check("pruner", study.pruner)
+    train = _checked_epochs(study, sampler_choice, sampler, source)
+    whole = getattr(pruner, "whole_training", train.epochs)
+    if train.epochs not in (None, whole):
+        text = f"this pruner is for trainings of {whole} epochs, not {train.epochs}"
+        raise source.error(("pruner", "epochs"), f"{text}: change this key or train.epochs")
     return {
         "space": _spelled_out(space_choice, space),
         "sampler": sampler_choice,
-        "pruner": check("pruner", study.pruner)[0],
-        "objective": _checked_objective(study.objective, check),
-        "train": _checked_epochs(study, sampler_choice, sampler, source),
+        "pruner": pruner_choice,
+        "objective": _checked_objective(study, check),
+        "train": train,
     }
 
 
@@ -140,15 +148,20 @@ def _spelled_out(choice: Choice, space: Any) -> Choice:
     return Choice(name=choice.name, **json.loads(json.dumps(resolved)))
 
 
-def _checked_objective(choice: Choice, check: _PluginCheck) -> Choice:
+def _checked_objective(study: StudyKeys, check: _PluginCheck) -> Choice:
+    choice = study.objective
     try:
         plugins.check_name("objective", choice.name)
     except PluginError as error:
         raise check.source.error(("objective", "name"), str(error)) from None
-    if not choice.options:
+    if study.data is not None and not choice.options:
         # Importing an objective imports torch, seconds that only options are worth.
         return choice
-    return _with_options(choice, check.model("objective", choice)[1])
+    cls, options = check.model("objective", choice)
+    if study.data is None and getattr(cls, "needs_data", True):
+        text = "this key is required. The images to learn: a data set's name, or its keys."
+        raise check.source.error(("data",), text)
+    return _with_options(choice, options)
 
 
 def _checked_epochs(

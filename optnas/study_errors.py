@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -157,11 +158,15 @@ def _at(data: Any, path: KeyPath) -> Any:
 
 def _model_at(model: type[pydantic.BaseModel], path: KeyPath) -> type[pydantic.BaseModel]:
     for piece in path:
-        inner = model.model_fields[str(piece)].annotation
-        assert isinstance(inner, type)
-        assert issubclass(inner, pydantic.BaseModel)
-        model = inner
+        annotation = model.model_fields[str(piece)].annotation
+        # A block that may be absent is a union of its model and None.
+        branches = typing.get_args(annotation) or (annotation,)
+        model = next(b for b in branches if _is_model(b))
     return model
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)
 
 
 def _keys_at(model: type[pydantic.BaseModel], path: KeyPath) -> list[str]:

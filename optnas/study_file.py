@@ -165,7 +165,7 @@ def from_resolved(resolved: Mapping[str, Any], storage: str) -> StudyFile:
 def identity_of(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """What ``StudyFile.identity`` is, from a stored ``StudyFile.resolved``."""
     identity = {key: value for key, value in resolved.items() if key not in _CHANGEABLE}
-    data = resolved["data"]
+    data = resolved["data"] or {}
     identity["data"] = {key: data[key] for key in data if key not in _CHANGEABLE_DATA}
     return identity
 
@@ -247,8 +247,9 @@ def _paths(study: StudyKeys, folder: Path, source: Source) -> dict[str, Any]:
             artifacts = default_artifacts(study.study, storage, folder)
     except ValueError as error:
         raise source.error((key,), str(error)) from None
-    root = study.data.root and absolute(study.data.root, folder)
-    data = study.data.model_copy(update={"root": root})
+    data = study.data
+    if data is not None and data.root:
+        data = data.model_copy(update={"root": absolute(data.root, folder)})
     return {"storage": storage, "artifacts": artifacts, "data": data}
 
 

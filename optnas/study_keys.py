@@ -42,7 +42,7 @@ SUPPLIED: Mapping[Kind, frozenset[str]] = {
     "sampler": frozenset({"space", "in_channels", "classes", "seed", "max_retries"}),
     "pruner": frozenset(),
     "objective": frozenset(
-        {"space", "data", "train", "network", "proxy", "limits", "seed", "device"}
+        {"space", "data", "train", "network", "proxy", "limits", "seed", "device", "folder"}
     ),
 }
 
@@ -137,7 +137,11 @@ class StudyKeys(Settings):
     objective: Choice = Field(
         Choice(name="classification"), description="What a trial computes, and its options."
     )
-    data: DataSettings = Field(description="The images to learn: a data set's name, or its keys.")
+    data: DataSettings | None = Field(
+        None,
+        description="The images to learn: a data set's name, or its keys. Required, unless the "
+        "objective needs no images.",
+    )
     train: TrainSettings = Field(
         default_factory=lambda: TrainSettings.model_validate({}),
         description="How a candidate is trained.",

@@ -30,7 +30,7 @@ FAILURE = "failure"
 FAILURE_REASON = "failure_reason"
 PHASE = "phase"
 STAGE_IMPORTANCE = "stage_importance"
-"""How important the features of each stage are, a list of numbers, as the stage-wise search reads."""
+"""How important each stage is: a list of numbers, which the stage-wise search reads."""
 TRAIN_ACCURACY = "train_accuracy"
 TRAIN_SECONDS = "train_seconds"
 

@@ -1,5 +1,8 @@
-"""The strategies, as Optuna samplers."""
+"""The strategies, as Optuna samplers and a pruner."""
 
+from optnas.samplers.econas import EcoNASSampler
+from optnas.samplers.hierarchical import HierarchicalPruner
 from optnas.samplers.macro_micro import MacroMicroSampler
+from optnas.samplers.stage_wise import StageWiseSampler
 
-__all__ = ["MacroMicroSampler"]
+__all__ = ["EcoNASSampler", "HierarchicalPruner", "MacroMicroSampler", "StageWiseSampler"]

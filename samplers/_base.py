@@ -5,11 +5,11 @@ import contextlib
 import copy
 import dataclasses
 import enum
-import numbers
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -319,12 +319,12 @@ def _cause_of_failure() -> BaseException | None:
     Optuna does not pass it on, but Ctrl-C must not count against a candidate; so this looks into
     Optuna's own frame. Under ask and tell there is none.
     """
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "_run_trial":
             cause: BaseException | None = frame.f_locals.get("func_err")
             return cause
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
 
 
@@ -336,7 +336,7 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
 
 def check_integer(name: str, value: Any, least: int) -> None:
     """Raise ValueError unless ``value`` is an integer and ``value >= least``."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"`{name}` must be an integer, {least} or more: {value!r}.")
 
 

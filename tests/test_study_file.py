@@ -552,7 +552,7 @@ def nodes(value: Any) -> list[dict[str, Any]]:
 def test_the_schema_describes_every_key() -> None:
     result = json.loads(json.dumps(schema()))
     assert result["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert set(result["required"]) == {"study", "data"}
+    assert set(result["required"]) == {"study"}
     assert set(result["properties"]) == set(StudyFile.model_fields)
     for node in nodes(result):
         for key, value in node.get("properties", {}).items():

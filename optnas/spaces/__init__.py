@@ -5,6 +5,7 @@ from optnas.spaces.cell import CellArchitecture, CellSpace
 from optnas.spaces.chain import ChainArchitecture, ChainSpace
 from optnas.spaces.nasbench201 import NasBench201Architecture, NasBench201Space
 from optnas.spaces.rows import Row, RowSpace
+from optnas.spaces.stage import StageArchitecture, StageSpace
 
 # The spaces that study files and stored networks know by name.
 SPACES: dict[str, type[Space]] = {  # type: ignore[type-arg]
@@ -12,6 +13,7 @@ SPACES: dict[str, type[Space]] = {  # type: ignore[type-arg]
     "cell": CellSpace,
     "nasbench201": NasBench201Space,
     "rows": RowSpace,
+    "stage": StageSpace,
 }
 
 __all__ = [
@@ -27,5 +29,7 @@ __all__ = [
     "Row",
     "RowSpace",
     "Space",
+    "StageArchitecture",
+    "StageSpace",
     "proposal",
 ]

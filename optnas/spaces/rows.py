@@ -47,7 +47,7 @@ class RowSpace(ChoiceSpace[Row]):
         if rows < 1:
             raise ValueError(f"`rows` must be greater than or equal to 1: {rows}.")
         self.rows = rows
-        self.choices: Mapping[str, Choices] = {"row": range(rows)}
+        self.choices: dict[str, Choices] = {"row": range(rows)}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(rows={self.rows})"

@@ -1,0 +1,240 @@
+"""An objective without training: accuracies looked up in a table of trained networks."""
+
+import math
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+from optuna.trial import Trial
+
+from optnas.checkpoints import Checkpoints
+from optnas.errors import UserError
+from optnas.objectives.progress import Progress
+from optnas.spaces import Space, proposal
+from optnas.trials import CANDIDATE, FAILURE_REASON, MAX_EPOCHS, PHASE, TRAIN_SECONDS, mark_failure
+
+COSTS = ("params", "multiply_adds")
+SECONDS = re.compile(r"train_seconds_(\d+)ep")
+
+
+class Tabular:
+    """Objective that looks accuracies up in a table of trained networks: seconds per search.
+
+    The table is an npz file of arrays with one row per network:
+
+    - ``arch``: the network's name, ``str(architecture)``; for NAS-Bench-201 the benchmark's own
+      string. Without this array the rows are called "0", "1", ..., as ``RowSpace`` calls them.
+    - A column of accuracies: fractions, or percent if any of them exceeds 1. One value per row is
+      the result of a training of as many epochs as the column's name ends with (``val_12ep``).
+      Values of shape (rows, epochs) are learning curves if the array ``epoch`` holds the numbers
+      of the epochs, from 1; then every epoch is reported and may be pruned, and the value is the
+      best of them.
+    - Optional: ``train_seconds_{n}ep``, the seconds that n epochs took, from which the time of
+      any number of epochs follows; ``params`` and ``multiply_adds``.
+
+    A network whose accuracy is NaN is a failed candidate. Recorded as user attributes, as far as
+    the table knows them: ``params``, ``multiply_adds``, ``train_seconds`` and ``epochs_trained``,
+    both of the whole training, that of a trial it continues included.
+
+    Args:
+        space: The search space.
+        table: Path of the npz file.
+        column: Name of the array of accuracies.
+        epochs: Epochs of a whole training. Default: as many as the curves have.
+        limits: Greatest ``params`` and ``multiply_adds`` of a feasible network.
+        on_epoch: Called after every simulated epoch of a curve.
+
+    Raises:
+        UserError: If the table cannot be read, or does not have what is needed.
+    """
+
+    needs_data = False
+    """Whether a study with this objective needs images."""
+
+    # Of the images behind the known tables, which are CIFAR-10.
+    in_channels = 3
+    classes = 10
+
+    def __init__(
+        self,
+        space: Space[Any],
+        table: str | Path,
+        column: str,
+        *,
+        epochs: int | None = None,
+        limits: Mapping[str, int] | None = None,
+        on_epoch: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.space = space
+        self.on_epoch = on_epoch
+        self.checkpoints: Checkpoints | None = None
+        self._table = Table(Path(table))
+        accuracies = self._table.column(column).astype(float)
+        self._accuracies = accuracies / (100 if np.nanmax(accuracies, initial=0) > 1 else 1)
+        self._epochs = self._table.epochs(column, epochs)
+        self._limits = dict(limits or {})
+        for name in self._limits:
+            self._table.column(name)
+
+    @classmethod
+    def from_settings(
+        cls,
+        space: Space[Any],
+        *,
+        limits: Mapping[str, int],
+        folder: Path,
+        table: str,
+        column: str,
+        epochs: int | None = None,
+    ) -> "Tabular":
+        """The objective of a study file; a relative path starts in its folder.
+
+        Raises:
+            UserError: If the table cannot be read, or does not have what is needed.
+        """
+        path = folder / Path(table).expanduser()
+        return cls(space, path, column, epochs=epochs, limits=limits)
+
+    def __call__(self, trial: Trial) -> float:
+        architecture = self.space.suggest(trial)
+        epochs = self._epochs
+        if "epochs" in proposal(trial):
+            epochs = min(epochs, trial.suggest_int("epochs", 1, MAX_EPOCHS))
+        row = self._table.row(str(architecture))
+        if not self._is_feasible(trial, row):
+            return 0.0
+        if self._accuracies.ndim == 2:
+            value = self._train(trial, row, self._accuracies[row, :epochs])
+        else:
+            value = float(self._accuracies[row])
+            self._spend(trial, row, epochs)
+        if math.isnan(value):
+            mark_failure(trial, CANDIDATE, "the table has no accuracy of this network")
+        return value
+
+    def _train(self, trial: Trial, row: int, curve: npt.NDArray[np.float64]) -> float:
+        """Report a learning curve, as far as the pruner lets it."""
+        for epoch, accuracy in enumerate(curve.tolist(), start=1):
+            trial.report(accuracy, epoch)
+            if self.on_epoch is not None:
+                self._spend(trial, row, epoch)
+                self.on_epoch(self._progress(trial, row, epoch, curve))
+            if epoch < len(curve) and trial.should_prune():
+                self._spend(trial, row, epoch)
+                raise optuna.TrialPruned(f"Pruned after epoch {epoch}.")
+        self._spend(trial, row, len(curve))
+        return float(curve.max())
+
+    def _progress(
+        self, trial: Trial, row: int, epoch: int, curve: npt.NDArray[np.float64]
+    ) -> Progress:
+        return Progress(
+            number=trial.number,
+            phase=trial.user_attrs.get(PHASE, ""),
+            epoch=epoch,
+            epochs=len(curve),
+            accuracy=float(curve[:epoch].max()),
+            seconds=self._table.seconds(row, epoch) or 0.0,
+        )
+
+    def _spend(self, trial: Trial, row: int, epochs: int) -> None:
+        """Record what a training of so many epochs would have taken."""
+        trial.set_user_attr("epochs_trained", epochs)
+        seconds = self._table.seconds(row, epochs)
+        if seconds is not None:
+            trial.set_user_attr(TRAIN_SECONDS, seconds)
+
+    def _is_feasible(self, trial: Trial, row: int) -> bool:
+        """Record what the network costs, and hold it to the limits."""
+        for name in COSTS:
+            if name in self._table:
+                trial.set_user_attr(name, int(self._table.column(name)[row]))
+        over = {n: int(self._table.column(n)[row]) - limit for n, limit in self._limits.items()}
+        for name, excess in over.items():
+            trial.set_constraint(name, float(excess))
+        broken = [name for name, excess in over.items() if excess > 0]
+        if broken:
+            trial.set_user_attr(FAILURE_REASON, f"over the limit: {', '.join(broken)}")
+        return not broken
+
+
+class Table:
+    """The arrays of an npz file, one row per network.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                self._arrays: dict[str, npt.NDArray[Any]] = dict(file)
+        except FileNotFoundError:
+            raise UserError(f"{path}: there is no such table.") from None
+        except (OSError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: not a table (an npz file of arrays): {error}") from None
+        names = self._arrays.get("arch")
+        self._rows = None if names is None else {str(name): row for row, name in enumerate(names)}
+        self._timed = next(
+            (m for name in sorted(self._arrays) if (m := SECONDS.fullmatch(name))), None
+        )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """The numbers of a column, of shape (rows,) or (rows, epochs)."""
+        array = self._arrays.get(name)
+        if array is not None and _holds_numbers(array):
+            return array
+        columns = ", ".join(n for n, other in self._arrays.items() if _holds_numbers(other))
+        raise UserError(
+            f"{self.path}: the table has no column of numbers {name!r}; it has "
+            f"{columns or 'none'}."
+        )
+
+    def row(self, name: str) -> int:
+        """The row of a network."""
+        if self._rows is not None and name in self._rows:
+            return self._rows[name]
+        rows = max(map(len, self._arrays.values()))
+        if self._rows is None and name.isdecimal() and int(name) < rows:
+            return int(name)
+        raise UserError(f"{self.path}: the table has no network {name!r}.")
+
+    def epochs(self, column: str, epochs: int | None) -> int:
+        """Epochs of a whole training; ``epochs`` asks for fewer than the curves have."""
+        array = self.column(column)
+        if array.ndim == 1:
+            if epochs is not None:
+                raise UserError(f"{self.path}: {column!r} has no curves to take `epochs` from.")
+            named = re.search(r"_(\d+)ep$", column)
+            return int(named[1]) if named else 1
+        length = array.shape[1]
+        if not np.array_equal(self._arrays.get("epoch", ()), np.arange(1, length + 1)):
+            raise UserError(
+                f"{self.path}: {column!r} has {length} values a row, but the array `epoch`, which "
+                f"makes them learning curves, is not 1, 2, ..., {length}."
+            )
+        if epochs is not None and not 1 <= epochs <= length:
+            raise UserError(f"{self.path}: `epochs` must be from 1 to {length}: {epochs}.")
+        return epochs or length
+
+    def seconds(self, row: int, epochs: int) -> float | None:
+        """Time of a training, or None if the table has no times."""
+        if self._timed is None:
+            return None
+        return float(self._arrays[self._timed[0]][row]) * epochs / int(self._timed[1])
+
+
+def _holds_numbers(array: npt.NDArray[Any]) -> bool:
+    return array.ndim in (1, 2) and array.dtype.kind in "iuf"

@@ -1,0 +1,112 @@
+"""Networks of stages: blocks of one kind, how many of them in each resolution."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
+
+from optnas.spaces.base import Architecture, ParamValue
+from optnas.spaces.choices import ChoiceSpace
+
+Block = Literal["basic", "bottleneck", "nasnet"]
+BLOCKS: tuple[str, ...] = get_args(Block)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageArchitecture(Architecture):
+    """Stages of modules: every stage halves the resolution and doubles the channels.
+
+    Source: Stage-Wise NAS (Jordao et al. 2020), section III.
+
+    Args:
+        modules: Number of modules of every stage, each at least 1.
+        block: What a module is: ``"basic"``, the residual block of two convolutions;
+            ``"bottleneck"``, that of three, for large images; ``"nasnet"``, a normal cell of
+            NASNet-A, with a reduction cell before every stage but the first.
+
+    Raises:
+        ValueError: If a number is below 1, there is none, or the block is unknown.
+    """
+
+    modules: tuple[int, ...]
+    block: Block = "basic"
+
+    def __post_init__(self) -> None:
+        modules = tuple(self.modules)
+        if not modules or any(type(number) is not int or number < 1 for number in modules):
+            raise ValueError(
+                f"`modules` must hold one integer from 1 upwards per stage: {modules}."
+            )
+        if self.block not in BLOCKS:
+            raise ValueError(f"`block` must be one of {BLOCKS}: {self.block!r}.")
+        object.__setattr__(self, "modules", modules)
+
+    @property
+    def stages(self) -> int:
+        """Number of stages."""
+        return len(self.modules)
+
+    @property
+    def depth(self) -> int:
+        """Number of convolutions, as the paper counts it.
+
+        A separable convolution counts as one, projections count too, the classifier does not.
+        """
+        total, reductions = sum(self.modules), self.stages - 1
+        if self.block == "basic":
+            return 1 + 2 * total + reductions
+        if self.block == "bottleneck":
+            return 1 + 3 * total + self.stages
+        # Twelve per cell, but the first two need no projection of the stem, and the one after a
+        # reduction cell reduces its older input with two convolutions instead of one.
+        return 12 * (total + reductions) + reductions - (self.modules[0] > 1)
+
+
+class StageSpace(ChoiceSpace[StageArchitecture]):
+    """The depths of the stages of a residual or NASNet network.
+
+    A trial's parameters are the numbers of modules ``modules_1`` to ``modules_S``.
+
+    Source: Stage-Wise NAS (Jordao et al. 2020), section III.
+
+    Args:
+        stages: Number of stages: 3 for small images, 4 for bottleneck modules on images of
+            224 x 224 pixels.
+        block: The kind of module; see :class:`StageArchitecture`.
+        modules: Least and greatest number of modules of a stage.
+
+    Raises:
+        ValueError: If there is no stage, the block is unknown, or the range is empty or begins
+            below 1.
+    """
+
+    architecture_class: ClassVar[type[StageArchitecture]] = StageArchitecture
+
+    def __init__(
+        self, stages: int = 3, block: Block = "basic", modules: tuple[int, int] = (1, 30)
+    ) -> None:
+        if stages < 1:
+            raise ValueError(f"`stages` must be greater than or equal to 1: {stages}.")
+        if block not in BLOCKS:
+            raise ValueError(f"`block` must be one of {BLOCKS}: {block!r}.")
+        if len(modules) != 2 or not 1 <= modules[0] <= modules[1]:
+            raise ValueError(
+                "`modules` must be two integers, the least and the greatest, from 1 upwards: "
+                f"{tuple(modules)}."
+            )
+        self.stages = stages
+        self.block = block
+        self.modules = (modules[0], modules[1])
+        numbers = range(modules[0], modules[1] + 1)
+        super().__init__({f"modules_{i}": numbers for i in range(1, stages + 1)})
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(stages={self.stages}, block={self.block!r}, "
+            f"modules={self.modules})"
+        )
+
+    def to_params(self, architecture: StageArchitecture) -> dict[str, ParamValue]:
+        return dict(zip(self.choices, architecture.modules, strict=True))
+
+    def _build(self, params: Mapping[str, Any]) -> StageArchitecture:
+        return StageArchitecture(tuple(params[name] for name in self.choices), self.block)
