@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types study clean
+
+# Where the tables of trained networks are.
+DATA ?= ../shared/data
 
 demo: $(STAMP)
 	$(BIN)/optnas run studies/digits.yaml
@@ -25,6 +28,10 @@ types: $(STAMP)-lint
 		-p optnas | tee ../report
 	files=$$(find .venv/types/copy/optnas -name '*.py' | wc -l); \
 		grep -q "no issues found in $$files source files" .venv/types/report
+
+# The full numbers behind docs/econas.md: an hour or two.
+study: $(STAMP)
+	$(BIN)/python benchmarks/econas_tables.py --data $(DATA)
 
 clean:
 	rm -rf .venv build *.egg-info studies/*.db* studies/*.artifacts studies/*.network
