@@ -210,14 +210,22 @@ def _load_entry(kind: Kind, name: str) -> Any:
     return _imported(kind, next(iter(entries.values())))
 
 
+def make_importable(folder: Path) -> None:
+    """Let the modules beside a study file be imported.
+
+    Last, so that a file there cannot hide an installed module; and for good, because a module may
+    import its neighbours later.
+    """
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        importlib.invalidate_caches()
+
+
 def _import_reference(kind: Kind, name: str, folder: Path | None) -> Any:
     if not REFERENCE.fullmatch(name):
         raise PluginError(f"{name!r} is not of the form `module:Name`")
-    if folder is not None and str(folder) not in sys.path:
-        # Last, so that a file beside the study cannot hide an installed module; and for good,
-        # because the module may import its neighbours later.
-        sys.path.append(str(folder))
-        importlib.invalidate_caches()
+    if folder is not None:
+        make_importable(folder)
     return _imported(kind, EntryPoint(name, name, _GROUPS.get(kind, "optnas.spaces")))
 
 

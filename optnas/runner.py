@@ -148,6 +148,7 @@ def make_objective(config: StudyFile, *, device: str | None = None) -> Any:
     Raises:
         UserError: If the data cannot be had.
     """
+    plugins.make_importable(config.folder)  # Data may be a function beside the study file.
     make = plugins.load("objective", config.objective.name, config.folder).from_settings
     supplied = {
         "space": config.make_space(),

@@ -401,3 +401,29 @@ def test_leftovers_of_killed_workers_are_deleted(tmp_path, monkeypatch):
     assert len(list((tmp_path / "tiny.artifacts").iterdir())) == 1
     optnas.run(settings(tmp_path, budget={"trials": 2}))
     assert not list((tmp_path / "tiny.artifacts").iterdir())
+
+
+def test_data_may_be_a_function_beside_the_study_file(tmp_path):
+    (tmp_path / "stripes_beside.py").write_text(
+        """
+import numpy as np
+
+def images():
+    labels = np.arange(60) % 2
+    images = np.zeros((60, 8, 8), np.uint8)
+    images[labels == 1, ::2] = 255
+    return images[:40], labels[:40], images[40:], labels[40:]
+"""
+    )
+    file = tmp_path / "stripes.yaml"
+    file.write_text(
+        """
+study: stripes
+data: stripes_beside:images
+sampler: random
+space: {depth: [2, 3], width: [4, 8]}
+train: {epochs: 1}
+budget: {trials: 1}
+"""
+    )
+    assert optnas.run(file).study.trials[0].value is not None
