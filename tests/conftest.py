@@ -1,6 +1,7 @@
 """What several test modules share."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import pytest
 SHARED = Path(__file__).parents[2] / "shared"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and every process that the
+# tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
