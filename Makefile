@@ -5,8 +5,6 @@ STAMP := .venv/.installed
 
 .PHONY: demo test lint types study clean
 
-# Where the tables of trained networks are.
-DATA ?= ../shared/data
 
 demo: $(STAMP)
 	$(BIN)/optnas run studies/digits.yaml
@@ -29,8 +27,9 @@ types: $(STAMP)-lint
 	files=$$(find .venv/types/copy/optnas -name '*.py' | wc -l); \
 		grep -q "no issues found in $$files source files" .venv/types/report
 
-# The full numbers behind docs/econas.md: an hour or two.
+# The full numbers behind docs/econas.md, an hour or two: make study DATA=folder of the tables.
 study: $(STAMP)
+	@test -n "$(DATA)" || { echo "make study needs DATA=folder of the tables"; exit 2; }
 	$(BIN)/python benchmarks/econas_tables.py --data $(DATA)
 
 clean:

@@ -21,7 +21,7 @@ from optnas.objectives import networks
 from optnas.objectives.data import Images, load_images
 from optnas.objectives.models import build_model, count_multiply_adds, count_params
 from optnas.objectives.progress import Progress
-from optnas.objectives.sizes import check_options, with_fewer_channels
+from optnas.objectives.sizes import check_options, check_training, with_fewer_channels
 from optnas.objectives.training import NonFiniteLoss, Trainer, deterministic_algorithms
 from optnas.proxies import Proxy
 from optnas.seeds import derive_seed, study_seed
@@ -142,6 +142,7 @@ class Classification:
         )
         example = space.random(np.random.default_rng(0))
         check_options(example, objective._network)
+        check_training(example, train)
         objective._sized(example)
         return objective
 

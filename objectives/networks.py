@@ -78,6 +78,7 @@ class Description:
 
     space: str
     architecture: dict[str, Any]
+    augmentation: dict[str, Any]
     network: dict[str, Any]
     input_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
@@ -93,6 +94,7 @@ class Description:
     origin: dict[str, Any]
     test_accuracy: float
     test_images: int
+    chosen_by_test: bool
     train_accuracy: float
     train_images: int
     train_seconds: float
@@ -135,9 +137,12 @@ def retrain(
         raise ValueError("`train.epochs` must be the number of epochs.")
     epochs = train.epochs
     torch.set_num_threads(train.threads)
+    chosen_by_test = images.validates_on_test
     images = images.with_validation_in_training().to(device)
     identity = {
+        "space": _space_name(architecture),
         "architecture": json.loads(architecture.to_json()),
+        "augmentation": dataclasses.asdict(images.augmentation),
         "network": network,
         "train": train.model_dump(mode="json", exclude={"epochs"}),
         "epochs": epochs,
@@ -152,17 +157,12 @@ def retrain(
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}; name another folder.") from None
     training_seed = derive_seed("retrain", identity)
-    model = build_model(
-        architecture,
-        images.input_shape,
-        images.classes,
-        torch.Generator().manual_seed(training_seed),
-        **network,
-        **({"auxiliary": True} if train.auxiliary else {}),
-    )
+    options = {**network, "auxiliary": True} if train.auxiliary else network
+    generator = torch.Generator().manual_seed(training_seed)
     try:
+        model = build_model(architecture, images.input_shape, images.classes, generator, **options)
         trainer = Trainer(model.to(device), images, train, epochs=epochs, seed=training_seed)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"retrain: {error}") from None
     _go_on(trainer, folder, identity)
     with deterministic_algorithms(train.deterministic):
@@ -183,8 +183,9 @@ def retrain(
     served.load_state_dict(state)
     weights = safetensors.torch.save(state)
     description = Description(
-        space=_space_name(architecture),
+        space=identity["space"],
         architecture=identity["architecture"],
+        augmentation=identity["augmentation"],
         input_shape=images.input_shape,
         class_names=images.class_names,
         mean=images.mean,
@@ -200,6 +201,7 @@ def retrain(
         origin=origin,
         test_accuracy=test_accuracy,
         test_images=len(images.test_labels),
+        chosen_by_test=chosen_by_test,
         train_accuracy=trainer.history[-1].train_accuracy,
         train_images=len(images.train_labels),
         train_seconds=sum(result.seconds for result in trainer.history),
@@ -343,19 +345,25 @@ def _keep(folder: Path, weights: bytes, description: Description) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def _card(name: str, d: Description) -> str:
     origin = "\n".join(f"| {name} | {value} |" for name, value in d.origin.items())
     train = ", ".join(f"{name} {value}" for name, value in d.train.items())
+    unseen = "that neither the search nor the\ntraining saw, measured once."
+    if d.chosen_by_test:
+        unseen = "by which the search\nchose the network: too good to be a test accuracy."
     height_width = " x ".join(str(side) for side in d.input_shape[1:])
     return f"""# Image classifier found by architecture search
 
-Test accuracy **{d.test_accuracy:.4f}** on {d.test_images} images that neither the search nor the
-training saw, measured once.
+Test accuracy **{d.test_accuracy:.4f}** on {d.test_images} images {unseen}
 
 | | |
 |---|---|

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from optnas.errors import UserError
 from optnas.objectives.models import BUILDERS
+from optnas.settings import TrainSettings
 from optnas.spaces import Architecture, ChainArchitecture
 
 A = TypeVar("A", bound=Architecture)
@@ -24,6 +25,19 @@ def check_options(architecture: Architecture, options: Mapping[str, Any]) -> Non
             raise UserError(
                 f"network.{name}: the network of a {type(architecture).__name__} has no such "
                 f"option; it takes {', '.join(taken) or 'none'}."
+            )
+
+
+def check_training(architecture: Architecture, train: TrainSettings) -> None:
+    """Refuse drop-path and an auxiliary loss where the network has neither.
+
+    Raises:
+        UserError: Naming the key.
+    """
+    for name in ("drop_path", "auxiliary"):
+        if getattr(train, name) and name not in _options(architecture):
+            raise UserError(
+                f"{name}: the network of a {type(architecture).__name__} has none; leave it out."
             )
 
 

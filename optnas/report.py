@@ -13,6 +13,9 @@ from optnas.spaces import SPACES
 from optnas.studies import RECORD, Conclusion, OpenStudy, conclusions, counted_trials
 from optnas.trials import PHASE
 
+SHOWN = 5
+"""How many networks are shown, best first."""
+
 
 def status_fields(opened: OpenStudy) -> dict[str, Any]:
     """How far a search is."""
@@ -69,7 +72,7 @@ def best_fields(opened: OpenStudy) -> dict[str, Any]:
     return {
         "study": opened.study.study_name,
         "finished": opened.is_finished,
-        "found": [_conclusion_fields(opened, conclusion) for conclusion in found],
+        "found": [_conclusion_fields(opened, conclusion) for conclusion in found[:SHOWN]],
         "best_trial": _best_trial(opened),
     }
 
@@ -86,7 +89,7 @@ def best_text(opened: OpenStudy, again: str) -> str:
         return f"No network has been trained yet. Next: optnas run {again}"
     first = found[0]
     lines = [_headline(opened, first), _describe(opened, first)]
-    for other in found[1:]:
+    for other in found[1:SHOWN]:
         lines += ["", f"Next, from trial {other.number}:", _describe(opened, other)]
     best = _best_trial(opened)
     if best is not None and best["number"] not in {c.number for c in found}:

@@ -85,9 +85,12 @@ def _chosen(
         origin["data"] = opened.config.data.name
     if trial is not None:
         trials = study.get_trials(deepcopy=False)
-        if trial >= len(trials) or not trials[trial].params:
+        if not 0 <= trial < len(trials) or not trials[trial].params:
             raise UserError(f"there is no trial {trial} with a network; see `optnas status`")
-        architecture = opened.config.make_space().from_params(trials[trial].params)
+        try:
+            architecture = opened.config.make_space().from_params(trials[trial].params)
+        except ValueError:
+            raise UserError(f"trial {trial} has not named a whole network") from None
         return [(architecture, origin | {"trial": trial, "chosen": "by hand"})]
     found = conclusions(opened)[: top or getattr(study.sampler, "retrained", 1)]
     if not found:

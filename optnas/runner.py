@@ -22,6 +22,7 @@ from optnas.studies import Conclusion, OpenStudy, conclusions, create_or_open
 from optnas.study_file import StudyFile, load_study_file, study_from_dict
 from optnas.trials import (
     CONTINUES,
+    FAILURE_REASON,
     INTERRUPTED,
     LEASE,
     LOST,
@@ -219,7 +220,8 @@ def _queue_lost(opened: OpenStudy) -> None:
     trials = study.get_trials(deepcopy=False)
     continued = {trial.user_attrs.get(CONTINUES) for trial in trials}
     for trial in trials:
-        attempts = len(list(ancestors(trials, trial))) + 1
+        chain = [trial, *ancestors(trials, trial)]
+        attempts = sum(t.user_attrs.get(FAILURE_REASON) != INTERRUPTED for t in chain)
         tried_enough = trial.number in continued or attempts > opened.config.max_retries
         if is_lost(trial) and trial.params and not tried_enough:
             study.enqueue_trial(trial.params, user_attrs={CONTINUES: trial.number})

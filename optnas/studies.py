@@ -148,10 +148,12 @@ def conclusions(opened: OpenStudy) -> list[Conclusion]:
         if all(violation <= 0 for violation in trial.constraints.values())
     ]
     trials.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
-    return [
-        Conclusion(space.from_params(trial.params), trial.number, trial.value or 0.0, False)
-        for trial in trials[:5]
-    ]
+    best: dict[Architecture, Conclusion] = {}
+    for trial in trials:
+        architecture = space.from_params(trial.params)
+        value = trial.value or 0.0
+        best.setdefault(architecture, Conclusion(architecture, trial.number, value, False))
+    return list(best.values())
 
 
 def counted_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -175,7 +177,8 @@ def _open(storage: BaseStorage, url: str, name: str, config: StudyFile | None = 
     if stored is None:
         raise UserError(f"{hide_password(url)}: the study {name!r} was not made by optnas run.")
     if config is None:
-        config = from_resolved(stored["config"], url)
+        # Not the folder in the storage: whoever can write there could have code run from it.
+        config = from_resolved({**stored["config"], "folder": str(Path.cwd())}, url)
     else:
         _check_same(config, stored)
     return _prepared(config, study, stored["in_channels"], stored["classes"])

@@ -97,7 +97,7 @@ ProxySetting = Annotated[
     Proxy,
     BeforeValidator(proxy_from),
     PlainSerializer(str),
-    WithJsonSchema({"type": "string", "pattern": "^c[0-4]r[0-4]s[0-4]e[1-9][0-9]*$"}),
+    WithJsonSchema({"type": ["string", "object"], "pattern": "^c[0-4]r[0-4]s[0-4]e[1-9][0-9]*$"}),
 ]
 
 

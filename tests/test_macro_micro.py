@@ -100,7 +100,7 @@ def test_candidates_are_the_found_and_the_macro_network(traces):
     assert study.trials[number].params["width"] == 46
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["CIFAR100-tiny", "FashionMNIST-mobile"])
 def test_on_sqlite_restarted_after_every_trial(name, traces, tmp_path):
     table = Table(traces[name])
     while True:

@@ -9,14 +9,17 @@ from optnas.study_file import load_study_file
 
 STUDIES = Path(__file__).parents[1] / "studies"
 FILES = sorted(path.name for path in STUDIES.glob("*.yaml"))
-PAPER = {"cifar10", "cifar100", "fashion_mnist", "emnist", "kmnist"}
 WIDTH = {"tiny": (16, 64), "mobile": (16, 128)}
+MACRO_MICRO = [
+    f"{name}_{size}.yaml"
+    for name in ("cifar10", "cifar100", "fashion_mnist", "emnist", "kmnist")
+    for size in WIDTH
+]
+ECONAS = ["digits_econas.yaml", "cifar10_econas.yaml", "nasbench201_econas.yaml"]
 
 
-def test_the_papers_searches_are_all_there():
-    assert {f"{name}_{size}.yaml" for name in PAPER for size in WIDTH} | {"digits.yaml"} == set(
-        FILES
-    )
+def test_every_study_is_there():
+    assert sorted(FILES) == sorted(["digits.yaml", *MACRO_MICRO, *ECONAS])
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -25,7 +28,7 @@ def test_files_are_valid_and_name_their_study_after_themselves(name):
     assert config.study == name.removesuffix(".yaml").replace("_", "-")
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name != "digits.yaml"])
+@pytest.mark.parametrize("name", MACRO_MICRO)
 def test_the_papers_searches_have_its_settings(name):
     """Efficient Global NAS, section 4.1."""
     config = load_study_file(STUDIES / name)
@@ -42,6 +45,22 @@ def test_the_papers_searches_have_its_settings(name):
     assert config.data.name == ("emnist_balanced" if stem == "emnist" else stem)
     assert config.data.download
     assert config.retrain.epochs == (50 if stem == "emnist" else 600)
+
+
+def test_the_search_of_econas_has_the_papers_setting():
+    """EcoNAS, sections 4 and 5.1."""
+    config = load_study_file(STUDIES / "cifar10_econas.yaml")
+    assert str(config.proxy) == "c4r4s0e60"
+    assert (config.network.channels, config.proxy.channels(36), config.proxy.side(32)) == (
+        36,
+        9,
+        8,
+    )
+    assert (config.pruner.options["epochs"], config.train.epochs) == (20, 60)
+    assert config.train.batch_size == 384
+    assert config.sampler.options["initial"] == 50
+    assert config.sampler.options["parents"] == [6, 5, 5]
+    assert (config.retrain.epochs, config.retrain.drop_path) == (600, 0.2)
 
 
 def test_the_demonstration_grows_and_prunes(tmp_path):
