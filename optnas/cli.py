@@ -239,9 +239,10 @@ def _epoch_printer() -> Callable[[int, int, float, float], None]:
     def show(epoch: int, epochs: int, accuracy: float, seconds: float) -> None:
         end = "\n" if not sys.stdout.isatty() or epoch == epochs else "\r"
         if sys.stdout.isatty() or epoch % max(1, epochs // 20) == 0 or epoch == epochs:
-            left = f"about {seconds * (epochs - epoch):.0f} s left "
+            left = f"about {seconds * (epochs - epoch):.0f} s left"
             text = f"epoch {epoch}/{epochs}  training accuracy {accuracy:.4f}  {left}"
-            print(text, end=end, flush=True)
+            # Over what is left of a longer line.
+            print(text.ljust(78) if sys.stdout.isatty() else text, end=end, flush=True)
 
     return show
 
