@@ -19,6 +19,7 @@ from optnas.checkpoints import Checkpoints, ancestors
 from optnas.errors import UserError
 from optnas.objectives import networks
 from optnas.objectives.data import Images, load_images
+from optnas.objectives.descriptions import Description
 from optnas.objectives.models import build_model, count_multiply_adds, count_params
 from optnas.objectives.progress import Progress
 from optnas.objectives.sizes import check_options, check_training, with_fewer_channels
@@ -189,7 +190,7 @@ class Classification:
         *,
         origin: dict[str, Any],
         on_epoch: Callable[[int, int, float, float], None] | None = None,
-    ) -> networks.Description:
+    ) -> Description:
         """Train a network fully, test it once, and keep it: see :func:`networks.retrain`."""
         said = settings.model_dump(exclude_none=True, exclude={"top", "augment"})
         images = self.images

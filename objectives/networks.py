@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pydantic
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ import optnas
 from optnas.errors import UserError
 from optnas.objectives.augment import normalise
 from optnas.objectives.data import Images
+from optnas.objectives.descriptions import NETWORK, Description, card, describe
 from optnas.objectives.models import build_model, count_multiply_adds, count_params
 from optnas.objectives.training import NonFiniteLoss, Trainer, deterministic_algorithms
 from optnas.seeds import derive_seed
@@ -25,7 +25,6 @@ from optnas.settings import TrainSettings
 from optnas.spaces import SPACES, Architecture
 
 WEIGHTS = "weights.safetensors"
-NETWORK = "network.json"
 CARD = "README.md"
 TRAINING = "training.pt"
 
@@ -66,39 +65,6 @@ class Classifier(nn.Module):
             images = images * 255
         result: Tensor = self.network(normalise(images, self.mean, self.std))
         return result
-
-
-@dataclasses.dataclass(frozen=True)
-class Description:
-    """What a trained network is and how good: the contents of ``network.json``.
-
-    Accuracies are fractions; ``multiply_adds`` are for one image; ``data_sha256`` is of the
-    training and test images and their labels.
-    """
-
-    space: str
-    architecture: dict[str, Any]
-    augmentation: dict[str, Any]
-    network: dict[str, Any]
-    input_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    params: int
-    multiply_adds: int
-    train: dict[str, Any]
-    epochs: int
-    seed: int
-    data_sha256: str
-    weights_sha256: str
-    origin: dict[str, Any]
-    test_accuracy: float
-    test_images: int
-    chosen_by_test: bool
-    train_accuracy: float
-    train_images: int
-    train_seconds: float
-    versions: dict[str, str]
 
 
 def retrain(
@@ -245,25 +211,6 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier:
     return classifier.to(device).eval()
 
 
-def describe(folder: Path) -> Description | None:
-    """What the network in ``folder`` is, or None if there is none.
-
-    Raises:
-        UserError: If the description there cannot be read.
-    """
-    path = folder / NETWORK
-    if not path.exists():
-        return None
-    try:
-        return pydantic.TypeAdapter(Description).validate_json(path.read_bytes())
-    except pydantic.ValidationError as error:
-        wrong = error.errors()[0]
-        reason = ": ".join([*map(str, wrong["loc"]), wrong["msg"]])
-    except OSError as error:
-        reason = str(error.strerror)
-    raise UserError(f"{path}: not the description of a network: {reason}")
-
-
 def _done(folder: Path, identity: dict[str, Any]) -> Description | None:
     description = describe(folder)
     if description is None:
@@ -339,7 +286,7 @@ def _go_on(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
 def _keep(folder: Path, weights: bytes, description: Description) -> None:
     """Write the network; its description comes last and makes it complete."""
     _write(folder / WEIGHTS, weights)
-    _write(folder / CARD, _card(folder.resolve().name, description).encode())
+    _write(folder / CARD, card(folder.resolve().name, description).encode())
     _write(folder / NETWORK, json.dumps(dataclasses.asdict(description), indent=1).encode())
     (folder / TRAINING).unlink(missing_ok=True)
 
@@ -352,41 +299,3 @@ def _write(path: Path, content: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error.strerror}.") from None
-
-
-def _card(name: str, d: Description) -> str:
-    origin = "\n".join(f"| {name} | {value} |" for name, value in d.origin.items())
-    train = ", ".join(f"{name} {value}" for name, value in d.train.items())
-    unseen = "that neither the search nor the\ntraining saw, measured once."
-    if d.chosen_by_test:
-        unseen = "by which the search\nchose the network: too good to be a test accuracy."
-    height_width = " x ".join(str(side) for side in d.input_shape[1:])
-    return f"""# Image classifier found by architecture search
-
-Test accuracy **{d.test_accuracy:.4f}** on {d.test_images} images {unseen}
-
-| | |
-|---|---|
-| input | {d.input_shape[0]} channels, {height_width} pixels |
-| classes | {len(d.class_names)}: {", ".join(d.class_names)} |
-| parameters | {d.params:,} |
-| multiply-adds per image | {d.multiply_adds:,} |
-| trained | {d.epochs} epochs on {d.train_images} images, {d.train_seconds:.0f} s |
-| training accuracy, augmented images | {d.train_accuracy:.4f} |
-{origin}
-
-Architecture, in the space `{d.space}`:
-
-```json
-{json.dumps(d.architecture)}
-```
-
-Training: {train}, seed {d.seed}. Versions: {d.versions}.
-
-```python
-import optnas
-
-model = optnas.load({name!r})  # this folder
-logits = model(images)  # uint8, shape (N, {", ".join(map(str, d.input_shape))})
-```
-"""

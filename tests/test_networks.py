@@ -14,6 +14,7 @@ import optnas
 from optnas.errors import UserError
 from optnas.objectives import networks
 from optnas.objectives.data import load_images
+from optnas.objectives.descriptions import describe
 from optnas.objectives.training import Trainer
 from optnas.settings import DataSettings, TrainSettings
 from optnas.spaces import CellArchitecture, ChainArchitecture
@@ -79,7 +80,7 @@ def refusal(folder: Path) -> str:
 
 def test_a_network_learns_and_is_described(images, finished):
     assert names(finished) == FILES
-    description = networks.describe(finished)
+    description = describe(finished)
     assert description.test_accuracy > 0.9
     assert description.test_images == len(images.test_labels)
     assert description.train_images == len(images.train_labels) + len(images.validation_labels)
@@ -93,7 +94,7 @@ def test_a_network_learns_and_is_described(images, finished):
 
 def test_the_loaded_model_has_the_same_test_accuracy(images, finished):
     model = optnas.load(finished)
-    description = networks.describe(finished)
+    description = describe(finished)
     assert not model.training
     with torch.inference_mode():
         logits = model(images.test_images)
@@ -108,7 +109,7 @@ def test_a_second_call_trains_and_tests_nothing(images, network, monkeypatch):
     monkeypatch.setattr(Trainer, "train_epoch", None)
     monkeypatch.setattr(Trainer, "evaluate", None)
     before = {name: (network / name).read_bytes() for name in FILES}
-    assert retrain(images, network) == networks.describe(network)
+    assert retrain(images, network) == describe(network)
     assert before == {name: (network / name).read_bytes() for name in FILES}
 
 
@@ -127,7 +128,7 @@ def test_an_interrupted_training_goes_on_and_ends_bitwise_the_same(
     assert names(tmp_path) == FILES
     weights = [(folder / FILES[2]).read_bytes() for folder in (tmp_path, finished)]
     assert weights[0] == weights[1]
-    ours, theirs = networks.describe(tmp_path), networks.describe(finished)
+    ours, theirs = describe(tmp_path), describe(finished)
     assert ours.test_accuracy == theirs.test_accuracy
     assert ours.train_accuracy == theirs.train_accuracy
 
