@@ -19,6 +19,7 @@ from optnas.objectives.augment import Augmentation
 from optnas.objectives.data import DATASETS, DataError, Images, load_images
 from optnas.objectives.splits import draw_stratified, hold_out
 from optnas.settings import DataSettings
+from optnas.study_keys import DATASETS as NAMED
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -490,3 +491,8 @@ def test_loading_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load(name="digits")
+
+
+def test_study_files_know_the_same_data_sets():
+    """Their names stand there once more, because a study file is checked without torch."""
+    assert {*NAMED, "module:function"} == set(DATASETS)

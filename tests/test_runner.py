@@ -427,3 +427,24 @@ budget: {trials: 1}
 """
     )
     assert optnas.run(file).study.trials[0].value is not None
+
+
+def test_a_study_opened_by_its_storage_does_not_say_where_modules_are(tmp_path, monkeypatch):
+    """Whoever can write to a shared storage could have code run from a folder named there."""
+    (tmp_path / "study").mkdir()
+    file = tmp_path / "study" / "here.yaml"
+    file.write_text(
+        """
+study: here
+data: {name: digits, classes: [0, 1]}
+sampler: random
+space: {depth: [2, 3], width: [4, 8]}
+train: {epochs: 1}
+budget: {trials: 1}
+"""
+    )
+    optnas.run(file)
+    monkeypatch.chdir(tmp_path)
+    opened = open_existing(f"sqlite:///{tmp_path}/study/here.db")
+    assert opened.study.user_attrs["optnas"]["config"]["folder"] == str(tmp_path / "study")
+    assert opened.config.folder == tmp_path
