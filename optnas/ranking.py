@@ -132,7 +132,7 @@ def _zoo(study: optuna.Study, config: StudyFile, setting: Proxy) -> Zoo:
             f"the objective {config.objective.name!r} does not train for {setting.e} epochs, as "
             f"the setting {setting} says: it does not follow reduced settings"
         )
-    return {space.from_params(trial.params): trial for trial in trained}
+    return {space.from_trial(trial): trial for trial in trained}
 
 
 def _compared(

@@ -88,7 +88,7 @@ def _chosen(
         if not 0 <= trial < len(trials) or not trials[trial].params:
             raise UserError(f"there is no trial {trial} with a network; see `optnas status`")
         try:
-            architecture = opened.config.make_space().from_params(trials[trial].params)
+            architecture = opened.config.make_space().from_trial(trials[trial])
         except ValueError:
             raise UserError(f"trial {trial} has not named a whole network") from None
         return [(architecture, origin | {"trial": trial, "chosen": "by hand"})]

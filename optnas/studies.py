@@ -150,7 +150,7 @@ def conclusions(opened: OpenStudy) -> list[Conclusion]:
     trials.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
     best: dict[Architecture, Conclusion] = {}
     for trial in trials:
-        architecture = space.from_params(trial.params)
+        architecture = space.from_trial(trial)
         value = trial.value or 0.0
         best.setdefault(architecture, Conclusion(architecture, trial.number, value, False))
     return list(best.values())

@@ -19,6 +19,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas.lineage import without_weights
 from optnas.samplers._history import History, LostCandidate, Reader
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import Architecture, Space
@@ -123,13 +124,18 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         """Trial number, architecture and value of what would be trained fully, best first."""
         raise NotImplementedError
 
+    @property
+    def inherits(self) -> bool:
+        """Whether candidates start from the weights of others."""
+        return self.space.inherits
+
     def default_params(self) -> dict[str, Any]:
         """Values for the parameters that an enqueued trial leaves open; others are random."""
         return {}
 
     def is_finished(self, study: Study) -> bool:
         """Whether the strategy is done, so that no further trial should be started."""
-        return self._decide(study, self._history(all_trials(study))) is Step.DONE
+        return self._decide(study, self._history(study)) is Step.DONE
 
     # How Optuna sees the strategy.
 
@@ -153,7 +159,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
             renew_lease(study._storage, trial._trial_id, None)
             return self.default_params()
         for _ in self._turns(study, trial):
-            history = self._history(all_trials(study))
+            history = self._history(study)
             step = self._decide(study, history)
             if step is Step.DONE:
                 _stop(study)
@@ -192,7 +198,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         self._warn_if_void(own)
         self._explain_failure(study, own)
         trials = [own if t.number == own.number else t for t in all_trials(study)]
-        if self._decide(study, self._history(trials)) is Step.DONE:
+        if self._decide(study, self._history(study, trials)) is Step.DONE:
             fail_dead(study._storage, trials)  # Nobody comes after this one.
             _stop(study)
 
@@ -206,8 +212,10 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         seed = study_seed(study, self._seed)
         return self.propose(history, np.random.default_rng((seed, history.claims)))
 
-    def _history(self, trials: list[FrozenTrial]) -> History:
-        return History(trials, self._reader, self._max_retries)
+    def _history(self, study: Study, trials: list[FrozenTrial] | None = None) -> History:
+        gone = without_weights(study._storage, study._study_id) if self.inherits else {}
+        trials = all_trials(study) if trials is None else trials
+        return History(trials, self._reader, self._max_retries, gone)
 
     def _claim(
         self, study: Study, trial: FrozenTrial, history: History, step: Candidate | LostCandidate

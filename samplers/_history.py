@@ -107,17 +107,26 @@ class History:
         trials: All trials of the study, by number.
         reader: What reads them.
         max_retries: How often a candidate is tried again that got no further.
+        without_weights: Finished trials whose weights do not exist any more, and why.
 
     Attributes:
         trials: The trials as given.
+        without_weights: As given.
         asked: The distinct candidates claimed so far, in the order of their claims.
         answers: Results of the trials that were not cut off, by number.
         workers: Number of running trials.
         lost: Lost candidates that nobody goes on with yet, by number.
     """
 
-    def __init__(self, trials: Sequence[FrozenTrial], reader: Reader, max_retries: int) -> None:
+    def __init__(
+        self,
+        trials: Sequence[FrozenTrial],
+        reader: Reader,
+        max_retries: int,
+        without_weights: Mapping[int, str] | None = None,
+    ) -> None:
         self.trials = trials
+        self.without_weights = without_weights or {}
         self.answers: list[Result] = []
         self.key = reader.key
         self._results: dict[Key, Result] = {}

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from optuna.study import Study
 
-from optnas.samplers._base import Candidate, Step, StrategySampler, all_trials
+from optnas.samplers._base import Candidate, Step, StrategySampler
 from optnas.samplers._history import History, LostCandidate, Result
 from optnas.spaces import Architecture
 
@@ -53,7 +53,7 @@ class ReplaySampler(StrategySampler[A]):
         """The strategy, as a coroutine: yields candidates, receives results, returns the end."""
 
     def found(self, study: Study) -> A | None:
-        return self.replay(self._history(all_trials(study)), guess=False).conclusion
+        return self.replay(self._history(study), guess=False).conclusion
 
     def replay(self, history: History, *, guess: bool) -> Replay[A]:
         """Run the search over ``history`` until a candidate has no answer.

@@ -12,7 +12,6 @@ from optnas.samplers._base import (
     Candidate,
     Step,
     StrategySampler,
-    all_trials,
     check_at_least,
     check_choice,
 )
@@ -170,7 +169,7 @@ class EcoNASSampler(StrategySampler[A]):
 
         A network that was trained for more rungs is better, whatever its age.
         """
-        history = self._history(all_trials(study))
+        history = self._history(study)
         members = [self._member(history, result) for result in history.answers]
         members = [member for member in members if math.isfinite(member.value)]
         best: dict[A, Member] = {}
@@ -254,7 +253,7 @@ class EcoNASSampler(StrategySampler[A]):
         )
 
     def _architecture(self, history: History, member: Member) -> A:
-        return self.space.from_params(history.trials[member.number].params)
+        return self.space.from_trial(history.trials[member.number])
 
 
 def _check_counts(name: str, counts: tuple[int, ...], length: int) -> None:

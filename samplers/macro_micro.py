@@ -10,7 +10,6 @@ from optuna.study import Study
 
 from optnas.samplers._base import (
     Candidate,
-    all_trials,
     check_at_least,
     check_choice,
     check_integer,
@@ -243,7 +242,7 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         The found network comes first, with the trial that settled it; then the macro network.
         Before the end of the search, it is the best macro network so far.
         """
-        replay = self.replay(self._history(all_trials(study)), guess=False)
+        replay = self.replay(self._history(study), guess=False)
         macro: list[tuple[int, ChainArchitecture, float]] = []
         micro: list[tuple[int, ChainArchitecture, float]] = []
         baseline = None

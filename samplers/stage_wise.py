@@ -5,7 +5,7 @@ import math
 from optuna.study import Study
 
 from optnas.errors import UserError
-from optnas.samplers._base import Candidate, all_trials, check_integer
+from optnas.samplers._base import Candidate, check_integer
 from optnas.samplers._history import Result
 from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import StageArchitecture, StageSpace
@@ -120,7 +120,7 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
         The last is what the search has come to. The initial network stands for the candidates as
         long as there is none.
         """
-        replay = self.replay(self._history(all_trials(study)), guess=False)
+        replay = self.replay(self._history(study), guess=False)
         trained: dict[str, list[tuple[int, StageArchitecture, float]]] = {}
         for candidate, result in replay.path:
             if result.number is not None and not result.failed:

@@ -71,9 +71,9 @@ class ZooSampler(StrategySampler[A]):
     def candidates(self, study: Study) -> list[tuple[int, A, float]]:
         """Trial number, architecture and value of the finished networks, best first."""
         trials = all_trials(study)
-        answers = [a for a in self._history(trials).answers if math.isfinite(a.value)]
+        answers = [a for a in self._history(study, trials).answers if math.isfinite(a.value)]
         return [
-            (a.number, self.space.from_params(trials[a.number].params), a.value)
+            (a.number, self.space.from_trial(trials[a.number]), a.value)
             for a in sorted(answers, key=lambda a: -a.value)
             if a.number is not None
         ]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.trial import BaseTrial, Trial
+from optuna.trial import BaseTrial, FrozenTrial, Trial
 
 ParamValue = bool | int | float | str | None
 
@@ -49,6 +49,8 @@ class Space(abc.ABC, Generic[A]):
     """A set of architectures, and how one is written as the parameters of an Optuna trial."""
 
     architecture_class: ClassVar[type[Architecture]]
+    inherits: ClassVar[bool] = False
+    """Whether a network starts from the weights of another, which must be kept for it."""
 
     @abc.abstractmethod
     def suggest(self, trial: BaseTrial) -> A:
@@ -65,6 +67,14 @@ class Space(abc.ABC, Generic[A]):
         Raises:
             ValueError: If a parameter is missing or no architecture has these parameters.
         """
+
+    def from_trial(self, trial: FrozenTrial) -> A:
+        """The architecture of a trial of a study.
+
+        Raises:
+            ValueError: If the trial has not named a whole one.
+        """
+        return self.from_params(trial.params)
 
     @abc.abstractmethod
     def distributions(self) -> dict[str, BaseDistribution]:
