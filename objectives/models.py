@@ -10,22 +10,24 @@ from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from optnas.objectives.cells import CellNetwork
+from optnas.objectives.growth import Gate, GrowthNetwork
 from optnas.objectives.nasbench201 import NasBench201Network
 from optnas.objectives.stages import stage_network
 from optnas.spaces import (
     Architecture,
     CellArchitecture,
     ChainArchitecture,
+    GrowthArchitecture,
     NasBench201Architecture,
     StageArchitecture,
 )
 
 Builder = Callable[..., nn.Module]
 
-# What `initialise` can draw and `count_multiply_adds` can count. Normalisation has weights but
-# no multiply-adds by convention: it folds into the convolution before it.
+# What `initialise` can draw and `count_multiply_adds` can count. Normalisation and gates have
+# weights but no multiply-adds by convention: they fold into the convolution before them.
 _WEIGHTED = (nn.Conv2d, nn.Linear)
-_NORMALISING = (nn.BatchNorm2d,)
+_SCALING = (nn.BatchNorm2d, Gate)
 
 
 class ChainNetwork(nn.Module):
@@ -87,6 +89,7 @@ def _layer(operation: str, before: int, after: int, kernel: int, stride: int) ->
 BUILDERS: dict[type[Architecture], Builder] = {
     ChainArchitecture: ChainNetwork,
     CellArchitecture: CellNetwork,
+    GrowthArchitecture: GrowthNetwork,
     NasBench201Architecture: NasBench201Network,
     StageArchitecture: stage_network,
 }
@@ -151,7 +154,7 @@ def initialise(module: nn.Module, generator: torch.Generator | None = None) -> N
             if part.bias is not None:
                 bound = 1 / math.sqrt(part.weight[0].numel())
                 nn.init.uniform_(part.bias, -bound, bound, generator=generator)
-        elif isinstance(part, _NORMALISING):
+        elif isinstance(part, _SCALING):
             part.reset_parameters()  # constants: nothing is drawn
         elif _own_state(part):
             raise TypeError(f"Cannot initialise `{name}` of type {type(part).__name__}.")
@@ -176,7 +179,7 @@ def count_multiply_adds(model: nn.Module, input_shape: tuple[int, int, int]) -> 
         TypeError: If the model has parameters in a module whose operations would not be counted.
     """
     for name, part in model.named_modules():
-        known = isinstance(part, _WEIGHTED + _NORMALISING)
+        known = isinstance(part, _WEIGHTED + _SCALING)
         if not known and any(True for _ in part.parameters(recurse=False)):
             raise TypeError(
                 f"Cannot count the multiply-adds of `{name}` of type {type(part).__name__}."

@@ -3,6 +3,8 @@
 from optnas.spaces.base import Architecture, ParamValue, Space, proposal
 from optnas.spaces.cell import CellArchitecture, CellSpace
 from optnas.spaces.chain import ChainArchitecture, ChainSpace
+from optnas.spaces.growth import GrowthSpace
+from optnas.spaces.growth_architecture import GrowthArchitecture, Increment
 from optnas.spaces.nasbench201 import NasBench201Architecture, NasBench201Space
 from optnas.spaces.rows import Row, RowSpace
 from optnas.spaces.stage import StageArchitecture, StageSpace
@@ -11,6 +13,7 @@ from optnas.spaces.stage import StageArchitecture, StageSpace
 SPACES: dict[str, type[Space]] = {  # type: ignore[type-arg]
     "chain": ChainSpace,
     "cell": CellSpace,
+    "growth": GrowthSpace,
     "nasbench201": NasBench201Space,
     "rows": RowSpace,
     "stage": StageSpace,
@@ -23,6 +26,9 @@ __all__ = [
     "CellSpace",
     "ChainArchitecture",
     "ChainSpace",
+    "GrowthArchitecture",
+    "GrowthSpace",
+    "Increment",
     "NasBench201Architecture",
     "NasBench201Space",
     "ParamValue",
