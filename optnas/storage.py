@@ -1,37 +1,44 @@
-"""Opening the storages that hold studies, and the folders that hold their files."""
+"""Opening the storages that hold studies."""
 
 import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.artifacts import FileSystemArtifactStore
-from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.engine import URL, make_url
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import (
+    JournalFileBackend,
+    JournalFileOpenLock,
+    JournalFileSymlinkLock,
+)
+from optuna.storages.journal._file import BaseJournalFileLock
 
 from optnas.errors import UserError
+from optnas.file_systems import NETWORK, STALE, WITHOUT_LINKS, file_system
+from optnas.patient_storage import PatientDatabase, PatientProxy, SQLiteStorage
+from optnas.storage_urls import StorageError, hide_password, parse_url, reason_of, storage_file
 
-SQLITE_TIMEOUT = 60.0
-"""Seconds for which a writer waits for the others."""
+GRPC_TIMEOUT = 10.0
+"""Seconds for which a storage proxy may take to answer the first time."""
 
-
-class StorageError(UserError):
-    """A storage cannot be opened; the message says which, why, and what to do."""
+_EXTRAS = ("postgresql", "mysql", "grpc")
 
 
 def open_storage(url: str, *, create: bool = True) -> BaseStorage:
     """Open the storage at ``url``.
 
+    Database servers and proxies that go away later are waited for: see
+    :mod:`optnas.patient_storage`.
+
     Args:
-        url: ``sqlite:///PATH``, ``journal:///PATH`` (a journal file), or the SQLAlchemy URL of a
-            database server, such as ``postgresql+psycopg://USER@HOST/NAME``, or
-            ``grpc://HOST:PORT`` (Optuna's storage proxy).
+        url: ``sqlite:///PATH``, ``journal:///PATH`` (a journal file), the SQLAlchemy URL of a
+            database server, such as ``postgresql+psycopg://USER@HOST/NAME`` or
+            ``mysql+pymysql://USER@HOST/NAME``, or ``grpc://HOST:PORT`` (Optuna's storage proxy).
         create: Whether a file that does not exist yet is created.
 
     Raises:
@@ -45,12 +52,10 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
         if not create and not path.exists():
             raise StorageError(f"{url}: there is no such file.")
     with explained(url):
-        if url.startswith("journal:"):
-            assert path is not None
-            return _open_journal(path)
-        if url.startswith("grpc:"):
-            return _open_grpc(url)
-        return _open_database(url, is_file=path is not None)
+        if path is None:
+            return _open_proxy(url) if url.startswith("grpc:") else _open_server(url)
+        kind = file_system(path)
+        return _open_journal(path, kind) if url.startswith("journal:") else _open_file(url, kind)
 
 
 @contextlib.contextmanager
@@ -60,10 +65,10 @@ def explained(url: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except ImportError as error:
-        raise StorageError(
-            f"{hide_password(url)}: the driver is missing ({error}); install it."
-        ) from None
+    except ImportError:
+        kind = url.partition(":")[0].partition("+")[0]
+        advice = f"pip install 'optnas[{kind}]'" if kind in _EXTRAS else "install it"
+        raise StorageError(f"{hide_password(url)}: the driver is missing; {advice}.") from None
     except (
         OSError,
         ValueError,
@@ -71,123 +76,93 @@ def explained(url: str) -> Iterator[None]:
         sqlalchemy.exc.SQLAlchemyError,
         optuna.exceptions.OptunaError,
     ) as error:
-        # Optuna wraps what SQLAlchemy raises, which wraps what the driver says.
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        cause = getattr(cause, "orig", None) or cause
-        reason = (str(cause).strip() or repr(cause)).splitlines()[0]
         raise StorageError(
-            f"{hide_password(url)}: the storage cannot be used: {_without(reason, url)}"
+            f"{hide_password(url)}: the storage cannot be used: {reason_of(error, url)}"
         ) from None
 
 
-def storage_file(url: str) -> Path | None:
-    """The file behind a sqlite or journal URL; None for a server.
-
-    Raises:
-        StorageError: If ``url`` is no URL of a storage.
-    """
-    if url.startswith("journal:///"):
-        return Path(url.removeprefix("journal:///"))
-    parsed = _parse(url)
-    if parsed.get_backend_name() != "sqlite":
-        return None
-    if not parsed.database or parsed.database == ":memory:":
-        raise StorageError(f"{url}: a study needs a file, as in sqlite:///study.db.")
-    return Path(parsed.database)
+def _open_file(url: str, kind: str) -> RDBStorage:
+    if kind in NETWORK:
+        raise StorageError(
+            f"{url}: sqlite loses trials on a network file system ({kind}); keep the file on a "
+            "local disk, or use a database server, or journal:///PATH."
+        )
+    return _first_come(lambda: SQLiteStorage(url))
 
 
-def hide_password(url: str) -> str:
-    """``url`` with a password replaced by asterisks."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
-        return url.split("@")[-1]
-
-
-def check_folder(folder: str | Path) -> None:
-    """Refuse a folder that cannot be made or written to, without making it.
-
-    Raises:
-        StorageError: If it is no folder, or its place does not allow it.
-    """
-    path = Path(folder)
-    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if not nearest.is_dir():
-        raise StorageError(f"{path}: {nearest} is not a folder; name another place.")
-    if not os.access(nearest, os.W_OK):
-        raise StorageError(f"{path}: {nearest} cannot be written to; name another place.")
-
-
-def open_artifacts(folder: str | Path) -> FileSystemArtifactStore:
-    """The artifact store in ``folder``, which is created."""
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    return FileSystemArtifactStore(path)
-
-
-def _open_journal(path: Path) -> JournalStorage:
+def _open_journal(path: Path, kind: str) -> JournalStorage:
+    if kind in STALE:
+        raise StorageError(
+            f"journal:///{path}: on this file system ({kind}) workers may not see what others "
+            "wrote; keep the journal on a local disk or on NFS, or use a database server."
+        )
     if path.exists():
         with path.open("rb") as file:
             if file.read(1) not in (b"", b"{"):  # Optuna would append to whatever it is.
                 raise ValueError("this file is no journal of Optuna")
-    return JournalStorage(JournalFileBackend(str(path)))
+    # Both kinds of lock are a file of one name, so that workers need not agree on one.
+    lock = JournalFileOpenLock if kind in WITHOUT_LINKS else JournalFileSymlinkLock
+    return JournalStorage(JournalFileBackend(str(path), MendingLock(lock(str(path)), path)))
 
 
-def _open_grpc(url: str) -> BaseStorage:
-    parsed = _parse(url)
-    return GrpcStorageProxy(host=parsed.host or "localhost", port=parsed.port or 13000)
+class MendingLock(BaseJournalFileLock):
+    """A lock whose holder finds whole lines in the journal.
+
+    A line that a full disk or a power failure cut off would swallow the next one.
+
+    Args:
+        lock: What keeps others out.
+        path: The journal.
+    """
+
+    def __init__(self, lock: BaseJournalFileLock, path: Path) -> None:
+        self.lock = lock
+        self._path = path
+
+    def acquire(self) -> bool:
+        acquired = self.lock.acquire()
+        try:
+            with self._path.open("rb+") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(size - 1, 0))
+                if file.read(1) not in (b"", b"\n"):
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
+        except BaseException:
+            self.lock.release()
+            raise
+        return acquired
+
+    def release(self) -> None:
+        self.lock.release()
 
 
-def _parse(url: str) -> URL:
-    try:
-        return make_url(url)
-    except sqlalchemy.exc.ArgumentError:
-        raise StorageError(
-            f"{hide_password(url)}: not the URL of a storage; expected for example "
-            "sqlite:///study.db, journal:///study.log or postgresql+psycopg://USER@HOST/NAME."
-        ) from None
+def _open_server(url: str) -> RDBStorage:
+    return _first_come(lambda: PatientDatabase(url))
 
 
-def _without(reason: str, url: str) -> str:
-    password = _parse(url).password if "://" in url else None
-    return reason.replace(str(password), "***") if password else reason
+def _open_proxy(url: str) -> BaseStorage:
+    parsed = parse_url(url)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls the class experimental.
+        storage = PatientProxy(host=parsed.host or "localhost", port=parsed.port or 13000)
+    storage.wait_server_ready(GRPC_TIMEOUT)
+    return storage
 
 
-def _open_database(url: str, *, is_file: bool) -> RDBStorage:
+def _first_come(make: Callable[[], RDBStorage]) -> RDBStorage:
     """A database; its tables are made by the first of several processes that open it at once."""
-    attempts = 20
+    attempts = 50
     while True:
         try:
-            return _open_sqlite(url) if is_file else RDBStorage(url)
-        except sqlalchemy.exc.DBAPIError as error:
+            return make()
+        except (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
             attempts -= 1
+            cause = error.__cause__ if not hasattr(error, "orig") else error
             # Another process was faster with a table, or is about to be.
-            raced = isinstance(error, sqlalchemy.exc.IntegrityError) or any(
-                words in str(error.orig) for words in ("already exists", "database is locked")
+            raced = isinstance(cause, sqlalchemy.exc.IntegrityError) or any(
+                words in str(cause).lower() for words in ("already exists", "locked", "deadlock")
             )
             if not raced or attempts == 0:
                 raise
             time.sleep(0.1)
-
-
-def _open_sqlite(url: str) -> RDBStorage:
-    """A sqlite storage that several processes can write to.
-
-    Optuna reads before it writes within a transaction, which two sqlite writers cannot do at
-    once; so every transaction takes the write lock at its start, and waits for it.
-    """
-    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT}})
-
-    @sqlalchemy.event.listens_for(storage.engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # Transactions begin where the next listener says.
-        connection.execute("PRAGMA journal_mode=WAL")
-
-    @sqlalchemy.event.listens_for(storage.engine, "begin")
-    def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    storage.engine.dispose()  # Connections made before the listeners.
-    return storage

@@ -51,15 +51,35 @@ def storage_url(text: str, folder: Path) -> str:
     return f"{scheme}:///{path}{mark}{query}"
 
 
-def artifacts_folder(text: str, folder: Path) -> str:
-    """The folder of checkpoints with its path made absolute.
+def artifacts_location(text: str, folder: Path) -> str:
+    """Where checkpoints are: a bucket as it is, a folder with its path made absolute.
 
     Raises:
-        ValueError: If this is a URL.
+        ValueError: If this is another URL. The message does not repeat it.
     """
+    bucket = split_bucket(text)
+    if bucket is not None:
+        scheme, name, prefix = bucket
+        return f"{scheme}://{name}/{prefix}".rstrip("/")
     if "://" in text:
-        raise ValueError("expected a folder that every worker can write to, not a URL")
+        raise ValueError(
+            "expected a folder that every worker can write to, 's3://BUCKET/PREFIX' or "
+            "'gs://BUCKET/PREFIX'; credentials and endpoints come from the environment, not "
+            "from the URL"
+        )
     return absolute(text, folder)
+
+
+def split_bucket(text: str) -> tuple[str, str, str] | None:
+    """Scheme, bucket and prefix of ``s3://bucket/prefix`` or ``gs://bucket/prefix``, or None.
+
+    The prefix is empty or ends in a slash.
+    """
+    match = re.fullmatch(r"(s3|gs)://([a-z0-9][a-z0-9._-]+[a-z0-9])(?:/([^?#]*))?", text)
+    if match is None:
+        return None
+    prefix = (match[3] or "").strip("/")
+    return match[1], match[2], f"{prefix}/" if prefix else ""
 
 
 def default_artifacts(study: str, storage: str, folder: Path) -> str:

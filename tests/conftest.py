@@ -2,11 +2,13 @@
 
 import json
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from servers import MariaDB, PostgreSQL
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -24,3 +26,30 @@ def traces() -> dict[str, Any]:
     if not path.exists():
         pytest.skip(f"{path} is not here")
     return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server: whoever stops it starts it again."""
+    yield from _served(PostgreSQL)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """The same of MariaDB."""
+    yield from _served(MariaDB)
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PostgreSQL) -> str:
+    """The URL of an empty PostgreSQL database of the test's own."""
+    return postgresql.new_database()
+
+
+def _served(make: Callable[[], Any]) -> Iterator[Any]:
+    try:
+        server = make()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    yield server
+    server.remove()

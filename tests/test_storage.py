@@ -1,24 +1,23 @@
 """Opening storages: what works at once from many processes, and what is refused in one line."""
 
-import socket
+import pickle
 import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
+from wsgiref.util import setup_testing_defaults
 
 import optuna
+import optuna_dashboard
 import pytest
+from optuna.storages.journal import JournalFileOpenLock, JournalFileSymlinkLock
+from servers import free_port
 
-from optnas.storage import (
-    StorageError,
-    check_folder,
-    explained,
-    hide_password,
-    open_artifacts,
-    open_storage,
-    storage_file,
-)
+from optnas import storage
+from optnas.storage import explained, open_storage
+from optnas.storage_urls import StorageError, hide_password, reason_of, storage_file
 
 
 def refusal(url: str, **options) -> str:
@@ -27,12 +26,6 @@ def refusal(url: str, **options) -> str:
     message = str(caught.value)
     assert "\n" not in message
     return message
-
-
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
@@ -44,14 +37,65 @@ def test_files_are_created_and_opened_again(kind, tmp_path):
     assert [t.params for t in again.trials] == [t.params for t in study.trials]
 
 
-def test_sqlite_takes_the_write_lock_at_the_start(tmp_path):
-    storage = open_storage(f"sqlite:///{tmp_path}/study.db")
+@pytest.mark.parametrize(
+    "change", [lambda storage: storage, lambda s: pickle.loads(pickle.dumps(s))]
+)
+def test_sqlite_takes_the_write_lock_at_the_start(change, tmp_path):
+    storage = change(open_storage(f"sqlite:///{tmp_path}/study.db"))
     with storage.engine.begin() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
         other = sqlite3.connect(tmp_path / "study.db", timeout=0)
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
         other.close()
+
+
+def test_sqlite_is_read_while_somebody_writes(tmp_path):
+    """Dashboards and waiting workers read all the time."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(study_name="one", storage=open_storage(url))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    writer = sqlite3.connect(tmp_path / "study.db", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    assert len(study.get_trials()) == 2
+    assert study.user_attrs == {}
+    (summary,) = optuna.get_all_study_summaries(storage=study._storage)
+    assert summary.n_trials == 2
+    writer.close()
+
+
+def test_a_dashboard_that_reads_all_the_while_disturbs_nobody(tmp_path):
+    """Somebody else's dashboard, which opens the file as Optuna does."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(study_name="one", storage=open_storage(url))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    dashboard = optuna_dashboard.wsgi(url)
+    statuses: set[str] = set()
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            for page in ("/api/studies", f"/api/studies/{study._study_id}"):
+                environ = {"PATH_INFO": page, "QUERY_STRING": "after=0"}
+                setup_testing_defaults(environ)
+                b"".join(dashboard(environ, lambda status, *_: statuses.add(status)))
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+
+    def objective(trial: optuna.Trial) -> float:
+        for step in range(5):
+            trial.report(0.5, step)
+        return trial.suggest_float("x", 0, 1)
+
+    study.optimize(objective, n_trials=10)
+    ended.set()
+    for reader in readers:
+        reader.join()
+    assert statuses == {"200 OK"}
+    assert len(study.trials) == 11
 
 
 def test_many_processes_make_one_new_storage_and_study(tmp_path):
@@ -114,18 +158,23 @@ def test_other_files_are_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("kind", ["postgresql+psycopg", "mysql+pymysql"])
 @pytest.mark.parametrize("create", [True, False])
-def test_a_server_that_does_not_answer_is_named_without_its_password(create):
-    port = closed_port()
-    url = f"postgresql+psycopg://me:s3cret@127.0.0.1:{port}/db"
-    message = refusal(url, create=create)
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [("me:s3cret@{}/db", "me:***@{}/db"), ("me@{}/db?password=s3cret", "me@{}/db?password=***")],
+)
+def test_a_server_that_does_not_answer_is_named_without_its_password(kind, create, written, shown):
+    host = f"127.0.0.1:{free_port()}"
+    message = refusal(f"{kind}://{written.format(host)}", create=create)
     assert "s3cret" not in message
-    assert f"postgresql+psycopg://me:***@127.0.0.1:{port}/db" in message
+    assert f"{kind}://{shown.format(host)}" in message
     assert "refused" in message
 
 
-def test_a_grpc_server_that_does_not_answer_is_refused():
-    refusal(f"grpc://127.0.0.1:{closed_port()}")
+def test_a_grpc_server_that_does_not_answer_is_refused(monkeypatch):
+    monkeypatch.setattr(storage, "GRPC_TIMEOUT", 0.2)
+    assert "timeout" in refusal(f"grpc://127.0.0.1:{free_port()}")
 
 
 def test_a_driver_that_is_not_installed_is_named():
@@ -155,31 +204,99 @@ def test_the_file_behind_a_url(url, expected):
     [
         ("postgresql://me:s3cret@host/db", "postgresql://me:***@host/db"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("postgresql://me:s3%2Fcr%40et@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:s3cr@et@host:5/db", "postgresql://me:***@host:5/db"),
+        (
+            "postgresql://me@host/db?password=s3cret&sslmode=require",
+            "postgresql://me@host/db?password=***&sslmode=require",
+        ),
+        (
+            "postgresql:///db?sslpassword=s3cret&user=me",
+            "postgresql:///db?sslpassword=***&user=me",
+        ),
         ("sqlite:////a/b.db", "sqlite:////a/b.db"),
         ("not a url me:s3cret@host", "host"),
+        ("postgresql://me:s3cret@host:port/db?password=s3cret", "host:port/db"),
     ],
 )
 def test_passwords_are_hidden(url, expected):
     assert hide_password(url) == expected
 
 
-def test_what_goes_wrong_later_is_explained_in_one_line():
-    with pytest.raises(StorageError) as caught, explained("postgresql://me:s3cret@host/db"):
-        raise ValueError("the password s3cret was refused\nand more")
-    assert str(caught.value) == (
-        "postgresql://me:***@host/db: the storage cannot be used: the password *** was refused"
-    )
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://me:s3cret@host/db", "no s3cret here"),
+        ("postgresql://me:s3%40cret@host/db", "no s3@cret here"),
+        ("postgresql://me:s3%40cret@host/db", "no s3%40cret here"),
+        ("postgresql://me@host/db?password=s3cret", "no s3cret here"),
+        ("postgresql://me@host/db?password=s3%40cret", "no s3@cret here"),
+        ("mysql://me@host/db?ssl_key_password=s3cret", "no s3cret here"),
+    ],
+)
+def test_what_a_driver_says_is_told_without_the_password(url, said):
+    assert reason_of(ValueError(f"{said}\nmore"), url) == "no *** here"
+    with pytest.raises(StorageError) as caught, explained(url):
+        raise ValueError(said)
+    assert str(caught.value) == f"{hide_password(url)}: the storage cannot be used: no *** here"
+
+
+def test_a_password_that_breaks_the_url_is_refused_with_advice():
+    message = refusal("postgresql://me:s3cr@et@host/db")
+    assert "%40" in message
+    assert "s3cr" not in message
+    assert "et@" not in message
+
+
+def test_what_is_already_clear_is_left_as_it_is():
     with pytest.raises(StorageError) as caught, explained("sqlite:////a.db"):
         raise StorageError("already clear")
     assert str(caught.value) == "already clear"
 
 
-def test_a_place_that_cannot_hold_a_folder_is_refused_and_nothing_made(tmp_path):
-    (tmp_path / "file").write_text("")
-    for place in ("file", "file/below"):
-        with pytest.raises(StorageError, match="file is not a folder"):
-            check_folder(tmp_path / place)
-    check_folder(tmp_path / "new" / "folder")
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-    open_artifacts(tmp_path / "new" / "folder")
-    check_folder(tmp_path / "new" / "folder")
+@pytest.mark.parametrize(
+    ("kind", "file_system", "advice"),
+    [
+        ("sqlite", "nfs4", "keep the file on a local disk"),
+        ("sqlite", "cifs", "or use a database server"),
+        ("sqlite", "fuse.sshfs", "or journal:///PATH"),
+        ("journal", "fuse.sshfs", "or use a database server"),
+    ],
+)
+def test_file_systems_that_lose_trials_are_refused(
+    kind, file_system, advice, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(storage, "file_system", lambda path: file_system)
+    message = refusal(f"{kind}:///{tmp_path}/study.file")
+    assert file_system in message
+    assert advice in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file_system", "lock"),
+    [
+        ("ext4", JournalFileSymlinkLock),
+        ("nfs4", JournalFileSymlinkLock),
+        ("cifs", JournalFileOpenLock),
+    ],
+)
+def test_journals_are_locked_with_what_the_file_system_has(
+    file_system, lock, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(storage, "file_system", lambda path: file_system)
+    opened = open_storage(f"journal:///{tmp_path}/study.log")
+    assert type(opened._backend._lock.lock) is lock
+
+
+def test_a_journal_whose_last_line_was_cut_off_goes_on(tmp_path):
+    url = f"journal:///{tmp_path}/study.log"
+    study = optuna.create_study(study_name="one", storage=open_storage(url))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    with (tmp_path / "study.log").open("ab") as file:
+        file.write(b'{"op_code":4,"worker_id":"and then the disk was f')
+    again = optuna.load_study(study_name="one", storage=open_storage(url))
+    again.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    for seen in (study, again, optuna.load_study(study_name="one", storage=open_storage(url))):
+        assert [trial.number for trial in seen.trials] == [0, 1, 2, 3]
+        assert all(trial.state.is_finished() for trial in seen.trials)

@@ -1,0 +1,99 @@
+"""URLs of storages, whose passwords are nobody's business, and what goes wrong there."""
+
+from pathlib import Path
+
+import sqlalchemy
+from sqlalchemy.engine import URL, make_url
+
+from optnas.errors import UserError
+
+_SECRET_KEYS = ("password", "passwd", "passphrase", "secret", "token")
+
+
+class StorageError(UserError):
+    """A storage cannot be opened or used; the message says which, why, and what to do."""
+
+
+def storage_file(url: str) -> Path | None:
+    """The file behind a sqlite or journal URL; None for a server.
+
+    Raises:
+        StorageError: If ``url`` is no URL of a storage.
+    """
+    if url.startswith("journal:///"):
+        return Path(url.removeprefix("journal:///"))
+    parsed = parse_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    if not parsed.database or parsed.database == ":memory:":
+        raise StorageError(f"{url}: a study needs a file, as in sqlite:///study.db.")
+    return Path(parsed.database)
+
+
+def parse_url(url: str) -> URL:
+    """The parts of the URL of a database server or proxy.
+
+    Raises:
+        StorageError: If ``url`` is no URL of a storage. The message holds no password.
+    """
+    try:
+        parsed = make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        raise StorageError(
+            f"{hide_password(url)}: not the URL of a storage; expected for example "
+            "sqlite:///study.db, journal:///study.log or postgresql+psycopg://USER@HOST/NAME."
+        ) from None
+    if "@" in (parsed.host or ""):
+        raise StorageError(
+            f"{hide_password(url)}: '@' in a user's name or password is written as %40."
+        )
+    return parsed
+
+
+def hide_password(url: str) -> str:
+    """``url`` with a password replaced by asterisks, wherever it stands."""
+    try:
+        parsed = make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return url.split("@")[-1].split("?")[0]
+    # A password that holds '@' ends up in the host.
+    host = (parsed.host or "").rpartition("@")[2] or None
+    query = {key: "***" if _is_secret(key) else value for key, value in parsed.query.items()}
+    shown = parsed.set(host=host, query=query).render_as_string(hide_password=True)
+    return shown.replace("%2A%2A%2A", "***")
+
+
+def reason_of(error: BaseException, url: str) -> str:
+    """What the driver of the storage at ``url`` says went wrong: one line without a password."""
+    # Optuna wraps what SQLAlchemy raises, which wraps what the driver says.
+    reason = repr(error)
+    cause: BaseException | None = error
+    while cause is not None:
+        lines = _text(cause).strip().splitlines()
+        reason = lines[0] if lines else reason
+        cause = cause.__cause__
+    for secret in sorted(_secrets(url), key=len, reverse=True):
+        reason = reason.replace(secret, "***")
+    return reason
+
+
+def _text(error: BaseException) -> str:
+    details = getattr(error, "details", None)  # gRPC's errors are pages long otherwise.
+    if callable(details):
+        return str(details())
+    return str(getattr(error, "orig", None) or error)
+
+
+def _secrets(url: str) -> set[str]:
+    """The passwords in a URL, as they are and as they are written."""
+    try:
+        parsed = make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return set()
+    written = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    in_query = (value for key, value in parsed.query.items() if _is_secret(key))
+    return {str(secret) for secret in (written, parsed.password, *in_query) if secret}
+
+
+def _is_secret(key: str) -> bool:
+    return key.lower().endswith(_SECRET_KEYS)
