@@ -1,9 +1,7 @@
 """The objective: train one architecture on images, report every epoch, return its accuracy."""
 
 import dataclasses
-import io
 import platform
-import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -11,22 +9,43 @@ from typing import Any, Self
 import numpy as np
 import optuna
 import torch
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 from torch import nn
 
 import optnas
-from optnas.checkpoints import Checkpoints, ancestors
+from optnas.checkpoints import Checkpoints
 from optnas.errors import UserError
+from optnas.lineage import TRAINING_SEED, parent_of
 from optnas.objectives import networks
 from optnas.objectives.data import Images, load_images
 from optnas.objectives.descriptions import Description
+from optnas.objectives.memory import (
+    bound_compiled_code,
+    is_out_of_memory,
+    peak_memory,
+    release,
+    reset_peak_memory,
+)
 from optnas.objectives.models import build_model, count_multiply_adds, count_params
 from optnas.objectives.progress import Progress
-from optnas.objectives.sizes import check_options, check_training, with_fewer_channels
-from optnas.objectives.training import NonFiniteLoss, Trainer, deterministic_algorithms
+from optnas.objectives.sizes import (
+    channels_of,
+    check_options,
+    check_training,
+    with_channels,
+    with_fewer_channels,
+)
+from optnas.objectives.training import Trainer, deterministic_algorithms
+from optnas.objectives.trial_training import CandidateFailure, TrialTraining
 from optnas.proxies import Proxy
 from optnas.seeds import derive_seed, study_seed
-from optnas.settings import DataSettings, NetworkSettings, RetrainSettings, TrainSettings
+from optnas.settings import (
+    CheckpointSettings,
+    DataSettings,
+    NetworkSettings,
+    RetrainSettings,
+    TrainSettings,
+)
 from optnas.spaces import Architecture, Space
 from optnas.trials import (
     CANDIDATE,
@@ -34,18 +53,9 @@ from optnas.trials import (
     INTERRUPTED,
     LOST,
     MAX_EPOCHS,
-    PHASE,
     SCHEDULE,
-    TRAIN_ACCURACY,
-    TRAIN_SECONDS,
     mark_failure,
-    renew_lease,
 )
-
-FIRST_LEASE = 1800.0
-"""Seconds promised for the first epoch, whose length nobody knows yet."""
-LEAST_LEASE = 300.0
-"""Seconds promised for an epoch, at least; ten times the last one, if that is more."""
 
 
 class Classification:
@@ -53,14 +63,21 @@ class Classification:
 
     The value is the best accuracy on the held-out images over the epochs, a fraction; every
     epoch is reported, from 1. A training is a pure function of the study's seed, the
-    architecture and its epochs; one that was cut off goes on from its checkpoint and ends the
-    same. Recorded as user attributes: ``params``, ``multiply_adds``, ``train_accuracy``,
+    architecture, its epochs and, where it starts from a parent's weights, the parent's training;
+    one that was cut off goes on from its checkpoint and ends the same. A trial has a parent if it
+    says so, by a parameter or a user attribute ``parent``: every tensor of the network with the
+    name and shape of one of the parent's is copied.
+
+    Recorded as user attributes: ``params``, ``multiply_adds``, ``train_accuracy``,
     ``train_seconds``, ``epochs_trained`` (by this trial itself), ``peak_memory_bytes``,
-    ``device``, ``seed`` and ``versions``.
+    ``device``, ``seed``, ``versions``, ``training_seed``, ``inherited_tensors`` and
+    ``accumulation``.
 
     A loss that is not finite and a network that cannot be built end as a failed trial with the
-    reason. Running out of memory and broken limits end with the value 0 and a violated
-    constraint.
+    reason. A training that runs out of memory goes on once more with every batch in two parts
+    (``accumulation``: 2), which leaves the gradients what they are but lets batch normalisation
+    see halves: it is a function of the device too. If that does not help, the trial ends with the
+    value 0 and a violated constraint ``memory``; broken limits end alike.
 
     Args:
         space: The search space.
@@ -71,8 +88,9 @@ class Classification:
             those of ``train`` and ``images`` already. None is the full setting.
         limits: Greatest ``params`` and ``multiply_adds`` of a feasible network.
         seed: Seed of the study. None derives one from the study's name.
-        checkpoints: Where training state is kept after every epoch; None keeps none. Give
-            ``checkpoints.clean`` to ``study.optimize`` as a callback, to delete what is done.
+        checkpoints: Where training state is kept; None keeps none. Give ``checkpoints.clean`` to
+            ``study.optimize`` as a callback, to delete what is done.
+        checkpoint: How often it is kept.
         device: A torch device; None takes CUDA where there is one.
         on_epoch: Called after every epoch. An exception it raises ends the trial, and
             KeyboardInterrupt hands it back, to be continued.
@@ -89,9 +107,11 @@ class Classification:
         limits: Mapping[str, int] | None = None,
         seed: int | None = None,
         checkpoints: Checkpoints | None = None,
+        checkpoint: CheckpointSettings | None = None,
         device: str | torch.device | None = None,
         on_epoch: Callable[[Progress], None] | None = None,
     ) -> None:
+        bound_compiled_code()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.space = space
         self.images = images.to(self.device)
@@ -104,6 +124,7 @@ class Classification:
         self._limits = dict(limits or {})
         self._seed = seed
         self.checkpoints = checkpoints
+        self._checkpoint = checkpoint or CheckpointSettings.model_validate({})
         self.on_epoch = on_epoch
 
     @classmethod
@@ -117,9 +138,11 @@ class Classification:
         proxy: Proxy | None = None,
         limits: Mapping[str, int],
         seed: int,
+        checkpoint: CheckpointSettings | None = None,
         device: str | None,
+        **options: Any,
     ) -> Self:
-        """The objective of a study file.
+        """The objective of a study file; ``options`` are those of a subclass.
 
         Raises:
             UserError: If the data or the device cannot be had, or the networks of the space have
@@ -139,7 +162,9 @@ class Classification:
             proxy=proxy,
             limits=limits,
             seed=seed,
+            checkpoint=checkpoint,
             device=device,
+            **options,
         )
         example = space.random(np.random.default_rng(0))
         check_options(example, objective._network)
@@ -159,12 +184,12 @@ class Classification:
 
     def __call__(self, trial: Trial) -> float:
         torch.set_num_threads(self.train.threads)
+        reset_peak_memory(self.device)
         try:
             architecture = self.space.suggest(trial)
-            epochs = self.train.epochs or trial.suggest_int("epochs", 1, MAX_EPOCHS)
             self._record_circumstances(trial)
             with deterministic_algorithms(self.train.deterministic):
-                return self._evaluate(trial, architecture, epochs)
+                return self._evaluate(trial, architecture)
         except CandidateFailure as failure:
             mark_failure(trial, CANDIDATE, str(failure))
             return float("nan")
@@ -175,11 +200,13 @@ class Classification:
             mark_failure(trial, LOST, f"{type(error).__name__}: {error}")
             raise
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
+            release(error, self.device)
             trial.set_constraint("memory", 1.0)
             reason = str(error).partition("\n")[0]
             trial.set_user_attr(FAILURE_REASON, f"out of memory: {reason}")
+            self._record_peak_memory(trial)
             return 0.0
 
     def retrain(
@@ -188,53 +215,118 @@ class Classification:
         folder: Path,
         settings: RetrainSettings,
         *,
+        channels: int | None = None,
+        repeat: int = 1,
         origin: dict[str, Any],
         on_epoch: Callable[[int, int, float, float], None] | None = None,
     ) -> Description:
-        """Train a network fully, test it once, and keep it: see :func:`networks.retrain`."""
-        said = settings.model_dump(exclude_none=True, exclude={"top", "augment"})
-        images = self.images
+        """Train a network fully, test it once, and keep it: see :func:`networks.retrain`.
+
+        Args:
+            architecture: What to train.
+            folder: Where the network goes.
+            settings: How to train, where that is not as in the search.
+            channels: Channels of its first layers; None leaves those it was found with.
+            repeat: Which training of the network this is, from 1; each has a seed of its own.
+            origin: Where the architecture comes from, for the card.
+            on_epoch: See :func:`networks.retrain`.
+
+        Raises:
+            UserError: As of :func:`networks.retrain`, or if there are no channels to choose.
+        """
+        images, options = self.images, self._network
         if settings.augment is not None:
             side = min(images.input_shape[1:])
             recipe = images.augmentation.restricted(settings.augment, side)
             images = dataclasses.replace(images, augmentation=recipe)
+        if channels is not None:
+            found_with = channels_of(architecture, options)
+            architecture, options = with_channels(architecture, options, channels)
+            origin = {**origin, "channels": f"{channels} (found with {found_with})"}
+        seed = 0 if self._seed is None else self._seed
         return networks.retrain(
             architecture,
             images,
-            self.train.model_copy(update=said),
+            settings.recipe(self.train),
             folder,
-            network=self._network,
-            seed=0 if self._seed is None else self._seed,
+            network=options,
+            seed=seed if repeat == 1 else derive_seed("repeat", seed, repeat),
             origin=origin,
             device=self.device,
             on_epoch=on_epoch,
         )
 
-    def _evaluate(self, trial: Trial, architecture: Architecture, epochs: int) -> float:
+    def trained(self, trial: Trial, trainer: Trainer) -> None:
+        """Called when a network has been trained to the end, for what a subclass measures.
+
+        Args:
+            trial: The trial, still running.
+            trainer: Its training, with the network and the images.
+        """
+
+    def _evaluate(self, trial: Trial, architecture: Architecture) -> float:
+        trials = trial.storage.get_all_trials(trial.study._study_id, deepcopy=False)
+        number = parent_of(trial)
+        parent = None if number is None else trials[number]
+        recipe, epochs = self._recipe(trial, is_child=parent is not None)
         # A trial that trains the beginning of a longer schedule may be continued by another.
         schedule = trial.user_attrs.get(SCHEDULE, epochs)
+        seed = self._training_seed(trial, architecture, schedule, parent)
+        sized, options = self._sized(architecture)
+        model = self._build(sized, options, seed)
+        if not self._is_feasible(trial, model):
+            return 0.0
+        trainer = Trainer(model.to(self.device), self._shown, recipe, epochs=schedule, seed=seed)
+        training = TrialTraining(
+            trial,
+            trainer,
+            checkpoints=self.checkpoints,
+            settings=self._checkpoint,
+            on_epoch=self.on_epoch,
+        )
+        if not training.resume(trials) and parent is not None:
+            before, _ = self._sized(self.space.from_trial(parent))
+            training.inherit(parent, before, sized)
+        try:
+            training.run(epochs)
+        finally:
+            self._record_peak_memory(trial)
+        self.trained(trial, trainer)
+        return training.accuracy
+
+    def _recipe(self, trial: Trial, *, is_child: bool) -> tuple[TrainSettings, int]:
+        """How to train, and for how many epochs."""
+        train = self.train
+        if train.epochs is None:
+            return train, trial.suggest_int("epochs", 1, MAX_EPOCHS)
+        if self.space.inherits and not is_child and train.initial_epochs is not None:
+            return train.model_copy(update={"cycles": 1}), train.initial_epochs
+        return train, train.epochs
+
+    def _training_seed(
+        self, trial: Trial, architecture: Architecture, schedule: int, parent: FrozenTrial | None
+    ) -> int:
+        """What the training is a function of; never the numbers of trials."""
+        lineage = [] if parent is None else [parent.user_attrs.get(TRAINING_SEED)]
         seed = derive_seed(
             study_seed(trial.study, self._seed),
             type(architecture).__name__,
             architecture.to_json(),
             schedule,
+            *lineage,
         )
+        trial.set_user_attr(TRAINING_SEED, seed)
+        return seed
+
+    def _build(self, sized: Architecture, options: dict[str, Any], seed: int) -> nn.Module:
         generator = torch.Generator().manual_seed(seed)
         shape, classes = self._shown.input_shape, self._shown.classes
-        sized, options = self._sized(architecture)
         try:
-            model = build_model(sized, shape, classes, generator, **options)
+            return build_model(sized, shape, classes, generator, **options)
         except (ValueError, RuntimeError) as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             raise CandidateFailure(f"cannot be built: {error}") from error
-        if not self._is_feasible(trial, model):
-            return 0.0
-        trainer = Trainer(
-            model.to(self.device), self._shown, self.train, epochs=schedule, seed=seed
-        )
-        self._train(trial, trainer, epochs)
-        return max(_accuracies(trainer))
 
     def _is_feasible(self, trial: Trial, model: nn.Module) -> bool:
         """Record what the network costs, and hold it to the limits."""
@@ -261,28 +353,6 @@ class Classification:
             return architecture, options
         return with_fewer_channels(architecture, options, self._proxy.channels)
 
-    def _train(self, trial: Trial, trainer: Trainer, epochs: int) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        renew_lease(trial.storage, trial._trial_id, FIRST_LEASE)
-        resumed = self._resume(trial, trainer)
-        while trainer.epoch < epochs:
-            # Before the epoch, so that a training that goes on is pruned where it would have been.
-            if trainer.epoch and trial.should_prune():
-                self._finish(trial, trainer, resumed)
-                raise optuna.TrialPruned(f"Pruned after epoch {trainer.epoch}.")
-            try:
-                result = trainer.train_epoch()
-            except NonFiniteLoss as error:
-                raise CandidateFailure(str(error)) from error
-            self._save(trial, trainer)
-            lease = max(LEAST_LEASE, 10 * result.seconds)
-            renew_lease(trial.storage, trial._trial_id, lease)
-            self._report(trial, trainer, trainer.epoch)
-            if self.on_epoch is not None:
-                self.on_epoch(_progress(trial, trainer, epochs))
-        self._finish(trial, trainer, resumed)
-
     def _record_circumstances(self, trial: Trial) -> None:
         attrs = {
             "device": self._device_name(),
@@ -297,80 +367,12 @@ class Classification:
         for name, value in attrs.items():
             trial.set_user_attr(name, value)
 
-    def _finish(self, trial: Trial, trainer: Trainer, resumed: int) -> None:
-        """Record what came of the training and what it took."""
-        accuracy = max(result.train_accuracy for result in trainer.history)
-        trial.set_user_attr(TRAIN_ACCURACY, accuracy)
-        trial.set_user_attr("epochs_trained", trainer.epoch - resumed)
-        trial.set_user_attr("peak_memory_bytes", self._peak_memory())
-
-    def _report(self, trial: Trial, trainer: Trainer, first: int) -> None:
-        """Report the epochs from ``first`` on, and the seconds so far, which budgets count."""
-        for epoch, accuracy in enumerate(_accuracies(trainer)[first - 1 :], start=first):
-            trial.report(accuracy, epoch)
-        trial.set_user_attr(TRAIN_SECONDS, _seconds(trainer))
-
-    def _resume(self, trial: Trial, trainer: Trainer) -> int:
-        """Go on from the nearest lost trial with a checkpoint. Returns its finished epochs.
-
-        They are reported again, so that the pruner and the dashboard see one whole curve.
-        """
-        if self.checkpoints is None:
-            return 0
-        trials = trial.storage.get_all_trials(trial.study._study_id, deepcopy=False)
-        for lost in ancestors(trials, trial):
-            state = self.checkpoints.load(lost)
-            if state is not None:
-                trainer.load_state_dict(torch.load(io.BytesIO(state), weights_only=True))
-                self._report(trial, trainer, 1)
-                break
-        return trainer.epoch
-
-    def _save(self, trial: Trial, trainer: Trainer) -> None:
-        if self.checkpoints is None:
-            return
-        buffer = io.BytesIO()
-        torch.save(trainer.state_dict(), buffer)
-        self.checkpoints.save(trial._trial_id, trial.number, trainer.epoch, buffer.getvalue())
-
-    def _peak_memory(self) -> int:
-        """Bytes: of the device's tensors on CUDA, of the whole process on CPU."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    def _record_peak_memory(self, trial: Trial) -> None:
+        peak = peak_memory(self.device)
+        if peak is not None:
+            trial.set_user_attr("peak_memory_bytes", peak)
 
     def _device_name(self) -> str:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return f"cpu ({self.train.threads} threads, {platform.machine()})"
-
-
-class CandidateFailure(Exception):
-    """A candidate cannot be judged; the message is the reason."""
-
-
-def _progress(trial: Trial, trainer: Trainer, epochs: int) -> Progress:
-    return Progress(
-        number=trial.number,
-        phase=trial.user_attrs.get(PHASE, ""),
-        epoch=trainer.epoch,
-        epochs=epochs,
-        accuracy=max(_accuracies(trainer)),
-        seconds=_seconds(trainer),
-    )
-
-
-def _seconds(trainer: Trainer) -> float:
-    return sum(result.seconds for result in trainer.history)
-
-
-def _accuracies(trainer: Trainer) -> list[float]:
-    """Validation accuracy after every finished epoch."""
-    # Never None: an objective has validation images.
-    return [result.validation_accuracy or 0.0 for result in trainer.history]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # PyTorch has no class for main memory.
-    known = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, known) or "DefaultCPUAllocator" in str(error)

@@ -1,18 +1,16 @@
 """The objective of the stage-wise search: training, then the importance of every stage."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from optuna.trial import Trial
 from pydantic import Field
 
-from optnas.objectives.classification import FIRST_LEASE, CandidateFailure, Classification
+from optnas.objectives.classification import Classification
 from optnas.objectives.data import Images
 from optnas.objectives.importance import Criterion, stage_importance
 from optnas.objectives.training import Trainer
-from optnas.proxies import Proxy
+from optnas.objectives.trial_training import FIRST_LEASE, CandidateFailure
 from optnas.seeds import study_seed
-from optnas.settings import DataSettings, NetworkSettings, TrainSettings
 from optnas.spaces import Space, StageSpace
 from optnas.trials import STAGE_IMPORTANCE, renew_lease
 
@@ -42,7 +40,7 @@ class StageClassification(Classification):
         images: Images,
         *,
         criterion: Criterion = "pls",
-        samples: int | None = None,
+        samples: Annotated[int, Field(ge=1)] | None = None,
         **options: Any,
     ) -> None:
         if not isinstance(space, StageSpace):
@@ -51,37 +49,7 @@ class StageClassification(Classification):
         self.criterion = criterion
         self.samples = samples
 
-    @classmethod
-    def from_settings(
-        cls,
-        space: Space[Any],
-        data: DataSettings,
-        *,
-        train: TrainSettings,
-        network: NetworkSettings | None = None,
-        proxy: Proxy | None = None,
-        limits: Mapping[str, int],
-        seed: int,
-        device: str | None,
-        criterion: Criterion = "pls",
-        samples: Annotated[int, Field(ge=1)] | None = None,
-    ) -> Self:
-        objective = super().from_settings(
-            space,
-            data,
-            train=train,
-            network=network,
-            proxy=proxy,
-            limits=limits,
-            seed=seed,
-            device=device,
-        )
-        objective.criterion = criterion
-        objective.samples = samples
-        return objective
-
-    def _train(self, trial: Trial, trainer: Trainer, epochs: int) -> None:
-        super()._train(trial, trainer, epochs)
+    def trained(self, trial: Trial, trainer: Trainer) -> None:
         # Nobody knows how long scoring takes: it may be longer than an epoch.
         renew_lease(trial.storage, trial._trial_id, FIRST_LEASE)
         try:

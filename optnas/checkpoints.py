@@ -3,21 +3,29 @@
 import contextlib
 import hashlib
 import io
+import time
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable
+from typing import Any
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, TrialState
 
-from optnas.trials import CONTINUES, SCHEDULE, is_lost
-
-if TYPE_CHECKING:
-    from optuna.artifacts._protocol import ArtifactStore
+from optnas.artifacts import Artifacts
+from optnas.keeping import Keep, deciding, needed
+from optnas.lineage import record_without_weights, without_weights
 
 CHECKPOINT = "optnas:checkpoint"
+UNNEEDED = "deleted, since nobody could start from it"
+"""Why weights are gone that nobody misses."""
+GRACE = 30.0
+"""Seconds after which nobody chooses a parent from what the study was before."""
+
+
+class CheckpointError(Exception):
+    """A trial has no training state that can be loaded; the message is the reason."""
 
 
 class Checkpoints:
@@ -28,83 +36,195 @@ class Checkpoints:
     it in force.
 
     Args:
-        store: Where the bytes go.
+        store: Where the bytes go, as :func:`optnas.artifacts.open_artifacts` opens it; to save and
+            load, any artifact store of Optuna will do.
         storage: The storage of the study.
         study_name: Its name, which keeps studies in one store apart.
+        keep: Which finished trials keep their weights, beyond those that the strategy may still
+            need.
     """
 
-    def __init__(self, store: "ArtifactStore", storage: BaseStorage, study_name: str) -> None:
+    def __init__(
+        self,
+        store: Artifacts,
+        storage: BaseStorage,
+        study_name: str,
+        *,
+        keep: Keep | None = None,
+    ) -> None:
         self._store = store
         self._storage = storage
-        self._prefix = hashlib.sha256(study_name.encode()).hexdigest()[:12]
+        self._prefix = hashlib.sha256(study_name.encode()).hexdigest()[:12] + "-"
+        self._keep = keep
+        self._gone: set[int] = set()
+        self._unneeded: dict[int, float] = {}
 
-    def save(self, trial_id: int, number: int, epoch: int, state: bytes) -> None:
+    def save(self, trial_id: int, number: int, epoch: int, state: bytes) -> bool:
         """Store the state of a running trial after ``epoch`` epochs, in place of the one before.
 
         A store that cannot take it (a full disk) is warned of, and the state before stays.
+
+        Returns:
+            Whether it was stored.
         """
-        name = f"{self._prefix}-{number}-{epoch}.pt"
+        name = f"{self._prefix}{number}-{epoch}.pt"
         before = self._storage.get_trial_system_attrs(trial_id).get(CHECKPOINT)
         try:
             self._store.write(name, io.BytesIO(state))
         except OSError as error:
             warnings.warn(f"The checkpoint of trial {number} was not saved: {error}", stacklevel=2)
-            self._remove(name)
-            return
+            if before is None or before["id"] != name:
+                self._remove(name)
+            return False
         mark: dict[str, Any] = {
             "id": name,
             "sha256": hashlib.sha256(state).hexdigest(),
+            "bytes": len(state),
             "epoch": epoch,
         }
         self._storage.set_trial_system_attr(trial_id, CHECKPOINT, mark)
         if before is not None and before["id"] != name:
             self._remove(before["id"])
+        return True
 
-    def load(self, trial: FrozenTrial) -> bytes | None:
-        """The state of a trial, or None if it has none or it is missing or damaged (warned)."""
-        mark: dict[str, Any] | None = trial.system_attrs.get(CHECKPOINT)
+    def load(self, trial: FrozenTrial) -> bytes:
+        """The state of a trial.
+
+        Raises:
+            CheckpointError: If it was never saved, or it is missing or damaged.
+            OSError: If the store cannot be read at present.
+        """
+        mark = checkpoint_of(trial)
         if mark is None:
-            return None
+            raise CheckpointError(f"trial {trial.number} has no checkpoint")
         try:
             with self._store.open_reader(mark["id"]) as reader:
                 state: bytes = reader.read()
-        except (ArtifactNotFound, OSError) as error:
-            warnings.warn(f"The checkpoint of trial {trial.number}: {error}", stacklevel=2)
-            return None
+        except (ArtifactNotFound, FileNotFoundError):
+            raise CheckpointError(f"the checkpoint of trial {trial.number} is missing") from None
         if hashlib.sha256(state).hexdigest() != mark["sha256"]:
-            warnings.warn(f"The checkpoint of trial {trial.number} is damaged.", stacklevel=2)
-            return None
+            raise CheckpointError(f"the checkpoint of trial {trial.number} is damaged")
         return state
 
-    def clean(self, study: Study, trial: FrozenTrial) -> None:
-        """Delete the states that a trial needed, unless it was lost: a callback for Optuna.
+    def exists(self, trial: FrozenTrial) -> bool:
+        """Whether there is something where the state of ``trial`` should be.
 
-        A trial that trained only the beginning of its schedule keeps its own, because another
-        may continue it. Not the objective's work: between its end and the storing of its value
-        it can be killed.
+        Raises:
+            OSError: If the store cannot be read at present.
         """
-        if not trial.state.is_finished() or is_lost(trial):
+        mark = checkpoint_of(trial)
+        if mark is None:
+            return False
+        try:
+            self._store.open_reader(mark["id"]).close()
+        except (ArtifactNotFound, FileNotFoundError):
+            return False
+        return True
+
+    def clean(self, study: Study, _trial: FrozenTrial | None = None) -> None:
+        """Delete the states that nobody needs any more: a callback for Optuna.
+
+        Needed are those of running and of lost trials, of the parents of these, and what the
+        strategy or ``keep`` says; see :mod:`optnas.keeping`. Not the objective's work: between
+        its end and the storing of its value it can be killed.
+        """
+        trials = study.get_trials(deepcopy=False)
+        kept = needed(study, trials, self._keep)
+        old = [
+            trial
+            for trial in trials
+            if trial.state.is_finished()
+            and trial.number not in kept
+            and trial.number not in self._gone
+            and checkpoint_of(trial) is not None
+        ]
+        if any(map(deciding, trials)):
+            # Somebody may have looked at the study just before, and choose a parent among them.
+            now = time.monotonic()
+            old = [t for t in old if now - self._unneeded.setdefault(t.number, now) > GRACE]
+        if not old:
             return
-        needed = list(ancestors(study.get_trials(deepcopy=False), trial))
-        begun = trial.user_attrs.get(SCHEDULE, 0) > len(trial.intermediate_values)
-        for done in needed if begun else [trial, *needed]:
-            mark = done.system_attrs.get(CHECKPOINT)
-            if mark is not None:
-                self._remove(mark["id"])
+        if self._keep is not None or getattr(study.sampler, "inherits", False):
+            numbers = [t.number for t in old if t.state == TrialState.COMPLETE]
+            self._say_gone(study, numbers, UNNEEDED)
+        for trial in old:
+            self._gone.add(trial.number)
+            self._remove(trial.system_attrs[CHECKPOINT]["id"])
+
+    def find_lost(self, study: Study) -> list[int]:
+        """The trials whose weights should be there but are not; nobody starts from them again.
+
+        Raises:
+            OSError: If the store cannot be read at present.
+        """
+        trials = study.get_trials(deepcopy=False)
+        known = without_weights(self._storage, study._study_id)
+        kept = needed(study, trials, self._keep) - known.keys()
+        marked = [
+            trials[number]
+            for number in sorted(kept)
+            if trials[number].state == TrialState.COMPLETE
+            and checkpoint_of(trials[number]) is not None
+        ]
+        lost = [trial.number for trial in marked if not self.exists(trial)] if marked else []
+        self._say_gone(study, lost, "missing")
+        return lost
+
+    def orphans(self, study: Study) -> dict[str, int]:
+        """Names and bytes of the study's states in the store to which no trial refers.
+
+        Raises:
+            OSError: If the store cannot be read at present.
+        """
+        # Before the trials are read, so that whatever was stored by then has its mark.
+        stored = {n: size for n, size in self._store.items() if n.startswith(self._prefix)}
+        trials = study.get_trials(deepcopy=False)
+        marked = {mark["id"] for trial in trials if (mark := checkpoint_of(trial)) is not None}
+        # Unless its trial is still running: the mark comes after the bytes.
+        running = tuple(f"{self._prefix}{t.number}-" for t in trials if not t.state.is_finished())
+        return {
+            name: size
+            for name, size in stored.items()
+            if name not in marked and not name.startswith(running)
+        }
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete states from the store by name.
+
+        Raises:
+            OSError: If the store does not let it.
+        """
+        for name in names:
+            with contextlib.suppress(ArtifactNotFound, FileNotFoundError):
+                self._store.remove(name)
+
+    def say_lost(self, study: Study, number: int, reason: str) -> None:
+        """Record that nobody can start from a trial any more, and why."""
+        self._say_gone(study, [number], reason)
+
+    def used_bytes(self) -> int:
+        """Bytes of the study in the store.
+
+        Raises:
+            OSError: If the store cannot be read at present.
+        """
+        return sum(size for name, size in self._store.items() if name.startswith(self._prefix))
+
+    def _say_gone(self, study: Study, numbers: Collection[int], reason: str) -> None:
+        if numbers:
+            record_without_weights(self._storage, study._study_id, numbers, reason)
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(ArtifactNotFound, OSError):
             self._store.remove(name)
 
 
-def ancestors(trials: Sequence[FrozenTrial], trial: FrozenTrial | Trial) -> Iterator[FrozenTrial]:
-    """The lost trials that ``trial`` goes on from, nearest first.
+def checkpoint_of(trial: FrozenTrial) -> dict[str, Any] | None:
+    """The mark of a trial's training state (id, sha256, bytes, epoch), or None."""
+    mark: dict[str, Any] | None = trial.system_attrs.get(CHECKPOINT)
+    return mark
 
-    Args:
-        trials: All trials of the study, by number.
-        trial: One of them.
-    """
-    number: int | None = trial.user_attrs.get(CONTINUES)
-    while number is not None:
-        yield trials[number]
-        number = trials[number].user_attrs.get(CONTINUES)
+
+def saved_bytes(trials: Iterable[FrozenTrial]) -> int:
+    """Bytes of the states of ``trials``, as they were when they were saved."""
+    return sum((checkpoint_of(trial) or {}).get("bytes", 0) for trial in trials)

@@ -112,7 +112,8 @@ def options_model(cls: type[Any], exclude: Collection[str] = ()) -> type[Options
 
     Parameters whose type has no JSON schema (callables, arbitrary objects), deprecated ones and
     ``*args`` and ``**kwargs`` are left out. Where there is a class method ``from_settings``, its
-    parameters count instead of the constructor's. Validate as JSON, where lists are tuples.
+    parameters count instead of the constructor's, or before them if it takes ``**options``.
+    Validate as JSON, where lists are tuples.
 
     Args:
         cls: The class; its Google-style ``Args:`` section describes the options.
@@ -168,11 +169,17 @@ def _plain(text: str) -> str:
 
 def _parameters(cls: type[Any]) -> list[inspect.Parameter]:
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    found = dict(inspect.signature(cls.__init__).parameters)
+    found.pop("self", None)
     maker = _maker(cls)
-    found = list(inspect.signature(maker).parameters.values())
-    if not inspect.ismethod(maker):
-        found = found[1:]  # self
-    return [parameter for parameter in found if parameter.kind not in variadic]
+    if inspect.ismethod(maker):
+        made = dict(inspect.signature(maker).parameters)
+        # What else it is given goes to the constructor.
+        passes_on = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in made.values())
+        found = (
+            {**made, **{n: p for n, p in found.items() if n not in made}} if passes_on else made
+        )
+    return [parameter for parameter in found.values() if parameter.kind not in variadic]
 
 
 def _maker(cls: type[Any]) -> Any:
@@ -186,7 +193,9 @@ def _file_type(cls: type[Any], parameter: inspect.Parameter) -> Any:
         return None
     # One by one: Optuna imports some types only for type checkers, so a few names are unknown.
     holder = types.SimpleNamespace(__annotations__={"it": parameter.annotation})
-    scope = getattr(inspect.unwrap(_maker(cls)), "__globals__", {})
+    scope: dict[str, Any] = {}
+    for maker in (cls.__init__, _maker(cls)):
+        scope |= getattr(inspect.unwrap(maker), "__globals__", {})
     try:
         hint = typing.get_type_hints(holder, globalns=scope, include_extras=True)["it"]
         if parameter.default is None:

@@ -62,6 +62,17 @@ class TrainSettings(Settings):
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="Learning rate over the epochs: cosine to zero, or constant."
     )
+    cycles: int = Field(
+        1,
+        ge=1,
+        description="Equal cosine cycles, each from `lr` to zero (SGDR); must divide the epochs.",
+    )
+    initial_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Epochs, in one cycle, of a network without a parent, where others start from "
+        "their parents' weights. Default: as many as the others.",
+    )
     clip: float | None = Field(5.0, gt=0, description="Greatest norm of the gradient, or null.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 autocast on CUDA where supported, float32 on CPU."
@@ -72,12 +83,45 @@ class TrainSettings(Settings):
         0.0,
         ge=0,
         lt=1,
-        description="Fraction of a cell network's edges dropped in the last epoch, growing "
-        "linearly from zero.",
+        description="Fraction of paths dropped in the last epoch, growing linearly from zero, in "
+        "networks of cells and of increments.",
     )
     auxiliary: float = Field(
         0.0, ge=0, description="Weight of the loss of a cell network's auxiliary head."
     )
+
+
+def check_cycles(train: TrainSettings, epochs: int) -> None:
+    """Refuse cycles that a training of ``epochs`` cannot have.
+
+    Raises:
+        ValueError: If the cycles would differ in length, or the schedule has none.
+    """
+    if train.cycles > 1 and train.schedule != "cosine":
+        raise ValueError(f"`cycles` are for the cosine schedule, not {train.schedule!r}.")
+    if epochs % train.cycles:
+        raise ValueError(f"`cycles` must divide the {epochs} epochs: {train.cycles}.")
+
+
+class CheckpointSettings(Settings):
+    """When training state is saved, and whose stays."""
+
+    every: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[1-9]\d*s$")] = Field(
+        1,
+        description="Epochs between two checkpoints of a training, or seconds as in `60s`; the "
+        "last epoch always has one. What lies between is trained again after a loss.",
+    )
+    keep: Annotated[str, Field(pattern=r"^(hull|all|best:[1-9]\d*)$")] | None = Field(
+        None,
+        description="Whose weights stay, beyond those that the search may still need: `hull` (the "
+        "most cost-efficient networks), `best:K` or `all`. Default: nobody's.",
+    )
+
+    def is_due(self, epoch: int, seconds: float) -> bool:
+        """Whether to save after ``epoch`` epochs, ``seconds`` after the last time."""
+        if isinstance(self.every, int):
+            return epoch % self.every == 0
+        return seconds >= int(self.every.removesuffix("s"))
 
 
 class NetworkSettings(Settings):
@@ -93,6 +137,11 @@ class NetworkSettings(Settings):
         None,
         description="Nodes that make a cell's output: the unused ones (the default), or all.",
     )
+    gate: bool | None = Field(
+        None,
+        description="Whether what a growing network adds is multiplied by a learnt number, zero "
+        "at first, so that a child begins as its parent. Default: no.",
+    )
 
 
 class RetrainSettings(Settings):
@@ -102,13 +151,23 @@ class RetrainSettings(Settings):
     top: int | None = Field(
         None, ge=1, description="Number of networks. Default: as many as the strategy says, or 1."
     )
+    repeats: int = Field(
+        1,
+        ge=1,
+        description="Trainings of each network, every one with a seed of its own; the mean and "
+        "the standard deviation of their test accuracies are reported.",
+    )
+    cycles: int = Field(1, ge=1, description="As in `train`, but one unless it is said here.")
     lr: float | None = Field(None, gt=0, description="Learning rate at the start.")
     weight_decay: float | None = Field(None, ge=0, description="Weight decay.")
     batch_size: int | None = Field(None, ge=1, description="Images per step.")
     augment: tuple[Augmentation, ...] | None = Field(
         None, strict=False, description="Augmentations in use."
     )
-    drop_path: float | None = Field(
-        None, ge=0, lt=1, description="As in `train`, for cell networks."
-    )
+    drop_path: float | None = Field(None, ge=0, lt=1, description="As in `train`.")
     auxiliary: float | None = Field(None, ge=0, description="As in `train`, for cell networks.")
+
+    def recipe(self, train: TrainSettings) -> TrainSettings:
+        """How to train: ``train``, the search's, with what these settings say otherwise."""
+        said = self.model_dump(exclude_none=True, include=set(TrainSettings.model_fields))
+        return train.model_copy(update=said)

@@ -15,9 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 import optnas
 from optnas import plugins
 from optnas.errors import UserError
-from optnas.seeds import derive_seed, named_seed
+from optnas.seeds import named_seed
 from optnas.spaces import Architecture
-from optnas.storage import StorageError, explained, hide_password, open_storage
+from optnas.storage import explained, open_storage
+from optnas.storage_urls import StorageError, hide_password
 from optnas.study_file import (
     StudyFile,
     StudyFileError,
@@ -46,6 +47,15 @@ class OpenStudy:
         """Whether the strategy has come to its end."""
         is_finished = getattr(self.study.sampler, "is_finished", None)
         return is_finished is not None and bool(is_finished(self.study))
+
+    @property
+    def keep(self) -> str | None:
+        """Whose weights stay, beyond those that a strategy may still need."""
+        said = self.config.checkpoint.keep
+        if said is None and not hasattr(self.study.sampler, "weights_needed"):
+            # A stock sampler may draw any earlier trial as a parent.
+            return "all" if self.config.make_space().inherits else None
+        return said
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,10 +126,7 @@ def open_existing(target: str, study_name: str | None = None) -> OpenStudy:
             another configuration than the file.
     """
     if "://" not in target:
-        file = load_study_file(target)
-        if study_name not in (None, file.study):
-            raise UserError(f"{target}: the study is named {file.study!r}, not {study_name!r}")
-        return _open(open_storage(file.storage, create=False), file.storage, file.study, file)
+        return open_study(_study_file(target, study_name))
     try:
         url = storage_url(target, Path.cwd())
     except ValueError as error:
@@ -133,6 +140,23 @@ def open_existing(target: str, study_name: str | None = None) -> OpenStudy:
             f"{', '.join(sorted(names)) or '(none)'}"
         )
     return _open(storage, url, study_name or names[0])
+
+
+def open_compared(target: str, study_name: str | None = None) -> tuple[OpenStudy, list[str]]:
+    """The same, even if the study file differs from the configuration of its study.
+
+    Returns:
+        The study as it was made, and how the file differs: a line per key.
+    """
+    if "://" in target:
+        return open_existing(target, study_name), []
+    config = _study_file(target, study_name)
+    storage = open_storage(config.storage, create=False)
+    study, stored = _load(storage, config.storage, config.study)
+    before = from_resolved({**stored["config"], "folder": str(config.folder)}, config.storage)
+    changed = differences(before.identity(), config.identity())
+    made = before if changed else config
+    return _prepared(made, study, stored["in_channels"], stored["classes"]), changed
 
 
 def conclusions(opened: OpenStudy) -> list[Conclusion]:
@@ -158,14 +182,33 @@ def conclusions(opened: OpenStudy) -> list[Conclusion]:
 
 def counted_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that trained something: not those that ended with the search, or were lost."""
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.params and trial.state.is_finished() and not is_lost(trial)
-    ]
+    return list(filter(is_counted, study.get_trials(deepcopy=False)))
 
 
-def _open(storage: BaseStorage, url: str, name: str, config: StudyFile | None = None) -> OpenStudy:
+def is_counted(trial: FrozenTrial) -> bool:
+    """Whether a trial trained something to an end."""
+    return bool(trial.params) and trial.state.is_finished() and not is_lost(trial)
+
+
+def open_study(config: StudyFile) -> OpenStudy:
+    """Open the study of a configuration, which exists.
+
+    Raises:
+        UserError: As ``open_existing``.
+    """
+    storage = open_storage(config.storage, create=False)
+    return _open(storage, config.storage, config.study, config)
+
+
+def _study_file(path: str, study_name: str | None) -> StudyFile:
+    file = load_study_file(path)
+    if study_name not in (None, file.study):
+        raise UserError(f"{path}: the study is named {file.study!r}, not {study_name!r}")
+    return file
+
+
+def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict[str, Any]]:
+    """A study that exists, and its record."""
     try:
         with explained(url):
             study = optuna.load_study(study_name=name, storage=storage)
@@ -176,6 +219,11 @@ def _open(storage: BaseStorage, url: str, name: str, config: StudyFile | None = 
     stored = study.user_attrs.get(RECORD)
     if stored is None:
         raise UserError(f"{hide_password(url)}: the study {name!r} was not made by optnas run.")
+    return study, stored
+
+
+def _open(storage: BaseStorage, url: str, name: str, config: StudyFile | None = None) -> OpenStudy:
+    study, stored = _load(storage, url, name)
     if config is None:
         # Not the folder in the storage: whoever can write there could have code run from it.
         config = from_resolved({**stored["config"], "folder": str(Path.cwd())}, url)
@@ -212,8 +260,7 @@ def _prepared(config: StudyFile, study: optuna.Study, in_channels: int, classes:
     seed = named_seed(config.study, config.seed)
     sampler = plugins.load("sampler", config.sampler.name, config.folder)
     if not hasattr(sampler, "is_finished"):
-        # Stock samplers keep a random state: a resumed study must not repeat its first draws.
-        seed = derive_seed(seed, len(study.get_trials(deepcopy=False))) % 2**32
+        seed %= 2**32  # Stock samplers take no more.
     study.sampler = config.make_sampler(
         config.make_space(), in_channels=in_channels, classes=classes, seed=seed
     )

@@ -19,7 +19,7 @@ from optnas.study_errors import Source, StudyFileError, found, key_text
 from optnas.study_keys import SUPPLIED, Choice, StudyKeys
 from optnas.study_paths import (
     absolute,
-    artifacts_folder,
+    artifacts_location,
     default_artifacts,
     default_storage,
     storage_url,
@@ -45,7 +45,16 @@ __all__ = [
 MAX_BYTES = 1 << 20
 
 # May change between the runs of one study; `data.` lists keys of that block.
-_CHANGEABLE = ("storage", "artifacts", "budget", "retrain", "max_retries", "folder")
+_CHANGEABLE = (
+    "storage",
+    "artifacts",
+    "checkpoint",
+    "budget",
+    "workers",
+    "retrain",
+    "max_retries",
+    "folder",
+)
 _CHANGEABLE_DATA = ("root", "download")
 
 
@@ -242,7 +251,7 @@ def _paths(study: StudyKeys, folder: Path, source: Source) -> dict[str, Any]:
         storage = storage_url(study.storage or default_storage(study.study), folder)
         key = "artifacts"
         if study.artifacts:
-            artifacts = artifacts_folder(study.artifacts, folder)
+            artifacts = artifacts_location(study.artifacts, folder)
         else:
             artifacts = default_artifacts(study.study, storage, folder)
     except ValueError as error:

@@ -15,6 +15,7 @@ from pydantic import (
 from optnas.plugins import Kind
 from optnas.proxies import Proxy, proxy_from
 from optnas.settings import (
+    CheckpointSettings,
     DataSettings,
     NetworkSettings,
     RetrainSettings,
@@ -42,7 +43,19 @@ SUPPLIED: Mapping[Kind, frozenset[str]] = {
     "sampler": frozenset({"space", "in_channels", "classes", "seed", "max_retries"}),
     "pruner": frozenset(),
     "objective": frozenset(
-        {"space", "data", "train", "network", "proxy", "limits", "seed", "device", "folder"}
+        {
+            "space",
+            "data",
+            "images",
+            "train",
+            "network",
+            "proxy",
+            "limits",
+            "seed",
+            "checkpoint",
+            "device",
+            "folder",
+        }
     ),
 }
 
@@ -73,6 +86,25 @@ class Budget(Settings):
     hours: float | None = Field(
         default=None, gt=0, description="Hours of training, summed over the trials."
     )
+
+
+class Workers(Settings):
+    """How many worker processes there are, and on which devices."""
+
+    count: int = Field(default=1, ge=1, le=1024, description="Number of processes.")
+    devices: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="Torch devices, dealt out to the workers in turn. Default: CUDA where there "
+        "is one.",
+    )
+    max_restarts: int = Field(
+        default=10, ge=0, description="How many workers that died are replaced in one run."
+    )
+
+    def device(self, number: int) -> str | None:
+        """The device of a worker; None leaves it to the objective."""
+        return self.devices[number % len(self.devices)] if self.devices else None
 
 
 class Limits(Settings):
@@ -118,8 +150,9 @@ class StudyKeys(Settings):
     artifacts: str = Field(
         "",
         min_length=1,
-        description="Folder of the checkpoints. Default: "
-        "`STUDY.artifacts` beside the storage's file, or beside the study file.",
+        description="Where checkpoints are kept: a folder, `s3://BUCKET/PREFIX` or "
+        "`gs://BUCKET/PREFIX`. Default: `STUDY.artifacts` beside the storage's file, or beside "
+        "the study file.",
     )
     seed: int | None = Field(
         None,
@@ -159,8 +192,15 @@ class StudyKeys(Settings):
     retrain: RetrainSettings = Field(
         default_factory=RetrainSettings, description="How the networks found are trained."
     )
+    checkpoint: CheckpointSettings = Field(
+        default_factory=lambda: CheckpointSettings.model_validate({}),
+        description="When training state is saved, and whose weights stay.",
+    )
     budget: Budget = Field(
         default_factory=Budget, description="Where the search ends before its own end."
+    )
+    workers: Workers = Field(
+        default_factory=Workers, description="The processes that run the study on this machine."
     )
     limits: Limits = Field(default_factory=Limits, description="What a network may cost.")
     max_retries: int = Field(
@@ -169,4 +209,4 @@ class StudyKeys(Settings):
 
 
 #: Blocks that may stand empty, as when all their keys are commented out.
-OPTIONAL_BLOCKS = ("train", "network", "retrain", "budget", "limits")
+OPTIONAL_BLOCKS = ("train", "network", "retrain", "checkpoint", "budget", "workers", "limits")

@@ -8,7 +8,7 @@ import enum
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +16,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -41,6 +42,13 @@ from optnas.trials import (
 )
 
 A = TypeVar("A", bound=Architecture)
+
+DECIDING = 5.0
+"""Seconds that a decision takes at most, on however busy a machine."""
+TURN = 0.01
+"""Seconds that a decision takes, about."""
+LONGEST_PAUSE = 0.5
+"""Seconds after which a trial that waits looks again, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +137,10 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         """Whether candidates start from the weights of others."""
         return self.space.inherits
 
+    def weights_needed(self, study: Study) -> Collection[int]:
+        """Numbers of the finished trials whose training later candidates may start from."""
+        return ()
+
     def default_params(self) -> dict[str, Any]:
         """Values for the parameters that an enqueued trial leaves open; others are random."""
         return {}
@@ -143,7 +155,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         pass  # There is no state: draws come from the seed and the history.
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        renew_lease(study._storage, trial._trial_id, self._patience)
+        self._renew_turn(study, trial)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -158,9 +170,11 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
             # Somebody's own trial: it claims nothing, and answers for its parameters in the end.
             renew_lease(study._storage, trial._trial_id, None)
             return self.default_params()
-        for _ in self._turns(study, trial):
+        for until in self._turns(study, trial):
             history = self._history(study)
             step = self._decide(study, history)
+            if time.time() > until:
+                continue  # Suspended meanwhile: others may have decided.
             if step is Step.DONE:
                 _stop(study)
                 raise optuna.TrialPruned("The search is finished.")
@@ -199,7 +213,8 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         self._explain_failure(study, own)
         trials = [own if t.number == own.number else t for t in all_trials(study)]
         if self._decide(study, self._history(study, trials)) is Step.DONE:
-            fail_dead(study._storage, trials)  # Nobody comes after this one.
+            # Nobody comes after this one.
+            fail_dead(study._storage, trials, self._max_retries)
             _stop(study)
 
     # Deciding and claiming.
@@ -227,11 +242,12 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         else:
             attrs = {PHASE: step.phase, **step.attrs}
             claim = Claim(history.claims, step.params, attrs)
-        for name, value in claim.attrs.items():
-            storage.set_trial_user_attr(trial._trial_id, name, value)
-            trial.user_attrs[name] = value
-        # In this order: whoever dies between the two can be told from the living.
+        # In this order: whoever dies on the way can be told from the living, and whoever waits
+        # for this claim does not wait for what people alone read.
+        shown = {PHASE: claim.attrs[PHASE]} if PHASE in claim.attrs else {}
+        _set_attrs(storage, trial, {k: v for k, v in claim.attrs.items() if k not in shown})
         claim.write(storage, trial)
+        _set_attrs(storage, trial, shown)
         # The lease promises nothing from here on: an objective may take as long as it likes,
         # unless it renews the lease itself.
         renew_lease(storage, trial._trial_id, None)
@@ -239,28 +255,37 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
 
     # Waiting and losing.
 
-    def _turns(self, study: Study, trial: FrozenTrial) -> Iterator[None]:
-        """Yield whenever it is this trial's turn to decide; end when the study is stopped."""
-        # Anew: the objective may have taken its time before its first parameter.
-        renew_lease(study._storage, trial._trial_id, self._patience)
-        pause, start = 0.005, time.monotonic()
-        renewal = start
+    def _turns(self, study: Study, trial: FrozenTrial) -> Iterator[float]:
+        """Yield whenever it is this trial's turn to decide, and until when (as of ``time.time``).
+
+        Ends when the study is stopped. What decides must read the trials anew: storages in memory
+        change in place what was read here.
+        """
+        start = time.monotonic()
         while not getattr(study, "_stop_flag", False):
+            until = trial.system_attrs.get(LEASE, {}).get("until") or 0.0
+            # The objective may have taken its time before its first parameter.
+            if until - time.time() < 0.75 * self._patience:
+                until = self._renew_turn(study, trial)
             trials = all_trials(study)
-            fail_dead(study._storage, trials)
+            if fail_dead(study._storage, trials, self._max_retries):
+                continue
             before = [other for other in trials if self._must_wait_for(other, trial)]
+            waited = time.monotonic() - start
             if not before:
-                yield
-            elif time.monotonic() - start > self._patience:
+                yield max(until, time.time() + DECIDING)
+            elif waited > self._patience:
                 for other in before:
                     if LEASE not in other.system_attrs:
                         reason = "its worker died, or forgot it, before it wrote a lease"
                         fail_as_lost(study._storage, other, reason)
-            time.sleep(pause)
-            pause = min(2 * pause, 0.5)
-            if time.monotonic() - renewal > self._patience / 4:
-                renewal = time.monotonic()
-                renew_lease(study._storage, trial._trial_id, self._patience)
+            # Decisions follow one another: long pauses would add up.
+            time.sleep(min(max(TURN * len(before), TURN, waited / 20), LONGEST_PAUSE))
+
+    def _renew_turn(self, study: Study, trial: FrozenTrial) -> float:
+        lease = renew_lease(study._storage, trial._trial_id, self._patience, decides=True)
+        trial.system_attrs[LEASE] = lease
+        return float(lease["until"])
 
     def _is_own(self, trial: FrozenTrial) -> bool:
         """Whether somebody gave ``trial`` parameters of the space, so that it needs no claim."""
@@ -334,6 +359,13 @@ def _cause_of_failure() -> BaseException | None:
             return cause
         frame = frame.f_back
     return None
+
+
+def _set_attrs(storage: BaseStorage, trial: FrozenTrial, attrs: Mapping[str, Any]) -> None:
+    """Set user attributes, and show them on ``trial`` itself."""
+    for name, value in attrs.items():
+        storage.set_trial_user_attr(trial._trial_id, name, value)
+        trial.user_attrs[name] = value
 
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:

@@ -80,9 +80,12 @@ class Cycles:
     snapshot: bool
     promote: tuple[int, ...]
 
-    def search(self) -> Generator[list[Task], list[Result], None]:
-        """Algorithm 1: yields what can be trained at once, and receives the results."""
-        members: list[Member] = []
+    def search(self, members: list[Member]) -> Generator[list[Task], list[Result], None]:
+        """Algorithm 1: yields what can be trained at once, and receives the results.
+
+        Args:
+            members: Empty; the population, as long as it lives, is kept here.
+        """
         yield from self._train(members, [Task()] * self.initial, 0)
         for cycle in itertools.count() if self.cycles is None else range(self.cycles):
             members[:] = (m for m in members if cycle - m.cycle < self.max_age)
@@ -124,8 +127,10 @@ class Cycles:
                 members.append(Member(result.number, value, rung, cycle))
 
 
-def next_task(search: Generator[list[Task], list[Result], None], history: History) -> Task | Step:
-    """The first task of a search that nobody has claimed.
+def next_task(
+    search: Generator[list[Task], list[Result], None], history: History
+) -> tuple[Task | Step, int]:
+    """The first task of a search that nobody has claimed, and how many were done before.
 
     The n-th task is the n-th claim of the study. A search goes on when all tasks that it yielded
     at once are done.
@@ -136,11 +141,11 @@ def next_task(search: Generator[list[Task], list[Result], None], history: Histor
         while True:
             keys = history.asked[claimed : claimed + len(tasks)]
             if len(keys) < len(tasks):
-                return tasks[len(keys)]
+                return tasks[len(keys)], claimed
             results = [result for key in keys if (result := history.answer(key)) is not None]
             if len(results) < len(tasks):
-                return Step.WAIT
+                return Step.WAIT, claimed
             claimed += len(tasks)
             tasks = search.send(results)
     except StopIteration:
-        return Step.DONE
+        return Step.DONE, claimed

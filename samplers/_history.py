@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.trials import CONTINUES, FAILURE_REASON, INTERRUPTED, Claim, is_lost
+from optnas.trials import Claim, is_lost, vain_attempts
 
 Key = frozenset[tuple[str, Any]]
 """A candidate's identity: its parameters, in any order."""
@@ -137,6 +137,7 @@ class History:
         lost: list[LostCandidate] = []
         failed: dict[Key, Result] = {}
         in_vain: dict[Key, int] = {}
+        voided: dict[Key, int] = {}
         for number, trial in enumerate(trials):
             reading = reader.read(number, trial)
             claim, claimed, said = reading.claim, reading.claimed, reading.said
@@ -153,13 +154,17 @@ class History:
                     self.answers.append(reading.result)
                     self._results.setdefault(said, reading.result)
                 if claimed is not None and claimed is not said:
-                    in_vain[claimed] = in_vain.get(claimed, 0) + 1
+                    voided[claimed] = voided.get(claimed, 0) + 1
             elif trial.state == TrialState.FAIL and not is_lost(trial):
                 failed.setdefault(claimed or said, reading.result)
             elif claim is not None and claimed is not None:
                 lost.append(LostCandidate(number, claim))
-                in_vain[claimed] = _count_in_vain(trial, trials, in_vain.get(claimed, 0))
-        given_up = {key for key, count in in_vain.items() if count > max_retries}
+                in_vain[claimed] = vain_attempts(trial, trials)
+        given_up = {
+            key
+            for key in in_vain.keys() | voided.keys()
+            if in_vain.get(key, 0) + voided.get(key, 0) > max_retries
+        }
         failed.update((key, Result(FAILED)) for key in given_up)
         for key, result in failed.items():
             self._results.setdefault(key, result)
@@ -196,15 +201,6 @@ class History:
     def is_running(self, params: Mapping[str, Any]) -> bool:
         """Whether a running trial has claimed this candidate."""
         return self.key(params) in self._running
-
-
-def _count_in_vain(trial: FrozenTrial, trials: Sequence[FrozenTrial], count: int) -> int:
-    """The number of vain attempts after a lost trial: none once it got further, or was stopped."""
-    if trial.user_attrs.get(FAILURE_REASON) == INTERRUPTED:
-        return count
-    before = trial.user_attrs.get(CONTINUES)
-    epochs = 0 if before is None else len(trials[before].intermediate_values)
-    return 0 if len(trial.intermediate_values) > epochs else count + 1
 
 
 def _result(trial: FrozenTrial) -> Result:

@@ -1,7 +1,7 @@
 """EcoNAS: evolution over three populations, of networks trained for E, 2E and 3E epochs."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -191,7 +191,23 @@ class EcoNASSampler(StrategySampler[A]):
         among = shares(by_rung(members), self._parents)
         return Task(among[history.claims % len(among)]) if among else Task()
 
+    def weights_needed(self, study: Study) -> Collection[int]:
+        """The networks that may be promoted, in the synchronous orders."""
+        if not self.sets_epochs:
+            return ()
+        history = self._history(study)
+        members: list[Member] = []
+        step, done = next_task(self._cycle_search(members), history)
+        if step is Step.DONE:
+            return ()
+        current = [history.answer(key) for key in history.asked[done:]]
+        recent = [result.number for result in current if result and result.number is not None]
+        return {member.number for member in members if member.rung < RUNGS} | set(recent)
+
     def _next_in_cycle(self, history: History) -> Task | Step:
+        return next_task(self._cycle_search([]), history)[0]
+
+    def _cycle_search(self, members: list[Member]) -> Generator[list[Task], list[Result], None]:
         cycles = Cycles(
             initial=self._initial,
             parents=self._parents,
@@ -200,7 +216,7 @@ class EcoNASSampler(StrategySampler[A]):
             snapshot=self._order == "code",
             promote=self._promote,
         )
-        return next_task(cycles.search(), history)
+        return cycles.search(members)
 
     def _member(self, history: History, result: Result) -> Member:
         """A result as a network in its population."""

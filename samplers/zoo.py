@@ -36,6 +36,7 @@ class ZooSampler(StrategySampler[A]):
         patience: Seconds after which a running trial that decides nothing is not waited for.
 
     Raises:
+        TypeError: If the networks of ``space`` descend from one another.
         ValueError: If a number is out of range.
 
     Differences from the paper:
@@ -51,6 +52,11 @@ class ZooSampler(StrategySampler[A]):
         max_retries: int = 5,
         patience: float = 60.0,
     ) -> None:
+        if space.inherits:
+            raise TypeError(
+                "ZooSampler draws networks that are independent of each other; those of "
+                f"{space!r} descend from others of the study."
+            )
         check_at_least("size", size, 1)
         super().__init__(space, seed=seed, max_retries=max_retries, patience=patience)
         self._size = size

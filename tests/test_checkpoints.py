@@ -1,6 +1,7 @@
 """Training state by trial: whole and intact, or not there."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -9,9 +10,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from optnas.checkpoints import Checkpoints, ancestors
-from optnas.storage import open_artifacts
-from optnas.trials import CANDIDATE, CONTINUES, LOST, mark_failure
+from optnas.artifacts import open_artifacts
+from optnas.checkpoints import CheckpointError, Checkpoints
+from optnas.lineage import ancestors, without_weights
+from optnas.trials import CANDIDATE, CONTINUES, LOST, Claim, mark_failure
 
 
 @pytest.fixture
@@ -51,7 +53,8 @@ def adopt(study, lost):
 
 def test_the_latest_state_replaces_the_one_before(study, checkpoints, folder):
     trial = study.ask()
-    assert checkpoints.load(stored(study, trial)) is None
+    with pytest.raises(CheckpointError, match="trial 0 has no checkpoint"):
+        checkpoints.load(stored(study, trial))
     for epoch, state in ((1, b"first"), (2, b"second"), (2, b"second again")):
         save(checkpoints, trial, epoch, state)
         assert checkpoints.load(stored(study, trial)) == state
@@ -76,31 +79,46 @@ def test_a_damaged_state_is_no_state(study, checkpoints, folder, content):
     trial = study.ask()
     save(checkpoints, trial, 1, b"state of epoch 1")
     next(folder.iterdir()).write_bytes(content)
-    with pytest.warns(UserWarning, match="checkpoint of trial 0 is damaged"):
-        assert checkpoints.load(stored(study, trial)) is None
+    with pytest.raises(CheckpointError, match="checkpoint of trial 0 is damaged"):
+        checkpoints.load(stored(study, trial))
 
 
 def test_a_missing_state_is_no_state(study, checkpoints, folder):
     trial = study.ask()
     save(checkpoints, trial, 1, b"state")
     next(folder.iterdir()).unlink()
-    with pytest.warns(UserWarning, match="checkpoint of trial 0"):
-        assert checkpoints.load(stored(study, trial)) is None
+    assert not checkpoints.exists(stored(study, trial))
+    with pytest.raises(CheckpointError, match="checkpoint of trial 0 is missing"):
+        checkpoints.load(stored(study, trial))
 
 
-def test_a_full_disk_leaves_the_state_before(study, checkpoints, folder, monkeypatch):
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_leaves_the_state_before_until_there_is_space(study, small_disk):
+    checkpoints = Checkpoints(open_artifacts(small_disk / "a"), study._storage, "kept")
     trial = study.ask()
-    save(checkpoints, trial, 1, b"first")
-
-    def write(name, content):
-        (folder / name).write_bytes(content.read(3))
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoints._store, "write", write)
-    with pytest.warns(UserWarning, match="No space left"):
-        save(checkpoints, trial, 2, b"second")
-    assert checkpoints.load(stored(study, trial)) == b"first"
-    assert len(list(folder.iterdir())) == 1
+    first, second = b"1" * 100_000, b"2" * 100_000
+    save(checkpoints, trial, 1, first)
+    other = small_disk / "other"
+    other.write_bytes(b"x" * 100_000)
+    for epoch in (2, 1):  # Under another name, and in place of the state itself.
+        with pytest.warns(UserWarning, match="No space left"):
+            assert not checkpoints.save(trial._trial_id, 0, epoch, second)
+        assert checkpoints.load(stored(study, trial)) == first
+        assert len(list((small_disk / "a").iterdir())) == 1
+    other.unlink()
+    assert checkpoints.save(trial._trial_id, 0, 3, second)
+    assert checkpoints.load(stored(study, trial)) == second
 
 
 def test_a_write_that_was_cut_off_leaves_the_state_before(study, tmp_path):
@@ -110,7 +128,7 @@ def test_a_write_that_was_cut_off_leaves_the_state_before(study, tmp_path):
         import os, signal
         import optuna
         from optnas.checkpoints import Checkpoints
-        from optnas.storage import open_artifacts
+        from optnas.artifacts import open_artifacts
         study = optuna.create_study(study_name="kept", storage={url!r})
         checkpoints = Checkpoints(open_artifacts({str(tmp_path / "a")!r}), study._storage, "kept")
         trial = study.ask()
@@ -152,6 +170,81 @@ def test_failed_candidates_and_pruned_trials_need_no_state(study, checkpoints, f
     study.tell(trial, state=state)
     checkpoints.clean(study, stored(study, trial))
     assert not list(folder.iterdir())
+
+
+def complete(study, checkpoints, value, cost=None, **attrs):
+    """A finished trial with weights. Returns its number."""
+    trial = study.ask()
+    for name, attr in attrs.items():
+        trial.set_user_attr(name, attr)
+    if cost is not None:
+        trial.set_user_attr("multiply_adds", cost)
+    save(checkpoints, trial, 1, f"weights {trial.number}".encode())
+    study.tell(trial, value)
+    return trial.number
+
+
+def kept(study, checkpoints):
+    return [trial.number for trial in study.trials if checkpoints.exists(trial)]
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [(None, []), ("best:2", [2, 3]), ("hull", [0, 3]), ("all", [0, 1, 2, 3])],
+)
+def test_keep_says_whose_weights_stay(study, folder, keep, expected):
+    checkpoints = Checkpoints(open_artifacts(folder), study._storage, "kept", keep=keep)
+    for value, cost in ((0.5, 1), (0.6, 9), (0.8, 9), (0.9, 4)):
+        number = complete(study, checkpoints, value, cost)
+        checkpoints.clean(study, study.trials[number])
+    assert kept(study, checkpoints) == expected
+    gone = without_weights(study._storage, study._study_id)
+    assert sorted(gone) == ([] if keep is None else sorted({0, 1, 2, 3} - set(expected)))
+
+
+def test_parents_of_trials_that_are_not_done_stay(study, checkpoints):
+    parents = [complete(study, checkpoints, 0.1) for _ in range(4)]
+    running = study.ask()
+    running.set_user_attr("parent", parents[0])
+    lost = study.ask()
+    lost.set_user_attr("parent", parents[1])
+    lose(study, lost)
+    study.enqueue_trial({"parent": parents[2]})
+    Claim(0, {"x": 1}).write(study._storage, stored(study, running))
+    checkpoints.clean(study)
+    assert kept(study, checkpoints) == parents[:3]
+    study.tell(running, 0.5)
+    checkpoints.clean(study)
+    assert kept(study, checkpoints) == parents[1:3]
+
+
+def test_what_a_trial_may_be_choosing_stays_for_a_while(study, checkpoints, monkeypatch):
+    complete(study, checkpoints, 0.1)
+    study.ask()  # Has not decided.
+    checkpoints.clean(study)
+    assert kept(study, checkpoints) == [0]
+    monkeypatch.setattr("optnas.checkpoints.GRACE", 0.0)
+    checkpoints.clean(study)
+    assert kept(study, checkpoints) == []
+
+
+def test_lost_weights_are_found_and_said_once(study, folder):
+    checkpoints = Checkpoints(open_artifacts(folder), study._storage, "kept", keep="all")
+    for _ in range(3):
+        complete(study, checkpoints, 0.5)
+    (folder / study.trials[1].system_attrs["optnas:checkpoint"]["id"]).unlink()
+    assert checkpoints.find_lost(study) == [1]
+    assert checkpoints.find_lost(study) == []
+    assert without_weights(study._storage, study._study_id) == {1: "missing"}
+
+
+def test_the_space_used_is_that_of_the_study(study, checkpoints, folder):
+    other = optuna.create_study(study_name="other", storage=study._storage)
+    theirs = Checkpoints(open_artifacts(folder), study._storage, "other")
+    save(theirs, other.ask(), 1, b"12345")
+    assert checkpoints.used_bytes() == 0
+    save(checkpoints, study.ask(), 1, b"123")
+    assert (checkpoints.used_bytes(), theirs.used_bytes()) == (3, 5)
 
 
 def test_ancestors_are_nearest_first(study):

@@ -11,6 +11,7 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 import optnas
+from optnas.artifacts import open_artifacts
 from optnas.checkpoints import Checkpoints
 from optnas.errors import UserError
 from optnas.objectives import classification, training
@@ -19,7 +20,6 @@ from optnas.objectives.data import load_images
 from optnas.samplers.macro_micro import MacroMicroSampler
 from optnas.settings import DataSettings, TrainSettings
 from optnas.spaces import ChainSpace
-from optnas.storage import open_artifacts
 
 SPACE = ChainSpace(depth=(2, 3), width=(4, 6))
 DATA = DataSettings(name="digits", classes=(0, 1, 2), samples=0.5)

@@ -5,7 +5,7 @@ import optuna
 import pytest
 
 from optnas.samplers.zoo import ZooSampler
-from optnas.spaces import ChainSpace, NasBench201Space
+from optnas.spaces import ChainSpace, GrowthSpace, NasBench201Space
 from optnas.trials import LOST, mark_failure
 
 SPACE = NasBench201Space()
@@ -90,3 +90,8 @@ def test_candidates_come_best_first() -> None:
 def test_a_zoo_has_networks() -> None:
     with pytest.raises(ValueError, match="`size` must be greater than or equal to 1"):
         ZooSampler(SPACE, size=0)
+
+
+def test_networks_that_descend_from_others_are_no_zoo():
+    with pytest.raises(TypeError, match="descend from others"):
+        ZooSampler(GrowthSpace())

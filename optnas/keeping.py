@@ -1,0 +1,77 @@
+"""Which training states must stay: garbage collection, decided from the study alone."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas.lineage import ancestors, parent_of
+from optnas.trials import CONTINUES, Claim, is_lost
+
+Keep = str
+"""``"hull"``, ``"best:K"`` or ``"all"``."""
+KEEP = re.compile(r"hull|all|best:[1-9]\d*")
+
+
+def needed(study: Study, trials: Sequence[FrozenTrial], keep: Keep | None) -> set[int]:
+    """Numbers of the trials whose training state somebody may go on with, or start from.
+
+    Args:
+        study: The study; its sampler says what the strategy may still inherit from.
+        trials: All trials, by number.
+        keep: What is kept beyond that: the most cost-efficient networks (``"hull"``), the K with
+            the highest values (``"best:K"``), or ``"all"`` that are complete.
+    """
+    numbers: set[int] = set()
+    for trial in _open(trials):
+        numbers.add(trial.number)
+        numbers.update(other.number for other in ancestors(trials, trial))
+        parent = _parent(trial)
+        if parent is not None:
+            numbers.add(parent)
+    weights_needed = getattr(study.sampler, "weights_needed", None)
+    if weights_needed is not None:
+        numbers.update(weights_needed(study))
+    return numbers | set(_kept(trials, keep))
+
+
+def deciding(trial: FrozenTrial) -> bool:
+    """Whether a running trial has not chosen its candidate yet."""
+    return trial.state == TrialState.RUNNING and Claim.of(trial) is None and not trial.params
+
+
+def _open(trials: Sequence[FrozenTrial]) -> Iterator[FrozenTrial]:
+    """The trials that train, will be trained, or were lost and will be continued."""
+    continued = {trial.user_attrs.get(CONTINUES) for trial in trials}
+    for trial in trials:
+        if not trial.state.is_finished() or (is_lost(trial) and trial.number not in continued):
+            yield trial
+
+
+def _parent(trial: FrozenTrial) -> int | None:
+    claim = Claim.of(trial)
+    fixed: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
+    given = fixed if claim is None else {**claim.params, **claim.attrs}
+    parent = parent_of(trial)
+    return given.get("parent") if parent is None else parent
+
+
+def _kept(trials: Sequence[FrozenTrial], keep: Keep | None) -> list[int]:
+    if keep is None:
+        return []
+    complete = [
+        trial
+        for trial in trials
+        if trial.state == TrialState.COMPLETE
+        and all(violation <= 0 for violation in trial.constraints.values())
+    ]
+    if keep == "hull":
+        from optnas.samplers.randgrow import hull_of
+
+        complete = hull_of(complete)
+    elif keep != "all":
+        ranked = sorted(complete, key=lambda trial: trial.value or 0.0, reverse=True)
+        complete = ranked[: int(keep.removeprefix("best:"))]
+    return [trial.number for trial in complete]
