@@ -3,6 +3,13 @@
 from optnas.samplers.econas import EcoNASSampler
 from optnas.samplers.hierarchical import HierarchicalPruner
 from optnas.samplers.macro_micro import MacroMicroSampler
+from optnas.samplers.randgrow import RandGrowSampler
 from optnas.samplers.stage_wise import StageWiseSampler
 
-__all__ = ["EcoNASSampler", "HierarchicalPruner", "MacroMicroSampler", "StageWiseSampler"]
+__all__ = [
+    "EcoNASSampler",
+    "HierarchicalPruner",
+    "MacroMicroSampler",
+    "RandGrowSampler",
+    "StageWiseSampler",
+]

@@ -3,18 +3,21 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import Any, Literal
 
+import numpy as np
 from optuna.study import Study
 
+from optnas.lineage import PARENT
 from optnas.samplers._base import (
     Candidate,
+    Step,
     check_at_least,
     check_choice,
     check_integer,
 )
-from optnas.samplers._history import Result
+from optnas.samplers._history import History, Result
 from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import ChainArchitecture, ChainSpace
 from optnas.trials import TRAIN_ACCURACY
@@ -34,7 +37,7 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
 
     Every decision depends on the result before it. Several workers are kept busy with the
     candidates that come next if a layer more is accepted, a narrower network is kept and a micro
-    change is rejected.
+    change is rejected; unless networks inherit weights: then nothing is known before the result.
 
     The objective suggests the parameters of the space and ``epochs``; its value is the best
     held-out accuracy over the epochs, a fraction. The user attribute ``train_accuracy``, if set,
@@ -75,6 +78,9 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         search_operations: Whether the micro search tries operations, before kernels.
         final_width: ``"macro"`` gives the found network the width of the macro search; ``"micro"``
             the width to which its last accepted change was narrowed.
+        inherit: Whether a network starts from the weights of the one that it was derived from,
+            the last one accepted, whose trial is its user attribute ``parent``. Later networks
+            are then trained longer in total, and there is never work for a second worker.
         seed: Seed of the study. None derives one from the study's name.
         max_retries: How often a candidate is tried again whose worker died before it got further.
         patience: Seconds after which a running trial that decides nothing is not waited for.
@@ -89,7 +95,8 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         paper leaves open follows the authors' code: the third strike ends a phase, an accepted
         network clears the strikes and a neutral one does not; the width phase accepts ties and
         goes on with the last epochs of the depth phase; the final network has the macro width.
-        The width phase never leaves the space's range, and no width falls below 1.
+        The width phase never leaves the space's range, and no width falls below 1. The paper
+        trains every network from random weights, as is the default.
     """
 
     sets_epochs = True
@@ -116,6 +123,7 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         evaluation: Literal["dynamic", "static"] = "dynamic",
         search_operations: bool = True,
         final_width: Literal["macro", "micro"] = "macro",
+        inherit: bool = False,
         seed: int | None = None,
         max_retries: int = 5,
         patience: float = 60.0,
@@ -160,13 +168,31 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         self._kernel = kernel
         self._search_operations = search_operations
         self._final_width = final_width
+        self._inherit = inherit
+
+    @property
+    def inherits(self) -> bool:
+        return self._inherit
+
+    def weights_needed(self, study: Study) -> Collection[int]:
+        """The network that the next candidate starts from."""
+        following = self.replay(self._history(study), guess=False).next
+        attrs = following.attrs if following else {}
+        return [attrs[PARENT]] if PARENT in attrs else []
+
+    def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
+        step = super().propose(history, rng)
+        if isinstance(step, Candidate) and step.attrs.get(PARENT) in history.without_weights:
+            return dataclasses.replace(step, attrs={})
+        return step
 
     def search(self) -> Search[ChainArchitecture]:
         depth, epochs, best = yield from self._grow()
-        width = yield from self._prune(depth, epochs, best)
-        macro = self._uniform(depth, width)
-        baseline = yield self._candidate(macro, self._micro_epochs, "baseline", guess=math.inf)
-        architecture, best = macro, baseline.value
+        width, best = yield from self._prune(depth, epochs, best)
+        architecture = self._uniform(depth, width)
+        best = yield self._candidate(
+            architecture, self._micro_epochs, "baseline", guess=math.inf, parent=best
+        )
         if self._search_operations:
             other = "conv" if self._operation == "separable" else "separable"
             architecture, best = yield from self._change("operations", other, architecture, best)
@@ -175,8 +201,8 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
             architecture = dataclasses.replace(architecture, width=width)
         return architecture
 
-    def _grow(self) -> Generator[Candidate, Result, tuple[int, int, float]]:
-        """Deepen at full width. Returns the depth, the epochs reached, and the best accuracy."""
+    def _grow(self) -> Generator[Candidate, Result, tuple[int, int, Result]]:
+        """Deepen at full width. Returns the depth, the epochs reached, and the best result."""
         depth, deepest = self.space.depth
         width, epochs, strikes = self.space.width[1], self._epochs, 0
         result = yield self._candidate(self._uniform(depth, width), epochs, "depth", guess=0.0)
@@ -186,7 +212,11 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
                 break
             epochs += 1 if self._dynamic else 0
             result = yield self._candidate(
-                self._uniform(tried, width), epochs, "depth", guess=best.value + self._gain
+                self._uniform(tried, width),
+                epochs,
+                "depth",
+                guess=best.value + self._gain,
+                parent=best,
             )
             if _at_least(result.value, best.value + self._gain):
                 best, depth, strikes = result, tried, 0
@@ -194,7 +224,7 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
                 strikes += 1
                 if strikes == self._strikes:
                     break
-        return depth, epochs, best.value
+        return depth, epochs, best
 
     def _has_learnt(self, best: Result) -> bool:
         if best.number is None:
@@ -203,26 +233,28 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         learnt = limit is not None and best.attrs.get(TRAIN_ACCURACY, 0.0) > limit + EPSILON
         return learnt or _at_least(best.value, self._target_accuracy)
 
-    def _prune(self, depth: int, epochs: int, best: float) -> Generator[Candidate, Result, int]:
-        """Narrow while accuracy holds. Returns the width."""
+    def _prune(
+        self, depth: int, epochs: int, best: Result
+    ) -> Generator[Candidate, Result, tuple[int, Result]]:
+        """Narrow while accuracy holds. Returns the width and its result."""
         narrowest, width = self.space.width
         strikes = 0
         for tried in range(width - self._width_step, narrowest - 1, -self._width_step):
             epochs += 2 if self._dynamic else 0
             result = yield self._candidate(
-                self._uniform(depth, tried), epochs, "width", guess=best
+                self._uniform(depth, tried), epochs, "width", guess=best.value, parent=best
             )
-            if _at_least(result.value, best):
-                best, width, strikes = result.value, tried, 0
+            if _at_least(result.value, best.value):
+                best, width, strikes = result, tried, 0
             else:
                 strikes += 1
                 if strikes == self._strikes:
                     break
-        return width
+        return width, best
 
     def _change(
-        self, field: str, choice: Any, start: ChainArchitecture, best: float
-    ) -> Generator[Candidate, Result, tuple[ChainArchitecture, float]]:
+        self, field: str, choice: Any, start: ChainArchitecture, best: Result
+    ) -> Generator[Candidate, Result, tuple[ChainArchitecture, Result]]:
         """Try ``choice`` in one layer after the other, at the size of ``start``."""
         accepted = start
         limit = self._num_params(start) + self._params_tolerance
@@ -231,9 +263,11 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
             choices = (*choices[:layer], choice, *choices[layer + 1 :])
             fields: dict[str, Any] = {field: choices, "width": start.width}
             changed = self._narrowed(dataclasses.replace(accepted, **fields), limit)
-            result = yield self._candidate(changed, self._micro_epochs, field, guess=best)
-            if result.value > best + EPSILON:
-                accepted, best = changed, result.value
+            result = yield self._candidate(
+                changed, self._micro_epochs, field, guess=best.value, parent=best
+            )
+            if result.value > best.value + EPSILON:
+                accepted, best = changed, result
         return accepted, best
 
     def candidates(self, study: Study) -> list[tuple[int, ChainArchitecture, float]]:
@@ -273,10 +307,19 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         return params | {"depth": self.space.depth[0], "epochs": self._epochs}
 
     def _candidate(
-        self, architecture: ChainArchitecture, epochs: int, phase: str, guess: float
+        self,
+        architecture: ChainArchitecture,
+        epochs: int,
+        phase: str,
+        guess: float,
+        parent: Result | None = None,
     ) -> Candidate:
         params = self.space.to_params(architecture) | {"epochs": epochs}
-        return Candidate(params, phase=phase, guess=guess)
+        if not self._inherit:
+            return Candidate(params, phase=phase, guess=guess)
+        if parent is None or parent.failed or parent.number is None:
+            return Candidate(params, phase=phase)
+        return Candidate(params, phase=phase, attrs={PARENT: parent.number})
 
     def _uniform(self, depth: int, width: int) -> ChainArchitecture:
         chain = self.space.architecture_class

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
+from optnas.lineage import record_without_weights
 from optnas.samplers import MacroMicroSampler
 from optnas.samplers.macro_micro import _narrowed
 from optnas.spaces import ChainArchitecture, ChainSpace
@@ -291,6 +293,74 @@ def test_infeasible_candidates_are_the_worst():
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.optimize(objective)
     assert sampler.found(study).depth == 3
+
+
+def likes_a_convolution(architecture, epochs):
+    """Best with 4 layers, of width 8, the second of them a convolution; layer 1 never works."""
+    if architecture.operations[0] == "conv":
+        return float("nan")
+    value = 0.5 - 0.01 * abs(architecture.depth - 4) + 0.1 * (architecture.operations[1] == "conv")
+    return value - 0.01 * abs(architecture.width - 8) * (epochs > 2)
+
+
+def test_networks_inherit_from_the_last_one_accepted():
+    found, study, calls = run(likes_a_convolution, inherit=True)
+    parents = [(t.user_attrs["phase"], t.user_attrs.get("parent")) for t in study.trials]
+    depths, widths, micro = parents[:6], parents[6:10], parents[10:]
+    # Depths 2 to 4 are accepted, 5 to 7 are strikes; widths 10 and 8 are kept, 6 and 4 are not.
+    assert depths == [("depth", parent) for parent in (None, 0, 1, 2, 2, 2)]
+    assert widths == [("width", parent) for parent in (2, 6, 7, 7)]
+    assert micro[:4] == [("baseline", 7), *[("operations", 10)] * 2, ("operations", 12)]
+    assert micro[5:] == [("kernels", 12)] * 4
+    assert found == ChainArchitecture(4, 8, ("separable", "conv", "separable", "separable"))
+    assert run(likes_a_convolution)[2] == calls
+
+
+def test_by_default_nothing_is_inherited():
+    _, study, _ = run(likes_a_convolution)
+    assert not study.sampler.inherits
+    assert not any("parent" in trial.user_attrs for trial in study.trials)
+    assert list(study.sampler.weights_needed(study)) == []
+
+
+def inheriting(objective, **options):
+    space = ChainSpace(depth=(2, 8), width=(4, 12))
+
+    def outcome(trial):
+        architecture = space.suggest(trial)
+        return objective(architecture, trial.suggest_int("epochs", 1, 1000))
+
+    sampler = MacroMicroSampler(space, in_channels=1, classes=10, inherit=True)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(outcome, **options)
+    return study
+
+
+def test_inheriting_networks_are_not_guessed():
+    alone, together = (inheriting(likes_a_convolution, n_jobs=n) for n in (1, 4))
+    trained = [t for t in together.trials if t.state == TrialState.COMPLETE]
+    assert together.sampler.found(together) == alone.sampler.found(alone)
+    expected = [t.params for t in alone.trials if t.state == TrialState.COMPLETE]
+    assert [t.params for t in trained] == expected
+
+
+def test_the_weights_needed_are_those_of_the_next_parent():
+    needed = [[]]
+
+    def note(study, trial):
+        needed.append(list(study.sampler.weights_needed(study)))
+
+    study = inheriting(likes_a_convolution, callbacks=[note])
+    parents = [trial.user_attrs.get("parent") for trial in study.trials]
+    assert needed == [[] if parent is None else [parent] for parent in parents] + [[]]
+
+
+def test_weights_that_are_gone_are_not_inherited():
+    def lose(study, trial):
+        record_without_weights(study._storage, study._study_id, [1], "a test")
+
+    study = inheriting(likes_a_convolution, callbacks=[lose], n_trials=4)
+    assert [t.user_attrs.get("parent") for t in study.trials] == [None, 0, None, 2]
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_load_by_name_and_by_reference(kind: Any, name: str, expected: type) -> 
 @pytest.mark.parametrize(
     ("kind", "name", "parts"),
     [
-        ("sampler", "tep", ["unknown sampler 'tep'", "did you mean 'tpe'?", "qmc, random, "]),
+        ("sampler", "tep", ["unknown sampler 'tep'", "did you mean 'tpe'?", "randgrow, random, "]),
         ("sampler", "Macro-Micro", ["did you mean 'macro_micro'?"]),
         ("sampler", "zzzzzz", ["unknown sampler 'zzzzzz'. Known: brute_force"]),
         ("space", "chian", ["did you mean 'chain'?"]),

@@ -1,0 +1,280 @@
+"""RandGrow: grow the most cost-efficient networks at random, from their parents' weights."""
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas.errors import UserError
+from optnas.lineage import ARCHITECTURE, PARENT, parent_of
+from optnas.samplers._base import Candidate, Step, StrategySampler, check_at_least, check_integer
+from optnas.samplers._history import History, Result
+from optnas.samplers._hull import check_probability, lower_hull, parent_probabilities
+from optnas.spaces import GrowthArchitecture, GrowthSpace
+from optnas.spaces.growth import GROWTH_SEED, INCREMENTS
+from optnas.trials import Claim, is_lost
+
+__all__ = [
+    "MULTIPLY_ADDS",
+    "RandGrowSampler",
+    "hull_of",
+    "lower_hull",
+    "parent_probabilities",
+]
+
+MULTIPLY_ADDS = "multiply_adds"
+"""User attribute: what a network costs, multiply-adds for one image."""
+
+_GROWTH_SEEDS = 2**31
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What counts of a finished trial.
+
+    Args:
+        trial: The trial.
+        growths: Rounds of growth since the initial network.
+        cost: Its multiply-adds.
+        may_grow: Whether it may have children, if its weights exist.
+    """
+
+    trial: FrozenTrial
+    growths: int
+    cost: float
+    may_grow: bool
+
+
+class RandGrowSampler(StrategySampler[GrowthArchitecture]):
+    """Sampler using RandGrow, of *Macro Neural Architecture Search Revisited*.
+
+    The first trial trains the initial network, and every other worker waits for it. Each later
+    trial is a child: a parent is drawn from the finished networks on the lower convex hull of cost
+    against error, and increments are added to it at random. The most accurate network is drawn
+    with ``best_probability``, the others in proportion to the gap in cost to the next one. The
+    search has no end of its own.
+
+    A child starts from its parent's weights, so that a parent is a complete trial whose weights
+    exist. If none is left, the initial network is trained again, at most ``max_retries`` times.
+    The search ends if the initial network fails, is pruned, or may have no children.
+
+    The objective suggests the parameters of the space, ``parent`` (a trial's number; -1 for the
+    initial network) and ``growth_seed``, and records the user attribute ``multiply_adds``, the
+    cost; its value is the held-out accuracy, a fraction. Where the trial comes from is in its user
+    attributes: ``parent``, ``architecture`` and, if the sampler says so, ``increments``.
+
+    Source: Hu, Langford, Caruana, Horvitz and Dey, *Macro Neural Architecture Search Revisited*,
+    section 2.
+
+    Example:
+
+        .. code-block:: python
+
+            sampler = RandGrowSampler(GrowthSpace(cells=6, channels=32))
+            study = optuna.create_study(direction="maximize", sampler=sampler)
+            study.optimize(objective, n_trials=100)
+            print(sampler.found(study))
+
+    Args:
+        space: The space of networks that grow.
+        increments: Increments that a child adds; in cell search, to each kind of cell. None adds
+            as many as the initial network has cells; in cell search, one.
+        best_probability: Probability with which the most accurate network is the parent, while
+            there are others on the hull.
+        max_growths: Rounds of growth after which a network has no children; None for no limit.
+        max_cost: Multiply-adds beyond which a network has no children; None for no limit.
+        seed: Seed of the study. None derives one from the study's name.
+        max_retries: How often a candidate is tried again whose worker died before it got further.
+        patience: Seconds after which a running trial that decides nothing is not waited for.
+
+    Raises:
+        TypeError: If ``space`` is not a space of networks that grow.
+        ValueError: If a number is out of range.
+        UserError: Later, if the initial network's trial does not have the attributes named above.
+
+    Differences from the paper:
+        The probabilities of all but the most accurate network sum to the rest, which the paper
+        leaves open; a point on the line between two others is not on the hull. Cost is counted in
+        multiply-adds. A child's increments are drawn with a seed that its trial records. The
+        initial network is trained as any other, on the training images alone: the paper trains it
+        as a final model, and its children would have seen the validation images. Images are
+        normalised per channel, not per pixel.
+    """
+
+    space: GrowthSpace
+
+    def __init__(
+        self,
+        space: GrowthSpace,
+        *,
+        increments: int | None = None,
+        best_probability: float = 0.5,
+        max_growths: int | None = None,
+        max_cost: int | None = None,
+        seed: int | None = None,
+        max_retries: int = 5,
+        patience: float = 60.0,
+    ) -> None:
+        if not isinstance(space, GrowthSpace):
+            raise TypeError(f"RandGrowSampler searches a GrowthSpace, not {space!r}.")
+        for name, value in {"increments": increments, "max_growths": max_growths}.items():
+            check_integer(name, 1 if value is None else value, 1)
+        check_at_least("max_cost", 0 if max_cost is None else max_cost, 0)
+        check_probability("best_probability", best_probability)
+        super().__init__(space, seed=seed, max_retries=max_retries, patience=patience)
+        self._increments = increments
+        self._best_probability = best_probability
+        self._max_growths = math.inf if max_growths is None else max_growths
+        self._max_cost = math.inf if max_cost is None else max_cost
+        self._read: dict[int, Network] = {}
+
+    def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
+        initial = Candidate({PARENT: -1}, phase="initial")
+        result = history.result(initial.params)
+        if result is None:
+            return Step.WAIT if history.is_running(initial.params) else initial
+        _check_recorded(history, result)
+        hull = self._hull(history)
+        if hull:
+            return self._child(hull, rng)
+        if history.waits:
+            return Step.WAIT
+        return initial if self._begins_again(history) else Step.DONE
+
+    def found(self, study: Study) -> GrowthArchitecture | None:
+        """The best network that is finished, or None before there is one."""
+        ranked = _ranked(self._history(study))
+        return self.space.from_trial(ranked[0]) if ranked else None
+
+    def candidates(self, study: Study) -> list[tuple[int, GrowthArchitecture, float]]:
+        """Trial number, architecture and value of the finished networks, best first."""
+        trained: dict[GrowthArchitecture, FrozenTrial] = {}
+        for trial in _ranked(self._history(study)):
+            trained.setdefault(self.space.from_trial(trial), trial)
+        return [(trial.number, a, trial.values[0]) for a, trial in trained.items()]
+
+    def weights_needed(self, study: Study) -> Collection[int]:
+        """The hull: one of these trials is the parent of the next child."""
+        return self.parents(study).keys()
+
+    def parents(self, study: Study) -> dict[int, float]:
+        """The trials on the hull, by cost, and with which probability each is the next parent."""
+        hull = self._hull(self._history(study))
+        numbers = [network.trial.number for network in hull]
+        return dict(zip(numbers, self._probabilities(hull).tolist(), strict=True))
+
+    def _hull(self, history: History) -> list[Network]:
+        """The networks that the next child's parent is drawn from, by cost."""
+        gone = history.without_weights
+        parents = [
+            network
+            for number, network in self._networks(history)
+            if network.may_grow and number not in gone
+        ]
+        values = [network.trial.values[0] for network in parents]
+        return [parents[i] for i in _hull_of([network.cost for network in parents], values)]
+
+    def _networks(self, history: History) -> Iterable[tuple[int, Network]]:
+        """What counts of every result: found out once for each, as finished trials stay."""
+        for result in history.answers:
+            assert result.number is not None  # Only guesses have none.
+            trial = history.trials[result.number]
+            network = self._read.get(result.number)
+            if network is None or network.trial is not trial:
+                network = self._read[result.number] = self._network(trial, result)
+            yield result.number, network
+
+    def _network(self, trial: FrozenTrial, result: Result) -> Network:
+        parent = parent_of(trial)
+        # Parents have lower numbers: they were read before.
+        before = None if parent is None else self._read.get(parent)
+        growths = 0 if parent is None else 1 + (before.growths if before else 0)
+        cost = _cost(trial)
+        may_grow = (
+            _is_trained(trial, result)
+            and cost is not None
+            and cost <= self._max_cost
+            and growths < self._max_growths
+        )
+        return Network(trial, growths, cost or 0.0, may_grow)
+
+    def _child(self, hull: Sequence[Network], rng: np.random.Generator) -> Candidate:
+        parent = hull[rng.choice(len(hull), p=self._probabilities(hull))].trial.number
+        attrs = {PARENT: parent}
+        if self._increments is not None:
+            attrs[INCREMENTS] = self._increments
+        params = {PARENT: parent, GROWTH_SEED: int(rng.integers(_GROWTH_SEEDS))}
+        return Candidate(params, phase="growth", attrs=attrs)
+
+    def _probabilities(self, hull: Sequence[Network]) -> NDArray[np.floating]:
+        return parent_probabilities([network.cost for network in hull], self._best_probability)
+
+    def _begins_again(self, history: History) -> bool:
+        """Whether the initial network lacks nothing but its weights, and may be trained again."""
+        attempts = _attempts_at_initial(history)
+        may_grow = {number for number, network in self._networks(history) if network.may_grow}
+        return len(attempts) <= self._max_retries and not may_grow.isdisjoint(attempts[-1:])
+
+
+def hull_of(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Those of the complete ``trials`` on the hull of multiply-adds against error, by cost.
+
+    Trials that do not say what their network costs are left out.
+    """
+    networks = [(trial, cost) for trial in trials if (cost := _cost(trial)) is not None]
+    values = [trial.values[0] for trial, _ in networks]
+    return [networks[i][0] for i in _hull_of([cost for _, cost in networks], values)]
+
+
+def _hull_of(costs: Sequence[float], values: Sequence[float]) -> list[int]:
+    # The error is 1 - accuracy; no unit changes the hull, so that percentages do as well.
+    whole = max([1.0, *values])
+    return lower_hull(costs, [whole - value for value in values])
+
+
+def _cost(trial: FrozenTrial) -> float | None:
+    """The multiply-adds of a trial's network, or None if it does not say."""
+    cost = trial.user_attrs.get(MULTIPLY_ADDS)
+    return float(cost) if isinstance(cost, int | float) and 0 <= cost < math.inf else None
+
+
+def _is_trained(trial: FrozenTrial, result: Result) -> bool:
+    """Whether a trial is complete, feasible, and says what its network is."""
+    complete = trial.state == TrialState.COMPLETE and math.isfinite(result.value)
+    return complete and ARCHITECTURE in result.attrs
+
+
+def _ranked(history: History) -> list[FrozenTrial]:
+    """The finished networks, best first, then by number."""
+    ranked = sorted(history.answers, key=lambda result: -result.value)
+    trials = [(history.trials[r.number], r) for r in ranked if r.number is not None]
+    return [trial for trial, result in trials if _is_trained(trial, result)]
+
+
+def _attempts_at_initial(history: History) -> list[int]:
+    """The trials that trained the initial network, whatever came of it, but for lost ones."""
+    attempts = []
+    for number, trial in enumerate(history.trials):
+        claim = Claim.of(trial)
+        params = trial.params or (claim.params if claim else {})
+        if params.get(PARENT) == -1 and trial.state.is_finished() and not is_lost(trial):
+            attempts.append(number)
+    return attempts
+
+
+def _check_recorded(history: History, result: Result) -> None:
+    """Raise UserError if the initial network is complete, but does not say what parents must."""
+    if result.number is None or result.failed:
+        return
+    trial = history.trials[result.number]
+    recorded = ARCHITECTURE in result.attrs and _cost(trial) is not None
+    if trial.state == TrialState.COMPLETE and not recorded:
+        raise UserError(
+            f"Trial {result.number} must have the user attributes `{ARCHITECTURE}`, which the "
+            f"space's `suggest` writes, and `{MULTIPLY_ADDS}`, a number, which the objective must "
+            "write, as `classification` does."
+        )
