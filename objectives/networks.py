@@ -18,6 +18,7 @@ from optnas.errors import UserError
 from optnas.objectives.augment import normalise
 from optnas.objectives.data import Images
 from optnas.objectives.descriptions import NETWORK, Description, card, describe
+from optnas.objectives.memory import is_out_of_memory
 from optnas.objectives.models import build_model, count_multiply_adds, count_params
 from optnas.objectives.training import NonFiniteLoss, Trainer, deterministic_algorithms
 from optnas.seeds import derive_seed
@@ -97,7 +98,7 @@ def retrain(
 
     Raises:
         UserError: If the folder holds another network or cannot be written to, or the loss is
-            not finite.
+            not finite, or there is not enough memory for a batch.
     """
     if train.epochs is None:
         raise ValueError("`train.epochs` must be the number of epochs.")
@@ -105,12 +106,14 @@ def retrain(
     torch.set_num_threads(train.threads)
     chosen_by_test = images.validates_on_test
     images = images.with_validation_in_training().to(device)
+    # One cycle goes unsaid: networks that were kept before there were cycles are still known.
+    unsaid = {"epochs", "initial_epochs"} | ({"cycles"} if train.cycles == 1 else set())
     identity = {
         "space": _space_name(architecture),
         "architecture": json.loads(architecture.to_json()),
         "augmentation": dataclasses.asdict(images.augmentation),
         "network": network,
-        "train": train.model_dump(mode="json", exclude={"epochs"}),
+        "train": train.model_dump(mode="json", exclude=unsaid),
         "epochs": epochs,
         "seed": seed,
         "data_sha256": _digest(images),
@@ -137,6 +140,13 @@ def retrain(
                 result = trainer.train_epoch()
             except NonFiniteLoss as error:
                 raise UserError(f"{folder}: {error}") from None
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise UserError(
+                    f"{folder}: out of memory; set `batch_size` under `retrain` to less than "
+                    f"{train.batch_size}."
+                ) from None
             _save_training(folder, identity, trainer.state_dict())
             if on_epoch is not None:
                 on_epoch(trainer.epoch, epochs, result.train_accuracy, result.seconds)

@@ -1,4 +1,4 @@
-"""How large the network of an architecture is built: its options, and reduced channels."""
+"""How large the network of an architecture is built: its options, and its channels."""
 
 import dataclasses
 import inspect
@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 from optnas.errors import UserError
 from optnas.objectives.models import BUILDERS
 from optnas.settings import TrainSettings
-from optnas.spaces import Architecture, ChainArchitecture
+from optnas.spaces import Architecture
 
 A = TypeVar("A", bound=Architecture)
+
+_WIDTHS = ("width", "channels")
+"""The fields by which an architecture itself says how many channels its network has."""
 
 
 def check_options(architecture: Architecture, options: Mapping[str, Any]) -> None:
@@ -54,15 +57,57 @@ def with_fewer_channels(
     Raises:
         UserError: If the network has no channels to choose.
     """
-    if isinstance(architecture, ChainArchitecture):
-        return dataclasses.replace(architecture, width=fewer(architecture.width)), dict(options)
-    full = options.get("channels", _options(architecture).get("channels"))
+    full = channels_of(architecture, options)
     if full is None:
         raise UserError(
             f"proxy: the network of a {type(architecture).__name__} has no channels to reduce; "
             "write c0."
         )
-    return architecture, {**options, "channels": fewer(full)}
+    return with_channels(architecture, options, fewer(full))
+
+
+def channels_of(architecture: Architecture, options: Mapping[str, Any]) -> int | None:
+    """Channels of a network's first layers, or None where nobody can choose them.
+
+    Args:
+        architecture: Its own, if it has any.
+        options: Otherwise ``channels`` as given here, or by default.
+    """
+    field = _width_field(architecture)
+    default = _options(architecture).get("channels")
+    channels: int | None = (
+        options.get("channels", default) if field is None else getattr(architecture, field)
+    )
+    return channels
+
+
+def with_channels(
+    architecture: A, options: Mapping[str, Any], channels: int
+) -> tuple[A, dict[str, Any]]:
+    """The architecture and the options of a network of the same structure, ``channels`` wide.
+
+    Args:
+        architecture: Its own width is replaced, if it has one.
+        options: Otherwise ``channels`` is.
+        channels: Channels of the first layers.
+
+    Raises:
+        UserError: If the network has no channels to choose.
+    """
+    if channels_of(architecture, options) is None:
+        raise UserError(
+            f"channels: the network of a {type(architecture).__name__} has none to choose; leave "
+            "it out."
+        )
+    field = _width_field(architecture)
+    if field is None:
+        return architecture, {**options, "channels": channels}
+    return dataclasses.replace(architecture, **{field: channels}), dict(options)
+
+
+def _width_field(architecture: Architecture) -> str | None:
+    fields = {field.name for field in dataclasses.fields(architecture)}
+    return next((name for name in _WIDTHS if name in fields), None)
 
 
 def _options(architecture: Architecture) -> dict[str, Any]:

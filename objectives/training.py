@@ -22,7 +22,8 @@ from torch.nn import functional
 from optnas.objectives.augment import normalise
 from optnas.objectives.batches import augmented_chunks, batch_bounds
 from optnas.objectives.data import Images
-from optnas.settings import TrainSettings
+from optnas.objectives.memory import in_pieces
+from optnas.settings import TrainSettings, check_cycles
 
 # Evaluation batches hold at most this many images and pixels: the activations of a wide
 # network's first layers, hundreds of bytes per pixel, must fit into memory.
@@ -55,14 +56,18 @@ class EpochResult:
 def learning_rate(settings: TrainSettings, epoch: int, epochs: int) -> float:
     """Learning rate of an epoch: a pure function, so that there is no scheduler to save.
 
+    Source: SGDR (Loshchilov and Hutter 2017), equation 5, with cycles of equal length.
+
     Args:
-        settings: The rate at the start and the schedule.
-        epoch: Number of finished epochs.
-        epochs: Length of the schedule; the rate would reach zero after the last one.
+        settings: The rate at the start of a cycle, the schedule and its cycles.
+        epoch: Number of finished epochs, less than ``epochs``.
+        epochs: Length of the schedule, a multiple of its cycles; the rate would reach zero after
+            the last epoch of a cycle.
     """
     if settings.schedule == "constant":
         return settings.lr
-    return settings.lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
+    length = epochs // settings.cycles
+    return settings.lr * (1 + math.cos(math.pi * (epoch % length) / length)) / 2
 
 
 class Trainer:
@@ -79,9 +84,15 @@ class Trainer:
         epochs: Length of the learning rate's schedule.
         seed: Decides the order and augmentation of the images.
 
+    Attributes:
+        accumulation: Number of parts in which a batch is trained on, one after the other, for
+            want of memory: 1 at first. Gradients are those of the whole batch, except that batch
+            normalisation sees the parts.
+
     Raises:
-        ValueError: If there are fewer than two training images or no epochs, or the settings ask
-            for drop-path or an auxiliary loss that the network does not have.
+        ValueError: If there are fewer than two training images or no epochs, the cycles do not
+            divide the epochs, or the settings ask for drop-path or an auxiliary loss that the
+            network does not have.
     """
 
     def __init__(
@@ -95,17 +106,19 @@ class Trainer:
     ) -> None:
         if epochs < 1:
             raise ValueError(f"`epochs` must be greater than or equal to 1: {epochs}.")
+        check_cycles(settings, epochs)
         if len(images.train_images) < 2:
             raise ValueError("Training needs at least two images.")
         for setting, part in (("drop_path", "drop_path"), ("auxiliary", "with_auxiliary")):
             if getattr(settings, setting) and not hasattr(model, part):
-                raise ValueError(f"`{setting}` is for cell networks, not {type(model).__name__}.")
+                raise ValueError(f"`{setting}`: a {type(model).__name__} has none; leave it out.")
         self.device = images.train_images.device
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.images = images
         self.settings = settings
         self.epochs = epochs
         self.history: list[EpochResult] = []
+        self.accumulation = 1
         self._generator = torch.Generator().manual_seed(seed)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._optimizer = _optimizer(self._parameters, settings)
@@ -188,16 +201,25 @@ class Trainer:
         outputs = []
         for start, stop in batch_bounds(len(inputs), self.settings.batch_size):
             self._optimizer.zero_grad(set_to_none=True)
-            logits, loss = self._forward(inputs[start:stop], labels[start:stop])
-            torch.autograd.backward(loss)
+            for part in self._parts(start, stop):
+                logits, loss = self._forward(inputs[part], labels[part])
+                share = len(logits) / (stop - start)
+                torch.autograd.backward(loss if share == 1 else loss * share)
+                outputs.append(logits)
             if self.settings.clip is not None:
                 nn.utils.clip_grad_norm_(self._parameters, self.settings.clip)
             self._optimizer.step()
-            outputs.append(logits)
         # Statistics of the piece at once: per batch they would cost as much as a small layer.
         logits = torch.cat(outputs)
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         return torch.stack((loss.double(), _count_correct(logits, labels)))
+
+    def _parts(self, start: int, stop: int) -> list[slice]:
+        """What of a batch is trained on at once."""
+        # Batch normalisation needs two images.
+        size = max(2, math.ceil((stop - start) / self.accumulation))
+        bounds = batch_bounds(stop - start, size)
+        return [slice(start + first, start + last) for first, last in bounds]
 
     def _forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The logits, without their gradient, and the loss."""
@@ -218,16 +240,18 @@ class Trainer:
         """Number of correct answers, and whether all outputs are finite (1.0) or not (0.0)."""
         self.model.eval()
         result = torch.tensor((0.0, 1.0), dtype=torch.float64).to(self.device, non_blocking=True)
+
+        def judge(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            inputs = normalise(images[start:stop], self.images.mean, self.images.std)
+            with self._precision():
+                logits = self.model(inputs.contiguous(memory_format=torch.channels_last))
+            return _count_correct(logits, labels[start:stop]), logits.isfinite().all()
+
         fitting = min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(images.shape[2:]))
         size = max(self.settings.batch_size, fitting)
-        for start in range(0, len(images), size):
-            inputs = normalise(
-                images[start : start + size], self.images.mean, self.images.std
-            ).contiguous(memory_format=torch.channels_last)
-            with self._precision():
-                logits = self.model(inputs)
-            result[0] += _count_correct(logits, labels[start : start + size])
-            result[1] *= logits.isfinite().all()
+        for correct, finite in in_pieces(judge, len(images), size, self.device):
+            result[0] += correct
+            result[1] *= finite
         return result
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:

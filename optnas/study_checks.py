@@ -11,7 +11,7 @@ import pydantic
 
 from optnas import plugins
 from optnas.plugins import Kind, PluginError
-from optnas.settings import TrainSettings
+from optnas.settings import TrainSettings, check_cycles
 from optnas.study_errors import Source, found, problem
 from optnas.study_keys import (
     DATASETS,
@@ -83,7 +83,11 @@ def checked_plugins(study: StudyKeys, folder: Path, source: Source) -> dict[str,
     stand_ins["max_retries"] = study.max_retries
     sampler_choice, sampler = check("sampler", study.sampler, {"space": space, **stand_ins})
     pruner_choice, pruner = check("pruner", study.pruner)
+    if study.train.initial_epochs is not None and not space.inherits:
+        text = f"in the space {space_choice.name!r} no network has a parent; remove this key"
+        raise source.error(("train", "initial_epochs"), text)
     train = _checked_epochs(study, sampler_choice, sampler, source)
+    _check_cycles("retrain", study.retrain.recipe(train), study.retrain.epochs, source)
     whole = getattr(pruner, "whole_training", train.epochs)
     if train.epochs not in (None, whole):
         text = f"this pruner is for trainings of {whole} epochs, not {train.epochs}"
@@ -174,11 +178,23 @@ def _checked_epochs(
         if proxy is not None and train.epochs not in (None, epochs):
             text = f"the proxy {proxy} says {epochs} epochs; remove this key"
             raise source.error(("train", "epochs"), f"{text} {found(train.epochs)}")
+        _check_cycles("train", train, epochs, source)
         return train.model_copy(update={"epochs": epochs})
     advice = "use `sampler.epochs` instead" if "epochs" in choice.options else "remove this key"
-    text = f"the sampler {choice.name!r} chooses each candidate's epochs; {advice}"
+    chooses = f"the sampler {choice.name!r} chooses each candidate's epochs"
+    text = f"{chooses}; {advice}"
     if proxy is not None:
         raise source.error(("proxy",), f"{text} {found(str(proxy))}")
     if train.epochs is not None:
         raise source.error(("train", "epochs"), f"{text} {found(train.epochs)}")
+    if train.cycles > 1:
+        text = f"{chooses}; remove this key {found(train.cycles)}"
+        raise source.error(("train", "cycles"), text)
     return train
+
+
+def _check_cycles(block: str, train: TrainSettings, epochs: int, source: Source) -> None:
+    try:
+        check_cycles(train, epochs)
+    except ValueError as error:
+        raise source.error((block, "cycles"), str(error)) from None

@@ -15,9 +15,10 @@ from optnas.errors import UserError
 from optnas.objectives import networks
 from optnas.objectives.data import load_images
 from optnas.objectives.descriptions import describe
+from optnas.objectives.sizes import channels_of, with_channels
 from optnas.objectives.training import Trainer
 from optnas.settings import DataSettings, TrainSettings
-from optnas.spaces import CellArchitecture, ChainArchitecture
+from optnas.spaces import CellArchitecture, ChainArchitecture, GrowthSpace
 
 CHAIN = ChainArchitecture(2, 8)
 FILES = ["README.md", "network.json", "weights.safetensors"]
@@ -151,6 +152,15 @@ def test_a_folder_with_another_network_is_refused(images, network, tmp_path, opt
         retrain(images, tmp_path / "begun", on_epoch=interrupt_after(1))
     with pytest.raises(UserError, match="belongs to another network"):
         retrain(images, tmp_path / "begun", **options)
+
+
+def test_a_network_kept_before_there_were_cycles_is_known(images, network):
+    train = TrainSettings(epochs=4, lr=0.1, initial_epochs=9)
+    description = retrain(images, network, train=train)
+    assert description == describe(network)
+    assert "cycles" not in description.train
+    with pytest.raises(UserError, match="holds another network"):
+        retrain(images, network, train=train.model_copy(update={"cycles": 2}))
 
 
 def test_other_images_make_another_network(network):
@@ -290,6 +300,28 @@ def test_a_cell_network_is_kept_without_its_auxiliary_head(images, tmp_path):
     assert accuracy == pytest.approx(description.test_accuracy, abs=1e-6)
 
 
-def test_drop_path_needs_a_cell_network(images, tmp_path):
-    with pytest.raises(UserError, match="`drop_path` is for cell networks, not ChainNetwork"):
+def test_a_grown_network_is_trained_with_drop_path_and_made_wider(images, tmp_path):
+    space = GrowthSpace(cells=1, channels=4)
+    grown = space.grow(space.initial(), 7, increments=2)
+    wider, size = with_channels(grown, {"gate": True}, 6)
+    assert (channels_of(grown, {}), channels_of(wider, size)) == (4, 6)
+    assert (wider.increments, size) == (grown.increments, {"gate": True})
+    train = TrainSettings(epochs=2, drop_path=0.4)
+    plain = retrain(
+        images,
+        tmp_path / "plain",
+        wider,
+        train=train.model_copy(update={"drop_path": 0.0}),
+        network=size,
+    )
+    dropped = retrain(images, tmp_path / "dropped", wider, train=train, network=size)
+    assert plain.params == dropped.params
+    assert plain.weights_sha256 != dropped.weights_sha256
+    logits = optnas.load(tmp_path / "dropped")(images.test_images)
+    accuracy = (logits.argmax(1) == images.test_labels).float().mean().item()
+    assert accuracy == pytest.approx(dropped.test_accuracy, abs=1e-6)
+
+
+def test_drop_path_needs_a_network_with_paths(images, tmp_path):
+    with pytest.raises(UserError, match="`drop_path`: a ChainNetwork has none; leave it out"):
         retrain(images, tmp_path, train=TrainSettings(epochs=2, drop_path=0.3))

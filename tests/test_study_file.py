@@ -271,6 +271,47 @@ def test_mistakes_in_a_block(folder: Path, text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("train: {cycles: 3}", "train.cycles: `cycles` must divide the 20 epochs: 3."),
+        ("train: {epochs: 9, cycles: 2}", "train.cycles: `cycles` must divide the 9 epochs: 2."),
+        (
+            "train: {cycles: 2}\nproxy: c0r0s1e5",
+            "train.cycles: `cycles` must divide the 5 epochs: 2.",
+        ),
+        (
+            "train: {cycles: 2, schedule: constant}",
+            "train.cycles: `cycles` are for the cosine schedule, not 'constant'.",
+        ),
+        (
+            "sampler: macro_micro\ntrain: {cycles: 2}",
+            "train.cycles: the sampler 'macro_micro' chooses each candidate's epochs; remove this "
+            "key (found 2)",
+        ),
+        ("retrain: {cycles: 7}", "retrain.cycles: `cycles` must divide the 600 epochs: 7."),
+        (
+            "train: {initial_epochs: 9}",
+            "train.initial_epochs: in the space 'chain' no network has a parent; remove this key",
+        ),
+    ],
+)
+def test_mistakes_about_cycles(folder: Path, text: str, expected: str) -> None:
+    sampler = "" if "sampler" in text else "sampler: random\n"
+    message = refusal(folder, f"study: a\ndata: digits\n{sampler}{text}\n")
+    assert message == f"study.yaml:4: {expected}"
+
+
+def test_the_final_training_has_one_cycle_whatever_the_search_has(folder: Path) -> None:
+    text = "study: a\ndata: digits\nsampler: random\ntrain: {epochs: 20, cycles: 2, lr: 0.5}\n"
+    study = load(folder, text)
+    recipe = study.retrain.recipe(study.train)
+    assert (recipe.cycles, recipe.epochs, recipe.lr) == (1, 600, 0.5)
+    study = load(folder, text + "retrain: {epochs: 8, cycles: 4, lr: 0.1}\n")
+    recipe = study.retrain.recipe(study.train)
+    assert (recipe.cycles, recipe.epochs, recipe.lr) == (4, 8, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("", "study.yaml: the file is empty; `optnas init`"),
         ("# only a comment\n", "study.yaml: the file is empty; `optnas init`"),
         ("- study", "study.yaml:1: expected keys and values such as 'study: digits' (found "),

@@ -142,6 +142,41 @@ def test_cosine_is_stepped_after_the_epoch():
     assert learning_rate(TrainSettings(lr=0.1, schedule="constant"), 7, 10) == 0.1
 
 
+def test_every_cycle_begins_anew():
+    recipe = TrainSettings(lr=0.025, cycles=2)
+    rates = [learning_rate(recipe, epoch, 160) for epoch in range(160)]
+    assert rates[0] == rates[80] == 0.025
+    assert 0 < rates[79] == rates[159] < 1e-5
+    assert rates[:80] == rates[80:]
+    assert rates[:80] == [learning_rate(TrainSettings(lr=0.025), e, 80) for e in range(80)]
+
+
+def test_cycles_are_trained_and_resumed(few):
+    undisturbed, rates = trainer(few, cycles=2), []
+    for _ in range(4):
+        undisturbed.train_epoch()
+        rates.append(undisturbed._optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.025, 0.0125, 0.025, 0.0125])
+    first = train(trainer(few, cycles=2), 3)
+    second = trainer(few, cycles=2)
+    second.load_state_dict(first.state_dict())
+    assert same(train(second, 1), undisturbed)
+    assert not same(undisturbed, train(trainer(few), 4))
+
+
+@pytest.mark.parametrize(
+    ("keys", "rule"),
+    [
+        ({"cycles": 3}, "`cycles` must divide the 4 epochs: 3"),
+        ({"cycles": 8}, "`cycles` must divide the 4 epochs: 8"),
+        ({"cycles": 2, "schedule": "constant"}, "`cycles` are for the cosine schedule"),
+    ],
+)
+def test_cycles_that_cannot_be_are_refused(few, keys, rule):
+    with pytest.raises(ValueError, match=rule):
+        trainer(few, **keys)
+
+
 class Recorder(nn.Module):
     """A linear network that remembers what it was shown."""
 
