@@ -1,18 +1,30 @@
-"""optuna-dashboard on a study's storage, for this machine only."""
+"""optuna-dashboard on a study's storage, for this machine only, with the figures of the search."""
 
 import contextlib
 import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
-from optuna_dashboard import wsgi
+from optuna_dashboard import save_plotly_graph_object, wsgi
 
 from optnas.errors import UserError
+from optnas.figures import figures, parents_of
 
 # It has no login: never another address.
 HOST = "127.0.0.1"
+
+PAUSE = 5.0
+"""Seconds between two looks at the study, at least."""
+SHARE = 10
+"""A pause is so many times longer than the drawing before it took, so that workers go first."""
+LAST = 10.0
+"""Seconds in which a drawing may end when the dashboard does."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -41,5 +53,62 @@ def serve(study: optuna.Study, port: int) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     page = f"http://{HOST}:{port}/dashboard/studies/{study._study_id}"
     print(f"{page}  (Ctrl-C ends)", flush=True)
-    with server, contextlib.suppress(KeyboardInterrupt):
+    with server, contextlib.suppress(KeyboardInterrupt), kept_drawn(study):
         server.serve_forever()
+
+
+class Drawing:
+    """The figures of a search, in its study, where the dashboard finds them.
+
+    Args:
+        study: The study, with its sampler.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._finished: int | None = None
+        self._drawn: dict[str, str] = {}
+
+    def refresh(self) -> bool:
+        """Draw again what has changed, if trials were finished since the last time.
+
+        A figure takes the place of the one before of its kind.
+
+        Returns:
+            Whether there was something to draw.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        finished = sum(trial.state.is_finished() for trial in trials)
+        if finished == self._finished:
+            return False
+        for name, figure in figures(trials, parents_of(self._study)).items():
+            drawn = figure.to_json()
+            if drawn != self._drawn.get(name):
+                save_plotly_graph_object(self._study, figure, graph_object_id=f"optnas-{name}")
+                self._drawn[name] = drawn
+        self._finished = finished
+        return True
+
+
+@contextlib.contextmanager
+def kept_drawn(study: optuna.Study) -> Iterator[None]:
+    """Draw the figures of ``study`` now and whenever trials have finished, in the background."""
+    drawing, ended = Drawing(study), threading.Event()
+
+    def keep() -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                drawing.refresh()
+            except Exception as error:  # A storage may fail as it likes; the next look may not.
+                warnings.warn(f"The figures were not drawn: {error}", stacklevel=1)
+            if ended.wait(max(PAUSE, SHARE * (time.monotonic() - began))):
+                return
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(LAST)

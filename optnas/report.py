@@ -2,15 +2,23 @@
 
 import dataclasses
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 
 from optnas import plugins
+from optnas.artifacts import open_artifacts
 from optnas.budget import used
+from optnas.checkpoints import UNNEEDED, Checkpoints, checkpoint_of
+from optnas.keeping import needed
+from optnas.lineage import without_weights
+from optnas.progress import size
 from optnas.runner import Outcome
 from optnas.spaces import SPACES
+from optnas.storage_urls import StorageError
 from optnas.studies import RECORD, Conclusion, OpenStudy, conclusions, counted_trials
+from optnas.study_paths import absolute, file_name, split_bucket
 from optnas.trials import PHASE
 
 SHOWN = 5
@@ -40,6 +48,7 @@ def status_fields(opened: OpenStudy) -> dict[str, Any]:
         "used": vars(used(study)),
         "budget": opened.config.budget.model_dump(),
         "best_value": max((t.value for t in ended if t.value is not None), default=None),
+        "weights": _weights_fields(opened),
     }
 
 
@@ -62,6 +71,7 @@ def status_text(opened: OpenStudy) -> str:
             for name in ("trials", "epochs", "hours")
         ),
         "best": "-" if best is None else f"{best:.4f}",
+        "weights": _weights_text(fields["weights"]),
     }
     return "\n".join(f"{name:<8} {value}" for name, value in rows.items())
 
@@ -125,7 +135,10 @@ def ending_text(outcome: Outcome, again: str) -> str:
 
 def network_folder(opened: OpenStudy) -> str:
     """Where ``optnas retrain`` puts the network, unless told otherwise."""
-    return opened.config.artifacts.removesuffix(".artifacts") + ".network"
+    config = opened.config
+    if split_bucket(config.artifacts) is not None:
+        return absolute(f"{file_name(config.study)}.network", config.folder)
+    return config.artifacts.removesuffix(".artifacts") + ".network"
 
 
 def known_fields() -> dict[str, dict[str, str]]:
@@ -179,6 +192,8 @@ def _short(value: Any) -> str:
     """A sequence as runs: ``separable x4, conv x2``."""
     if not isinstance(value, tuple):
         return str(value)
+    if value and isinstance(value[0], dict):  # Too much for a line: `--json` tells.
+        return f"({len(value)})"
     runs: list[tuple[Any, int]] = []
     for item in value:
         if runs and runs[-1][0] == item:
@@ -186,6 +201,38 @@ def _short(value: Any) -> str:
         else:
             runs.append((item, 1))
     return "(" + ", ".join(f"{v} x{n}" if n > 1 else str(v) for v, n in runs) + ")"
+
+
+def _weights_fields(opened: OpenStudy) -> dict[str, Any]:
+    """The disk space of the training states, whose stay, and whose weights are lost and why."""
+    study = opened.study
+    trials = study.get_trials(deepcopy=False)
+    gone = without_weights(study._storage, study._study_id)
+    stay = needed(study, trials, opened.keep) - gone.keys()
+    return {
+        "bytes": _used_bytes(opened),
+        "trials": sorted(n for n in stay if checkpoint_of(trials[n]) is not None),
+        "lost": {str(n): why for n, why in sorted(gone.items()) if why != UNNEEDED},
+    }
+
+
+def _used_bytes(opened: OpenStudy) -> int | None:
+    """Bytes of the study's training states; None if the place cannot be read at present."""
+    location = opened.config.artifacts
+    if split_bucket(location) is None and not Path(location).is_dir():
+        return 0  # Asking for it makes no folder.
+    try:
+        store = open_artifacts(location)
+        return Checkpoints(store, opened.study._storage, opened.study.study_name).used_bytes()
+    except (StorageError, OSError):
+        return None
+
+
+def _weights_text(fields: dict[str, Any]) -> str:
+    space = "unknown space" if fields["bytes"] is None else size(fields["bytes"])
+    number = len(fields["trials"])
+    lost = f"; lost: {', '.join(fields['lost'])}" if fields["lost"] else ""
+    return f"{space}, of {number} trial{'' if number == 1 else 's'}{lost}"
 
 
 def _conclusion_fields(opened: OpenStudy, conclusion: Conclusion) -> dict[str, Any]:

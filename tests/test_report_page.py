@@ -1,0 +1,174 @@
+"""The page of `optnas report`: complete, harmless, and whole or not there."""
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from optuna.trial import TrialState
+from searches import growing, opened, trial
+
+from optnas import cli
+from optnas.errors import UserError
+from optnas.report_page import default_path, report_page, report_rows, write_page
+
+HOSTILE = "</pre></script><script>alert('x')</script><img src=http://example.org/x onerror=y>"
+GROWTH_KEYS = {"name": "growth", "cells": 1, "channels": 4}
+FAIL, RUNNING = TrialState.FAIL, TrialState.RUNNING
+
+
+class Reader(HTMLParser):
+    """The tags of a page with their attributes, and the cells of its tables."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def counts(self) -> dict[str, int]:
+        names = [name for name, _ in self.tags]
+        return {name: names.count(name) for name in names}
+
+
+def test_the_page_tells_all_of_a_search(tmp_path):
+    trials = growing()
+    for each in trials:
+        each.user_attrs |= {"device": "cpu (1 threads, x86_64)", "versions": {"torch": "2.99"}}
+    trials.append(trial(5, state=FAIL, failure="candidate", failure_reason="the loss is NaN"))
+    found = opened(tmp_path, trials, space=GROWTH_KEYS)
+    reader = Reader(report_page(found, "made.yaml"))
+    text = "\n".join(reader.texts)
+    headings = re.findall(r"(?:Found|Search|Figures|Networks|Configuration|Versions).*", text)
+    assert headings[0] == "Search made"
+    for expected in (
+        "optnas retrain made.yaml",
+        "5 complete, 1 fail",
+        "accuracy (fraction)",
+        "0.9000",
+        "the loss is NaN",
+        "name: growth",
+        "torch",
+        "2.99",
+        "5 networks",
+    ):
+        assert expected in text
+    figures = [attrs["id"] for tag, attrs in reader.tags if attrs.get("id")]
+    names = ("accuracy", "cost-and-error", "lineage", "learning-curves")
+    assert figures == [f"figure-{name}" for name in names]
+
+
+def test_columns_in_which_nothing_stands_are_left_out(tmp_path):
+    texts = Reader(report_page(opened(tmp_path, [trial(0, 0.5)]), "made.yaml")).texts
+    assert "trial" in texts
+    assert "increments" not in texts
+
+
+def test_the_page_loads_nothing(tmp_path):
+    reader = Reader(report_page(opened(tmp_path, growing(), space=GROWTH_KEYS), "made.yaml"))
+    assert not {"src", "href"} & {name for _, attrs in reader.tags for name in attrs}
+    assert not {"link", "iframe", "img", "object", "base"} & reader.counts().keys()
+    policy = next(a["content"] for _, a in reader.tags if "http-equiv" in a)
+    assert policy.startswith("default-src 'none';")
+    assert "http" not in policy
+
+
+def test_nothing_from_the_study_is_markup(tmp_path):
+    def page(text):
+        attrs = {
+            "phase": text,
+            "versions": {text: text},
+            "device": text,
+            "failure_reason": text,
+            "multiply_adds": 5,
+        }
+        lost = trial(2, state=FAIL, failure="candidate", **attrs)
+        trials = [trial(0, 0.5, curve=(0.5,), **attrs), trial(1, 0.6, parent=0, **attrs), lost]
+        found = opened(tmp_path / text[:5].strip("</"), trials, study=text.replace("/", "|"))
+        return report_page(found, text)
+
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "pre").mkdir()
+    plain, hostile = page("plain"), page(HOSTILE)
+    assert Reader(hostile).counts() == Reader(plain).counts()
+    assert "<img src=http" not in hostile
+    assert "<script>alert" not in hostile
+
+
+def test_passwords_stay_out(tmp_path):
+    found = opened(tmp_path, [trial(0, 0.5)])
+    config = found.config.model_copy(
+        update={"storage": "postgresql+psycopg://me:s3cret@db.example.org/nas"}
+    )
+    page = report_page(dataclasses.replace(found, config=config), "made.yaml")
+    assert "s3cret" not in page
+    assert "db.example.org" in page
+
+
+@pytest.mark.parametrize("trials", [[], [trial(0, state=RUNNING)]])
+def test_without_a_finished_trial_there_is_nothing_to_report(tmp_path, trials):
+    found = opened(tmp_path, trials)
+    for report in (lambda: report_page(found, "made.yaml"), lambda: report_rows(found)):
+        with pytest.raises(UserError, match="no finished trial yet"):
+            report()
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "page.html"
+    write_page(path, "before")
+    write_page(path, "half a character: \ud800")
+    assert path.read_text() == "half a character: \\ud800"
+    with pytest.raises(UserError, match="cannot be written: No such file or directory"):
+        write_page(tmp_path / "none" / "page.html", "")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="cannot be written: Is a directory"):
+        write_page(tmp_path / "folder", "")
+    assert {each.name for each in tmp_path.iterdir()} == {"page.html", "folder"}
+
+
+def test_the_page_is_beside_the_storage(tmp_path):
+    found = opened(tmp_path)
+    assert default_path(found) == tmp_path / "made.html"
+    update = {"storage": f"sqlite:///{tmp_path}/there/x.db", "artifacts": "s3://bucket/prefix"}
+    moved = dataclasses.replace(found, config=found.config.model_copy(update=update))
+    assert default_path(moved) == tmp_path / "there" / "made.html"
+
+
+def run(monkeypatch, *arguments: object) -> int | None:
+    monkeypatch.setattr("sys.argv", ["optnas", "report", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return end.code
+    return None
+
+
+def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys):
+    opened(tmp_path, [trial(0, 0.5, params=7)])
+    storage = f"sqlite:///{tmp_path}/made.db"
+    assert run(monkeypatch, storage) == 0
+    assert capsys.readouterr().out == f"Wrote {tmp_path}/made.html. Open it in a browser.\n"
+    assert "optnas retrain sqlite:" in (tmp_path / "made.html").read_text()
+    (tmp_path / "made.html").unlink()
+
+    assert run(monkeypatch, storage, "made", "--json") == 0
+    assert [row["params"] for row in json.loads(capsys.readouterr().out)] == [7]
+    assert not (tmp_path / "made.html").exists()
+
+    assert run(monkeypatch, storage, "--json", "--output", tmp_path / "mine.html") == 0
+    assert json.loads(capsys.readouterr().out)
+    assert (tmp_path / "mine.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_command_says_that_there_is_nothing_yet(tmp_path, monkeypatch, capsys):
+    opened(tmp_path)
+    assert run(monkeypatch, f"sqlite:///{tmp_path}/made.db") == 2
+    assert re.fullmatch(r"optnas: [^\n]+ no finished trial yet[^\n]+\n", capsys.readouterr().err)
+    assert not (tmp_path / "made.html").exists()
