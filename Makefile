@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint types study clean
+.PHONY: demo test lint types study stress clean
 
 
 demo: $(STAMP)
@@ -32,8 +32,12 @@ study: $(STAMP)
 	@test -n "$(DATA)" || { echo "make study needs DATA=folder of the tables"; exit 2; }
 	$(BIN)/python benchmarks/econas_tables.py --data $(DATA)
 
+# The full numbers behind docs/distributed.md, about an hour; stopped, the same command goes on.
+stress: $(STAMP)-test
+	$(BIN)/python tests/stress.py --output .venv/stress.json
+
 clean:
-	rm -rf .venv build *.egg-info studies/*.db* studies/*.artifacts studies/*.network
+	rm -rf .venv build *.egg-info studies/*.db* studies/*.artifacts studies/*.network studies/*.html
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -2,7 +2,9 @@
 
 import dataclasses
 import platform
-from collections.abc import Callable, Mapping
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -190,6 +192,11 @@ class Classification:
             self._record_circumstances(trial)
             with deterministic_algorithms(self.train.deterministic):
                 return self._evaluate(trial, architecture)
+        except optuna.TrialPruned as pruned:
+            # Optuna's loop and the exception hold each other, and with them the network, until
+            # the garbage collector comes by.
+            traceback.clear_frames(pruned.__traceback__)
+            raise
         except CandidateFailure as failure:
             mark_failure(trial, CANDIDATE, str(failure))
             return float("nan")
@@ -266,8 +273,7 @@ class Classification:
 
     def _evaluate(self, trial: Trial, architecture: Architecture) -> float:
         trials = trial.storage.get_all_trials(trial.study._study_id, deepcopy=False)
-        number = parent_of(trial)
-        parent = None if number is None else trials[number]
+        parent = _parent(trial, trials)
         recipe, epochs = self._recipe(trial, is_child=parent is not None)
         # A trial that trains the beginning of a longer schedule may be continued by another.
         schedule = trial.user_attrs.get(SCHEDULE, epochs)
@@ -282,17 +288,27 @@ class Classification:
             trainer,
             checkpoints=self.checkpoints,
             settings=self._checkpoint,
+            inherited=self.space.inherits or getattr(trial.study.sampler, "inherits", False),
             on_epoch=self.on_epoch,
         )
         if not training.resume(trials) and parent is not None:
-            before, _ = self._sized(self.space.from_trial(parent))
-            training.inherit(parent, before, sized)
+            self._inherit(training, parent, sized)
         try:
             training.run(epochs)
         finally:
             self._record_peak_memory(trial)
         self.trained(trial, trainer)
         return training.accuracy
+
+    def _inherit(self, training: TrialTraining, parent: FrozenTrial, child: Architecture) -> None:
+        before, _ = self._sized(self.space.from_trial(parent))
+        try:
+            training.inherit(parent, before, child)
+        except CandidateFailure as failure:
+            if self.space.inherits:
+                raise
+            # The network stands for itself, and no search should end differently for a lost file.
+            warnings.warn(f"{failure}: it starts from random weights.", stacklevel=2)
 
     def _recipe(self, trial: Trial, *, is_child: bool) -> tuple[TrainSettings, int]:
         """How to train, and for how many epochs."""
@@ -376,3 +392,13 @@ class Classification:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return f"cpu ({self.train.threads} threads, {platform.machine()})"
+
+
+def _parent(trial: Trial, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The trial that ``trial`` starts from, or None."""
+    number = parent_of(trial)
+    if number is None:
+        return None
+    if number >= len(trials) or not trials[number].state.is_finished():
+        raise CandidateFailure(f"its parent, trial {number}, is no finished trial of the study")
+    return trials[number]

@@ -21,6 +21,7 @@ from optnas.objectives.feature_selection import (
     infinite_in_place,
     infinite_latent_feature_selection,
 )
+from optnas.objectives.memory import in_pieces
 from optnas.objectives.splits import draw_stratified
 from optnas.objectives.stages import StageNetwork
 
@@ -148,9 +149,11 @@ def _stage_chunks(
     """The pooled features of one stage, float32."""
     side = images.train_images.shape[2:]
     size = max(1, _BATCH_PIXELS // side.numel())
-    chosen = chosen.to(images.train_images.device)
-    for start in range(0, len(chosen), size):
-        indices = chosen[start : start + size]
+    device = images.train_images.device
+    chosen = chosen.to(device)
+
+    def look(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        indices = chosen[start:stop]
         inputs = normalise(images.train_images[indices], images.mean, images.std)
         if images.augmentation.resize is not None:
             inputs = resized(inputs, images.augmentation.resize)
@@ -161,7 +164,9 @@ def _stage_chunks(
             features = functional.avg_pool2d(features, window).flatten(1)
         if not features.isfinite().all():
             raise ValueError(f"The features of stage {stage + 1} are not finite.")
-        yield features, images.train_labels[indices]
+        return features, images.train_labels[indices]
+
+    return in_pieces(look, len(chosen), size, device)
 
 
 def _pls_vip(chunks: Chunks, classes: int, components: int = 2) -> Array:

@@ -179,11 +179,13 @@ class Trainer:
         """Everything a later `load_state_dict` needs: tensors, numbers, strings and containers.
 
         The tensors are the live ones: write them before the next epoch. `torch.load` reads the
-        file with ``weights_only=True``.
+        file with ``weights_only=True``. After the schedule nobody needs the optimiser's part,
+        half of it all, any more.
         """
+        done = self.epoch >= self.epochs
         return {
             "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": None if done else self._optimizer.state_dict(),
             "generator": self._generator.get_state(),
             "history": [dataclasses.asdict(result) for result in self.history],
         }
@@ -191,8 +193,9 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where another trainer of the same network and recipe stood."""
         self.model.load_state_dict(state["model"])
-        # A copy: the optimiser would go on in the very tensors of another trainer's state.
-        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        if state["optimizer"] is not None:
+            # A copy: the optimiser would go on in the very tensors of another trainer's state.
+            self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._generator.set_state(state["generator"].cpu())
         self.history = [EpochResult(**result) for result in state["history"]]
 

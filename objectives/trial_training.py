@@ -40,6 +40,8 @@ class TrialTraining:
         trainer: The training.
         checkpoints: Where its state is kept; None keeps none.
         settings: How often it is kept.
+        inherited: Whether other networks may start from its weights: then it cannot end before
+            its last state is stored.
         on_epoch: Called after every epoch.
     """
 
@@ -50,12 +52,14 @@ class TrialTraining:
         *,
         checkpoints: Checkpoints | None,
         settings: CheckpointSettings,
+        inherited: bool,
         on_epoch: Callable[[Progress], None] | None,
     ) -> None:
         self.trial = trial
         self.trainer = trainer
         self._checkpoints = checkpoints
         self._settings = settings
+        self._inherited = inherited
         self._on_epoch = on_epoch
         self._resumed = 0
         self._reported = 0
@@ -125,6 +129,7 @@ class TrialTraining:
         Raises:
             CandidateFailure: If the loss is not finite.
             TrialPruned: If the study's pruner says so.
+            OSError: If the last state cannot be stored, and others may start from it.
             RuntimeError: If there is not even memory for parts of a batch; on the host it may be
                 a MemoryError.
         """
@@ -164,10 +169,9 @@ class TrialTraining:
                 result = trainer.train_epoch()
             except NonFiniteLoss as error:
                 raise CandidateFailure(str(error)) from error
-            if trainer.epoch == epochs or self._settings.is_due(
-                trainer.epoch, time.monotonic() - self._saved
-            ):
-                self._save()
+            is_last = trainer.epoch == epochs
+            if is_last or self._settings.is_due(trainer.epoch, time.monotonic() - self._saved):
+                self._save(must=is_last and self._inherited)
             renew_lease(trial.storage, trial._trial_id, max(LEAST_LEASE, 10 * result.seconds))
             self._report()
             if self._on_epoch is not None:
@@ -187,12 +191,18 @@ class TrialTraining:
             self.trial.report(accuracy, self._reported)
         self.trial.set_user_attr(TRAIN_SECONDS, self._seconds())
 
-    def _save(self) -> None:
+    def _save(self, *, must: bool) -> None:
         self._state = _dumped(self.trainer)
         self._saved = time.monotonic()
-        if self._checkpoints is not None:
-            trial = self.trial
-            self._checkpoints.save(trial._trial_id, trial.number, self.trainer.epoch, self._state)
+        if self._checkpoints is None:
+            return
+        trial, epoch = self.trial, self.trainer.epoch
+        saved = self._checkpoints.save(trial._trial_id, trial.number, epoch, self._state)
+        if must and not saved:
+            raise OSError(
+                "the checkpoint of the last epoch could not be saved, and other networks start "
+                "from it: make space for the artifacts, and run again"
+            )
 
     def _progress(self, epochs: int) -> Progress:
         return Progress(

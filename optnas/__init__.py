@@ -16,9 +16,13 @@ __all__ = ["__version__", "load", "run"]
 def run(config: "Mapping[str, Any] | str | Path", *, device: str | None = None) -> "Outcome":
     """Run a study as ``optnas run`` does, without showing progress.
 
+    If the study asks for several workers, a script must call this under
+    ``if __name__ == "__main__":``, because every worker imports it.
+
     Args:
         config: The path of a study file, or a mapping with its keys.
-        device: A torch device; None takes CUDA where there is one.
+        device: A torch device, where the study's ``workers`` name none; None takes CUDA where
+            there is one.
 
     Returns:
         How the run ended, with the study and the network found (``outcome.best``).
@@ -26,6 +30,8 @@ def run(config: "Mapping[str, Any] | str | Path", *, device: str | None = None) 
     Raises:
         ValueError: If the configuration is wrong, the data cannot be had, the storage cannot be
             opened, or the study exists with another configuration. Nothing was created.
+        RuntimeError: If a trial could not go on because of the machine, or a worker died and was
+            not replaced. Nothing is lost.
     """
     # Imported here so that `import optnas` stays light.
     from optnas import runner

@@ -14,14 +14,16 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.artifacts import Artifacts
+from optnas.errors import RunError
 from optnas.keeping import Keep, deciding, needed
 from optnas.lineage import record_without_weights, without_weights
 
 CHECKPOINT = "optnas:checkpoint"
 UNNEEDED = "deleted, since nobody could start from it"
 """Why weights are gone that nobody misses."""
-GRACE = 30.0
-"""Seconds after which nobody chooses a parent from what the study was before."""
+GRACE = 120.0
+"""Seconds after which nobody chooses a parent from what the study was before: a decision may take
+as long as a sampler's ``patience``, 60 by default."""
 
 
 class CheckpointError(Exception):
@@ -67,7 +69,9 @@ class Checkpoints:
         Returns:
             Whether it was stored.
         """
-        name = f"{self._prefix}{number}-{epoch}.pt"
+        checksum = hashlib.sha256(state).hexdigest()
+        # With the checksum, because another storage may hold a study of the same name.
+        name = f"{self._prefix}{number}-{epoch}-{checksum[:8]}.pt"
         before = self._storage.get_trial_system_attrs(trial_id).get(CHECKPOINT)
         try:
             self._store.write(name, io.BytesIO(state))
@@ -78,7 +82,7 @@ class Checkpoints:
             return False
         mark: dict[str, Any] = {
             "id": name,
-            "sha256": hashlib.sha256(state).hexdigest(),
+            "sha256": checksum,
             "bytes": len(state),
             "epoch": epoch,
         }
@@ -138,15 +142,18 @@ class Checkpoints:
             and trial.number not in self._gone
             and checkpoint_of(trial) is not None
         ]
-        if any(map(deciding, trials)):
-            # Somebody may have looked at the study just before, and choose a parent among them.
-            now = time.monotonic()
-            old = [t for t in old if now - self._unneeded.setdefault(t.number, now) > GRACE]
         if not old:
             return
         if self._keep is not None or getattr(study.sampler, "inherits", False):
             numbers = [t.number for t in old if t.state == TrialState.COMPLETE]
             self._say_gone(study, numbers, UNNEEDED)
+        # Whoever chose a parent among them before that was said shows by now, or is about to.
+        trials = study.get_trials(deepcopy=False)
+        kept = needed(study, trials, self._keep)
+        old = [trial for trial in old if trial.number not in kept]
+        if any(map(deciding, trials)):
+            now = time.monotonic()
+            old = [t for t in old if now - self._unneeded.setdefault(t.number, now) > GRACE]
         for trial in old:
             self._gone.add(trial.number)
             self._remove(trial.system_attrs[CHECKPOINT]["id"])
@@ -155,7 +162,7 @@ class Checkpoints:
         """The trials whose weights should be there but are not; nobody starts from them again.
 
         Raises:
-            OSError: If the store cannot be read at present.
+            RunError: If the store cannot be read at present.
         """
         trials = study.get_trials(deepcopy=False)
         known = without_weights(self._storage, study._study_id)
@@ -166,7 +173,12 @@ class Checkpoints:
             if trials[number].state == TrialState.COMPLETE
             and checkpoint_of(trials[number]) is not None
         ]
-        lost = [trial.number for trial in marked if not self.exists(trial)] if marked else []
+        try:
+            lost = [trial.number for trial in marked if not self.exists(trial)]
+        except OSError as error:
+            raise RunError(
+                f"the artifacts cannot be read: {error}; make them readable, and run again"
+            ) from error
         self._say_gone(study, lost, "missing")
         return lost
 
@@ -211,8 +223,10 @@ class Checkpoints:
         return sum(size for name, size in self._store.items() if name.startswith(self._prefix))
 
     def _say_gone(self, study: Study, numbers: Collection[int], reason: str) -> None:
-        if numbers:
-            record_without_weights(self._storage, study._study_id, numbers, reason)
+        # Every process finds anew what others have deleted.
+        unsaid = set(numbers) - without_weights(self._storage, study._study_id).keys()
+        if unsaid:
+            record_without_weights(self._storage, study._study_id, unsaid, reason)
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(ArtifactNotFound, OSError):

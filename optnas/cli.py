@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from optnas.experiments import Experiment
     from optnas.runner import Outcome
     from optnas.studies import OpenStudy
+    from optnas.study_file import StudyFile
 
 # Commands import what they need when they run: `optnas --help` loads neither Optuna nor torch.
 
@@ -43,43 +44,59 @@ Output = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="A torch device. Default: CUDA where there is one.")
 ]
+WorkerCount = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Processes that search. Default: as the study says."),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        "--device",
+        help="Torch devices with commas between them, dealt out to the workers in turn. Default: "
+        "as the study says, or CUDA where there is one.",
+    ),
+]
 
 
 def main() -> None:
-    """Entry point: bad input ends with one message and exit code 2."""
-    from optnas.errors import UserError
+    """Entry point: what can go wrong ends with one message; exit code 2 for bad input."""
+    from optnas.errors import RunError, UserError
 
     try:
         app()
     except UserError as error:
         print(f"optnas: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+    except RunError as error:
+        print(f"optnas: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 @app.command()
-def run(file: File, as_json: Json = False, device: Device = None) -> None:
+def run(
+    file: File, workers: WorkerCount = None, devices: Devices = None, as_json: Json = False
+) -> None:
     """Search as a study file says, or go on with its search."""
     from optnas.study_file import load_study_file
 
-    _run(load_study_file(file), as_json, device, again=shlex.join(["optnas", "run", str(file)]))
+    again = shlex.join(["optnas", "run", str(file)])
+    _run(load_study_file(file), workers, devices, as_json, again=again)
 
 
 @app.command()
 def resume(
     storage: Annotated[str, typer.Argument(metavar="STORAGE", help="A storage's URL.")],
     study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],
+    workers: WorkerCount = None,
+    devices: Devices = None,
     as_json: Json = False,
-    device: Device = None,
 ) -> None:
     """Go on with a search without its file: everything is in the storage."""
     from optnas.studies import open_existing
 
-    _run(
-        open_existing(storage, study).config,
-        as_json,
-        device,
-        again=f"optnas resume {_again(storage, study)}",
-    )
+    again = f"optnas resume {_again(storage, study)}"
+    _run(open_existing(storage, study).config, workers, devices, as_json, again=again)
 
 
 @app.command()
@@ -110,9 +127,22 @@ def retrain(
         int | None, typer.Option(min=1, help="Epochs. Default: retrain.epochs of the study file.")
     ] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Number of networks, best first.")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Trainings of each network, with seeds of their own.")
+    ] = None,
     trial: Annotated[
         int | None, typer.Option(min=0, help="Train this trial's network instead of the best.")
     ] = None,
+    channels: Annotated[
+        int | None, typer.Option(min=1, help="Channels of the first layers. Default: as found.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Train on this data set, or `module:function`, instead.")
+    ] = None,
+    root: Annotated[str | None, typer.Option(help="Folder that holds the data of --data.")] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Download the data of --data if it is absent.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the network. Default: beside the storage.")
     ] = None,
@@ -120,9 +150,14 @@ def retrain(
     device: Device = None,
 ) -> None:
     """Train what was found on all training images, test it once, and keep it."""
+    from optnas.errors import UserError
     from optnas.retraining import retrain_found
+    from optnas.settings import DataSettings
     from optnas.studies import open_existing
 
+    images = None if data is None else DataSettings(name=data, root=root, download=download)
+    if images is None and (root is not None or download):
+        raise UserError("--root and --download belong to --data; the study's data has its own")
     opened = open_existing(target, study)
     _hush()
     try:
@@ -130,7 +165,10 @@ def retrain(
             opened,
             epochs=epochs,
             top=top,
+            repeats=repeats,
             trial=trial,
+            channels=channels,
+            data=images,
             output=output,
             device=device,
             on_epoch=None if as_json else _epoch_printer(),
@@ -139,6 +177,61 @@ def retrain(
     except KeyboardInterrupt:
         print("\nInterrupted; the same command goes on after the last epoch.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def report(
+    target: Target,
+    study: Name = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The HTML file. Default: STUDY.html beside the storage.")
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print the networks as JSON; no page is written without --output."
+        ),
+    ] = False,
+) -> None:
+    """Write a search as one HTML page: what was found, figures, every network."""
+    from optnas.report_page import default_path, report_page, report_rows, write_page
+    from optnas.studies import open_existing
+
+    opened = open_existing(target, study)
+    _hush()
+    if as_json:
+        print(json.dumps(report_rows(opened)))
+    if output is not None or not as_json:
+        path = output or default_path(opened)
+        write_page(path, report_page(opened, _again(target, study)))
+        if not as_json:
+            print(f"Wrote {path}. Open it in a browser.")
+
+
+@app.command()
+def doctor(
+    target: Target,
+    study: Name = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend what can be mended. Default: only say it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """What is wrong with a study: trials without a worker, damaged checkpoints and the like."""
+    from optnas.doctor import consult, consultation_fields, consultation_text
+
+    _hush()
+    opened, findings = consult(target, study, fix=fix)
+    treated = []
+    for finding in findings:
+        treated.append(finding)
+        if not as_json:
+            print(finding.text, flush=True)
+    if as_json:
+        print(json.dumps(consultation_fields(opened, treated)))
+    else:
+        print(consultation_text(opened, treated))
+    raise typer.Exit(1 if any(not each.mended for each in treated) else 0)
 
 
 @app.command()
@@ -196,15 +289,24 @@ def list_(as_json: Json = False) -> None:
     print(json.dumps(fields) if as_json else known_text(fields))
 
 
-def _run(config: Any, as_json: bool, device: str | None, *, again: str) -> None:
+def _run(
+    config: "StudyFile", count: int | None, devices: str | None, as_json: bool, *, again: str
+) -> None:
     from optnas.progress import LiveDisplay, make_display
     from optnas.report import best_fields, ending_text
     from optnas.runner import run as run_study
 
     _hush()
+    said: dict[str, Any] = {}
+    if count is not None:
+        said["count"] = count
+    if devices is not None:
+        said["devices"] = tuple(name.strip() for name in devices.split(",") if name.strip())
     display = make_display(as_json=as_json)
     with display if isinstance(display, LiveDisplay) else contextlib.nullcontext():
-        outcome = run_study(config, display=display, device=device)
+        outcome = run_study(
+            config, display=display, workers=config.workers.model_copy(update=said)
+        )
     if as_json:
         fields = {"event": "end", "ending": outcome.ending, **best_fields(outcome.opened)}
         print(json.dumps(fields))
@@ -230,7 +332,7 @@ def _show(
 
 
 def _again(target: str, study: str | None) -> str:
-    from optnas.storage import hide_password
+    from optnas.storage_urls import hide_password
 
     return shlex.join([hide_password(target), *([study] if study else [])])
 

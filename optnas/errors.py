@@ -1,5 +1,9 @@
-"""Mistakes that a user can mend."""
+"""What can go wrong without a mistake in the program."""
 
 
 class UserError(ValueError):
     """Something was asked for that cannot be; the message says what to do instead."""
+
+
+class RunError(RuntimeError):
+    """A run ended early through no fault of its input; the message says why, and how to go on."""

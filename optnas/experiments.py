@@ -23,6 +23,7 @@ from optnas.runner import run
 from optnas.seeds import named_seed
 from optnas.studies import OpenStudy
 from optnas.study_file import StudyFile, study_from_dict
+from optnas.study_keys import Workers
 
 
 class Stopped(Exception):
@@ -96,10 +97,10 @@ class _Watcher:
     def start(self, opened: OpenStudy) -> None:
         pass
 
-    def epoch(self, progress: Any) -> None:
+    def epoch(self, progress: Any, worker: int) -> None:
         pass
 
-    def trial(self, trial: FrozenTrial) -> None:
+    def trial(self, trial: FrozenTrial, worker: int) -> None:
         self._check(trial)
 
 
@@ -119,7 +120,8 @@ def finish(
         Stopped: If it was interrupted.
         UserError: As ``optnas.runner.run``.
     """
-    outcome = run(config, device=device, display=_Watcher(check))
+    # One worker, whatever the file says: these studies are compared, and run side by side.
+    outcome = run(config, device=device, display=_Watcher(check), workers=Workers(count=1))
     if outcome.ending in ("interrupted", "terminated"):
         raise Stopped(outcome.ending)
     return outcome.study

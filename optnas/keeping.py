@@ -7,7 +7,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.lineage import ancestors, parent_of
+from optnas.lineage import PARENT, ancestors, parent_of
 from optnas.trials import CONTINUES, Claim, is_lost
 
 Keep = str
@@ -26,11 +26,10 @@ def needed(study: Study, trials: Sequence[FrozenTrial], keep: Keep | None) -> se
     """
     numbers: set[int] = set()
     for trial in _open(trials):
-        numbers.add(trial.number)
-        numbers.update(other.number for other in ancestors(trials, trial))
-        parent = _parent(trial)
-        if parent is not None:
-            numbers.add(parent)
+        line = [trial, *ancestors(trials, trial)]
+        numbers.update(other.number for other in line)
+        # People may have named a parent that does not exist.
+        numbers.update(n for n in map(_parent, line) if n is not None and 0 <= n < len(trials))
     weights_needed = getattr(study.sampler, "weights_needed", None)
     if weights_needed is not None:
         numbers.update(weights_needed(study))
@@ -38,8 +37,9 @@ def needed(study: Study, trials: Sequence[FrozenTrial], keep: Keep | None) -> se
 
 
 def deciding(trial: FrozenTrial) -> bool:
-    """Whether a running trial has not chosen its candidate yet."""
-    return trial.state == TrialState.RUNNING and Claim.of(trial) is None and not trial.params
+    """Whether a running trial has not chosen its candidate yet, or not its parent."""
+    chosen = bool(trial.params) and (PARENT in trial.user_attrs or PARENT not in trial.params)
+    return trial.state == TrialState.RUNNING and Claim.of(trial) is None and not chosen
 
 
 def _open(trials: Sequence[FrozenTrial]) -> Iterator[FrozenTrial]:
@@ -55,7 +55,9 @@ def _parent(trial: FrozenTrial) -> int | None:
     fixed: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
     given = fixed if claim is None else {**claim.params, **claim.attrs}
     parent = parent_of(trial)
-    return given.get("parent") if parent is None else parent
+    if parent is None and isinstance(given.get(PARENT), int):
+        parent = given[PARENT]
+    return parent
 
 
 def _kept(trials: Sequence[FrozenTrial], keep: Keep | None) -> list[int]:

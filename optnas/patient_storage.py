@@ -10,6 +10,7 @@ killed before it wrote one.
 import contextvars
 import functools
 import random
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -184,13 +185,28 @@ class SQLiteStorage(RDBStorage):
         @sqlalchemy.event.listens_for(self.engine, "connect")
         def connect(connection: Any, _record: Any) -> None:
             connection.isolation_level = None  # Transactions begin where the next listener says.
-            connection.execute("PRAGMA journal_mode=WAL")
+            _use_wal(connection)
 
         @sqlalchemy.event.listens_for(self.engine, "begin")
         def begin(connection: Any) -> None:
             connection.exec_driver_sql("BEGIN" if _READING.get() else "BEGIN IMMEDIATE")
 
         self.engine.dispose()  # Connections made before the listeners.
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Let readers and a writer not wait for each other, in this database from now on."""
+    deadline = time.monotonic() + SQLITE_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            # A switch fails at once while somebody writes: sqlite waits in transactions only.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 class _FinishesOnce(BaseStorage):

@@ -80,17 +80,26 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60}:{minutes % 60:02d} h"
 
 
+def size(number: float) -> str:
+    """A number of bytes in the unit that fits."""
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while number >= 1000 and len(units) > 1:
+        number /= 1000
+        del units[0]
+    return f"{number:.0f} bytes" if units[0] == "bytes" else f"{number:.1f} {units[0]}"
+
+
 class JsonDisplay:
-    """One JSON object a line on stdout: ``start``, ``epoch`` and ``trial``."""
+    """One JSON object a line on stdout: ``start``; ``epoch`` and ``trial`` of a ``worker``."""
 
     def start(self, opened: OpenStudy) -> None:
         self._print("start", {"study": opened.study.study_name, "trials": _known(opened)})
 
-    def epoch(self, progress: Any) -> None:
-        self._print("epoch", vars(progress))
+    def epoch(self, progress: Any, worker: int) -> None:
+        self._print("epoch", {"worker": worker, **vars(progress)})
 
-    def trial(self, trial: FrozenTrial) -> None:
-        self._print("trial", trial_fields(trial))
+    def trial(self, trial: FrozenTrial, worker: int) -> None:
+        self._print("trial", {"worker": worker, **trial_fields(trial)})
 
     @staticmethod
     def _print(event: str, fields: dict[str, Any]) -> None:
@@ -103,10 +112,10 @@ class PlainDisplay:
     def start(self, opened: OpenStudy) -> None:
         print(_opening(opened), HEADER, sep="\n", flush=True)
 
-    def epoch(self, progress: Any) -> None:
+    def epoch(self, progress: Any, worker: int) -> None:
         pass
 
-    def trial(self, trial: FrozenTrial) -> None:
+    def trial(self, trial: FrozenTrial, worker: int) -> None:
         if trial.params:
             print(trial_line(trial), flush=True)
 
@@ -120,6 +129,7 @@ class LiveDisplay:
         self._opened: OpenStudy | None = None
         self._start = self._drawn = time.monotonic()
         self._used_at_start = 0.0
+        self._now: dict[int, str] = {}
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -138,34 +148,42 @@ class LiveDisplay:
         self._used_at_start = _share_used(opened) or 0.0
         self._console.print(Text(_opening(opened)))
         self._console.print(Text(HEADER, style="bold"))
-        self._live.update(self._footer("starting"))
+        self._live.update(self._footer())
 
-    def epoch(self, progress: Any) -> None:
+    def epoch(self, progress: Any, worker: int) -> None:
+        self._now[worker] = (
+            f"trial {progress.number}  {progress.phase}  "
+            f"epoch {progress.epoch}/{progress.epochs}  accuracy {progress.accuracy:.4f}"
+        )
         # The footer reads the storage, which short epochs should not wait for.
         if time.monotonic() - self._drawn < 0.25:
             return
         self._drawn = time.monotonic()
-        self._live.update(
-            self._footer(
-                f"trial {progress.number}  {progress.phase}  "
-                f"epoch {progress.epoch}/{progress.epochs}  accuracy {progress.accuracy:.4f}"
-            )
-        )
+        self._live.update(self._footer())
 
-    def trial(self, trial: FrozenTrial) -> None:
+    def trial(self, trial: FrozenTrial, worker: int) -> None:
+        self._now.pop(worker, None)
         if trial.params:
             style = "red" if trial.state == TrialState.FAIL else ""
             self._console.print(Text(trial_line(trial), style=style))
 
-    def _footer(self, now: str) -> Text:
+    def _footer(self) -> Text:
+        """A line for every worker that trains, and one or two for the study."""
         assert self._opened is not None
         elapsed, share = time.monotonic() - self._start, _share_used(self._opened)
         clock = f"running {duration(elapsed)}"
         if share is not None and share > self._used_at_start:
             left = elapsed * max(0.0, 1 - share) / (share - self._used_at_start)
             clock = f"about {duration(left)} left"
-        rows = ([now, f"best {_best(self._opened)}"], [*_budget_parts(self._opened), clock])
-        lines = "\n".join("  |  ".join(parts) for parts in rows)
+        best = f"best {_best(self._opened)}"
+        trained = [self._now[worker] for worker in sorted(self._now)] or ["starting"]
+        study = [*_budget_parts(self._opened), clock]
+        rows = [[now] for now in trained]
+        if len(trained) == 1:
+            rows[0].append(best)
+        else:
+            study.insert(0, best)
+        lines = "\n".join("  |  ".join(parts) for parts in [*rows, study])
         return Text(lines, style="cyan", no_wrap=True, overflow="ellipsis")
 
 

@@ -2,37 +2,33 @@
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import signal
-import threading
-from collections.abc import Iterator, Mapping
+import types
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, Protocol
 
 import optuna
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial
 
 from optnas import plugins
+from optnas.artifacts import check_artifacts, open_artifacts
 from optnas.budget import may_go_on, may_start
-from optnas.checkpoints import Checkpoints, ancestors
+from optnas.checkpoints import Checkpoints
+from optnas.errors import RunError
+from optnas.loop import BudgetUsedUp, Loop
 from optnas.seeds import named_seed
-from optnas.storage import check_folder, open_artifacts
-from optnas.studies import Conclusion, OpenStudy, conclusions, create_or_open
+from optnas.signals import Interruption, Signals
+from optnas.studies import Conclusion, OpenStudy, conclusions, create_or_open, open_study
 from optnas.study_file import StudyFile, load_study_file, study_from_dict
-from optnas.trials import (
-    CONTINUES,
-    FAILURE_REASON,
-    INTERRUPTED,
-    LEASE,
-    LOST,
-    fail_dead,
-    is_lost,
-    mark_failure,
-    renew_lease,
-)
+from optnas.study_keys import Workers
+from optnas.trials import fail_dead
+from optnas.workers import Team, Tell
 
-Ending = Literal["finished", "budget", "interrupted", "terminated"]
+Ending = Literal["finished", "budget"] | Interruption
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,20 +56,16 @@ class Outcome:
 
 
 class Display(Protocol):
-    """What shows a run to whoever watches."""
+    """What shows a run to whoever watches; ``worker`` is a worker's number, from 0."""
 
     def start(self, opened: OpenStudy) -> None:
         """The study is open."""
 
-    def epoch(self, progress: Any) -> None:
+    def epoch(self, progress: Any, worker: int) -> None:
         """A trial has finished an epoch."""
 
-    def trial(self, trial: FrozenTrial) -> None:
+    def trial(self, trial: FrozenTrial, worker: int) -> None:
         """A trial has finished."""
-
-
-class BudgetUsedUp(KeyboardInterrupt):
-    """Hands the running trial back, to be continued when there is more budget."""
 
 
 def run(
@@ -81,66 +73,177 @@ def run(
     *,
     display: Display | None = None,
     device: str | None = None,
+    workers: Workers | None = None,
 ) -> Outcome:
     """Run a study until its strategy ends, its budget is used up, or it is interrupted.
 
-    The study is created if it does not exist, and resumed if it does. Any number of processes
-    may run it at once.
+    The study is created if it does not exist, and resumed if it does. Any number of processes,
+    on any machines, may run it at once. With more than one worker a script must call this under
+    ``if __name__ == "__main__":``, because every worker imports it.
 
     Args:
         config: The path of a study file, a mapping with its keys, or a checked configuration.
         display: What shows progress; None shows nothing.
-        device: A torch device; None takes CUDA where there is one.
+        device: A torch device, where ``workers`` name none; None takes CUDA where there is one.
+        workers: The worker processes; None takes those of the configuration. A single one is
+            this process.
 
     Raises:
         UserError: If the configuration is wrong, the data cannot be had, the storage cannot be
             opened, or the study exists with another configuration. Nothing was created.
+        RunError: If a trial could not go on because of the machine, or a worker died and was not
+            replaced. Nothing is lost.
     """
     config = _checked(config)
-    objective = make_objective(config, device=device)
-    check_folder(config.artifacts)
-    opened = create_or_open(config, in_channels=objective.in_channels, classes=objective.classes)
-    study, budget = opened.study, config.budget
-    checkpoints = Checkpoints(open_artifacts(config.artifacts), study._storage, study.study_name)
-    signals = _Signals(study)
+    workers = workers or config.workers
+    if device is not None and not workers.devices:
+        workers = workers.model_copy(update={"devices": (device,)})
+    if workers.count == 1:
+        return _run_alone(config, display, workers.device(0))
+    return _run_team(config, display, workers)
 
-    def train(trial: Trial) -> Any:
-        if LEASE not in trial.storage.get_trial_system_attrs(trial._trial_id):
-            renew_lease(trial.storage, trial._trial_id, None)
-        with signals.may_interrupt(trial):
-            return objective(trial)
+
+def _run_alone(
+    config: StudyFile,
+    display: Display | None,
+    device: str | None,
+    *,
+    number: int = 0,
+    heard: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
+) -> Outcome:
+    """Run a study in this process, as the worker with this number."""
+    objective = make_objective(config, device=device)
+    check_artifacts(config.artifacts)
+    opened = create_or_open(config, in_channels=objective.in_channels, classes=objective.classes)
+    study = opened.study
+    checkpoints = Checkpoints(
+        open_artifacts(config.artifacts), study._storage, study.study_name, keep=opened.keep
+    )
+
+    def stop() -> None:
+        with contextlib.suppress(RuntimeError):  # The loop has not begun, or is over.
+            study.stop()
+
+    signals = Signals(stop, heard)
 
     def on_epoch(progress: Any) -> None:
         if display is not None:
-            display.epoch(progress)
+            display.epoch(progress, number)
         if signals.ending is not None:  # Python drops what is raised inside some callbacks.
             raise KeyboardInterrupt
-        if progress.epoch < progress.epochs and not may_go_on(budget, study):
+        if progress.epoch < progress.epochs and not may_go_on(
+            config.budget, study.get_trials(deepcopy=False)
+        ):
             raise BudgetUsedUp
 
-    def on_trial(study: optuna.Study, trial: FrozenTrial) -> None:
+    def on_trial(trial: FrozenTrial) -> None:
+        checkpoints.clean(study, trial)
         if display is not None:
-            display.trial(trial)
-        # The trials of dead workers are no part of the budget.
-        fail_dead(study._storage, study.get_trials(deepcopy=False))
-        if not may_start(budget, study):
-            study.stop()
+            display.trial(trial, number)
 
     objective.checkpoints, objective.on_epoch = checkpoints, on_epoch
-    trials = study.get_trials(deepcopy=False)
-    for trial in trials:
-        checkpoints.clean(study, trial)  # Of workers that were killed before they could.
-    fail_dead(study._storage, trials)
+    loop = Loop(opened, objective, signals, on_trial)
+    loop.recover()
+    checkpoints.clean(study)  # What workers left that were killed before they could.
+    _say_lost(checkpoints.find_lost(study))
     if display is not None:
         display.start(opened)
     with signals, contextlib.suppress(KeyboardInterrupt):
-        if not opened.is_finished and may_start(budget, study):
-            _queue_lost(opened)
-            study.optimize(train, callbacks=[checkpoints.clean, on_trial])
-    if signals.ending is not None:
-        return Outcome(opened, signals.ending)
-    used_up = not opened.is_finished and not may_start(budget, study)
-    return Outcome(opened, "budget" if used_up else "finished")
+        if not opened.is_finished:
+            loop.run()
+    return Outcome(opened, signals.ending or _ending(opened))
+
+
+def _run_team(config: StudyFile, display: Display | None, workers: Workers) -> Outcome:
+    """Run a study in several processes of this machine."""
+    audience = _Audience(config, display)
+    team = Team(
+        functools.partial(_work, config, workers),
+        count=workers.count,
+        max_restarts=workers.max_restarts,
+        listen=audience.listen,
+    )
+    ending: Interruption | None = None
+    try:
+        ending = team.run()
+    except KeyboardInterrupt:  # The second Ctrl-C.
+        ending = "interrupted"
+    opened = audience.opened
+    if opened is None:  # Nobody came so far.
+        raise RunError(team.lost) if team.lost else KeyboardInterrupt
+    # Of workers that were killed at last.
+    trials = opened.study.get_trials(deepcopy=False)
+    fail_dead(opened.study._storage, trials, config.max_retries)
+    may_continue = not opened.is_finished and may_start(config.budget, trials)
+    if ending is None and team.lost and may_continue:
+        raise RunError(f"{team.lost}; nothing is lost: the same command goes on")
+    return Outcome(opened, ending or _ending(opened))
+
+
+def _work(config: StudyFile, workers: Workers, number: int, tell: Tell) -> Interruption | None:
+    """What a worker process does; its parent hears Ctrl-C for it."""
+    device, heard = workers.device(number), (signal.SIGTERM,)
+    ending = _run_alone(config, _Teller(tell), device, number=number, heard=heard).ending
+    return ending if ending in ("interrupted", "terminated") else None
+
+
+class _Teller:
+    """The display of a worker process: tells its parent."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def start(self, opened: OpenStudy) -> None:
+        self._tell("start", None)
+
+    def epoch(self, progress: Any, worker: int) -> None:
+        self._tell("epoch", dict(vars(progress)))
+
+    def trial(self, trial: FrozenTrial, worker: int) -> None:
+        self._tell("trial", trial.number)
+
+
+class _Audience:
+    """Shows what worker processes tell.
+
+    Attributes:
+        opened: The study, once a worker has made or opened it.
+    """
+
+    def __init__(self, config: StudyFile, display: Display | None) -> None:
+        self.opened: OpenStudy | None = None
+        self._config = config
+        self._display = display
+
+    def listen(self, worker: int, event: str, value: Any) -> None:
+        if self.opened is None:
+            self.opened = open_study(self._config)
+            if self._display is not None:
+                self._display.start(self.opened)
+        if self._display is None:
+            return
+        if event == "epoch":
+            self._display.epoch(types.SimpleNamespace(**value), worker)
+        elif event == "trial":
+            self._display.trial(self.opened.study.get_trials(deepcopy=False)[value], worker)
+
+
+def _ending(opened: OpenStudy) -> Literal["finished", "budget"]:
+    """Why there is nothing more to do."""
+    if opened.is_finished:
+        return "finished"
+    trials = opened.study.get_trials(deepcopy=False)
+    return "finished" if may_start(opened.config.budget, trials) else "budget"
+
+
+def _say_lost(numbers: Sequence[int]) -> None:
+    if numbers:
+        warnings.warn(
+            f"The weights of trials {', '.join(map(str, numbers))} are missing from the "
+            "artifacts: no network can start from them any more; the search goes on from those "
+            "that are left.",
+            stacklevel=2,
+        )
 
 
 def make_objective(config: StudyFile, *, device: str | None = None) -> Any:
@@ -159,72 +262,12 @@ def make_objective(config: StudyFile, *, device: str | None = None) -> Any:
         "proxy": config.proxy,
         "limits": config.limits.model_dump(exclude_none=True),
         "seed": named_seed(config.study, config.seed),
+        "checkpoint": config.checkpoint,
         "device": device,
         "folder": config.folder,
     }
     taken = inspect.signature(make).parameters
     return make(**{k: v for k, v in supplied.items() if k in taken}, **config.objective.options)
-
-
-class _Signals:
-    """Ctrl-C and SIGTERM hand back the trial that trains, and end the run.
-
-    An exception anywhere else, while a result is being stored say, would leave a trial running
-    for ever; so elsewhere the loop ends by itself.
-    """
-
-    def __init__(self, study: optuna.Study) -> None:
-        self.ending: Literal["interrupted", "terminated"] | None = None
-        self._study = study
-        self._trains = False
-
-    @contextlib.contextmanager
-    def may_interrupt(self, trial: Trial) -> Iterator[None]:
-        try:
-            self._trains = True
-            if self.ending is not None:
-                raise KeyboardInterrupt
-            yield
-        except KeyboardInterrupt:
-            self._trains = False
-            mark_failure(trial, LOST, INTERRUPTED)
-            raise
-        finally:
-            self._trains = False
-
-    def __enter__(self) -> None:
-        self._before: dict[signal.Signals, Any] = {}
-        if threading.current_thread() is threading.main_thread():  # No other may set handlers.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._hear)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
-        self.ending = "interrupted" if number == signal.SIGINT else "terminated"
-        # A second Ctrl-C does not wait.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        with contextlib.suppress(RuntimeError):  # The loop has not begun, or is over.
-            self._study.stop()
-        if self._trains:
-            raise KeyboardInterrupt
-
-
-def _queue_lost(opened: OpenStudy) -> None:
-    """Queue lost candidates again for stock samplers; a strategy takes up its own."""
-    study = opened.study
-    if hasattr(study.sampler, "is_finished"):
-        return
-    trials = study.get_trials(deepcopy=False)
-    continued = {trial.user_attrs.get(CONTINUES) for trial in trials}
-    for trial in trials:
-        chain = [trial, *ancestors(trials, trial)]
-        attempts = sum(t.user_attrs.get(FAILURE_REASON) != INTERRUPTED for t in chain)
-        tried_enough = trial.number in continued or attempts > opened.config.max_retries
-        if is_lost(trial) and trial.params and not tried_enough:
-            study.enqueue_trial(trial.params, user_attrs={CONTINUES: trial.number})
 
 
 def _checked(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:

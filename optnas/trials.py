@@ -10,7 +10,7 @@ import functools
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +72,9 @@ class Claim:
         trial.system_attrs[CLAIM] = fields
 
 
-def renew_lease(storage: BaseStorage, trial_id: int, seconds: float | None) -> None:
+def renew_lease(
+    storage: BaseStorage, trial_id: int, seconds: float | None, *, decides: bool = False
+) -> dict[str, Any]:
     """Say that this process works on a trial.
 
     Args:
@@ -80,6 +82,11 @@ def renew_lease(storage: BaseStorage, trial_id: int, seconds: float | None) -> N
         trial_id: The storage's id of the trial.
         seconds: The lease is renewed, or the trial finished, within this time; a worker on
             another host that does not keep the promise is taken for dead. None promises nothing.
+        decides: Whether the trial has no candidate yet. It may have been asked for and forgotten
+            by a process that lives, so that a broken promise says nothing of its worker.
+
+    Returns:
+        The lease.
     """
     pid = os.getpid()
     lease: dict[str, Any] = {
@@ -87,8 +94,10 @@ def renew_lease(storage: BaseStorage, trial_id: int, seconds: float | None) -> N
         "pid": pid,
         "started": _process_start(pid),
         "until": None if seconds is None else time.time() + seconds,
+        "decides": decides,
     }
     storage.set_trial_system_attr(trial_id, LEASE, lease)
+    return lease
 
 
 def lease_expired(trial: FrozenTrial) -> bool:
@@ -105,9 +114,16 @@ def worker_is_dead(trial: FrozenTrial) -> bool:
     lease = trial.system_attrs.get(LEASE)
     if lease is None:
         return False
-    if lease["host"] == _host():
+    if is_local(trial):
         return bool(_process_start(lease["pid"]) != lease["started"])
-    return CLAIM in trial.system_attrs and lease_expired(trial)
+    has_candidate = CLAIM in trial.system_attrs or not lease.get("decides", False)
+    return has_candidate and lease_expired(trial)
+
+
+def is_local(trial: FrozenTrial) -> bool:
+    """Whether the lease of ``trial`` is that of a process on this host."""
+    lease = trial.system_attrs.get(LEASE)
+    return lease is not None and lease["host"] == _host()
 
 
 @functools.cache
@@ -159,16 +175,64 @@ def is_lost(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and trial.user_attrs.get(FAILURE) != CANDIDATE
 
 
-def fail_as_lost(storage: BaseStorage, trial: FrozenTrial, reason: str) -> None:
+def vain_attempts(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
+    """How often in a row a candidate was lost before it got an epoch further.
+
+    Args:
+        trial: The last attempt: a trial that is lost, or about to be.
+        trials: All trials of the study, by number.
+    """
+    count = 0
+    attempt: FrozenTrial | None = trial
+    while attempt is not None:
+        number = attempt.user_attrs.get(CONTINUES)
+        before = None if number is None else trials[number]
+        if attempt.user_attrs.get(FAILURE_REASON) != INTERRUPTED:
+            epochs = 0 if before is None else len(before.intermediate_values)
+            if len(attempt.intermediate_values) > epochs:
+                break
+            count += 1
+        attempt = before if before is not None and is_lost(before) else None
+    return count
+
+
+def explain_loss(
+    trial: FrozenTrial, trials: Sequence[FrozenTrial], max_retries: int, reason: str
+) -> tuple[Literal["lost", "candidate"], str]:
+    """Whose failure it is when a trial is lost, and why: the candidate's after ``max_retries``."""
+    attempts = vain_attempts(trial, trials)
+    if attempts <= max_retries:
+        return LOST, reason
+    return CANDIDATE, f"lost {attempts} times; the last time: {reason}"
+
+
+def fail_as_lost(
+    storage: BaseStorage,
+    trial: FrozenTrial,
+    reason: str,
+    kind: Literal["lost", "candidate"] = LOST,
+) -> None:
     """End a running trial whose worker is gone; another worker may do so at the same time."""
     with contextlib.suppress(UpdateFinishedTrialError):
-        storage.set_trial_user_attr(trial._trial_id, FAILURE, LOST)
+        storage.set_trial_user_attr(trial._trial_id, FAILURE, kind)
         storage.set_trial_user_attr(trial._trial_id, FAILURE_REASON, reason)
         storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
-def fail_dead(storage: BaseStorage, trials: Iterable[FrozenTrial]) -> None:
-    """End those of ``trials`` that run, but whose worker is known to be gone."""
-    for trial in trials:
-        if trial.state == TrialState.RUNNING and worker_is_dead(trial):
-            fail_as_lost(storage, trial, "the worker's process is gone")
+def fail_dead(storage: BaseStorage, trials: Sequence[FrozenTrial], max_retries: int) -> bool:
+    """End the running trials whose worker is known to be gone.
+
+    Args:
+        storage: The study's storage.
+        trials: All trials of the study, by number.
+        max_retries: How often a candidate is tried again that gets no further.
+
+    Returns:
+        Whether there were any.
+    """
+    dead = [t for t in trials if t.state == TrialState.RUNNING and worker_is_dead(t)]
+    for trial in dead:
+        reason = "the worker's process is gone"
+        kind, reason = explain_loss(trial, trials, max_retries, reason)
+        fail_as_lost(storage, trial, reason, kind)
+    return bool(dead)

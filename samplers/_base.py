@@ -45,7 +45,7 @@ A = TypeVar("A", bound=Architecture)
 
 DECIDING = 5.0
 """Seconds that a decision takes at most, on however busy a machine."""
-TURN = 0.01
+TURN = 0.02
 """Seconds that a decision takes, about."""
 LONGEST_PAUSE = 0.5
 """Seconds after which a trial that waits looks again, at most."""
@@ -138,8 +138,13 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         return self.space.inherits
 
     def weights_needed(self, study: Study) -> Collection[int]:
-        """Numbers of the finished trials whose training later candidates may start from."""
-        return ()
+        """Numbers of the finished trials whose training later candidates may start from.
+
+        All complete ones, where networks inherit and the strategy does not know better.
+        """
+        if not self.inherits:
+            return ()
+        return [t.number for t in all_trials(study) if t.state == TrialState.COMPLETE]
 
     def default_params(self) -> dict[str, Any]:
         """Values for the parameters that an enqueued trial leaves open; others are random."""
@@ -170,8 +175,8 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
             # Somebody's own trial: it claims nothing, and answers for its parameters in the end.
             renew_lease(study._storage, trial._trial_id, None)
             return self.default_params()
-        for until in self._turns(study, trial):
-            history = self._history(study)
+        for trials, until in self._turns(study, trial):
+            history = self._history(study, trials)
             step = self._decide(study, history)
             if time.time() > until:
                 continue  # Suspended meanwhile: others may have decided.
@@ -247,19 +252,22 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         shown = {PHASE: claim.attrs[PHASE]} if PHASE in claim.attrs else {}
         _set_attrs(storage, trial, {k: v for k, v in claim.attrs.items() if k not in shown})
         claim.write(storage, trial)
-        _set_attrs(storage, trial, shown)
         # The lease promises nothing from here on: an objective may take as long as it likes,
         # unless it renews the lease itself.
         renew_lease(storage, trial._trial_id, None)
+        _set_attrs(storage, trial, shown)
         return dict(claim.params)
 
     # Waiting and losing.
 
-    def _turns(self, study: Study, trial: FrozenTrial) -> Iterator[float]:
-        """Yield whenever it is this trial's turn to decide, and until when (as of ``time.time``).
+    def _turns(
+        self, study: Study, trial: FrozenTrial
+    ) -> Iterator[tuple[list[FrozenTrial] | None, float]]:
+        """Yield whenever it is this trial's turn to decide, until the study is stopped.
 
-        Ends when the study is stopped. What decides must read the trials anew: storages in memory
-        change in place what was read here.
+        Yields:
+            All trials, or None if they must be read anew; and until when the turn lasts, as of
+            ``time.time``.
         """
         start = time.monotonic()
         while not getattr(study, "_stop_flag", False):
@@ -273,7 +281,11 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
             before = [other for other in trials if self._must_wait_for(other, trial)]
             waited = time.monotonic() - start
             if not before:
-                yield max(until, time.time() + DECIDING)
+                # A storage in memory may show the parameters of a trial before its claim.
+                torn = any(
+                    other.state == TrialState.RUNNING and self._is_own(other) for other in trials
+                )
+                yield None if torn else trials, max(until, time.time() + DECIDING)
             elif waited > self._patience:
                 for other in before:
                     if LEASE not in other.system_attrs:

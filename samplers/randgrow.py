@@ -38,13 +38,11 @@ class Network:
 
     Args:
         trial: The trial.
-        growths: Rounds of growth since the initial network.
         cost: Its multiply-adds.
         may_grow: Whether it may have children, if its weights exist.
     """
 
     trial: FrozenTrial
-    growths: int
     cost: float
     may_grow: bool
 
@@ -147,13 +145,13 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
 
     def found(self, study: Study) -> GrowthArchitecture | None:
         """The best network that is finished, or None before there is one."""
-        ranked = _ranked(self._history(study))
+        ranked = self._ranked(self._history(study))
         return self.space.from_trial(ranked[0]) if ranked else None
 
     def candidates(self, study: Study) -> list[tuple[int, GrowthArchitecture, float]]:
         """Trial number, architecture and value of the finished networks, best first."""
         trained: dict[GrowthArchitecture, FrozenTrial] = {}
-        for trial in _ranked(self._history(study)):
+        for trial in self._ranked(self._history(study)):
             trained.setdefault(self.space.from_trial(trial), trial)
         return [(trial.number, a, trial.values[0]) for a, trial in trained.items()]
 
@@ -185,22 +183,20 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
             trial = history.trials[result.number]
             network = self._read.get(result.number)
             if network is None or network.trial is not trial:
-                network = self._read[result.number] = self._network(trial, result)
+                network = self._read[result.number] = self._network(history.trials, result)
             yield result.number, network
 
-    def _network(self, trial: FrozenTrial, result: Result) -> Network:
-        parent = parent_of(trial)
-        # Parents have lower numbers: they were read before.
-        before = None if parent is None else self._read.get(parent)
-        growths = 0 if parent is None else 1 + (before.growths if before else 0)
+    def _network(self, trials: Sequence[FrozenTrial], result: Result) -> Network:
+        assert result.number is not None
+        trial = trials[result.number]
         cost = _cost(trial)
         may_grow = (
-            _is_trained(trial, result)
+            self._is_trained(trial, result)
             and cost is not None
             and cost <= self._max_cost
-            and growths < self._max_growths
+            and _growths(trials, trial) < self._max_growths
         )
-        return Network(trial, growths, cost or 0.0, may_grow)
+        return Network(trial, cost or 0.0, may_grow)
 
     def _child(self, hull: Sequence[Network], rng: np.random.Generator) -> Candidate:
         parent = hull[rng.choice(len(hull), p=self._probabilities(hull))].trial.number
@@ -212,6 +208,17 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
 
     def _probabilities(self, hull: Sequence[Network]) -> NDArray[np.floating]:
         return parent_probabilities([network.cost for network in hull], self._best_probability)
+
+    def _is_trained(self, trial: FrozenTrial, result: Result) -> bool:
+        """Whether a trial is complete, feasible, and says what its network is."""
+        complete = trial.state == TrialState.COMPLETE and math.isfinite(result.value)
+        return complete and self.space.is_said_by(trial)
+
+    def _ranked(self, history: History) -> list[FrozenTrial]:
+        """The finished networks, best first, then by number."""
+        ranked = sorted(history.answers, key=lambda result: -result.value)
+        trials = [(history.trials[r.number], r) for r in ranked if r.number is not None]
+        return [trial for trial, result in trials if self._is_trained(trial, result)]
 
     def _begins_again(self, history: History) -> bool:
         """Whether the initial network lacks nothing but its weights, and may be trained again."""
@@ -225,7 +232,11 @@ def hull_of(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
     Trials that do not say what their network costs are left out.
     """
-    networks = [(trial, cost) for trial in trials if (cost := _cost(trial)) is not None]
+    networks = [
+        (trial, cost)
+        for trial in trials
+        if (cost := _cost(trial)) is not None and math.isfinite(trial.values[0])
+    ]
     values = [trial.values[0] for trial, _ in networks]
     return [networks[i][0] for i in _hull_of([cost for _, cost in networks], values)]
 
@@ -242,17 +253,13 @@ def _cost(trial: FrozenTrial) -> float | None:
     return float(cost) if isinstance(cost, int | float) and 0 <= cost < math.inf else None
 
 
-def _is_trained(trial: FrozenTrial, result: Result) -> bool:
-    """Whether a trial is complete, feasible, and says what its network is."""
-    complete = trial.state == TrialState.COMPLETE and math.isfinite(result.value)
-    return complete and ARCHITECTURE in result.attrs
-
-
-def _ranked(history: History) -> list[FrozenTrial]:
-    """The finished networks, best first, then by number."""
-    ranked = sorted(history.answers, key=lambda result: -result.value)
-    trials = [(history.trials[r.number], r) for r in ranked if r.number is not None]
-    return [trial for trial, result in trials if _is_trained(trial, result)]
+def _growths(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> int:
+    """Rounds of growth since the initial network."""
+    parent, growths = parent_of(trial), 0
+    # Somebody's own trial may name one that does not exist, or itself.
+    while parent is not None and parent < len(trials) and growths < len(trials):
+        parent, growths = parent_of(trials[parent]), growths + 1
+    return growths
 
 
 def _attempts_at_initial(history: History) -> list[int]:

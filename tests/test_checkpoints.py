@@ -12,6 +12,8 @@ from optuna.trial import TrialState
 
 from optnas.artifacts import open_artifacts
 from optnas.checkpoints import CheckpointError, Checkpoints
+from optnas.errors import RunError
+from optnas.keeping import deciding
 from optnas.lineage import ancestors, without_weights
 from optnas.trials import CANDIDATE, CONTINUES, LOST, Claim, mark_failure
 
@@ -59,6 +61,21 @@ def test_the_latest_state_replaces_the_one_before(study, checkpoints, folder):
         save(checkpoints, trial, epoch, state)
         assert checkpoints.load(stored(study, trial)) == state
         assert len(list(folder.iterdir())) == 1
+
+
+def test_studies_of_one_name_in_two_storages_do_not_overwrite_each_other(
+    study, checkpoints, folder
+):
+    trial = study.ask()
+    save(checkpoints, trial, 1, b"ours")
+    other = optuna.create_study(study_name="kept")
+    theirs = Checkpoints(open_artifacts(folder), other._storage, "kept")
+    stranger = other.ask()
+    save(theirs, stranger, 1, b"theirs")
+    other.tell(stranger, 0.5)
+    assert checkpoints.load(stored(study, trial)) == b"ours"
+    theirs.clean(other)
+    assert checkpoints.load(stored(study, trial)) == b"ours"
 
 
 def test_trials_and_studies_are_kept_apart(study, checkpoints, folder):
@@ -218,6 +235,72 @@ def test_parents_of_trials_that_are_not_done_stay(study, checkpoints):
     assert kept(study, checkpoints) == parents[1:3]
 
 
+def test_the_parent_that_a_lost_trial_had_stays_for_whoever_goes_on_with_it(study, checkpoints):
+    parents = [complete(study, checkpoints, 0.1) for _ in range(3)]
+    study.enqueue_trial({"parent": parents[2]})
+    lost = study.ask()
+    lost.suggest_int("parent", -1, 9)
+    lost.set_user_attr("parent", parents[1])  # The other one had no weights.
+    lose(study, lost)
+    study.enqueue_trial({"parent": parents[2]}, user_attrs={CONTINUES: lost.number})
+    checkpoints.clean(study)
+    assert kept(study, checkpoints) == parents[1:]
+
+
+class Choosing(optuna.samplers.RandomSampler):
+    """Another worker's trial chooses trial 0 after the trials were read."""
+
+    inherits = True
+
+    def weights_needed(self, study):
+        if len(study.trials) == 2:
+            trial = study.ask()
+            trial.set_user_attr("parent", 0)
+            Claim(0, {"x": 1}).write(study._storage, stored(study, trial))
+        return ()
+
+
+def test_a_parent_chosen_while_somebody_tidies_up_stays(study, checkpoints):
+    numbers = [complete(study, checkpoints, 0.1) for _ in range(2)]
+    study.sampler = Choosing()
+    checkpoints.clean(study)
+    assert kept(study, checkpoints) == [0]
+    assert without_weights(study._storage, study._study_id).keys() == set(numbers)
+
+
+def test_a_trial_whose_parent_may_yet_be_replaced_is_deciding(study):
+    trial = study.ask()
+    trial.suggest_int("parent", -1, 9)
+    assert deciding(stored(study, trial))
+    trial.set_user_attr("parent", 0)
+    assert not deciding(stored(study, trial))
+
+
+@pytest.mark.parametrize("parent", [-1, 99])
+def test_a_parent_that_does_not_exist_is_nobody(study, folder, parent):
+    checkpoints = Checkpoints(open_artifacts(folder), study._storage, "kept", keep="best:1")
+    running = study.ask()
+    Claim(0, {"parent": parent}).write(study._storage, stored(study, running))
+    complete(study, checkpoints, 0.9)
+    complete(study, checkpoints, 0.1)
+    checkpoints.clean(study)
+    assert kept(study, checkpoints) == [1]
+    assert checkpoints.find_lost(study) == []
+
+
+def test_what_is_gone_is_said_once_whoever_finds_it(study, checkpoints, folder, monkeypatch):
+    complete(study, checkpoints, 0.5)
+    for writer in ("one", "another"):
+        monkeypatch.setattr("optnas.lineage._WRITER", writer)
+        Checkpoints(open_artifacts(folder), study._storage, "kept", keep="best:1").clean(study)
+        assert study.user_attrs == {}
+    complete(study, checkpoints, 0.6)
+    for writer in ("one", "another"):
+        monkeypatch.setattr("optnas.lineage._WRITER", writer)
+        Checkpoints(open_artifacts(folder), study._storage, "kept", keep="best:1").clean(study)
+        assert list(study.user_attrs) == [f"optnas:no_weights:one-{os.getpid()}"]
+
+
 def test_what_a_trial_may_be_choosing_stays_for_a_while(study, checkpoints, monkeypatch):
     complete(study, checkpoints, 0.1)
     study.ask()  # Has not decided.
@@ -236,6 +319,17 @@ def test_lost_weights_are_found_and_said_once(study, folder):
     assert checkpoints.find_lost(study) == [1]
     assert checkpoints.find_lost(study) == []
     assert without_weights(study._storage, study._study_id) == {1: "missing"}
+
+
+def test_a_store_that_cannot_be_read_says_nothing_of_what_is_lost(study, folder):
+    checkpoints = Checkpoints(open_artifacts(folder), study._storage, "kept", keep="all")
+    complete(study, checkpoints, 0.5)
+    path = next(folder.iterdir())
+    path.unlink()
+    path.mkdir()  # What nobody can read, root neither.
+    with pytest.raises(RunError, match=r"artifacts cannot be read.*make them readable"):
+        checkpoints.find_lost(study)
+    assert without_weights(study._storage, study._study_id) == {}
 
 
 def test_the_space_used_is_that_of_the_study(study, checkpoints, folder):

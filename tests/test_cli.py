@@ -326,7 +326,7 @@ def test_another_configuration_is_refused_with_the_difference(
     assert json.loads(optnas_command("status", study_file, "--json")[1])["used"]["trials"] == 2
 
 
-@pytest.mark.parametrize("command", ["status", "best", "retrain", "dashboard"])
+@pytest.mark.parametrize("command", ["status", "best", "report", "retrain", "dashboard"])
 def test_asking_for_a_study_that_is_not_there_creates_nothing(
     optnas_command, study_file, tmp_path, command
 ):
@@ -358,7 +358,9 @@ def test_help_loads_nothing():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
-    for command in ("run", "resume", "status", "best", "retrain", "dashboard", "init", "list"):
+    for command in (
+        *("run", "resume", "status", "best", "report", "retrain", "dashboard", "init", "list"),
+    ):
         assert re.search(rf"^ +{command} +\w", run.stdout, re.M)
 
 
@@ -372,12 +374,17 @@ def test_the_dashboard_is_on_loopback_until_it_is_told_to_end(finished):
         assert server.stdout.readline().startswith(f"http://127.0.0.1:{port}/dashboard/studies/")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies") as answer:
             studies = json.load(answer)
+        figures: list[dict[str, str]] = []
+        while not figures:  # They are drawn while it serves.
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies/1") as answer:
+                figures = json.load(answer)["plotly_graph_objects"]
         rival = subprocess.run(command, capture_output=True, text=True)
     finally:
         server.send_signal(signal.SIGTERM)
         server.communicate()
     summaries = next(iter(studies.values()))
     assert [summary["study_name"] for summary in summaries] == ["tiny"]
+    assert all(figure["id"].startswith("optnas-") for figure in figures)
     assert server.returncode == 0
     assert rival.returncode == 2
     assert rival.stderr.startswith(f"optnas: port {port}: ")

@@ -17,7 +17,8 @@ from optnas.comparison import Run, _check_spends, _cost, _summary, compare
 from optnas.contenders import Contender, parse_contenders, spending
 from optnas.errors import UserError
 from optnas.experiments import Experiment
-from optnas.storage import StorageError, open_storage
+from optnas.storage import open_storage
+from optnas.storage_urls import StorageError
 from optnas.study_file import StudyFile, study_from_dict
 from optnas.trials import CONTINUES
 

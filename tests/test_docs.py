@@ -2,13 +2,18 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from optnas import plugins
+import typer
+import yaml
+
+from optnas import cli, plugins
 from optnas.plugins import REFERENCE, Kind
+from optnas.study_file import study_from_dict
 from optnas.study_keys import PLUGINS, SUPPLIED
 from optnas.study_schema import schema
 
@@ -17,7 +22,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 def test_the_toy_strategies_run(tmp_path):
     page = (DOCS / "architecture.md").read_text()
-    code = "".join(re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S))
+    code = "".join(blocks(page, "python"))
     code += """
 import optuna
 
@@ -37,6 +42,29 @@ def test_the_page_about_study_files_says_what_the_models_say():
     page = (DOCS / "study_file.md").read_text()
     assert page == with_tables(page)
     assert set(tables()) <= set(re.findall("^## (.*)$", page, re.M))
+
+
+def test_the_page_about_many_workers_says_what_there_is():
+    page = (DOCS / "distributed.md").read_text()
+    files = blocks(page, "yaml")
+    for text in files:
+        study_from_dict(yaml.safe_load(text))
+    commands = [
+        shlex.split(line, comments=True)
+        for text in blocks(page, "sh")
+        for line in text.replace("srun ", "").splitlines()
+        if line.startswith("optnas ")
+    ]
+    known = typer.main.get_command(cli.app).commands
+    for _, name, *arguments in commands:
+        if ">>" in arguments:
+            arguments = arguments[: arguments.index(">>")]
+        known[name].make_context(name, arguments)
+    assert (len(files), len(commands)) == (2, 6)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.M | re.S)
 
 
 def with_tables(page: str) -> str:

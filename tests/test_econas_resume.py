@@ -34,8 +34,8 @@ def run_and_kill(file: Path, trial: int) -> None:
         from optnas import runner
         class Killer:
             def start(self, opened): pass
-            def trial(self, trial): pass
-            def epoch(self, progress):
+            def trial(self, trial, worker): pass
+            def epoch(self, progress, worker):
                 if (progress.number, progress.epoch) == ({trial}, 1):
                     os.kill(os.getpid(), signal.SIGKILL)
         runner.run({str(file)!r}, display=Killer())

@@ -443,6 +443,28 @@ def test_a_parent_that_never_named_its_network_is_passed_over():
     assert trial.user_attrs["parent"] == 0
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[1]",
+        "[" * 100_000,
+        '{"cells": 1, "depth": 2}',
+        GrowthSpace(cells=2, channels=4).initial().to_json(),
+        SMALL.initial().to_json(),  # But it breaks a limit.
+    ],
+)
+def test_a_parent_that_cannot_be_one_is_passed_over(text):
+    study = study_of(COMPLETE)
+    constraints = {"params": 1.0} if text == SMALL.initial().to_json() else None
+    attrs = {"architecture": text}
+    study.add_trial(create_trial(value=0.5, user_attrs=attrs, constraints=constraints))
+    study.enqueue_trial({"parent": 1, "growth_seed": 9})
+    trial = study.ask()
+    SMALL.suggest(trial)
+    assert trial.user_attrs["parent"] == 0
+
+
 def test_a_sampler_may_say_how_much_is_added():
     study = study_of(COMPLETE)
     study.enqueue_trial({"parent": 0, "growth_seed": 9}, user_attrs={"increments": 2})

@@ -163,6 +163,41 @@ def test_a_parent_is_all_that_the_objective_looks_at(images, tmp_path):
     assert len(set(seeds)) == 3
 
 
+def test_a_parent_that_does_not_exist_fails_the_candidate_alone(images, tmp_path):
+    space, train = ChainSpace(depth=(3, 6), width=(4, 8)), TrainSettings(epochs=1, lr=0.1)
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    search = Search(images, tmp_path, space=space, sampler=sampler, train=train)
+    for parent in (0, 9):  # The first one names itself.
+        search.study.enqueue_trial({"depth": 3, "width": 4}, user_attrs={"parent": parent})
+    for parent, trial in zip((0, 9), search.run(2), strict=True):
+        assert trial.state == TrialState.FAIL
+        assert trial.user_attrs["failure"] == "candidate"
+        reason = f"its parent, trial {parent}, is no finished trial of the study"
+        assert trial.user_attrs["failure_reason"] == reason
+
+
+def test_weights_that_others_need_are_saved_before_the_trial_ends(images, tmp_path, monkeypatch):
+    """A full disk at the last epoch: the trial is lost, and goes on when there is space."""
+    undisturbed = Search(images, tmp_path / "a")
+    undisturbed.run(2)
+    search = Search(images, tmp_path / "b")
+    write = search.checkpoints._store.write
+
+    def write_on_a_full_disk(name, content):
+        if "-0-3-" in name:
+            raise OSError(28, "No space left on device")
+        write(name, content)
+
+    monkeypatch.setattr(search.checkpoints._store, "write", write_on_a_full_disk)
+    with pytest.warns(UserWarning, match="No space"), pytest.raises(OSError, match="make space"):
+        search.run(1)
+    assert search.study.trials[0].user_attrs["failure"] == "lost"
+    monkeypatch.undo()
+    search.run(2)
+    assert lineage(search.study) == lineage(undisturbed.study)
+    assert [t.user_attrs.get("epochs_trained") for t in search.study.trials] == [None, 1, 2]
+
+
 def test_checkpoints_every_other_epoch_lose_at_most_two(images, tmp_path):
     epochs = []
 
@@ -182,3 +217,24 @@ def test_checkpoints_every_other_epoch_lose_at_most_two(images, tmp_path):
         search.run(1)
     search.run(1)
     assert epochs == [1, 2, 3, 3, 4]
+
+
+def test_a_network_that_stands_for_itself_is_trained_without_lost_weights(images, tmp_path):
+    search = Search(
+        images,
+        tmp_path,
+        space=ChainSpace(depth=(3, 6), width=(4, 8)),
+        sampler=optuna.samplers.RandomSampler(seed=0),
+        train=TrainSettings(epochs=1, lr=0.1),
+    )
+    search.study.enqueue_trial({"depth": 4, "width": 6})
+    search.study.enqueue_trial({"depth": 5, "width": 5}, user_attrs={"parent": 0})
+    search.run(1)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.warns(
+        UserWarning, match="checkpoint of trial 0 is missing: it starts from random"
+    ):
+        trials = search.run(1)
+    assert trials[1].state == TrialState.COMPLETE
+    assert "inherited_tensors" not in trials[1].user_attrs

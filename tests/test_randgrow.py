@@ -395,6 +395,38 @@ def test_networks_without_a_cost_have_no_children():
     assert [number for number, *_ in study.sampler.candidates(study)] == [1, 2, 3, 4, 0]
 
 
+@pytest.mark.parametrize("text", ["{", GrowthSpace(cells=2, channels=4).initial().to_json()])
+def test_networks_of_other_spaces_have_no_children(text):
+    study = study_with()
+    study.enqueue_trial({"parent": -1})
+    study.optimize(objective, n_trials=1)
+    attrs = {"architecture": text, "multiply_adds": 2000}
+    params = {"parent": 0, "growth_seed": 0}
+    distributions = SPACE.distributions()
+    study.add_trial(
+        create_trial(params=params, distributions=distributions, value=0.99, user_attrs=attrs)
+    )
+    study.optimize(objective, n_trials=5)
+    assert 1 not in {trial.params["parent"] for trial in study.trials}
+    assert 1 not in {number for number, *_ in study.sampler.candidates(study)}
+
+
+def test_rounds_of_growth_are_counted_over_younger_parents_too():
+    """A trial that waited for its turn may start from one that began after it."""
+    study = study_with(RandGrowSampler(SPACE, seed=0, max_growths=2))
+    add(study, 1000, 0.5)
+    add(study, 3000, 0.9, parent=2)
+    add(study, 2000, 0.8, parent=0)
+    assert study.sampler.parents(study).keys() == {0, 2}
+
+
+def test_a_value_that_is_no_number_is_on_no_hull():
+    study = study_with()
+    add(study, 1000, 0.5)
+    add(study, 2000, float("inf"), parent=0)
+    assert [trial.number for trial in hull_of(study.trials)] == [0]
+
+
 def test_growth_ends_at_its_limits():
     study = study_with(RandGrowSampler(SPACE, seed=0, max_growths=2))
     study.optimize(objective, n_trials=40)

@@ -1,6 +1,5 @@
 """Running a study: totals over several runs, handing back, and refusing what contradicts it."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -61,11 +60,11 @@ class Display:
     def start(self, opened) -> None:
         pass
 
-    def epoch(self, progress) -> None:
+    def epoch(self, progress, worker) -> None:
         if self._epoch is not None:
             self._epoch(progress)
 
-    def trial(self, trial) -> None:
+    def trial(self, trial, worker) -> None:
         if self._trial is not None:
             self._trial(trial)
 
@@ -198,13 +197,13 @@ def test_networks_that_cannot_learn_are_recorded_and_the_search_goes_on(tmp_path
 
 
 def test_limits_are_kept(tmp_path):
-    config = settings(tmp_path, RANDOM, limits={"params": 1200}, budget={"trials": 8})
+    config = settings(tmp_path, RANDOM, limits={"params": 1800}, budget={"trials": 8})
     outcome = optnas.run(config)
     params = [t.user_attrs["params"] for t in outcome.study.trials]
     values = [t.value for t in outcome.study.trials]
-    assert [value == 0.0 for value in values] == [count > 1200 for count in params]
+    assert [value == 0.0 for value in values] == [count > 1800 for count in params]
     assert 0.0 in values
-    assert outcome.best.architecture.num_params(1, 3) <= 1200
+    assert outcome.best.architecture.num_params(1, 3) <= 1800
 
 
 @pytest.mark.parametrize(
@@ -395,8 +394,8 @@ def test_what_cannot_be_is_refused_and_nothing_is_created(tmp_path, monkeypatch,
 
 def test_leftovers_of_killed_workers_are_deleted(tmp_path, monkeypatch):
     """Killed after the result was stored, before its training state was deleted."""
-    with monkeypatch.context() as patch, contextlib.suppress(ZeroDivisionError):
-        patch.setattr("optnas.checkpoints.Checkpoints.clean", lambda *_: 1 / 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("optnas.checkpoints.Checkpoints.clean", lambda *_: None)
         optnas.run(settings(tmp_path, budget={"trials": 1}))
     assert len(list((tmp_path / "tiny.artifacts").iterdir())) == 1
     optnas.run(settings(tmp_path, budget={"trials": 2}))

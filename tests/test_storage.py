@@ -300,3 +300,22 @@ def test_a_journal_whose_last_line_was_cut_off_goes_on(tmp_path):
     for seen in (study, again, optuna.load_study(study_name="one", storage=open_storage(url))):
         assert [trial.number for trial in seen.trials] == [0, 1, 2, 3]
         assert all(trial.state.is_finished() for trial in seen.trials)
+
+
+def test_a_new_database_is_opened_while_another_process_writes_to_it(tmp_path, monkeypatch):
+    """It still has its first journal mode then, and a switch does not wait by itself."""
+    url, waits = f"sqlite:///{tmp_path}/new.db", []
+    optuna.storages.RDBStorage(url)
+    other = sqlite3.connect(tmp_path / "new.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    def end_the_write(seconds: float) -> None:
+        waits.append(seconds)
+        if other.in_transaction:
+            other.execute("ROLLBACK")
+
+    monkeypatch.setattr("optnas.patient_storage.time.sleep", end_the_write)
+    optuna.create_study(storage=open_storage(url))
+    assert waits
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    other.close()

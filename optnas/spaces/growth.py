@@ -33,9 +33,9 @@ class GrowthSpace(Space[GrowthArchitecture]):
     it is the initial network) and, unless that is -1, ``growth_seed``, which its increments are
     drawn with. They do not say the whole network: the user attribute ``architecture`` does.
 
-    A parent must be complete, with weights to inherit. In the place of another the nearest one
-    with a lower number is taken, the initial network if there is none; the user attribute
-    ``parent`` says which one it was.
+    A parent must be complete and feasible, with weights to inherit. In the place of another the
+    nearest one with a lower number is taken, the initial network if there is none; the user
+    attribute ``parent`` says which one it was.
 
     Source: RandGrow, section 2.
 
@@ -88,7 +88,7 @@ class GrowthSpace(Space[GrowthArchitecture]):
             ValueError: If there is nothing to add, or the parent is of another space.
         """
         initial = self._initial
-        if dataclasses.replace(parent, increments=()) != initial:
+        if not self._holds(parent):
             raise ValueError(f"The parent must be an architecture of {self!r}: {parent}.")
         if increments is not None and increments < 1:
             raise ValueError(f"`increments` must be greater than or equal to 1: {increments}.")
@@ -138,8 +138,10 @@ class GrowthSpace(Space[GrowthArchitecture]):
         for other in reversed(trials[: parent + 1]):
             if (
                 other.state == TrialState.COMPLETE
-                and ARCHITECTURE in other.user_attrs
                 and other.number not in gone
+                # What breaks a limit was never trained.
+                and all(violation <= 0 for violation in other.constraints.values())
+                and self.is_said_by(other)
             ):
                 increments = trial.user_attrs.get(INCREMENTS)
                 return other.number, self.grow(self.from_trial(other), growth_seed, increments)
@@ -165,6 +167,16 @@ class GrowthSpace(Space[GrowthArchitecture]):
                 "not call `suggest`, or did not get so far."
             )
         return self.architecture_class.from_json(text)
+
+    def is_said_by(self, trial: FrozenTrial) -> bool:
+        """Whether a trial names an architecture of this space: people may add any trial."""
+        try:
+            return self._holds(self.from_trial(trial))
+        except (ValueError, RecursionError):  # Of JSON that is nested too deeply.
+            return False
+
+    def _holds(self, architecture: GrowthArchitecture) -> bool:
+        return dataclasses.replace(architecture, increments=()) == self._initial
 
     def distributions(self) -> dict[str, BaseDistribution]:
         return {

@@ -1,0 +1,263 @@
+"""A study examined: what is wrong with it, and what of that can be put right."""
+
+import dataclasses
+import functools
+import itertools
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import TrialState
+
+from optnas.artifacts import check_artifacts, open_artifacts
+from optnas.checkpoints import CheckpointError, Checkpoints, checkpoint_of
+from optnas.diagnosis import Finding, never_run, run_twice, unlike, without_worker
+from optnas.keeping import needed
+from optnas.lineage import without_weights
+from optnas.progress import size
+from optnas.storage_urls import StorageError, hide_password, reason_of, storage_file
+from optnas.studies import OpenStudy, open_compared
+from optnas.study_paths import split_bucket
+
+LEAST_FREE = 1 << 30
+"""Bytes that should be free on a disk; ten times the largest checkpoint, if that is more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Treated:
+    """What became of a finding.
+
+    Args:
+        finding: The finding.
+        mended: Whether it was put right.
+        error: Why it could not be, if that was tried.
+    """
+
+    finding: Finding
+    mended: bool = False
+    error: str | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """For programs: JSON values."""
+        finding = self.finding
+        return {
+            "kind": finding.kind,
+            "what": finding.what,
+            "cure": finding.cure,
+            "trials": finding.trials,
+            "mendable": finding.mend is not None,
+            "mended": self.mended,
+            "error": self.error,
+        }
+
+    @property
+    def text(self) -> str:
+        """For people: one line."""
+        finding = self.finding
+        said = f"{finding.kind}: {finding.what}."
+        if self.mended:
+            return f"{said} Mended: {finding.cure}."
+        if self.error is not None:
+            return f"{said} Not mended: {self.error}."
+        return f"{said} {'With --fix: ' if finding.mend else ''}{finding.cure}."
+
+
+def consult(
+    target: str, study_name: str | None = None, *, fix: bool = False
+) -> tuple[OpenStudy, Iterator[Treated]]:
+    """Examine a study, and put right what can be put right if ``fix`` is true.
+
+    Without ``fix`` nothing is written, but for a small object in a bucket of artifacts, which is
+    deleted at once. No trial is touched whose worker lives. Any number of doctors and workers may
+    be at it together.
+
+    Args:
+        target: The path of a study file, or the URL of a storage.
+        study_name: The study's name, if ``target`` is a storage with several.
+        fix: Whether to mend.
+
+    Returns:
+        The study, and what is wrong with it. What is examined later sees what was mended before.
+
+    Raises:
+        UserError: If there is no such study, or it was not made by ``optnas run``.
+    """
+    opened, differing = open_compared(target, study_name)
+    return opened, (_treated(finding, fix) for finding in examine(opened, differing))
+
+
+def examine(opened: OpenStudy, differing: Sequence[str] = ()) -> Iterator[Finding]:
+    """Everything that is wrong with a study; nothing is written.
+
+    Args:
+        opened: The study.
+        differing: How its file differs from the configuration that it was made with.
+    """
+    for line in differing:
+        cure = "Change the file back, or give the study another name: it is refused as it is"
+        yield Finding("configuration", line, cure)
+    yield from _unwritable_storage(opened)
+    yield from _little_space(opened)
+    yield from without_worker(opened)
+    yield from run_twice(opened)
+    yield from never_run(opened)
+    yield from _artifacts(opened)
+    yield from unlike(opened)
+
+
+def _treated(finding: Finding, fix: bool) -> Treated:
+    if not fix or finding.mend is None:
+        return Treated(finding)
+    try:
+        finding.mend()
+    except OSError as error:
+        return Treated(finding, error=str(error))
+    return Treated(finding, mended=True)
+
+
+def _unwritable_storage(opened: OpenStudy) -> Iterator[Finding]:
+    url = opened.config.storage
+    reason = _why_unwritable(opened.study._storage, url)
+    if reason is not None:
+        what = f"{hide_password(url)}: the storage cannot be written to: {reason}"
+        yield Finding("storage", what, "No trial can be stored there")
+
+
+def _why_unwritable(storage: BaseStorage, url: str) -> str | None:
+    backend = getattr(storage, "_backend", storage)  # Behind Optuna's cache.
+    path = storage_file(url)
+    if path is not None and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        return "this user may not write there"
+    if isinstance(backend, RDBStorage):
+        try:
+            with backend.engine.connect() as connection:
+                # Rights are asked for, though there is no such row.
+                nobody = "UPDATE studies SET study_name = study_name WHERE study_id = -1"
+                connection.execute(sqlalchemy.text(nobody))
+                connection.rollback()
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            return reason_of(error, url)
+    return None
+
+
+def _little_space(opened: OpenStudy) -> Iterator[Finding]:
+    """Disks that are nearly full."""
+    trials = opened.study.get_trials(deepcopy=False)
+    largest = max(((checkpoint_of(trial) or {}).get("bytes", 0) for trial in trials), default=0)
+    places: dict[int, Path] = {}
+    for path in (storage_file(opened.config.storage), _folder(opened)):
+        if path is not None:
+            exists = next(place for place in (path, *path.absolute().parents) if place.exists())
+            places.setdefault(exists.stat().st_dev, exists)
+    for place in places.values():
+        free = shutil.disk_usage(place).free
+        if free < max(LEAST_FREE, 10 * largest):
+            what = f"{size(free)} are left on the disk of {place}"
+            yield Finding("space", what, "Make room before training states cannot be kept")
+
+
+def _folder(opened: OpenStudy) -> Path | None:
+    """The folder of the artifacts; None for a bucket."""
+    location = opened.config.artifacts
+    return Path(location) if split_bucket(location) is None else None
+
+
+def _artifacts(opened: OpenStudy) -> Iterator[Finding]:
+    """What is wrong with the training states, and with the place where they are kept."""
+    location, study = opened.config.artifacts, opened.study
+    try:
+        check_artifacts(location)
+    except StorageError as error:
+        yield Finding("artifacts", str(error).rstrip("."), "No training state can be kept there")
+        return
+    store = open_artifacts(location, create=False)
+    checkpoints = Checkpoints(store, study._storage, study.study_name, keep=opened.keep)
+    try:
+        yield from _unreadable(opened, checkpoints)
+        yield from _orphaned(opened, checkpoints)
+    except OSError as error:
+        yield Finding("artifacts", f"{location}: {error}", "Try again later")
+
+
+def _unreadable(opened: OpenStudy, checkpoints: Checkpoints) -> Iterator[Finding]:
+    """Training states that are needed but missing or damaged: all of them are read."""
+    for number in _needed(opened):
+        try:
+            checkpoints.load(opened.study.get_trials(deepcopy=False)[number])
+        except CheckpointError as error:
+            # Somebody may have deleted it meanwhile because nobody needs it any more.
+            if number in _needed(opened):
+                yield _without_state(opened, checkpoints, number, str(error))
+
+
+def _needed(opened: OpenStudy) -> list[int]:
+    """The finished trials whose state is needed and not known to be gone.
+
+    Where states are kept at all, every network that others may start from has one. Those of
+    running trials are in their workers' memory.
+    """
+    study = opened.study
+    trials = study.get_trials(deepcopy=False)
+    kept = any(checkpoint_of(trial) is not None for trial in trials)
+    inherits = getattr(study.sampler, "inherits", False) or opened.config.make_space().inherits
+    known = without_weights(study._storage, study._study_id)
+    return [
+        number
+        for number in sorted(needed(study, trials, opened.keep) - known.keys())
+        if checkpoint_of(trials[number]) is not None
+        or (kept and inherits and trials[number].state == TrialState.COMPLETE)
+        if trials[number].state.is_finished()
+    ]
+
+
+def _without_state(
+    opened: OpenStudy, checkpoints: Checkpoints, number: int, reason: str
+) -> Finding:
+    study = opened.study
+    cure = "recorded, so that no network starts from it"
+    if study.get_trials(deepcopy=False)[number].state != TrialState.COMPLETE:
+        cure = "recorded; its epochs are trained again"
+    mend = functools.partial(checkpoints.say_lost, study, number, reason)
+    return Finding("checkpoint", reason, cure, mend, (number,))
+
+
+def _orphaned(opened: OpenStudy, checkpoints: Checkpoints) -> Iterator[Finding]:
+    """Training states to which no trial refers: of workers that were killed at the wrong time."""
+    folder = _folder(opened)
+    if folder is not None and not folder.is_dir():
+        return
+    orphans = checkpoints.orphans(opened.study)
+    if orphans:
+        few = ", ".join(itertools.islice(sorted(orphans), 3))
+        names = few if len(orphans) <= 3 else f"{few} and {len(orphans) - 3} others"
+        what = f"no trial refers to {names}, in {opened.config.artifacts}"
+        cure = f"deleted, which frees {size(sum(orphans.values()))}"
+        yield Finding("orphans", what, cure, functools.partial(checkpoints.delete, orphans))
+
+
+def consultation_fields(opened: OpenStudy, treated: Sequence[Treated]) -> dict[str, Any]:
+    """What came of it, for programs."""
+    return {
+        "study": opened.study.study_name,
+        "trials": len(opened.study.get_trials(deepcopy=False)),
+        "findings": [each.fields for each in treated],
+        "left": sum(not each.mended for each in treated),
+    }
+
+
+def consultation_text(opened: OpenStudy, treated: Sequence[Treated]) -> str:
+    """What came of it, in a line."""
+    trials = len(opened.study.get_trials(deepcopy=False))
+    if not treated:
+        return f"Nothing is wrong with {opened.study.study_name!r} ({trials} trials)."
+    mended = sum(each.mended for each in treated)
+    mendable = sum(each.finding.mend is not None and not each.mended for each in treated)
+    parts = [f"{len(treated)} found", *([f"{mended} mended"] if mended else [])]
+    if mendable:
+        parts.append(f"{mendable} can be mended with --fix")
+    return f"{opened.study.study_name!r} ({trials} trials): {', '.join(parts)}."

@@ -1,0 +1,443 @@
+"""One worker's loop: trials that others took, lost ones, budgets, and draws of stock samplers."""
+
+import contextlib
+import datetime
+import errno
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from optnas.budget import has_room, may_go_on, used
+from optnas.errors import RunError
+from optnas.loop import UNLEASED, Loop
+from optnas.seeds import derive_seed, reseed
+from optnas.signals import Signals
+from optnas.spaces import CellSpace, NasBench201Space
+from optnas.studies import OpenStudy, create_or_open
+from optnas.study_file import study_from_dict
+from optnas.study_keys import Budget
+from optnas.trials import CONTINUES, FAILURE, FAILURE_REASON, LEASE, fail_as_lost
+
+SPACE = NasBench201Space()
+TAKEN = "was given to another worker while this one was suspended; its result is dropped"
+
+
+def opened(folder: Path, **changes: Any) -> OpenStudy:
+    """A study whose objective does not matter."""
+    mapping = {
+        "study": "loop",
+        "storage": f"sqlite:///{folder}/loop.db",
+        "space": "nasbench201",
+        "sampler": "random",
+        "objective": {"name": "napping:Nap", "seconds": 0},
+    }
+    config = study_from_dict(mapping | changes, Path(__file__).parents[1] / "benchmarks")
+    return create_or_open(config, in_channels=3, classes=10)
+
+
+def loop(study: OpenStudy, objective: Callable[[Trial], Any]) -> list[FrozenTrial]:
+    """Run the loop to its end; the finished trials it told of."""
+    told: list[FrozenTrial] = []
+    Loop(study, objective, Signals(lambda: None, ()), told.append).run()
+    return told
+
+
+def value(trial: Trial) -> float:
+    operations = SPACE.suggest(trial).operations
+    return sum(map(len, operations)) / 100
+
+
+def lose(trial: Trial) -> float:
+    raise OSError(f"no disk for {value(trial)}")
+
+
+def take(trial: Trial) -> None:
+    """What another worker does that takes the trial's worker for dead."""
+    fail_as_lost(trial.storage, trial.storage.get_trial(trial._trial_id), "a test")
+
+
+def fail_with(error: BaseException) -> Callable[[Trial], float]:
+    def end(trial: Trial) -> float:
+        raise error
+
+    return end
+
+
+ENDS: dict[str, Callable[[Trial], Any]] = {
+    "returns": lambda trial: 1.0,
+    "reports": lambda trial: trial.report(1.0, 1),
+    "writes": lambda trial: trial.set_user_attr("written", 1),
+    "suggests": lambda trial: trial.suggest_int("later", 0, 9),
+    "fails": lambda trial: float("nan"),
+    "raises": fail_with(ZeroDivisionError()),
+    "is interrupted": fail_with(KeyboardInterrupt()),
+    "loses its disk": fail_with(OSError(errno.ENOSPC, "full")),
+    "is pruned": fail_with(optuna.TrialPruned()),
+}
+
+
+@pytest.mark.parametrize("sampler", ["random", "econas"])
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_a_trial_that_another_worker_took_is_dropped(tmp_path, end, sampler):
+    study = opened(tmp_path, sampler=sampler, budget={"trials": 2})
+
+    def objective(trial: Trial) -> Any:
+        result = value(trial)
+        if trial.number == 0:
+            take(trial)
+            result = end(trial)
+        return result
+
+    with pytest.warns(UserWarning, match=f"Trial 0 {TAKEN}") as caught:
+        told = loop(study, objective)
+    assert len(caught) == 1
+    assert [trial.number for trial in told] == [1, 2]
+    trials = study.study.trials
+    assert [t.state.name for t in trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[0].user_attrs[FAILURE_REASON] == "a test"
+    assert trials[1].user_attrs[CONTINUES] == 0
+    assert trials[1].params == trials[0].params
+
+
+@pytest.mark.parametrize("hook", ["before_trial", "after_trial"])
+def test_a_trial_that_is_taken_within_the_sampler_is_dropped(tmp_path, monkeypatch, hook):
+    study = opened(tmp_path, sampler="econas", budget={"trials": 1})
+    original = getattr(study.study.sampler, hook)
+
+    def suspended(the_study: optuna.Study, trial: FrozenTrial, *rest: Any) -> None:
+        if trial.number == 0:
+            fail_as_lost(the_study._storage, trial, "a test")
+        original(the_study, trial, *rest)
+
+    monkeypatch.setattr(study.study.sampler, hook, suspended)
+    with pytest.warns(UserWarning, match=TAKEN):
+        assert [trial.number for trial in loop(study, value)] == [1]
+
+
+def test_samplers_can_stop_the_study_and_nobody_else_is_left_in_a_loop(tmp_path):
+    study = opened(tmp_path, sampler="brute_force", space="nasbench201", budget={"trials": 3})
+
+    def stop(trial: Trial) -> float:
+        study.study.stop()
+        return value(trial)
+
+    assert len(loop(study, stop)) == 1
+    with pytest.raises(RuntimeError, match="supposed to be invoked inside"):
+        study.study.stop()
+
+
+# What goes wrong.
+
+
+def test_a_machine_that_fails_loses_the_trial_and_ends_the_run(tmp_path):
+    study = opened(tmp_path, budget={"trials": 1})
+
+    def objective(trial: Trial) -> float:
+        result = value(trial)
+        if trial.number == 0:
+            raise OSError(errno.EIO, "Input/output error", "images.bin")
+        return result
+
+    with pytest.raises(RunError, match=r"trial 0 could not go on: OSError: .*images.bin"):
+        loop(study, objective)
+    assert study.study.trials[0].user_attrs[FAILURE] == "lost"
+    assert [trial.params for trial in loop(study, objective)] == [study.study.trials[0].params]
+
+
+@pytest.mark.parametrize("sampler", ["random", "econas"])
+def test_a_candidate_that_is_lost_too_often_has_failed(tmp_path, sampler):
+    study = opened(tmp_path, sampler=sampler, max_retries=2, budget={"trials": 2})
+
+    def objective(trial: Trial) -> float:
+        result = value(trial)
+        if trial.number < 3:
+            raise OSError("a test")
+        return result
+
+    for _ in range(3):
+        with pytest.raises(RunError):
+            loop(study, objective)
+    trials = study.study.trials
+    assert [t.user_attrs[FAILURE] for t in trials] == ["lost", "lost", "candidate"]
+    assert trials[2].user_attrs[FAILURE_REASON] == ("lost 3 times; the last time: OSError: a test")
+    # It counts, and the next candidate is another one.
+    assert [trial.number for trial in loop(study, objective)] == [3]
+    assert study.study.trials[3].params != trials[0].params
+    assert used(study.study).trials == 2
+
+
+@pytest.mark.parametrize("sampler", ["random", "econas"])
+def test_a_dead_workers_candidate_fails_with_a_reason_after_the_last_retry(tmp_path, sampler):
+    study = opened(tmp_path, sampler=sampler, max_retries=1, budget={"trials": 2})
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+
+    def die(trial: Trial) -> float:
+        value(trial)
+        lease = trial.storage.get_trial_system_attrs(trial._trial_id)[LEASE]
+        trial.storage.set_trial_system_attr(trial._trial_id, LEASE, lease | {"pid": gone.pid})
+        raise SystemExit if trial.number < 2 else ZeroDivisionError
+
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            loop(study, die)
+    loop(study, value)
+    trials = study.study.trials
+    assert trials[0].user_attrs[FAILURE] == "lost"
+    assert trials[1].user_attrs[FAILURE] == "candidate"
+    assert trials[1].user_attrs[FAILURE_REASON].startswith("lost 2 times; the last time: the wor")
+    assert len(trials) == 3
+
+
+@pytest.mark.parametrize("bad", [None, "much", float("nan"), [1.0, 2.0]])
+def test_what_is_no_number_is_a_failed_candidate(tmp_path, bad):
+    study = opened(tmp_path, budget={"trials": 1})
+    [trial] = loop(study, lambda trial: (value(trial), bad)[1])
+    assert trial.state == TrialState.FAIL
+    assert trial.user_attrs[FAILURE] == "candidate"
+    assert "not a number" in trial.user_attrs[FAILURE_REASON]
+
+
+def test_an_error_of_the_objective_is_recorded_and_raised(tmp_path):
+    study = opened(tmp_path, budget={"trials": 1})
+    with pytest.raises(ZeroDivisionError):
+        loop(study, lambda trial: value(trial) / 0)
+    assert study.study.trials[0].user_attrs[FAILURE_REASON].startswith("ZeroDivisionError")
+    assert used(study.study).trials == 1
+
+
+# What others left.
+
+
+def test_a_trial_that_never_got_a_lease_is_given_up(tmp_path):
+    study = opened(tmp_path, budget={"trials": 1})
+    storage = study.study._storage
+    old = create_trial(state=TrialState.RUNNING)
+    old.datetime_start = datetime.datetime.now() - 2 * UNLEASED
+    storage.create_new_trial(study.study._study_id, template_trial=old)
+    storage.create_new_trial(study.study._study_id)  # Of a worker that is about to write one.
+    with contextlib.suppress(KeyboardInterrupt):
+        loop(study, value)
+    assert [t.state.name for t in study.study.trials] == ["FAIL", "RUNNING"]
+
+
+def test_a_lost_trial_that_several_workers_queue_runs_once(tmp_path):
+    study = opened(tmp_path, budget={"trials": 2})
+    with pytest.raises(RunError):
+        loop(study, lose)
+    params = study.study.trials[0].params
+    for _ in range(3):
+        study.study.enqueue_trial(params, user_attrs={CONTINUES: 0})
+    loop(study, value)
+    trials = study.study.trials
+    same = [t for t in trials[1:] if t.params == params]
+    assert [t.number for t in same] == [1]
+    assert [t.state.name for t in trials[1:]] == ["COMPLETE", "PRUNED", "PRUNED", "COMPLETE"]
+    assert used(study.study).trials == 2
+
+
+@pytest.mark.parametrize("sampler", ["random", "econas"])
+def test_peoples_own_candidates_are_tried_again(tmp_path, sampler):
+    study = opened(tmp_path, sampler=sampler, budget={"trials": 2})
+    own = {f"edge_{i}_{j}": "none" for i in range(1, 4) for j in range(i)}
+    study.study.enqueue_trial(own)
+    with pytest.raises(RunError):
+        loop(study, lose)
+    loop(study, value)
+    trials = study.study.trials
+    assert [t.params for t in trials[:2]] == [own, own]
+    assert trials[1].user_attrs[CONTINUES] == 0
+    assert [t.state.name for t in trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_peoples_own_candidates_wait_for_a_budget(tmp_path):
+    study = opened(tmp_path, budget={"trials": 2})
+    for number in range(4):
+        study.study.enqueue_trial({"edge_1_0": "none"}, user_attrs={"mine": number})
+    loop(study, value)
+    assert used(study.study).trials == 2
+    assert [t.state.name for t in study.study.trials] == ["COMPLETE"] * 2 + ["WAITING"] * 2
+    loop(opened(tmp_path, budget={"trials": 5}), value)
+    trials = study.study.trials
+    assert [t.user_attrs.get("mine") for t in trials] == [0, 1, 2, 3, None]
+    assert used(study.study).trials == 5
+
+
+# Budgets.
+
+
+@pytest.mark.parametrize("sampler", ["random", "econas"])
+@pytest.mark.parametrize("queued", [0, 3])
+def test_a_budget_of_trials_is_exact_for_any_number_of_workers(tmp_path, sampler, queued):
+    changes = {"sampler": sampler, "storage": f"journal:///{tmp_path}/loop.log"}
+    first = opened(tmp_path, **changes, budget={"trials": 9}).study
+    for number in range(queued):
+        first.enqueue_trial({"edge_1_0": "none"}, user_attrs={"mine": number})
+    together = threading.Barrier(4)
+
+    def slow(trial: Trial) -> float:
+        time.sleep(0.01)
+        return value(trial)
+
+    def work() -> None:
+        study = opened(tmp_path, **changes, budget={"trials": 9})
+        together.wait()
+        loop(study, slow)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    states = [t.state for t in first.trials if t.params]
+    assert states == [TrialState.COMPLETE] * 9
+    assert sum("mine" in t.user_attrs for t in first.trials) == queued
+    assert all(t.state.is_finished() for t in first.trials)
+
+
+def finished(number: int, *, epochs: int = 0, lost: bool = False, **attrs: Any) -> FrozenTrial:
+    trial = optuna.trial.create_trial(
+        state=TrialState.FAIL if lost else TrialState.COMPLETE,
+        value=None if lost else 1.0,
+        params={"x": 1},
+        distributions={"x": optuna.distributions.IntDistribution(0, 9)},
+        user_attrs=attrs,
+        intermediate_values=dict.fromkeys(range(1, epochs + 1), 0.5),
+    )
+    trial.number = number
+    return trial
+
+
+def unfinished(number: int, state: TrialState = TrialState.RUNNING, **attrs: Any) -> FrozenTrial:
+    trial = optuna.trial.create_trial(state=state, user_attrs=attrs)
+    trial.number = number
+    return trial
+
+
+@pytest.mark.parametrize(
+    ("trials", "number", "room"),
+    [
+        ([], 0, True),
+        ([finished(0), finished(1)], 2, True),
+        ([finished(0), finished(1), finished(2)], 3, False),
+        # Of those that start at once, the lowest come first.
+        ([finished(0), unfinished(1), unfinished(2), unfinished(3)], 2, True),
+        ([finished(0), unfinished(1), unfinished(2), unfinished(3)], 3, False),
+        # What waits in the queue has its place; what was lost or never began has none.
+        ([unfinished(0, TrialState.WAITING), finished(1), finished(2)], 3, False),
+        ([unfinished(0, TrialState.WAITING), finished(1), finished(2)], 0, True),
+        ([finished(0, lost=True), unfinished(1, TrialState.PRUNED), finished(2)], 3, True),
+        # Started late from the queue, when others have used the budget.
+        ([unfinished(0), finished(1), finished(2), finished(3)], 0, False),
+    ],
+)
+def test_room_is_decided_by_number(trials, number, room):
+    assert has_room(Budget(trials=3), trials, number) is room
+    assert has_room(Budget(), trials, number)
+
+
+def test_epochs_of_a_candidate_count_once_however_often_it_was_continued():
+    study = optuna.create_study()
+    for trial in (
+        finished(0, epochs=5, lost=True, failure="lost", train_seconds=50.0),
+        finished(1, epochs=2, lost=True, failure="lost", train_seconds=20.0),
+    ):
+        study.add_trial(trial)
+    assert (used(study).epochs, used(study).hours) == (7, 70 / 3600)
+    # Its worker loads the checkpoint: the epochs are not reported again yet.
+    study.add_trial(unfinished(2, continues=0))
+    assert (used(study).epochs, used(study).hours) == (7, 70 / 3600)
+    study.add_trial(unfinished(3, TrialState.WAITING, continues=1))
+    assert used(study).epochs == 7
+    study.add_trial(finished(4, epochs=6, continues=1))
+    assert used(study).epochs == 11
+    assert may_go_on(Budget(epochs=12), study.trials)
+    assert not may_go_on(Budget(epochs=11), study.trials)
+
+
+# Stock samplers.
+
+STOCK: dict[str, Callable[[], Any]] = {
+    "random": lambda: optuna.samplers.RandomSampler(seed=1),
+    "tpe": lambda: optuna.samplers.TPESampler(seed=1, n_startup_trials=4),
+    "multivariate": lambda: optuna.samplers.TPESampler(
+        seed=1, n_startup_trials=4, multivariate=True, group=True
+    ),
+    "nsgaii": lambda: optuna.samplers.NSGAIISampler(seed=1, population_size=4),
+    "brute_force": lambda: optuna.samplers.BruteForceSampler(seed=1),
+}
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("make", STOCK.values(), ids=STOCK)
+def test_draws_depend_on_the_trials_number_alone(make):
+    """So a search that goes on in a new process goes on as it would have."""
+
+    def search(*, restarts: bool) -> list[Any]:
+        study = optuna.create_study(sampler=make(), direction="maximize")
+        for number in range(12):
+            if restarts:
+                study.sampler = make()
+            trial = study.ask()
+            assert reseed(study.sampler, derive_seed(1, number))
+            study._thread_local.in_optimize_loop = True
+            study.tell(trial, value(trial))
+        return [trial.params for trial in study.trials]
+
+    assert search(restarts=False) == search(restarts=True)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsgaii"])
+def test_workers_that_start_at_once_draw_different_candidates(tmp_path, sampler):
+    study = opened(tmp_path, sampler=sampler, space="cell", budget={"trials": 4})
+    together = threading.Barrier(4)
+    drawn = []
+
+    def objective(trial: Trial) -> float:
+        together.wait()
+        drawn.append(CellSpace().suggest(trial))
+        return 0.5
+
+    def work() -> None:
+        loop(opened(tmp_path, sampler=sampler, space="cell", budget={"trials": 4}), objective)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(drawn)) == 4
+    assert len(study.study.trials) >= 4
+
+
+class Hidden(optuna.samplers.RandomSampler):
+    """Keeps its random state where nobody sees it."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__(seed)
+        self.calls = 0
+        del self._rng
+
+    def sample_independent(self, study, trial, param_name, param_distribution):
+        return 1
+
+    def reseed_rng(self) -> None:
+        self.calls += 1
+
+
+def test_samplers_with_a_hidden_random_state_are_seeded_as_optuna_does(tmp_path):
+    study = opened(tmp_path, budget={"trials": 2})
+    study.study.sampler = Hidden()
+    loop(study, lambda trial: trial.suggest_int("x", 0, 9) / 9)
+    assert study.study.sampler.calls == 0
+    again = opened(tmp_path, budget={"trials": 4})
+    again.study.sampler = Hidden()
+    loop(again, lambda trial: trial.suggest_int("x", 0, 9) / 9)
+    assert again.study.sampler.calls == 1
