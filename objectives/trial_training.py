@@ -160,6 +160,9 @@ class TrialTraining:
     def _run(self, epochs: int) -> None:
         trial, trainer = self.trial, self.trainer
         renew_lease(trial.storage, trial._trial_id, FIRST_LEASE)
+        if trainer.epoch >= epochs:
+            # The trial before was lost between its last epoch and its result.
+            self._save(must=self._inherited)
         while trainer.epoch < epochs:
             # Before the epoch, so that a training that goes on is pruned where it would have been.
             if trainer.epoch and trial.should_prune():

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from optnas.budget import has_room, may_start
+from optnas.budget import has_room, may_go_on, may_start
 from optnas.errors import RunError
 from optnas.seeds import derive_seed, named_seed, reseed
 from optnas.signals import Signals
@@ -117,11 +118,18 @@ class Loop:
 
     def _is_due(self) -> bool:
         """Whether another trial may start; it may be one that was lost."""
-        self._known = trials = self.recover()
-        if self._signals.ending is not None or not may_start(self._config.budget, trials):
-            return False
-        _queue_lost(self._study, trials, self._config.max_retries)
-        return True
+        budget = self._config.budget
+        while True:
+            self._known = trials = self.recover()
+            if self._signals.ending is not None or not may_go_on(budget, trials):
+                return False
+            if may_start(budget, trials):
+                _queue_lost(self._study, trials, self._config.max_retries)
+                return True
+            if not any(map(_has_no_lease, trials)):
+                return False
+            # Its worker is about to write one, or died and leaves its place in the budget.
+            time.sleep(0.5)
 
     def _run_trial(self) -> None:
         """Run a trial; what came of it is dropped if another worker ended it meanwhile.
@@ -252,13 +260,17 @@ def _fixed(trial: FrozenTrial) -> Mapping[str, Any]:
     return fixed
 
 
+def _has_no_lease(trial: FrozenTrial) -> bool:
+    return (
+        trial.state == TrialState.RUNNING and LEASE not in trial.system_attrs and not trial.params
+    )
+
+
 def is_abandoned(trial: FrozenTrial) -> bool:
     """Whether the worker of a running trial died before it wrote anything on it."""
     started = trial.datetime_start
     return (
-        trial.state == TrialState.RUNNING
-        and LEASE not in trial.system_attrs
-        and not trial.params
+        _has_no_lease(trial)
         and started is not None
         and datetime.datetime.now() - started > UNLEASED
     )

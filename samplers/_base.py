@@ -282,9 +282,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
             waited = time.monotonic() - start
             if not before:
                 # A storage in memory may show the parameters of a trial before its claim.
-                torn = any(
-                    other.state == TrialState.RUNNING and self._is_own(other) for other in trials
-                )
+                torn = any(map(self._claims_nothing, trials))
                 yield None if torn else trials, max(until, time.time() + DECIDING)
             elif waited > self._patience:
                 for other in before:
@@ -303,6 +301,12 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         """Whether somebody gave ``trial`` parameters of the space, so that it needs no claim."""
         given = trial.params.keys() | trial.system_attrs.get("fixed_params", {}).keys()
         return not given.isdisjoint(self._distributions)
+
+    def _claims_nothing(self, other: FrozenTrial) -> bool:
+        """Whether ``other`` is somebody's own trial, and runs."""
+        return (
+            other.state == TrialState.RUNNING and Claim.of(other) is None and self._is_own(other)
+        )
 
     def _must_wait_for(self, other: FrozenTrial, trial: FrozenTrial) -> bool:
         """Whether ``other`` decides before ``trial`` and has not done so yet."""

@@ -100,7 +100,7 @@ def test_only_weights_that_can_be_inherited_stay(images, tmp_path):
     assert sorted([*gone, *needed]) == list(range(6))
 
 
-@pytest.mark.parametrize("kill_at", [1, 4, 5, 8])
+@pytest.mark.parametrize("kill_at", [1, 3, 4, 5, 8])
 def test_a_search_that_was_cut_off_finds_the_same(images, tmp_path, kill_at):
     undisturbed = Search(images, tmp_path / "a")
     undisturbed.run(4)

@@ -1,6 +1,5 @@
 """One worker's loop: trials that others took, lost ones, budgets, and draws of stock samplers."""
 
-import contextlib
 import datetime
 import errno
 import subprocess
@@ -216,16 +215,17 @@ def test_an_error_of_the_objective_is_recorded_and_raised(tmp_path):
 # What others left.
 
 
-def test_a_trial_that_never_got_a_lease_is_given_up(tmp_path):
+def test_a_trial_that_never_got_a_lease_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("optnas.loop.UNLEASED", datetime.timedelta(seconds=1))
     study = opened(tmp_path, budget={"trials": 1})
     storage = study.study._storage
     old = create_trial(state=TrialState.RUNNING)
     old.datetime_start = datetime.datetime.now() - 2 * UNLEASED
     storage.create_new_trial(study.study._study_id, template_trial=old)
-    storage.create_new_trial(study.study._study_id)  # Of a worker that is about to write one.
-    with contextlib.suppress(KeyboardInterrupt):
-        loop(study, value)
-    assert [t.state.name for t in study.study.trials] == ["FAIL", "RUNNING"]
+    # Of a worker that may be about to write one: its place in the budget is waited for.
+    storage.create_new_trial(study.study._study_id)
+    loop(study, value)
+    assert [t.state.name for t in study.study.trials] == ["FAIL", "FAIL", "COMPLETE"]
 
 
 def test_a_lost_trial_that_several_workers_queue_runs_once(tmp_path):

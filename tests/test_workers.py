@@ -92,11 +92,16 @@ class Run:
         return [pid for pid in pids if is_alive(pid)]
 
 
-def is_alive(pid: int) -> bool:
+def state_of(pid: int) -> str:
+    """The letter of a process's state: T is stopped, Z and X are dead."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return "X"
+
+
+def is_alive(pid: int) -> bool:
+    return state_of(pid) not in "ZX"
 
 
 @pytest.fixture
@@ -238,7 +243,7 @@ def test_workers_that_do_not_end_are_killed(naps, signals):
     code, _, err = naps.end()
     assert (code, err) == (130 if len(signals) == 2 else 0, "")
     assert not any(map(is_alive, workers))
-    assert {t.state for t in naps.trials} == {TrialState.FAIL}
+    assert {t.state for t in naps.trials} == {TrialState.FAIL}, naps.trials
 
 
 def test_workers_whose_parent_is_killed_hand_their_trials_back(naps):
@@ -258,22 +263,26 @@ def test_workers_whose_parent_is_killed_hand_their_trials_back(naps):
 
 
 SUSPENDED = """
-import os, sys
+import os, signal, sys
+import napping
 import optnas.trials
-from napping import Nap
 from optnas.runner import run
-from optnas.study_file import load_study_file
 
-class Promising(Nap):
+class Suspended(napping.Nap):
     def __call__(self, trial):
         optnas.trials.renew_lease(trial.storage, trial._trial_id, 1.0)
+        go_on = self.on_epoch
+        def stop(progress):
+            self.on_epoch = go_on
+            os.kill(os.getpid(), signal.SIGSTOP)  # Not while it holds the lock of sqlite.
+            go_on(progress)
+        if trial.number == 0:
+            self.on_epoch = stop
         return super().__call__(trial)
 
-if __name__ == "__main__":
-    optnas.trials._host = lambda: "another machine"
-    import napping
-    napping.Nap = Promising
-    print(run(load_study_file(sys.argv[1])).ending)
+optnas.trials._host = lambda: "another machine"
+napping.Nap = Suspended
+print(run(sys.argv[1]).ending)
 """
 
 
@@ -288,9 +297,8 @@ def test_a_worker_that_was_taken_for_dead_drops_its_result_and_goes_on(naps):
         text=True,
         start_new_session=True,
     )
-    naps.wait_for(lambda: len(naps.training) == 1)
-    os.kill(naps.process.pid, signal.SIGSTOP)
-    number = naps.training[0].number
+    naps.wait_for(lambda: state_of(naps.process.pid) == "T")
+    [number] = [trial.number for trial in naps.training]
     until = naps.trials[number].system_attrs["optnas:lease"]["until"]
     time.sleep(max(0.0, until - time.time()))
     assert optnas.run(naps.file).ending == "budget"
