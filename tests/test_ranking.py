@@ -107,7 +107,7 @@ def test_an_interrupted_ranking_goes_on_and_says_the_same(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupt(self: _Watcher, progress: Any) -> None:
+    def interrupt(self: _Watcher, progress: Any, worker: int) -> None:
         if (progress.number, progress.epoch) == (3, 2):
             signal.raise_signal(signal.SIGINT)
 

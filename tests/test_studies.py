@@ -16,10 +16,17 @@ MACRO_MICRO = [
     for size in WIDTH
 ]
 ECONAS = ["digits_econas.yaml", "cifar10_econas.yaml", "nasbench201_econas.yaml"]
+RANDGROW = {
+    "cifar10_randgrow.yaml": (6, "macro"),
+    "cifar10_randgrow_n3.yaml": (3, "macro"),
+    "cifar10_randgrow_cell.yaml": (6, "cell"),
+}
 
 
 def test_every_study_is_there():
-    assert sorted(FILES) == sorted(["digits.yaml", *MACRO_MICRO, *ECONAS])
+    assert sorted(FILES) == sorted(
+        ["digits.yaml", "digits_randgrow.yaml", *MACRO_MICRO, *ECONAS, *RANDGROW]
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -61,6 +68,22 @@ def test_the_search_of_econas_has_the_papers_setting():
     assert config.sampler.options["initial"] == 50
     assert config.sampler.options["parents"] == [6, 5, 5]
     assert (config.retrain.epochs, config.retrain.drop_path) == (600, 0.2)
+
+
+@pytest.mark.parametrize("name", RANDGROW)
+def test_the_searches_of_randgrow_have_the_papers_setting(name):
+    """Macro Neural Architecture Search Revisited, sections 2 and 3."""
+    config = load_study_file(STUDIES / name)
+    initial = config.make_space().initial()
+    assert (initial.cells, initial.mode, initial.channels) == (*RANDGROW[name], 32)
+    train = config.train
+    assert (train.epochs, train.cycles, train.initial_epochs) == (160, 2, 600)
+    assert (train.lr, train.batch_size, train.schedule) == (0.025, 32, "cosine")
+    assert set(config.data.augment) == {"crop", "flip", "cutout"}
+    assert config.data.validation == 5000
+    final = config.retrain.recipe(train)
+    assert (final.epochs, final.cycles, final.batch_size) == (600, 1, 32)
+    assert (config.retrain.repeats, final.drop_path, final.weight_decay) == (5, 0.4, 5e-4)
 
 
 def test_the_demonstration_grows_and_prunes(tmp_path):
