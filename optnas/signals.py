@@ -2,17 +2,21 @@
 
 import contextlib
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Literal
-
-_ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)  # Not on Windows.
 
 Interruption = Literal["interrupted", "terminated"]
 
 PATIENCE = 5.0
 """Seconds after SIGTERM in which a run ends of itself; whoever preempts it waits ten or more."""
+AGAIN = 1.0
+"""Seconds after which an interruption that was not noticed is repeated."""
+
+_ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)  # Not on Windows.
 
 
 class Signals:
@@ -39,12 +43,14 @@ class Signals:
         self._stop = stop
         self._heard = heard
         self._patience = patience
+        self._deadline: float | None = None
         self._interruptible = False
         self._before: dict[signal.Signals, Any] = {}
+        self._unraisable = sys.unraisablehook
 
     @contextlib.contextmanager
     def may_interrupt(self) -> Iterator[None]:
-        """A signal raises KeyboardInterrupt inside, once."""
+        """A signal raises KeyboardInterrupt inside."""
         try:
             self._interruptible = True
             if self.ending is not None:
@@ -57,26 +63,40 @@ class Signals:
         if threading.current_thread() is threading.main_thread():  # No other may set handlers.
             for number in self._heard:
                 self._before[number] = signal.signal(number, self._hear)
+            self._unraisable, sys.unraisablehook = sys.unraisablehook, self._overlook
 
     def __exit__(self, *_: object) -> None:
+        if not self._before:
+            return
         if _ALARM in self._before:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+        sys.unraisablehook = self._unraisable
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
+        is_first = self.ending is None
         self.ending = "interrupted" if number == signal.SIGINT else "terminated"
         if signal.SIGINT in self._heard:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        if number == signal.SIGTERM:
-            self._set_alarm()
+        if number == signal.SIGTERM and self._patience is not None and self._deadline is None:
+            self._deadline = time.monotonic() + self._patience
+        if is_first and _ALARM is not None:
+            self._before[_ALARM] = signal.signal(_ALARM, self._insist)
+            signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
         self._stop()
-        if self._interruptible:
-            self._interruptible = False
+        # Only once: the second may come while the first is seen to.
+        if is_first and self._interruptible:
             raise KeyboardInterrupt
 
-    def _set_alarm(self) -> None:
-        if self._patience is not None and _ALARM is not None and _ALARM not in self._before:
-            self._before[_ALARM] = signal.signal(_ALARM, signal.default_int_handler)
-            signal.setitimer(signal.ITIMER_REAL, self._patience)
+    def _insist(self, _number: int, _frame: FrameType | None) -> None:
+        """Interrupt again: Python drops what is raised while it collects garbage."""
+        is_late = self._deadline is not None and time.monotonic() > self._deadline
+        if self._interruptible or is_late:
+            raise KeyboardInterrupt
+
+    def _overlook(self, dropped: Any) -> None:
+        """Say nothing of an interruption that Python dropped, since it is repeated."""
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            self._unraisable(dropped)

@@ -2,7 +2,9 @@
 
 import datetime
 import errno
+import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -441,3 +443,46 @@ def test_samplers_with_a_hidden_random_state_are_seeded_as_optuna_does(tmp_path)
     again.study.sampler = Hidden()
     loop(again, lambda trial: trial.suggest_int("x", 0, 9) / 9)
     assert again.study.sampler.calls == 1
+
+
+# Signals.
+
+
+class Dropping:
+    """Interrupted while it is collected: Python drops what is raised then."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_an_interruption_that_python_drops_is_repeated(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("optnas.signals.AGAIN", 0.05)
+    study = opened(tmp_path)
+    signals = Signals(lambda: None)
+
+    def objective(trial: Trial) -> float:
+        value(trial)
+        Dropping()
+        while True:  # An epoch that does not end.
+            time.sleep(0.01)
+
+    hooks = [sys.unraisablehook, signal.getsignal(signal.SIGALRM)]
+    with pytest.raises(KeyboardInterrupt), signals:
+        Loop(study, objective, signals, lambda trial: None).run()
+    assert hooks == [sys.unraisablehook, signal.getsignal(signal.SIGALRM)]
+    assert signals.ending == "terminated"
+    assert study.study.trials[0].user_attrs[FAILURE_REASON] == "interrupted"
+    assert capsys.readouterr().err == ""
+
+
+def test_what_does_not_heed_sigterm_is_interrupted_wherever_it_is(monkeypatch):
+    monkeypatch.setattr("optnas.signals.AGAIN", 0.05)
+
+    def wait_for_a_storage() -> None:
+        with Signals(lambda: None, patience=0.2):
+            signal.raise_signal(signal.SIGTERM)
+            while True:
+                time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt):
+        wait_for_a_storage()
