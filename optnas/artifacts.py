@@ -115,6 +115,8 @@ class Folder(FileSystemArtifactStore):
             raise
 
     def items(self) -> Iterator[tuple[str, int]]:
+        if not self._base_path.is_dir():  # Opened without making it.
+            return
         for entry in os.scandir(self._base_path):
             with contextlib.suppress(FileNotFoundError):  # Somebody deletes it meanwhile.
                 if entry.is_file() and not entry.name.endswith(_PARTIAL):

@@ -174,7 +174,10 @@ class Checkpoints:
             and checkpoint_of(trials[number]) is not None
         ]
         try:
-            lost = [trial.number for trial in marked if not self.exists(trial)]
+            # One listing instead of opening them all; what it lacks is asked for.
+            stored = self._stored() if marked else {}
+            unlisted = [t for t in marked if t.system_attrs[CHECKPOINT]["id"] not in stored]
+            lost = [trial.number for trial in unlisted if not self.exists(trial)]
         except OSError as error:
             raise RunError(
                 f"the artifacts cannot be read: {error}; make them readable, and run again"
@@ -189,7 +192,7 @@ class Checkpoints:
             OSError: If the store cannot be read at present.
         """
         # Before the trials are read, so that whatever was stored by then has its mark.
-        stored = {n: size for n, size in self._store.items() if n.startswith(self._prefix)}
+        stored = self._stored()
         trials = study.get_trials(deepcopy=False)
         marked = {mark["id"] for trial in trials if (mark := checkpoint_of(trial)) is not None}
         # Unless its trial is still running: the mark comes after the bytes.
@@ -220,7 +223,11 @@ class Checkpoints:
         Raises:
             OSError: If the store cannot be read at present.
         """
-        return sum(size for name, size in self._store.items() if name.startswith(self._prefix))
+        return sum(self._stored().values())
+
+    def _stored(self) -> dict[str, int]:
+        """Names and bytes of the study's states in the store, in one listing."""
+        return {name: size for name, size in self._store.items() if name.startswith(self._prefix)}
 
     def _say_gone(self, study: Study, numbers: Collection[int], reason: str) -> None:
         # Every process finds anew what others have deleted.
@@ -237,8 +244,3 @@ def checkpoint_of(trial: FrozenTrial) -> dict[str, Any] | None:
     """The mark of a trial's training state (id, sha256, bytes, epoch), or None."""
     mark: dict[str, Any] | None = trial.system_attrs.get(CHECKPOINT)
     return mark
-
-
-def saved_bytes(trials: Iterable[FrozenTrial]) -> int:
-    """Bytes of the states of ``trials``, as they were when they were saved."""
-    return sum((checkpoint_of(trial) or {}).get("bytes", 0) for trial in trials)

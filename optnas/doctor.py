@@ -228,9 +228,6 @@ def _without_state(
 
 def _orphaned(opened: OpenStudy, checkpoints: Checkpoints) -> Iterator[Finding]:
     """Training states to which no trial refers: of workers that were killed at the wrong time."""
-    folder = _folder(opened)
-    if folder is not None and not folder.is_dir():
-        return
     orphans = checkpoints.orphans(opened.study)
     if orphans:
         few = ", ".join(itertools.islice(sorted(orphans), 3))

@@ -24,6 +24,7 @@ from optnas.seeds import named_seed
 from optnas.studies import OpenStudy
 from optnas.study_file import StudyFile, study_from_dict
 from optnas.study_keys import Workers
+from optnas.trials import is_feasible
 
 
 class Stopped(Exception):
@@ -199,7 +200,7 @@ def _end_with_parent() -> None:
 
 def is_result(trial: FrozenTrial) -> bool:
     """Whether a trial trained a feasible network to its end."""
-    feasible = all(violation <= 0 for violation in trial.constraints.values())
+    feasible = is_feasible(trial)
     return trial.state == TrialState.COMPLETE and feasible
 
 

@@ -1,18 +1,15 @@
 """Which training states must stay: garbage collection, decided from the study alone."""
 
-import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.lineage import PARENT, ancestors, parent_of
-from optnas.trials import CONTINUES, Claim, is_lost
+from optnas.trials import CONTINUES, Claim, is_feasible, is_lost, queued_params
 
 Keep = str
 """``"hull"``, ``"best:K"`` or ``"all"``."""
-KEEP = re.compile(r"hull|all|best:[1-9]\d*")
 
 
 def needed(study: Study, trials: Sequence[FrozenTrial], keep: Keep | None) -> set[int]:
@@ -52,8 +49,7 @@ def _open(trials: Sequence[FrozenTrial]) -> Iterator[FrozenTrial]:
 
 def _parent(trial: FrozenTrial) -> int | None:
     claim = Claim.of(trial)
-    fixed: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
-    given = fixed if claim is None else {**claim.params, **claim.attrs}
+    given = queued_params(trial) if claim is None else {**claim.params, **claim.attrs}
     parent = parent_of(trial)
     if parent is None and isinstance(given.get(PARENT), int):
         parent = given[PARENT]
@@ -64,10 +60,7 @@ def _kept(trials: Sequence[FrozenTrial], keep: Keep | None) -> list[int]:
     if keep is None:
         return []
     complete = [
-        trial
-        for trial in trials
-        if trial.state == TrialState.COMPLETE
-        and all(violation <= 0 for violation in trial.constraints.values())
+        trial for trial in trials if trial.state == TrialState.COMPLETE and is_feasible(trial)
     ]
     if keep == "hull":
         from optnas.samplers.randgrow import hull_of

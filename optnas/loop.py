@@ -6,7 +6,7 @@ import datetime
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import optuna
@@ -32,6 +32,7 @@ from optnas.trials import (
     fail_dead,
     is_lost,
     mark_failure,
+    queued_params,
     renew_lease,
     vain_attempts,
 )
@@ -215,7 +216,7 @@ class Loop:
         if _is_repeated(frozen, trials):
             raise optuna.TrialPruned("Another trial goes on with the same lost one.")
         if not has_room(budget, trials, trial.number):
-            if _fixed(frozen):
+            if queued_params(frozen):
                 raise BudgetUsedUp
             raise optuna.TrialPruned("The budget is used up.")
 
@@ -254,12 +255,6 @@ def _number(value: Any) -> float | None:
     return None if math.isnan(number) else number
 
 
-def _fixed(trial: FrozenTrial) -> Mapping[str, Any]:
-    """The parameters that a trial was queued with."""
-    fixed: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
-    return fixed
-
-
 def _has_no_lease(trial: FrozenTrial) -> bool:
     return (
         trial.state == TrialState.RUNNING and LEASE not in trial.system_attrs and not trial.params
@@ -283,7 +278,7 @@ def _queue_lost(study: optuna.Study, trials: Sequence[FrozenTrial], max_retries:
     """
     continued = {trial.user_attrs.get(CONTINUES) for trial in trials}
     for trial in trials:
-        given = {**_fixed(trial), **trial.params}
+        given = {**queued_params(trial), **trial.params}
         if (
             is_lost(trial)
             and given
@@ -297,6 +292,6 @@ def _queue_lost(study: optuna.Study, trials: Sequence[FrozenTrial], max_retries:
 def _is_repeated(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
     """Whether a trial was queued for a lost one with which an earlier trial goes on."""
     lost = trial.user_attrs.get(CONTINUES)
-    if lost is None or not _fixed(trial):
+    if lost is None or not queued_params(trial):
         return False
     return any(other.user_attrs.get(CONTINUES) == lost for other in trials[: trial.number])

@@ -19,6 +19,7 @@ from optnas.trials import (
     PHASE,
     STAGE_IMPORTANCE,
     TRAIN_SECONDS,
+    is_feasible,
     is_lost,
 )
 
@@ -55,8 +56,7 @@ class Network:
     def state(self) -> str:
         """``complete``, ``infeasible``, ``pruned``, ``failed``, ``lost`` or ``running``."""
         if self.trial.state == TrialState.COMPLETE:
-            broken = any(violation > 0 for violation in self.trial.constraints.values())
-            return "infeasible" if broken else "complete"
+            return "complete" if is_feasible(self.trial) else "infeasible"
         if self.trial.state == TrialState.FAIL:
             return "lost" if is_lost(self.trial) else "failed"
         return self.trial.state.name.lower()

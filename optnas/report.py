@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
@@ -218,11 +217,8 @@ def _weights_fields(opened: OpenStudy) -> dict[str, Any]:
 
 def _used_bytes(opened: OpenStudy) -> int | None:
     """Bytes of the study's training states; None if the place cannot be read at present."""
-    location = opened.config.artifacts
-    if split_bucket(location) is None and not Path(location).is_dir():
-        return 0  # Asking for it makes no folder.
     try:
-        store = open_artifacts(location)
+        store = open_artifacts(opened.config.artifacts, create=False)
         return Checkpoints(store, opened.study._storage, opened.study.study_name).used_bytes()
     except (StorageError, OSError):
         return None

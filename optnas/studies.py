@@ -27,7 +27,7 @@ from optnas.study_file import (
     load_study_file,
 )
 from optnas.study_paths import storage_url
-from optnas.trials import is_lost
+from optnas.trials import is_feasible, is_lost
 
 RECORD = "optnas"
 """Study attribute: configuration, its hash, version, seed, and the shape of the data."""
@@ -169,7 +169,7 @@ def conclusions(opened: OpenStudy) -> list[Conclusion]:
     trials = [
         trial
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if all(violation <= 0 for violation in trial.constraints.values())
+        if is_feasible(trial)
     ]
     trials.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
     best: dict[Architecture, Conclusion] = {}

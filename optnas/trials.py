@@ -160,6 +160,17 @@ def _process_exists(pid: int) -> bool:
     return True
 
 
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether ``trial`` violates no constraint."""
+    return all(violation <= 0 for violation in trial.constraints.values())
+
+
+def queued_params(trial: FrozenTrial) -> Mapping[str, Any]:
+    """The parameters that a trial was queued with."""
+    fixed: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return fixed
+
+
 def mark_failure(trial: Trial, kind: Literal["lost", "candidate"], reason: str) -> None:
     """Record on a running trial why it is about to fail."""
     trial.set_user_attr(FAILURE, kind)

@@ -38,6 +38,7 @@ from optnas.trials import (
     fail_as_lost,
     fail_dead,
     lease_expired,
+    queued_params,
     renew_lease,
 )
 
@@ -299,7 +300,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
 
     def _is_own(self, trial: FrozenTrial) -> bool:
         """Whether somebody gave ``trial`` parameters of the space, so that it needs no claim."""
-        given = trial.params.keys() | trial.system_attrs.get("fixed_params", {}).keys()
+        given = trial.params.keys() | queued_params(trial).keys()
         return not given.isdisjoint(self._distributions)
 
     def _claims_nothing(self, other: FrozenTrial) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.trials import Claim, is_lost, vain_attempts
+from optnas.trials import Claim, is_feasible, is_lost, vain_attempts
 
 Key = frozenset[tuple[str, Any]]
 """A candidate's identity: its parameters, in any order."""
@@ -210,6 +210,6 @@ def _result(trial: FrozenTrial) -> Result:
     elif trial.state == TrialState.PRUNED:
         reported = (v for v in trial.intermediate_values.values() if math.isfinite(v))
         value = max(reported, default=FAILED)
-    if any(violation > 0 for violation in trial.constraints.values()):
+    if not is_feasible(trial):
         value = FAILED
     return Result(value, trial.number, trial.user_attrs)

@@ -17,6 +17,7 @@ from optnas.spaces.growth_architecture import (
     Increment,
     Mode,
 )
+from optnas.trials import is_feasible
 
 GROWTH_SEED = "growth_seed"
 """Parameter: what the increments of a child are drawn with."""
@@ -140,7 +141,7 @@ class GrowthSpace(Space[GrowthArchitecture]):
                 other.state == TrialState.COMPLETE
                 and other.number not in gone
                 # What breaks a limit was never trained.
-                and all(violation <= 0 for violation in other.constraints.values())
+                and is_feasible(other)
                 and self.is_said_by(other)
             ):
                 increments = trial.user_attrs.get(INCREMENTS)
