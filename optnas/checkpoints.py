@@ -41,7 +41,7 @@ class Checkpoints:
         store: Where the bytes go, as :func:`optnas.artifacts.open_artifacts` opens it; to save and
             load, any artifact store of Optuna will do.
         storage: The storage of the study.
-        study_name: Its name, which keeps studies in one store apart.
+        name: What keeps studies in one store apart: another for every study.
         keep: Which finished trials keep their weights, beyond those that the strategy may still
             need.
     """
@@ -50,13 +50,13 @@ class Checkpoints:
         self,
         store: Artifacts,
         storage: BaseStorage,
-        study_name: str,
+        name: str,
         *,
         keep: Keep | None = None,
     ) -> None:
         self._store = store
         self._storage = storage
-        self._prefix = hashlib.sha256(study_name.encode()).hexdigest()[:12] + "-"
+        self._prefix = hashlib.sha256(name.encode()).hexdigest()[:12] + "-"
         self._keep = keep
         self._gone: set[int] = set()
         self._unneeded: dict[int, float] = {}
@@ -70,7 +70,7 @@ class Checkpoints:
             Whether it was stored.
         """
         checksum = hashlib.sha256(state).hexdigest()
-        # With the checksum, because another storage may hold a study of the same name.
+        # With the checksum, because two workers may be at it, one of which was taken for dead.
         name = f"{self._prefix}{number}-{epoch}-{checksum[:8]}.pt"
         before = self._storage.get_trial_system_attrs(trial_id).get(CHECKPOINT)
         try:

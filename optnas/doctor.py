@@ -169,14 +169,13 @@ def _folder(opened: OpenStudy) -> Path | None:
 
 def _artifacts(opened: OpenStudy) -> Iterator[Finding]:
     """What is wrong with the training states, and with the place where they are kept."""
-    location, study = opened.config.artifacts, opened.study
+    location = opened.config.artifacts
     try:
         check_artifacts(location)
     except StorageError as error:
         yield Finding("artifacts", str(error).rstrip("."), "No training state can be kept there")
         return
-    store = open_artifacts(location, create=False)
-    checkpoints = Checkpoints(store, study._storage, study.study_name, keep=opened.keep)
+    checkpoints = opened.checkpoints(open_artifacts(location, create=False))
     try:
         yield from _unreadable(opened, checkpoints)
         yield from _orphaned(opened, checkpoints)

@@ -17,7 +17,6 @@ from optuna.trial import FrozenTrial
 from optnas import plugins
 from optnas.artifacts import check_artifacts, open_artifacts
 from optnas.budget import may_go_on, may_start
-from optnas.checkpoints import Checkpoints
 from optnas.errors import RunError
 from optnas.loop import BudgetUsedUp, Loop
 from optnas.seeds import named_seed
@@ -116,9 +115,7 @@ def _run_alone(
     check_artifacts(config.artifacts)
     opened = create_or_open(config, in_channels=objective.in_channels, classes=objective.classes)
     study = opened.study
-    checkpoints = Checkpoints(
-        open_artifacts(config.artifacts), study._storage, study.study_name, keep=opened.keep
-    )
+    checkpoints = opened.checkpoints(open_artifacts(config.artifacts))
 
     def stop() -> None:
         with contextlib.suppress(RuntimeError):  # The loop has not begun, or is over.

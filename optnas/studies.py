@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 import optnas
 from optnas import plugins
+from optnas.artifacts import Artifacts
+from optnas.checkpoints import Checkpoints
 from optnas.errors import UserError
 from optnas.seeds import named_seed
 from optnas.spaces import Architecture
@@ -30,7 +33,7 @@ from optnas.study_paths import storage_url
 from optnas.trials import is_feasible, is_lost
 
 RECORD = "optnas"
-"""Study attribute: configuration, its hash, version, seed, and the shape of the data."""
+"""Study attribute: identity, configuration, its hash, version, seed, the shape of the data."""
 MAKING = 2.0
 """Seconds in which the process that made a study has recorded its configuration."""
 
@@ -56,6 +59,13 @@ class OpenStudy:
             # A stock sampler may draw any earlier trial as a parent.
             return "all" if self.config.make_space().inherits else None
         return said
+
+    def checkpoints(self, store: Artifacts) -> Checkpoints:
+        """The training states of the study, which are kept in ``store``."""
+        study = self.study
+        # The name alone is that of studies in other storages, too, which may share the store.
+        name = f"{study.study_name} {study.user_attrs[RECORD].get('id', '')}".rstrip()
+        return Checkpoints(store, study._storage, name, keep=self.keep)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,6 +281,7 @@ def _prepared(config: StudyFile, study: optuna.Study, in_channels: int, classes:
 def _record(config: StudyFile, in_channels: int, classes: int) -> dict[str, Any]:
     identity = json.dumps(config.identity(), sort_keys=True)
     return {
+        "id": secrets.token_hex(8),
         "config": config.resolved(),
         "hash": hashlib.sha256(identity.encode()).hexdigest(),
         "version": optnas.__version__,

@@ -17,6 +17,7 @@ from optuna.trial import Trial, TrialState, create_trial
 import optnas
 import optnas.trials
 from optnas import diagnosis
+from optnas.artifacts import open_artifacts
 from optnas.checkpoints import CHECKPOINT
 from optnas.doctor import Treated, consult, examine
 from optnas.lineage import without_weights
@@ -344,6 +345,21 @@ def test_states_to_which_no_trial_refers_are_deleted(grown):
     assert kinds(grown, fix=True) == [("orphans", True)]
     assert {path.name for path in folder.iterdir()} == before - set(names[:2])
     assert kinds(grown) == []
+
+
+def test_a_study_of_the_same_name_in_another_storage_keeps_its_states(grown, tmp_path):
+    """Both keep them in one folder, and neither takes the other's for orphans."""
+    other = tmp_path / "other" / "grown.yaml"
+    other.parent.mkdir()
+    other.write_text(
+        GROWTH + f"checkpoint: {{keep: all}}\nartifacts: {grown.parent}/grown.artifacts\n"
+    )
+    assert optnas.run(other).ending == "budget"
+    assert kinds(grown, fix=True) == kinds(other, fix=True) == []
+    for path in (grown, other):
+        opened = consult(str(path))[0]
+        stored = opened.checkpoints(open_artifacts(opened.config.artifacts))
+        assert all(map(stored.exists, opened.study.trials))
 
 
 def test_what_cannot_be_mended_is_told(grown, monkeypatch):

@@ -27,9 +27,7 @@ def test_the_space_of_weights_whose_stay_and_whose_are_lost(tmp_path, size, text
     study = found.study
     running = study.ask()
     Claim(0, {"modules_1": 1}).write(study._storage, study.trials[0])
-    checkpoints = Checkpoints(
-        open_artifacts(found.config.artifacts), study._storage, study.study_name
-    )
+    checkpoints = found.checkpoints(open_artifacts(found.config.artifacts))
     checkpoints.save(running._trial_id, running.number, 1, b"x" * size)
     study.add_trial(trial(1, 0.5))
     study.add_trial(trial(2, 0.5))
