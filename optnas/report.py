@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from optnas import plugins
 from optnas.artifacts import open_artifacts
 from optnas.budget import used
-from optnas.checkpoints import UNNEEDED, Checkpoints, checkpoint_of
+from optnas.checkpoints import UNNEEDED, checkpoint_of
 from optnas.keeping import needed
 from optnas.lineage import without_weights
 from optnas.progress import size
@@ -219,7 +219,7 @@ def _used_bytes(opened: OpenStudy) -> int | None:
     """Bytes of the study's training states; None if the place cannot be read at present."""
     try:
         store = open_artifacts(opened.config.artifacts, create=False)
-        return Checkpoints(store, opened.study._storage, opened.study.study_name).used_bytes()
+        return opened.checkpoints(store).used_bytes()
     except (StorageError, OSError):
         return None
 
