@@ -34,6 +34,7 @@ study: $(STAMP)
 
 # The full numbers behind docs/distributed.md, about an hour; stopped, the same command goes on.
 stress: $(STAMP)-test
+	MUTATIONS=500 $(BIN)/python -m pytest -q tests/test_mutated_study_files.py
 	$(BIN)/python tests/stress.py --output .venv/stress.json
 
 clean:
