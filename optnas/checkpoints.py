@@ -162,7 +162,7 @@ class Checkpoints:
         """The trials whose weights should be there but are not; nobody starts from them again.
 
         Raises:
-            RunError: If the store cannot be read at present.
+            RunError: If the store cannot be read at present, or holds nothing of the study at all.
         """
         trials = study.get_trials(deepcopy=False)
         known = without_weights(self._storage, study._study_id)
@@ -182,6 +182,13 @@ class Checkpoints:
             raise RunError(
                 f"the artifacts cannot be read: {error}; make them readable, and run again"
             ) from error
+        if lost and not stored:
+            # Rather a disk that is not mounted than all deleted, and what is recorded is final.
+            raise RunError(
+                f"the artifacts hold none of the {len(lost)} training states that the search may "
+                "start from: make them available, or say with `optnas doctor --fix` that they are "
+                "lost, and run again"
+            )
         self._say_gone(study, lost, "missing")
         return lost
 

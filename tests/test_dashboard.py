@@ -13,13 +13,17 @@ from optnas import dashboard
 from optnas.dashboard import Drawing, kept_drawn
 
 
-def shown(study: optuna.Study) -> dict[str, dict]:
-    """The figures that the dashboard's own server sends to a browser."""
+def sent(study: optuna.Study) -> dict[str, str]:
+    """The figures that the dashboard's own server sends to a browser, as far as written."""
     environ = {"PATH_INFO": f"/api/studies/{study._study_id}"}
     setup_testing_defaults(environ)
     answer = b"".join(wsgi(study._storage)(environ, lambda *_: None))
     figures = json.loads(answer)["plotly_graph_objects"]
-    return {figure["id"]: json.loads(figure["graph_object"]) for figure in figures}
+    return {figure["id"]: figure["graph_object"] for figure in figures}
+
+
+def shown(study: optuna.Study) -> dict[str, dict]:
+    return {name: json.loads(text) for name, text in sent(study).items()}
 
 
 @pytest.fixture
@@ -94,7 +98,7 @@ def test_a_storage_that_fails_is_asked_again(study, monkeypatch):
 
     study.get_trials = flaky  # type: ignore[method-assign]
     with warnings.catch_warnings(record=True) as warned, kept_drawn(study):
-        while "optnas-lineage" not in shown(study):
+        while "optnas-lineage" not in sent(study):
             pass
     texts = [str(warning.message) for warning in warned]
     assert texts == [f"The figures were not drawn: gone {number}" for number in range(3)]

@@ -20,6 +20,7 @@ from optnas import diagnosis
 from optnas.artifacts import open_artifacts
 from optnas.checkpoints import CHECKPOINT
 from optnas.doctor import Treated, consult, examine
+from optnas.errors import RunError
 from optnas.lineage import without_weights
 from optnas.spaces import CellSpace
 from optnas.studies import OpenStudy, create_or_open, open_existing
@@ -360,6 +361,25 @@ def test_a_study_of_the_same_name_in_another_storage_keeps_its_states(grown, tmp
         opened = consult(str(path))[0]
         stored = opened.checkpoints(open_artifacts(opened.config.artifacts))
         assert all(map(stored.exists, opened.study.trials))
+
+
+def test_a_folder_that_is_not_mounted_loses_nothing(grown):
+    folder = grown.parent / "grown.artifacts"
+    away = folder.rename(grown.parent / "away")
+    with pytest.raises(RunError, match="hold none of the 3 training states"):
+        optnas.run(grown)
+    study = consult(str(grown))[0].study
+    assert without_weights(study._storage, study._study_id) == {}
+    folder.rmdir()
+    away.rename(folder)
+    assert optnas.run(grown).ending == "budget"
+    assert kinds(grown) == []
+
+
+def test_a_folder_that_was_deleted_is_told_by_the_doctor(grown):
+    shutil.rmtree(grown.parent / "grown.artifacts")
+    assert kinds(grown, fix=True) == [("checkpoint", True)] * 3
+    assert optnas.run(grown).ending == "budget"
 
 
 def test_what_cannot_be_mended_is_told(grown, monkeypatch):
