@@ -44,6 +44,7 @@ def test_sqlite_takes_the_write_lock_at_the_start(change, tmp_path):
     storage = change(open_storage(f"sqlite:///{tmp_path}/study.db"))
     with storage.engine.begin() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
         other = sqlite3.connect(tmp_path / "study.db", timeout=0)
         with pytest.raises(sqlite3.OperationalError, match="locked"):
