@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint types study stress clean
+.PHONY: demo test lint types study stress bench bench-quick clean
 
 
 demo: $(STAMP)
@@ -36,6 +36,22 @@ study: $(STAMP)
 stress: $(STAMP)-test
 	MUTATIONS=500 $(BIN)/python -m pytest -q tests/test_mutated_study_files.py
 	$(BIN)/python tests/stress.py --output .venv/stress.json
+
+# The full figures behind docs/performance.md, hours: make bench DATA=folder of the data sets
+# [DEVICE=cuda] [TRACE=the authors' search]; stopped, the same command goes on.
+DEVICE ?= cpu
+BENCH := .venv/bench
+bench: $(STAMP)
+	$(BIN)/python benchmarks/startup.py --output $(BENCH)/startup.json
+	$(BIN)/python benchmarks/orchestration.py --output $(BENCH)/orchestration.json
+	$(BIN)/python benchmarks/epoch.py --device $(DEVICE) $(if $(DATA),--data $(DATA)) \
+		--output $(BENCH)/epoch-$(DEVICE).json
+	$(if $(TRACE),$(BIN)/python benchmarks/search.py --device $(DEVICE) --trace $(TRACE) \
+		$(if $(DATA),--data $(DATA)) --output $(BENCH)/search-$(DEVICE).json)
+
+# A little of each beside what was recorded last, three minutes; fails where a ratio fell by 20 %.
+bench-quick: $(STAMP)
+	$(BIN)/python benchmarks/quick.py
 
 clean:
 	rm -rf .venv build *.egg-info studies/*.db* studies/*.artifacts studies/*.network studies/*.html

@@ -11,13 +11,19 @@ from torch import Tensor
 
 from optnas.objectives.augment import augment_and_normalise, draw
 from optnas.objectives.data import Images
+from optnas.objectives.image_files import pieces
 
 # Augmented images are made in pieces of at most this many bytes of float32.
 CHUNK_BYTES = 64 * 2**20
 
 
 def augmented_chunks(
-    images: Images, batch_size: int, generator: torch.Generator
+    images: Images,
+    batch_size: int,
+    generator: torch.Generator,
+    *,
+    subset: Tensor | None = None,
+    batches: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of the training split in a random order, in pieces of whole batches.
 
@@ -27,23 +33,31 @@ def augmented_chunks(
         images: The images, on any device.
         batch_size: Images per batch; see `batch_bounds`.
         generator: The source of the order and the augmentation, on the CPU.
+        subset: Indices (M,) of the training images to take, on the CPU. Default: all.
+        batches: Number of batches after which to stop, at least 1. Default: all.
 
     Yields:
         Augmented and normalised float32 images (N, C, h, w) and their labels (N,).
     """
     recipe = images.augmentation
     count, channels, height, width = images.train_images.shape
-    order = torch.randperm(count, generator=generator)
+    if subset is None:
+        order = torch.randperm(count, generator=generator)
+    else:
+        order = subset[torch.randperm(len(subset), generator=generator)]
+    if batches is not None:
+        order = order[: batch_bounds(len(order), batch_size)[:batches][-1][1]]
+    count = len(order)
     draws = draw(count, height, width, recipe, generator)
     # One transfer for everything random about the epoch.
     plan = torch.cat((order[:, None], draws), dim=1).to(images.train_images.device)
     out_height, out_width = recipe.output_shape(height, width)
-    for start, stop in chunk_bounds(count, batch_size, 4 * channels * out_height * out_width):
-        chosen = plan[start:stop, 0]
-        inputs = augment_and_normalise(
-            images.train_images[chosen], plan[start:stop, 1:], recipe, images.mean, images.std
-        )
-        yield inputs, images.train_labels[chosen]
+    bounds = chunk_bounds(count, batch_size, 4 * channels * out_height * out_width)
+    chunks = [plan[start:stop] for start, stop in bounds]
+    pixels = pieces(images.train_images, (chunk[:, 0] for chunk in chunks))
+    for chunk, chosen in zip(chunks, pixels, strict=True):
+        inputs = augment_and_normalise(chosen, chunk[:, 1:], recipe, images.mean, images.std)
+        yield inputs, images.train_labels[chunk[:, 0]]
 
 
 def batch_bounds(count: int, size: int) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def operation(name: str, channels: int, stride: int) -> nn.Module:
+def operation(name: str, channels: int, stride: int, *, affine: bool = True) -> nn.Module:
     """An operation of a cell, which keeps the number of channels.
 
     Args:
@@ -17,12 +17,15 @@ def operation(name: str, channels: int, stride: int) -> nn.Module:
             ``optnas.spaces.nasbench201.OPERATIONS``.
         channels: Number of channels.
         stride: 1 or 2.
+        affine: Whether its normalisations have a scale and a shift of their own.
     """
     match name:
         case "none":
             return Zero(stride)
         case "skip_connect":
-            return nn.Identity() if stride == 1 else FactorizedReduction(channels, channels)
+            if stride == 1:
+                return nn.Identity()
+            return FactorizedReduction(channels, channels, affine=affine)
         case "avg_pool_3x3":
             return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
         case "max_pool_3x3":
@@ -30,25 +33,29 @@ def operation(name: str, channels: int, stride: int) -> nn.Module:
     kind, _, size = name.rpartition("_")
     kernel = int(size[0])
     if kind == "nor_conv":
-        return convolution(channels, channels, kernel, stride)
+        return convolution(channels, channels, kernel, stride, affine=affine)
     if kind == "dil_conv":
-        return _depthwise(channels, kernel, stride, dilation=2)
+        return _depthwise(channels, kernel, stride, dilation=2, affine=affine)
     return nn.Sequential(
-        *_depthwise(channels, kernel, stride, dilation=1),
-        *_depthwise(channels, kernel, 1, dilation=1),
+        *_depthwise(channels, kernel, stride, dilation=1, affine=affine),
+        *_depthwise(channels, kernel, 1, dilation=1, affine=affine),
     )
 
 
-def convolution(before: int, after: int, kernel: int, stride: int = 1) -> nn.Sequential:
+def convolution(
+    before: int, after: int, kernel: int, stride: int = 1, *, affine: bool = True
+) -> nn.Sequential:
     """ReLU, convolution, normalisation."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(after),
+        nn.BatchNorm2d(after, affine=affine),
     )
 
 
-def _depthwise(channels: int, kernel: int, stride: int, dilation: int) -> nn.Sequential:
+def _depthwise(
+    channels: int, kernel: int, stride: int, dilation: int, *, affine: bool
+) -> nn.Sequential:
     padding = dilation * (kernel // 2)
     return nn.Sequential(
         nn.ReLU(),
@@ -56,7 +63,7 @@ def _depthwise(channels: int, kernel: int, stride: int, dilation: int) -> nn.Seq
             channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False
         ),
         nn.Conv2d(channels, channels, 1, bias=False),
-        nn.BatchNorm2d(channels),
+        nn.BatchNorm2d(channels, affine=affine),
     )
 
 
@@ -74,11 +81,11 @@ class Zero(nn.Module):
 class FactorizedReduction(nn.Module):
     """Halves the resolution with two 1x1 convolutions, of the even and of the odd pixels."""
 
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, before: int, after: int, *, affine: bool = True) -> None:
         super().__init__()
         self.even = nn.Conv2d(before, after // 2, 1, stride=2, bias=False)
         self.odd = nn.Conv2d(before, after - after // 2, 1, stride=2, bias=False)
-        self.normalisation = nn.BatchNorm2d(after)
+        self.normalisation = nn.BatchNorm2d(after, affine=affine)
 
     def forward(self, features: Tensor) -> Tensor:
         features = functional.relu(features)

@@ -1,5 +1,6 @@
 """The network of stacked normal and reduction cells: the evaluation network of DARTS."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -10,7 +11,10 @@ from optnas.objectives.cell_operations import FactorizedReduction, convolution, 
 from optnas.spaces import CellArchitecture
 from optnas.spaces.cell import INPUTS, Cell, loose_ends
 
-_STEM_FACTOR = 3  # DARTS: the stem has three times the channels of a cell's first nodes.
+Stem = Literal["small", "large"]
+"""For which images the first layers are: large ones are halved three times."""
+Inputs = tuple[nn.Module, nn.Module]
+"""What brings the outputs of the second-last and of the last cell to a cell's own shape."""
 
 
 class CellNetwork(nn.Module):
@@ -37,6 +41,8 @@ class CellNetwork(nn.Module):
         channels: Channels of the nodes of the first cells, at least 1.
         concat: ``"loose"``: a cell's output are the nodes that no other node takes; ``"all"``:
             all nodes, as in DARTS.
+        stem: ``"small"`` is for images such as those of CIFAR; ``"large"``, for those of
+            ImageNet, halves the resolution three times before the cells.
         auxiliary: Whether there is an auxiliary head.
         drop_path: Fraction of edges dropped per image, in [0, 1).
 
@@ -53,6 +59,7 @@ class CellNetwork(nn.Module):
         cells: int = 20,
         channels: int = 36,
         concat: Literal["loose", "all"] = "loose",
+        stem: Stem = "small",
         auxiliary: bool = False,
         drop_path: float = 0.0,
     ) -> None:
@@ -70,29 +77,18 @@ class CellNetwork(nn.Module):
         self.generator: torch.Generator | None = None
         self._edges = 2 * len(architecture.normal)
         self._auxiliary_cell = 2 * cells // 3
-        reductions = (cells // 3, self._auxiliary_cell)
-        before = last = _STEM_FACTOR * channels
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, last, 3, padding=1, bias=False), nn.BatchNorm2d(last)
-        )
-        self.cells = nn.ModuleList()
-        self.auxiliary_head: AuxiliaryHead | None = None
-        for index in range(cells):
-            reduction = index in reductions
-            channels *= 2 if reduction else 1
+
+        def build(inputs: Inputs, channels: int, reduction: bool) -> tuple[nn.Module, int]:
             cell = architecture.reduce if reduction else architecture.normal
             outputs = loose_ends(cell) if concat == "loose" else range(INPUTS, INPUTS + len(cell))
-            inputs = (
-                FactorizedReduction(before, channels)
-                if index - 1 in reductions
-                else convolution(before, channels, 1),
-                convolution(last, channels, 1),
-            )
-            self.cells.append(CellModule(cell, inputs, channels, tuple(outputs), reduction))
-            before, last = last, len(outputs) * channels
-            if auxiliary and index == self._auxiliary_cell:
-                self.auxiliary_head = AuxiliaryHead(last, classes)
-        self.classifier = nn.Linear(last, classes)
+            module = CellModule(cell, inputs, channels, tuple(outputs), reduction)
+            return module, len(outputs) * channels
+
+        self.stem = stem_of(stem, in_channels, channels)
+        self.cells, widths = stacked_cells(build, self.stem, cells, channels)
+        width = widths[self._auxiliary_cell]
+        self.auxiliary_head = AuxiliaryHead(width, classes) if auxiliary else None
+        self.classifier = nn.Linear(widths[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of normalised images (N, C, H, W)."""
@@ -111,7 +107,8 @@ class CellNetwork(nn.Module):
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The output of the last cell, and of the one that the auxiliary head looks at."""
-        before = last = middle = self.stem(images)
+        before, last = self.stem(images)
+        middle = last
         scales = self._scales(last)
         for index, cell in enumerate(self.cells):
             before, last = last, cell(before, last, None if scales is None else scales[index])
@@ -132,6 +129,127 @@ class CellNetwork(nn.Module):
         # A plain mean: the backward pass of adaptive pooling is not deterministic on CUDA.
         logits: Tensor = self.classifier(features.mean((2, 3)))
         return logits
+
+
+class SmallStem(nn.Sequential):
+    """A convolution to three times the channels of the first cells.
+
+    Args:
+        in_channels: Channels of the images.
+        channels: Channels of the nodes of the first cells.
+    """
+
+    reduces = False
+    """Whether the first cell's two inputs differ in resolution."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        self.width = 3 * channels
+        super().__init__(
+            nn.Conv2d(in_channels, self.width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(self.width),
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first cell takes for the outputs of the second-last and of the last cell."""
+        features = images
+        for layer in self:
+            features = layer(features)
+        return features, features
+
+
+class LargeStem(nn.Sequential):
+    """Three convolutions, each of which halves the resolution; the cells start from the last two.
+
+    Source: DARTS (Liu et al. 2019), section 3.3, and its code for ImageNet.
+
+    Args:
+        in_channels: Channels of the images.
+        channels: Channels of the nodes of the first cells.
+    """
+
+    reduces = True
+    """Whether the first cell's two inputs differ in resolution."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        self.width = channels
+        half = max(1, channels // 2)
+        super().__init__(
+            nn.Conv2d(in_channels, half, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(half),
+            nn.ReLU(),
+            nn.Conv2d(half, channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first cell takes for the outputs of the second-last and of the last cell."""
+        features, outputs = images, []
+        for layer in self:
+            features = layer(features)
+            outputs.append(features)
+        return outputs[4], outputs[-1]
+
+
+def stem_of(kind: Stem, in_channels: int, channels: int) -> SmallStem | LargeStem:
+    """What comes before the first cell.
+
+    Args:
+        kind: For which images.
+        in_channels: Channels of the images.
+        channels: Channels of the nodes of the first cells.
+
+    Raises:
+        ValueError: If there is no such kind, or it cannot have so few channels.
+    """
+    if kind not in ("small", "large"):
+        raise ValueError(f"`stem` must be 'small' or 'large': {kind!r}.")
+    if kind == "large" and channels < 2:
+        raise ValueError(f"`channels` must be 2 or more with a large stem: {channels}.")
+    return (SmallStem if kind == "small" else LargeStem)(in_channels, channels)
+
+
+def stacked_cells(
+    build: Callable[[Inputs, int, bool], tuple[nn.Module, int]],
+    stem: SmallStem | LargeStem,
+    cells: int,
+    channels: int,
+    *,
+    affine: bool = True,
+) -> tuple[nn.ModuleList, list[int]]:
+    """The cells of a network, as DARTS stacks them.
+
+    Args:
+        build: Called for every cell with its inputs, its number of channels and whether it is a
+            reduction cell; returns the module and the number of channels that it puts out.
+        stem: What comes before them.
+        cells: Number of cells; those at ``cells // 3`` and ``2 * cells // 3`` are reduction
+            cells, which have twice the channels of the ones before.
+        channels: Channels of the first cells.
+        affine: Whether the normalisations of the inputs have a scale and a shift of their own.
+
+    Returns:
+        The modules, and the number of channels that each puts out.
+    """
+    reductions = (cells // 3, 2 * cells // 3)
+    modules = nn.ModuleList()
+    # What the second-last and the last cell put out: at first the stem is both.
+    widths = [stem.width] * 2
+    for index in range(cells):
+        channels *= 2 if index in reductions else 1
+        before, last = widths[-2:]
+        inputs = (
+            FactorizedReduction(before, channels, affine=affine)
+            if (index - 1 in reductions or (index == 0 and stem.reduces))
+            else convolution(before, channels, 1, affine=affine),
+            convolution(last, channels, 1, affine=affine),
+        )
+        module, width = build(inputs, channels, index in reductions)
+        modules.append(module)
+        widths.append(width)
+    return modules, widths[2:]
 
 
 class AuxiliaryHead(nn.Module):
@@ -183,7 +301,7 @@ class CellModule(nn.Module):
     def __init__(
         self,
         cell: Cell,
-        inputs: tuple[nn.Module, nn.Module],
+        inputs: Inputs,
         channels: int,
         outputs: tuple[int, ...],
         reduction: bool,

@@ -18,24 +18,25 @@ import optnas
 from optnas.checkpoints import Checkpoints
 from optnas.errors import UserError
 from optnas.lineage import TRAINING_SEED, parent_of
-from optnas.objectives import networks
+from optnas.objectives import ensembles, networks
 from optnas.objectives.data import Images, load_images
-from optnas.objectives.descriptions import Description
+from optnas.objectives.descriptions import Description, EnsembleDescription
 from optnas.objectives.memory import (
     bound_compiled_code,
+    hand_back_memory,
     is_out_of_memory,
     peak_memory,
     release,
     reset_peak_memory,
 )
-from optnas.objectives.models import build_model, count_multiply_adds, count_params
+from optnas.objectives.models import build_model, count_params, forward_costs
 from optnas.objectives.progress import Progress
 from optnas.objectives.sizes import (
     channels_of,
     check_options,
     check_training,
+    judged,
     with_channels,
-    with_fewer_channels,
 )
 from optnas.objectives.training import Trainer, deterministic_algorithms
 from optnas.objectives.trial_training import CandidateFailure, TrialTraining
@@ -70,10 +71,11 @@ class Classification:
     says so, by a parameter or a user attribute ``parent``: every tensor of the network with the
     name and shape of one of the parent's is copied.
 
-    Recorded as user attributes: ``params``, ``multiply_adds``, ``train_accuracy``,
-    ``train_seconds``, ``epochs_trained`` (by this trial itself), ``peak_memory_bytes``,
-    ``device``, ``seed``, ``versions``, ``training_seed``, ``inherited_tensors`` and
-    ``accumulation``.
+    Recorded as user attributes: ``params``, ``multiply_adds`` and ``memory_bytes`` (see
+    :class:`optnas.objectives.models.ForwardCosts`), ``train_accuracy``, ``train_seconds``,
+    ``train_joules`` where the device counts them, ``epochs_trained`` (by this trial itself),
+    ``peak_memory_bytes``, ``input_shape``, ``device``, ``seed``, ``versions``,
+    ``training_seed``, ``inherited_tensors`` and ``accumulation``.
 
     A loss that is not finite and a network that cannot be built end as a failed trial with the
     reason. A training that runs out of memory goes on once more with every batch in two parts
@@ -188,10 +190,7 @@ class Classification:
         torch.set_num_threads(self.train.threads)
         reset_peak_memory(self.device)
         try:
-            architecture = self.space.suggest(trial)
-            self._record_circumstances(trial)
-            with deterministic_algorithms(self.train.deterministic):
-                return self._evaluate(trial, architecture)
+            return self._judge(trial)
         except optuna.TrialPruned as pruned:
             # Optuna's loop and the exception hold each other, and with them the network, until
             # the garbage collector comes by.
@@ -215,6 +214,8 @@ class Classification:
             trial.set_user_attr(FAILURE_REASON, f"out of memory: {reason}")
             self._record_peak_memory(trial)
             return 0.0
+        finally:
+            hand_back_memory()
 
     def retrain(
         self,
@@ -263,13 +264,37 @@ class Classification:
             on_epoch=on_epoch,
         )
 
+    def ensemble(self, members: Sequence[Path], folder: Path) -> EnsembleDescription:
+        """Make one of networks that `retrain` kept: see :func:`ensembles.combine`.
+
+        Args:
+            members: Their folders.
+            folder: Where the ensemble goes.
+
+        Raises:
+            UserError: As of :func:`ensembles.combine`.
+        """
+        return ensembles.combine(members, self.images, folder, self.device)
+
     def trained(self, trial: Trial, trainer: Trainer) -> None:
-        """Called when a network has been trained to the end, for what a subclass measures.
+        """Called when a network has been trained, for what a subclass measures.
 
         Args:
             trial: The trial, still running.
-            trainer: Its training, with the network and the images.
+            trainer: Its training, with the network and the images. It may have gone further, if
+                an earlier trial was lost after it had been measured.
         """
+
+    def further_epochs(self, trial: Trial) -> int:
+        """Epochs for which a network is trained after it was measured: none, but in subclasses."""
+        return 0
+
+    def _judge(self, trial: Trial) -> float:
+        """The value of a trial."""
+        architecture = self.space.suggest(trial)
+        self._record_circumstances(trial)
+        with deterministic_algorithms(self.train.deterministic):
+            return self._evaluate(trial, architecture)
 
     def _evaluate(self, trial: Trial, architecture: Architecture) -> float:
         trials = trial.storage.get_all_trials(trial.study._study_id, deepcopy=False)
@@ -282,25 +307,49 @@ class Classification:
         model = self._build(sized, options, seed)
         if not self._is_feasible(trial, model):
             return 0.0
-        trainer = Trainer(model.to(self.device), self._shown, recipe, epochs=schedule, seed=seed)
-        training = TrialTraining(
+        further = self.further_epochs(trial)
+        trainer = Trainer(
+            model.to(self.device),
+            self._shown,
+            recipe,
+            epochs=schedule,
+            further_epochs=further,
+            seed=seed,
+        )
+        training = self._training(trial, trainer)
+        if not training.resume(trials):
+            self._begin(training, parent, sized)
+        try:
+            training.run(epochs)
+            self.trained(trial, trainer)
+            if further:
+                training.run(epochs + further)
+        finally:
+            self._record_peak_memory(trial)
+        return training.accuracy
+
+    def _training(self, trial: Trial, trainer: Trainer, *, prunable: bool = True) -> TrialTraining:
+        """A training of ``trial``, not begun."""
+        return TrialTraining(
             trial,
             trainer,
             checkpoints=self.checkpoints,
             settings=self._checkpoint,
-            inherited=self.space.inherits or getattr(trial.study.sampler, "inherits", False),
+            inherited=self._inherits(trial),
+            prunable=prunable,
             on_epoch=self.on_epoch,
         )
-        if not training.resume(trials) and parent is not None:
-            self._inherit(training, parent, sized)
-        try:
-            training.run(epochs)
-        finally:
-            self._record_peak_memory(trial)
-        self.trained(trial, trainer)
-        return training.accuracy
 
-    def _inherit(self, training: TrialTraining, parent: FrozenTrial, child: Architecture) -> None:
+    def _inherits(self, trial: Trial) -> bool:
+        """Whether networks of the study start from the weights of others."""
+        return self.space.inherits or getattr(trial.study.sampler, "inherits", False)
+
+    def _begin(
+        self, training: TrialTraining, parent: FrozenTrial | None, child: Architecture
+    ) -> None:
+        """Give a network that is not resumed the weights that it starts from."""
+        if parent is None:
+            return
         before, _ = self._sized(self.space.from_trial(parent))
         try:
             training.inherit(parent, before, child)
@@ -315,7 +364,7 @@ class Classification:
         train = self.train
         if train.epochs is None:
             return train, trial.suggest_int("epochs", 1, MAX_EPOCHS)
-        if self.space.inherits and not is_child and train.initial_epochs is not None:
+        if train.initial_epochs is not None and not is_child and self._inherits(trial):
             return train.model_copy(update={"cycles": 1}), train.initial_epochs
         return train, train.epochs
 
@@ -323,16 +372,19 @@ class Classification:
         self, trial: Trial, architecture: Architecture, schedule: int, parent: FrozenTrial | None
     ) -> int:
         """What the training is a function of; never the numbers of trials."""
-        lineage = [] if parent is None else [parent.user_attrs.get(TRAINING_SEED)]
         seed = derive_seed(
             study_seed(trial.study, self._seed),
             type(architecture).__name__,
             architecture.to_json(),
             schedule,
-            *lineage,
+            *self._lineage(parent),
         )
         trial.set_user_attr(TRAINING_SEED, seed)
         return seed
+
+    def _lineage(self, parent: FrozenTrial | None) -> list[Any]:
+        """What tells the weights that a network starts from; nothing for random ones."""
+        return [] if parent is None else [parent.user_attrs.get(TRAINING_SEED)]
 
     def _build(self, sized: Architecture, options: dict[str, Any], seed: int) -> nn.Module:
         generator = torch.Generator().manual_seed(seed)
@@ -346,10 +398,8 @@ class Classification:
 
     def _is_feasible(self, trial: Trial, model: nn.Module) -> bool:
         """Record what the network costs, and hold it to the limits."""
-        costs = {
-            "params": count_params(model),
-            "multiply_adds": count_multiply_adds(model, self._shown.input_shape),
-        }
+        forward = forward_costs(model, self._shown.input_shape)
+        costs = {"params": count_params(model), **vars(forward)}
         for name, cost in costs.items():
             trial.set_user_attr(name, cost)
         for name, limit in self._limits.items():
@@ -362,15 +412,11 @@ class Classification:
 
     def _sized(self, architecture: Architecture) -> tuple[Architecture, dict[str, Any]]:
         """The architecture and the options of the network that judges it."""
-        options = dict(self._network)
-        if self.train.auxiliary:
-            options["auxiliary"] = True
-        if self._proxy is None or self._proxy.c == 0:
-            return architecture, options
-        return with_fewer_channels(architecture, options, self._proxy.channels)
+        return judged(architecture, self._network, self.train, self._proxy)
 
     def _record_circumstances(self, trial: Trial) -> None:
         attrs = {
+            "input_shape": list(self._shown.input_shape),
             "device": self._device_name(),
             "seed": study_seed(trial.study, self._seed),
             "versions": {

@@ -12,18 +12,23 @@ from torch import Tensor
 
 from optnas.objectives.augment import Augmentation, resized
 from optnas.objectives.datasets import DATASETS, FUNCTION, Dataset, default_augmentation
+from optnas.objectives.image_files import ImageFiles, Pixels, joined, taken
 from optnas.objectives.splits import DataError, RawImages, draw_stratified, hold_out
 from optnas.seeds import derive_seed
 from optnas.settings import DataSettings
 
 __all__ = ["DATASETS", "DataError", "Dataset", "Images", "load_images"]
 
+MOMENT_IMAGES = 10_000
+"""Number of images in files from which the mean and the deviation are estimated."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images:
     """A data set split for training, choosing and testing.
 
-    Images are uint8 (N, C, H, W), labels int64 (N,) from 0 to the number of classes - 1.
+    Images are uint8 (N, C, H, W), in memory or in files; labels int64 (N,) from 0 to the number
+    of classes - 1.
 
     Args:
         train_images: What candidates learn from.
@@ -38,11 +43,11 @@ class Images:
         validates_on_test: Whether the validation split is the test set.
     """
 
-    train_images: Tensor
+    train_images: Pixels
     train_labels: Tensor
-    validation_images: Tensor
+    validation_images: Pixels
     validation_labels: Tensor
-    test_images: Tensor
+    test_images: Pixels
     test_labels: Tensor
     class_names: tuple[str, ...]
     augmentation: Augmentation
@@ -66,7 +71,10 @@ class Images:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean per channel of the training split's intensities in [0, 1]."""
+        """Mean per channel of the training split's intensities in [0, 1].
+
+        Of images in files, the first 10,000 of a fixed random order are looked at.
+        """
         return tuple(mean for mean, _ in self._moments)
 
     @property
@@ -77,9 +85,13 @@ class Images:
     @functools.cached_property
     def _moments(self) -> tuple[tuple[float, float], ...]:
         # Sums of integers, so that every device finds the same numbers.
+        images = self.train_images
+        if isinstance(images, ImageFiles):
+            rng = torch.Generator().manual_seed(0)
+            images = images[torch.randperm(len(images), generator=rng)[:MOMENT_IMAGES]]
         result = []
         for channel in range(self.in_channels):
-            counts = torch.bincount(self.train_images[:, channel].flatten(), minlength=256)
+            counts = torch.bincount(images[:, channel].flatten(), minlength=256)
             histogram = list(enumerate(counts.tolist()))
             total = sum(count for _, count in histogram)
             first = sum(value * count for value, count in histogram)
@@ -93,7 +105,7 @@ class Images:
         moved = {
             field.name: getattr(self, field.name).to(device)
             for field in dataclasses.fields(self)
-            if isinstance(getattr(self, field.name), Tensor)
+            if isinstance(getattr(self, field.name), Tensor | ImageFiles)
         }
         return dataclasses.replace(self, **moved)
 
@@ -105,6 +117,9 @@ class Images:
 
         Args:
             side: The reduced height or width, of the full one.
+
+        Raises:
+            DataError: If the images are in files.
         """
         _, height, width = self.input_shape
         shape = (side(height), side(width))
@@ -123,19 +138,24 @@ class Images:
         """
         images, labels = self.train_images, self.train_labels
         if not self.validates_on_test:
-            images = torch.cat((images, self.validation_images))
+            images = joined(images, self.validation_images)
             labels = torch.cat((labels, self.validation_labels))
         return dataclasses.replace(
             self,
             train_images=images,
             train_labels=labels,
-            validation_images=self.validation_images[:0],
+            validation_images=taken(self.validation_images, slice(0)),
             validation_labels=self.validation_labels[:0],
             validates_on_test=False,
         )
 
 
-def _resized_pixels(images: Tensor, shape: tuple[int, int]) -> Tensor:
+def _resized_pixels(images: Pixels, shape: tuple[int, int]) -> Tensor:
+    if isinstance(images, ImageFiles):
+        raise DataError(
+            "A proxy of reduced resolution needs the images in memory: leave out `stream`, or "
+            "write r0."
+        )
     pieces = torch.split(images, 4096)
     return torch.cat([resized(p.float(), shape).round().byte() for p in pieces]).contiguous()
 
@@ -158,6 +178,11 @@ def load_images(settings: DataSettings, seed: int) -> Images:
         raise DataError(
             f"`{settings.name}` does not take `size`: only `images` are resized; leave it out."
         )
+    if settings.stream and not dataset.resizes:
+        raise DataError(
+            f"`{settings.name}` does not take `stream`: only `images` are read from files; leave "
+            "it out."
+        )
     raw = dataset.load(settings)
     full_size = len(raw.train_labels)
     if settings.classes is not None:
@@ -174,9 +199,9 @@ def load_images(settings: DataSettings, seed: int) -> Images:
     with _about("validation"):
         kept, held = hold_out(raw.train_labels, count, derive_seed("validation split", seed))
     return Images(
-        raw.train_images[kept],
+        taken(raw.train_images, kept),
         raw.train_labels[kept],
-        raw.train_images[held],
+        taken(raw.train_images, held),
         raw.train_labels[held],
         raw.test_images,
         raw.test_labels,
@@ -205,9 +230,9 @@ def _only_classes(raw: RawImages, classes: tuple[int, ...]) -> RawImages:
     new_label[list(classes)] = torch.arange(len(classes))
     train_labels, test_labels = new_label[raw.train_labels], new_label[raw.test_labels]
     return RawImages(
-        raw.train_images[train_labels >= 0],
+        taken(raw.train_images, train_labels >= 0),
         train_labels[train_labels >= 0],
-        raw.test_images[test_labels >= 0],
+        taken(raw.test_images, test_labels >= 0),
         test_labels[test_labels >= 0],
         tuple(raw.class_names[index] for index in classes),
     )
@@ -218,7 +243,9 @@ def _sampled(raw: RawImages, fraction: float, seed: int) -> RawImages:
     with _about("samples"):
         chosen = draw_stratified(raw.train_labels, count, derive_seed("samples", seed))
     return dataclasses.replace(
-        raw, train_images=raw.train_images[chosen], train_labels=raw.train_labels[chosen]
+        raw,
+        train_images=taken(raw.train_images, chosen),
+        train_labels=raw.train_labels[chosen],
     )
 
 

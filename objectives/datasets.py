@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import gzip
+import importlib.util
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ class Dataset:
         load: Reads the images that the settings ask for.
         validation: Images held out of the whole training set (a number or a fraction).
         augmentation: The training recipe. Default: by the size of the images.
-        resizes: Whether it takes `size`.
+        resizes: Whether it takes `size` and `stream`.
     """
 
     description: str
@@ -46,12 +47,27 @@ def default_augmentation(side: int) -> Augmentation:
 
 
 def _load_digits(settings: DataSettings) -> RawImages:
+    rows = _read_digits()
+    pixels = np.rint(rows[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    names = tuple(str(name) for name in range(10))
+    labels = torch.from_numpy(rows[:, -1].astype(np.int64))
+    return split_off_test(torch.from_numpy(pixels), labels, names)
+
+
+def _read_digits() -> np.ndarray:
+    """What ships with scikit-learn: rows (N, 65) of 64 intensities up to 16, and the class.
+
+    Its own file, where it is: scikit-learn takes longer to import than a first epoch takes.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder, "datasets", "data", "digits.csv.gz")
+        if path.exists():
+            return np.loadtxt(path, delimiter=",")
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    names = tuple(str(name) for name in digits.target_names)
-    return split_off_test(torch.from_numpy(pixels), torch.from_numpy(digits.target), names)
+    return np.column_stack((digits.data, digits.target))
 
 
 def _load_idx(
@@ -151,7 +167,7 @@ def _load_images(settings: DataSettings) -> RawImages:
         raise DataError(
             f"`images` needs `root`, a folder with a folder of images per class: {settings.root}."
         )
-    return load_folder(_root(settings), settings.size or DEFAULT_SIZE)
+    return load_folder(_root(settings), settings.size or DEFAULT_SIZE, stream=settings.stream)
 
 
 def _load_function(settings: DataSettings) -> RawImages:

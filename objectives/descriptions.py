@@ -3,13 +3,16 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 
 from optnas.errors import UserError
 
 NETWORK = "network.json"
+ENSEMBLE = "ensemble.json"
+
+D = TypeVar("D")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,32 +48,62 @@ class Description:
     versions: dict[str, str]
 
 
+@dataclasses.dataclass(frozen=True)
+class EnsembleDescription:
+    """What an ensemble is and how good: the contents of ``ensemble.json``.
+
+    Its members are the networks in the folders 1, 2, ... beside it. ``params`` and
+    ``multiply_adds`` are of all together, ``member_accuracies`` those of each alone on the same
+    test images.
+    """
+
+    weights_sha256: tuple[str, ...]
+    member_accuracies: tuple[float, ...]
+    test_accuracy: float
+    test_images: int
+    chosen_by_test: bool
+    params: int
+    multiply_adds: int
+    data_sha256: str
+    versions: dict[str, str]
+
+
 def describe(folder: Path) -> Description | None:
     """What the network in ``folder`` is, or None if there is none.
 
     Raises:
         UserError: If the description there cannot be read.
     """
-    path = folder / NETWORK
+    return _described(folder / NETWORK, Description, "a network")
+
+
+def describe_ensemble(folder: Path) -> EnsembleDescription | None:
+    """What the ensemble in ``folder`` is, or None if there is none.
+
+    Raises:
+        UserError: If the description there cannot be read.
+    """
+    return _described(folder / ENSEMBLE, EnsembleDescription, "an ensemble")
+
+
+def _described(path: Path, kind: type[D], what: str) -> D | None:
     if not path.exists():
         return None
     try:
-        return pydantic.TypeAdapter(Description).validate_json(path.read_bytes())
+        return pydantic.TypeAdapter(kind).validate_json(path.read_bytes())
     except pydantic.ValidationError as error:
         wrong = error.errors()[0]
         reason = ": ".join([*map(str, wrong["loc"]), wrong["msg"]])
     except OSError as error:
         reason = str(error.strerror)
-    raise UserError(f"{path}: not the description of a network: {reason}")
+    raise UserError(f"{path}: not the description of {what}: {reason}")
 
 
 def card(name: str, d: Description) -> str:
     """A page about the network in the folder ``name``, in Markdown."""
     origin = "\n".join(f"| {name} | {value} |" for name, value in d.origin.items())
     train = ", ".join(f"{name} {value}" for name, value in d.train.items())
-    unseen = "that neither the search nor the\ntraining saw, measured once."
-    if d.chosen_by_test:
-        unseen = "by which the search\nchose the network: too good to be a test accuracy."
+    unseen = _unseen(d.chosen_by_test)
     height_width = " x ".join(str(side) for side in d.input_shape[1:])
     return f"""# Image classifier found by architecture search
 
@@ -101,3 +134,34 @@ model = optnas.load({name!r})  # this folder
 logits = model(images)  # uint8, shape (N, {", ".join(map(str, d.input_shape))})
 ```
 """
+
+
+def ensemble_card(name: str, d: EnsembleDescription) -> str:
+    """A page about the ensemble in the folder ``name``, in Markdown."""
+    members = "\n".join(
+        f"| [{number}]({number}/README.md) | {accuracy:.4f} |"
+        for number, accuracy in enumerate(d.member_accuracies, start=1)
+    )
+    return f"""# Ensemble of image classifiers found by architecture search
+
+Test accuracy **{d.test_accuracy:.4f}** on {d.test_images} images {_unseen(d.chosen_by_test)}
+The answer is the mean of the probabilities of {len(d.member_accuracies)} networks with together
+{d.params:,} parameters and {d.multiply_adds:,} multiply-adds per image.
+
+| network | test accuracy alone |
+|---|---|
+{members}
+
+```python
+import optnas
+
+model = optnas.load({name!r})  # this folder
+logits = model(images)  # uint8 images as they are
+```
+"""
+
+
+def _unseen(chosen_by_test: bool) -> str:
+    if chosen_by_test:
+        return "by which the search\nchose the network: too good to be a test accuracy."
+    return "that neither the search nor the\ntraining saw, measured once."

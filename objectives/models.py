@@ -1,8 +1,10 @@
 """Networks of architectures: building, initialising and counting them."""
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,21 +13,25 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from optnas.objectives.cells import CellNetwork
 from optnas.objectives.growth import Gate, GrowthNetwork
+from optnas.objectives.mixtures import ArchitectureWeights
 from optnas.objectives.nasbench201 import NasBench201Network
 from optnas.objectives.stages import stage_network
+from optnas.objectives.supernet import MixedNetwork, supernet_of
 from optnas.spaces import (
     Architecture,
     CellArchitecture,
     ChainArchitecture,
     GrowthArchitecture,
     NasBench201Architecture,
+    Space,
     StageArchitecture,
 )
 
 Builder = Callable[..., nn.Module]
+Network = TypeVar("Network", bound=nn.Module)
 
-# What `initialise` can draw and `count_multiply_adds` can count. Normalisation and gates have
-# weights but no multiply-adds by convention: they fold into the convolution before them.
+# What `initialise` can draw and `count_multiply_adds` can count. Normalisation, gates and the
+# weights of a mixture have no multiply-adds by convention: they fold into the convolutions.
 _WEIGHTED = (nn.Conv2d, nn.Linear)
 _SCALING = (nn.BatchNorm2d, Gate)
 
@@ -118,6 +124,47 @@ def build_model(
         TypeError: If no network is known for this kind of architecture, or its network does not
             take an option.
     """
+    builder = BUILDERS.get(type(architecture))
+    if builder is None:
+        known = ", ".join(kind.__name__ for kind in BUILDERS)
+        raise TypeError(f"No network for {type(architecture).__name__}; known: {known}.")
+    build = functools.partial(builder, architecture, **options)
+    return _built(build, input_shape, classes, generator)
+
+
+def build_supernet(
+    space: Space[Any],
+    input_shape: tuple[int, int, int],
+    classes: int,
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> MixedNetwork:
+    """The super-network of a space, on the CPU, in training mode, with fresh weights.
+
+    Args:
+        space: What is searched: a `CellSpace` or a `NasBench201Space`.
+        input_shape: Channels, height and width of the images.
+        classes: Number of classes, at least 2.
+        generator: Draws the architecture parameters, then the initial weights. Default: torch's
+            global generator.
+        options: What else the super-network takes; see
+            :class:`optnas.objectives.supernet.SuperNetwork` and
+            :class:`optnas.objectives.supernet.NasBench201SuperNetwork`.
+
+    Raises:
+        ValueError: If the shape, the number of classes or an option is out of range.
+        TypeError: If no super-network is known for the space, or it does not take an option.
+    """
+    build = functools.partial(supernet_of, space, **options)
+    return _built(build, input_shape, classes, generator)
+
+
+def _built(
+    build: Callable[[int, int], Network],
+    input_shape: tuple[int, int, int],
+    classes: int,
+    generator: torch.Generator | None,
+) -> Network:
     if len(input_shape) != 3 or any(type(n) is not int or n < 1 for n in input_shape):
         raise ValueError(
             "`input_shape` must hold three positive integers (channels, height, width): "
@@ -125,14 +172,13 @@ def build_model(
         )
     if classes < 2:
         raise ValueError(f"`classes` must be greater than or equal to 2: {classes}.")
-    builder = BUILDERS.get(type(architecture))
-    if builder is None:
-        known = ", ".join(kind.__name__ for kind in BUILDERS)
-        raise TypeError(f"No network for {type(architecture).__name__}; known: {known}.")
     # On the meta device the layers draw nothing, so the global generator stays untouched.
     with torch.device("meta"):
-        model = builder(architecture, input_shape[0], classes, **options)
-    model = model.to_empty(device="cpu")
+        model = build(input_shape[0], classes)
+    # As `to_empty` does, which imports half of torch's compiler to copy meta tensors' layouts.
+    model._apply(  # type: ignore[no-untyped-call]
+        lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype)
+    )
     initialise(model, generator)
     return model
 
@@ -156,6 +202,8 @@ def initialise(module: nn.Module, generator: torch.Generator | None = None) -> N
                 nn.init.uniform_(part.bias, -bound, bound, generator=generator)
         elif isinstance(part, _SCALING):
             part.reset_parameters()  # constants: nothing is drawn
+        elif isinstance(part, ArchitectureWeights):
+            part.reset_parameters(generator)
         elif _own_state(part):
             raise TypeError(f"Cannot initialise `{name}` of type {type(part).__name__}.")
 
@@ -165,11 +213,29 @@ def count_params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-@torch.no_grad()
-def count_multiply_adds(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """Multiply-adds of one image's forward pass in evaluation mode, each counted as one.
+@dataclasses.dataclass(frozen=True)
+class ForwardCosts:
+    """What it takes to classify one image.
 
-    Convolutions and linear layers count; biases, normalisation, activations and pooling do not.
+    Args:
+        multiply_adds: Each counted as one. Convolutions and linear layers count; biases,
+            normalisation, activations and pooling do not.
+        memory_bytes: Of parameters, statistics, the image and what every operation puts out, all
+            in float32. It is the memory of Stage-Wise NAS (table III), where nothing is freed.
+    """
+
+    multiply_adds: int
+    memory_bytes: int
+
+
+def count_multiply_adds(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
+    """Multiply-adds of one image's forward pass; see :func:`forward_costs`."""
+    return forward_costs(model, input_shape).multiply_adds
+
+
+@torch.no_grad()
+def forward_costs(model: nn.Module, input_shape: tuple[int, int, int]) -> ForwardCosts:
+    """What one image's forward pass in evaluation mode takes.
 
     Args:
         model: Left as it was, training mode included.
@@ -179,7 +245,7 @@ def count_multiply_adds(model: nn.Module, input_shape: tuple[int, int, int]) -> 
         TypeError: If the model has parameters in a module whose operations would not be counted.
     """
     for name, part in model.named_modules():
-        known = isinstance(part, _WEIGHTED + _SCALING)
+        known = isinstance(part, (*_WEIGHTED, *_SCALING, ArchitectureWeights))
         if not known and any(True for _ in part.parameters(recurse=False)):
             raise TypeError(
                 f"Cannot count the multiply-adds of `{name}` of type {type(part).__name__}."
@@ -187,7 +253,7 @@ def count_multiply_adds(model: nn.Module, input_shape: tuple[int, int, int]) -> 
     modes = {part: part.training for part in model.modules()}
     reference = next(model.parameters())
     image = torch.zeros(1, *input_shape, device=reference.device, dtype=reference.dtype)
-    counter = _MultiplyAdds()
+    counter = _Counter()
     model.eval()
     try:
         with counter:
@@ -195,25 +261,39 @@ def count_multiply_adds(model: nn.Module, input_shape: tuple[int, int, int]) -> 
     finally:
         for part, training in modes.items():
             part.training = training
-    return counter.total
+    statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    held = sum(tensor.numel() for tensor in (image, *model.parameters(), *statistics))
+    return ForwardCosts(counter.multiply_adds, 4 * (held + counter.outputs))
 
 
-class _MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts by the formulas of torch's flop counter, which counts two per multiply-add.
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what operations put out, and by the formulas of torch's flop counter.
+
+    Those count two per multiply-add.
 
     `FlopCounterMode` itself hooks the modules of the whole process, so it would trip over the
     training in other threads; a dispatch mode sees its own thread only.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # To skip torch's compiler it would have to be imported.
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.total: int = 0
+        self.multiply_adds: int = 0
+        self.outputs: int = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result = func(*args, **(kwargs or {}))
         formula = flop_counter.flop_registry.get(func._overloadpacket)
         if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=result) // 2
+            self.multiply_adds += formula(*args, **(kwargs or {}), out_val=result) // 2
+        # The first result is what comes out; it is no memory of its own if it is a view.
+        returned = func._schema.returns
+        first = result[0] if isinstance(result, tuple | list) and result else result
+        if returned and returned[0].alias_info is None and isinstance(first, Tensor):
+            self.outputs += first.numel()
         return result
 
 

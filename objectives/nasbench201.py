@@ -1,5 +1,7 @@
 """The network in which NAS-Bench-201 trained its cells."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from optnas.objectives.cell_operations import convolution, operation
@@ -36,27 +38,49 @@ class NasBench201Network(nn.Module):
         channels: int = 16,
     ) -> None:
         super().__init__()
-        if cells < 1 or cells % 3 or channels < 1:
-            raise ValueError(
-                "`cells` must be a positive multiple of 3 (there are three stages) and `channels` "
-                f"greater than or equal to 1: cells={cells}, channels={channels}."
-            )
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        self.stem, self.layers, width = stages(
+            lambda channels: _Cell(architecture, channels), in_channels, cells, channels
         )
-        layers: list[nn.Module] = []
-        for stage in range(3):
-            if stage > 0:
-                layers.append(_ResidualReduction(channels))
-                channels *= 2
-            layers += (_Cell(architecture, channels) for _ in range(cells // 3))
-        self.layers = nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU())
-        self.classifier = nn.Linear(channels, classes)
+        self.classifier = nn.Linear(width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of normalised images (N, C, H, W)."""
         logits: Tensor = self.classifier(self.layers(self.stem(images)).mean((2, 3)))
         return logits
+
+
+def stages(
+    build: Callable[[int], nn.Module], in_channels: int, cells: int, channels: int
+) -> tuple[nn.Sequential, nn.Sequential, int]:
+    """The stem, and three stages of cells with residual blocks between them.
+
+    Args:
+        build: Called for every cell with its number of channels.
+        in_channels: Channels of the images.
+        cells: Number of cells, a multiple of 3.
+        channels: Channels of the first stage.
+
+    Returns:
+        The stem; the layers after it, the last normalisation included; the channels they put out.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    if cells < 1 or cells % 3 or channels < 1:
+        raise ValueError(
+            "`cells` must be a positive multiple of 3 (there are three stages) and `channels` "
+            f"greater than or equal to 1: cells={cells}, channels={channels}."
+        )
+    stem = nn.Sequential(
+        nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+    )
+    layers: list[nn.Module] = []
+    for stage in range(3):
+        if stage > 0:
+            layers.append(_ResidualReduction(channels))
+            channels *= 2
+        layers += (build(channels) for _ in range(cells // 3))
+    return stem, nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU()), channels
 
 
 class _Cell(nn.Module):

@@ -18,6 +18,7 @@ from optnas.errors import UserError
 from optnas.objectives.augment import normalise
 from optnas.objectives.data import Images
 from optnas.objectives.descriptions import NETWORK, Description, card, describe
+from optnas.objectives.image_files import ImageFiles
 from optnas.objectives.memory import is_out_of_memory
 from optnas.objectives.models import build_model, count_multiply_adds, count_params
 from optnas.objectives.training import NonFiniteLoss, Trainer, deterministic_algorithms
@@ -116,7 +117,7 @@ def retrain(
         "train": train.model_dump(mode="json", exclude=unsaid),
         "epochs": epochs,
         "seed": seed,
-        "data_sha256": _digest(images),
+        "data_sha256": digest(images),
     }
     done = _done(folder, identity)
     if done is not None:
@@ -197,7 +198,17 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier:
     Raises:
         UserError: If the folder holds no complete network, or what it holds was changed.
     """
-    folder = Path(folder)
+    description, network = read(Path(folder))
+    classifier = Classifier(network, description.mean, description.std, description.class_names)
+    return classifier.to(device).eval()
+
+
+def read(folder: Path) -> tuple[Description, nn.Module]:
+    """The network that ``retrain`` kept, for normalised images, and what it is.
+
+    Raises:
+        UserError: As `load`.
+    """
     description = describe(folder)
     if description is None:
         raise UserError(f"{folder} holds no trained network; `optnas retrain` makes one.")
@@ -206,19 +217,16 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier:
         if hashlib.sha256(weights).hexdigest() != description.weights_sha256:
             raise ValueError(f"{WEIGHTS} is not the file that {NETWORK} describes")
         network = build_model(
-            _architecture(description),
+            architecture_of(description),
             description.input_shape,
             len(description.class_names),
             **description.network,
         )
         network.load_state_dict(safetensors.torch.load(weights))
-        classifier = Classifier(
-            network, description.mean, description.std, description.class_names
-        )
     except (OSError, ValueError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{folder} holds no whole network: {reason}") from None
-    return classifier.to(device).eval()
+    return description, network
 
 
 def _done(folder: Path, identity: dict[str, Any]) -> Description | None:
@@ -234,15 +242,27 @@ def _done(folder: Path, identity: dict[str, Any]) -> Description | None:
     return description
 
 
-def _digest(images: Images) -> str:
-    digest = hashlib.sha256()
+def digest(images: Images) -> str:
+    """Checksum of the training and the test images and their labels.
+
+    Of images in files, their names and sizes count instead of what they hold.
+    """
+    checksum = hashlib.sha256()
     for part in (images.train_images, images.train_labels, images.test_images, images.test_labels):
-        digest.update(repr(tuple(part.shape)).encode())
-        digest.update(part.cpu().numpy().tobytes())
-    return digest.hexdigest()
+        checksum.update(repr(tuple(part.shape)).encode())
+        if isinstance(part, ImageFiles):
+            checksum.update(part.fingerprint())
+        else:
+            checksum.update(part.cpu().numpy().tobytes())
+    return checksum.hexdigest()
 
 
-def _architecture(description: Description) -> Architecture:
+def architecture_of(description: Description) -> Architecture:
+    """The architecture of a kept network.
+
+    Raises:
+        ValueError: If its space is not known here, or has no such architecture.
+    """
     space = SPACES.get(description.space)
     if space is None:
         raise ValueError(f"the space {description.space!r} is not known here")
@@ -260,7 +280,7 @@ def _save_training(folder: Path, identity: dict[str, Any], state: dict[str, Any]
     buffer = io.BytesIO()
     torch.save({"identity": json.dumps(identity, sort_keys=True), "state": state}, buffer)
     content = buffer.getvalue()
-    _write(folder / TRAINING, hashlib.sha256(content).digest() + content)
+    write(folder / TRAINING, hashlib.sha256(content).digest() + content)
 
 
 def _go_on(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
@@ -295,13 +315,18 @@ def _go_on(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
 
 def _keep(folder: Path, weights: bytes, description: Description) -> None:
     """Write the network; its description comes last and makes it complete."""
-    _write(folder / WEIGHTS, weights)
-    _write(folder / CARD, card(folder.resolve().name, description).encode())
-    _write(folder / NETWORK, json.dumps(dataclasses.asdict(description), indent=1).encode())
+    write(folder / WEIGHTS, weights)
+    write(folder / CARD, card(folder.resolve().name, description).encode())
+    write(folder / NETWORK, json.dumps(dataclasses.asdict(description), indent=1).encode())
     (folder / TRAINING).unlink(missing_ok=True)
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole, or not at all.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         temporary.write_bytes(content)

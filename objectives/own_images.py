@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optnas.objectives.image_files import ImageFiles, Pixels, decode, taken
 from optnas.objectives.splits import DataError, RawImages, hold_out
 from optnas.seeds import derive_seed
 
@@ -24,16 +25,18 @@ SUFFIXES = frozenset(
 TEST_FRACTION = 0.2
 
 
-def load_folder(root: Path, size: int) -> RawImages:
-    """Images in one folder per class, resized once and cached.
+def load_folder(root: Path, size: int, *, stream: bool = False) -> RawImages:
+    """Images in one folder per class, resized once and cached, or read when they are needed.
 
     Either ``root/train/CLASS/*`` with an optional ``root/test/CLASS/*``, or ``root/CLASS/*``.
     Where there is no test folder, a fixed stratified fifth of the images is the test set. The
-    images are RGB unless all of them are grayscale.
+    images are RGB unless all of them are grayscale, or, where they are streamed, the first of
+    every class is.
 
     Args:
         root: The folder.
         size: Height and width in pixels to which every image is resized.
+        stream: Whether the images stay in their files.
 
     Raises:
         DataError: If the folders do not hold at least two classes of readable images.
@@ -47,20 +50,36 @@ def load_folder(root: Path, size: int) -> RawImages:
             raise DataError(f"{root / 'test'} has classes that {train} lacks: {sorted(unknown)}.")
         test_files = [(path, names.index(test_names[label])) for path, label in test_files]
     files = train_files + test_files
-    images = torch.from_numpy(_cached([path for path, _ in files], root, size))
     labels = torch.tensor([label for _, label in files])
-    count = len(train_files)
-    if test_files:
-        parts = (images[:count], labels[:count], images[count:], labels[count:])
-        return RawImages(*parts, tuple(names))
-    return split_off_test(images, labels, tuple(names))
+    images: Pixels
+    if stream:
+        images = _streamed(files, size)
+    else:
+        images = torch.from_numpy(_cached([path for path, _ in files], root, size))
+    if not test_files:
+        return split_off_test(images, labels, tuple(names))
+    first, second = slice(len(train_files)), slice(len(train_files), None)
+    parts = (taken(images, first), labels[first], taken(images, second), labels[second])
+    return RawImages(*parts, tuple(names))
 
 
-def split_off_test(images: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> RawImages:
+def split_off_test(images: Pixels, labels: Tensor, class_names: tuple[str, ...]) -> RawImages:
     """A fixed stratified fifth as the test set: the same for every study of these images."""
     count = max(len(class_names), round(TEST_FRACTION * len(labels)))
     kept, held = hold_out(labels, count, derive_seed("test split"))
-    return RawImages(images[kept], labels[kept], images[held], labels[held], class_names)
+    return RawImages(
+        taken(images, kept), labels[kept], taken(images, held), labels[held], class_names
+    )
+
+
+def _streamed(files: list[tuple[Path, int]], size: int) -> ImageFiles:
+    """The images of a folder, unread but for the first of every class."""
+    firsts = {label: path for path, label in reversed(files)}
+    try:
+        channels = max(decode(path, size).shape[0] for path in firsts.values())
+    except OSError as error:
+        raise DataError(str(error)) from error
+    return ImageFiles([path for path, _ in files], channels, size)
 
 
 def _listing(folder: Path) -> tuple[list[tuple[Path, int]], list[str]]:
@@ -105,27 +124,13 @@ def _cached(paths: list[Path], root: Path, size: int) -> np.ndarray:
 
 
 def _decoded(paths: list[Path], size: int) -> np.ndarray:
-    images = [_decode(path, size) for path in paths]
+    try:
+        images = [decode(path, size) for path in paths]
+    except OSError as error:
+        raise DataError(str(error)) from error
     channels = max(image.shape[0] for image in images)
     shape = (channels, size, size)
     return np.stack([np.broadcast_to(image, shape) for image in images])
-
-
-def _decode(path: Path, size: int) -> np.ndarray:
-    """One image as uint8 (1 or 3, size, size)."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as source:
-            image = ImageOps.exif_transpose(source)
-            if image.mode.startswith("I"):  # 16 bits; `convert` would clip them to 255
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-            # PIL's filters widen when they shrink an image, so this is antialiased.
-            pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
-    except Exception as error:  # whatever a decoder may raise about a damaged file
-        raise DataError(f"Cannot read the image {path}: {error}") from error
-    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
 
 
 def load_function(name: str) -> RawImages:

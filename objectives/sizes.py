@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from optnas.errors import UserError
 from optnas.objectives.models import BUILDERS
+from optnas.proxies import Proxy
 from optnas.settings import TrainSettings
 from optnas.spaces import Architecture
 
@@ -42,6 +43,26 @@ def check_training(architecture: Architecture, train: TrainSettings) -> None:
             raise UserError(
                 f"{name}: the network of a {type(architecture).__name__} has none; leave it out."
             )
+
+
+def judged(
+    architecture: A, options: Mapping[str, Any], train: TrainSettings, proxy: Proxy | None
+) -> tuple[A, dict[str, Any]]:
+    """The architecture and the options of the network that speaks for it in a search.
+
+    Args:
+        architecture: What is judged.
+        options: Options of its full network.
+        train: How it is trained.
+        proxy: The reduced setting; None is the full one.
+
+    Raises:
+        UserError: If the proxy reduces channels, and the network has none to choose.
+    """
+    options = {**options, "auxiliary": True} if train.auxiliary else dict(options)
+    if proxy is None or proxy.c == 0:
+        return architecture, options
+    return with_fewer_channels(architecture, options, proxy.channels)
 
 
 def with_fewer_channels(

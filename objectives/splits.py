@@ -1,4 +1,4 @@
-"""Labelled images in memory, and drawing parts of them class by class."""
+"""Labelled images, and drawing parts of them class by class."""
 
 import dataclasses
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from optnas.errors import UserError
+from optnas.objectives.image_files import Pixels
 
 
 class DataError(UserError):
@@ -25,9 +26,9 @@ class RawImages:
         class_names: One name per class.
     """
 
-    train_images: Tensor
+    train_images: Pixels
     train_labels: Tensor
-    test_images: Tensor
+    test_images: Pixels
     test_labels: Tensor
     class_names: tuple[str, ...]
 
@@ -89,6 +90,29 @@ def hold_out(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
             "train on: hold out fewer images or add some of this class."
         )
     return kept, held
+
+
+def draw_shares(
+    labels: Tensor, fractions: tuple[float, float], seed: int
+) -> tuple[Tensor, Tensor]:
+    """Two disjoint shares of the images, stratified, with every class in both.
+
+    Args:
+        labels: int64 (N,).
+        fractions: The size of each as a fraction of N; together at most 1.
+        seed: Decides which; nothing else does.
+
+    Returns:
+        The indices of both, ascending.
+
+    Raises:
+        DataError: If a share would be too small to have every class.
+    """
+    # Both together are rounded, so that two halves are everything.
+    count = min(round(sum(fractions) * len(labels)), len(labels))
+    drawn = draw_stratified(labels, count, seed)
+    kept, held = hold_out(labels[drawn], count - round(fractions[0] * len(labels)), seed)
+    return drawn[kept], drawn[held]
 
 
 def _quotas(sizes: np.ndarray, count: int) -> np.ndarray:

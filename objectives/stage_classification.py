@@ -1,18 +1,28 @@
 """The objective of the stage-wise search: training, then the importance of every stage."""
 
+import warnings
+from pathlib import Path
 from typing import Annotated, Any
 
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 from pydantic import Field
 
+from optnas.errors import UserError
+from optnas.lineage import INHERITED, ancestors
+from optnas.objectives import networks
 from optnas.objectives.classification import Classification
 from optnas.objectives.data import Images
+from optnas.objectives.donors import Donor, read_donor
 from optnas.objectives.importance import Criterion, stage_importance
+from optnas.objectives.inheritance import inherit
 from optnas.objectives.training import Trainer
-from optnas.objectives.trial_training import FIRST_LEASE, CandidateFailure
+from optnas.objectives.trial_training import FIRST_LEASE, CandidateFailure, TrialTraining
 from optnas.seeds import study_seed
-from optnas.spaces import Space, StageSpace
-from optnas.trials import STAGE_IMPORTANCE, renew_lease
+from optnas.spaces import Architecture, Space, StageSpace
+from optnas.trials import HUMAN_DESIGNED, PHASE, STAGE_IMPORTANCE, renew_lease
+
+DONOR = "donor_sha256"
+"""User attribute: checksum of the weights that networks without a parent start from."""
 
 
 class StageClassification(Classification):
@@ -23,15 +33,30 @@ class StageClassification(Classification):
     :func:`optnas.objectives.importance.stage_importance`. Every network of a study is scored on
     the same images.
 
+    With ``transfer``, block b of every stage starts from block b of that stage in the donor, and
+    the stem, the classifier and all else from what has its name there and its shape. A donor that
+    `optnas retrain` trained on this study's images has seen those that candidates are judged by,
+    which is warned of: the accuracies of the search are too good then. Recorded as user
+    attributes are ``inherited_tensors``, how many were copied, and ``donor_sha256``.
+
     Args:
         space: The space of stages.
         images: The images, split.
         criterion: How importance is measured: ``"pls"``, ``"inf_fs"`` or ``"il_fs"``.
         samples: Training images that networks are scored on; None takes all.
+        transfer: A trained donor, whose weights networks start from that have no parent: a folder
+            that `optnas retrain` wrote, or a file of the weights of torchvision's ResNet-50, 101
+            or 152 for bottleneck modules. No stage may be deeper than the donor's. Default: random
+            weights.
+        further_epochs: Epochs for which the strategy's candidates, and networks that people
+            designed, are trained on after they were scored; the value is then the best of all
+            epochs.
         options: What `Classification` takes.
 
     Raises:
         TypeError: If ``space`` is not a space of stages.
+        UserError: If the donor cannot be read, is of another kind, or is less deep than networks
+            of the space may be.
     """
 
     def __init__(
@@ -41,6 +66,8 @@ class StageClassification(Classification):
         *,
         criterion: Criterion = "pls",
         samples: Annotated[int, Field(ge=1)] | None = None,
+        transfer: Path | None = None,
+        further_epochs: Annotated[int, Field(ge=0)] = 0,
         **options: Any,
     ) -> None:
         if not isinstance(space, StageSpace):
@@ -48,12 +75,36 @@ class StageClassification(Classification):
         super().__init__(space, images, **options)
         self.criterion = criterion
         self.samples = samples
+        self._further_epochs = further_epochs
+        self._donor = None if transfer is None else read_donor(transfer)
+        if self._donor is not None:
+            self._donor.check(space, self.in_channels)
+            _warn_of_validation(self._donor, images)
+
+    def __call__(self, trial: Trial) -> float:
+        if self._donor is not None:
+            self._check_same_donor(trial, self._donor)
+        return super().__call__(trial)
+
+    def further_epochs(self, trial: Trial) -> int:
+        attrs = trial.user_attrs
+        is_candidate = attrs.get(PHASE) == "candidate" or HUMAN_DESIGNED in attrs
+        return self._further_epochs if is_candidate else 0
 
     def trained(self, trial: Trial, trainer: Trainer) -> None:
+        trials = trial.storage.get_all_trials(trial.study._study_id, deepcopy=False)
+        for before in ancestors(trials, trial):
+            if STAGE_IMPORTANCE in before.user_attrs:
+                # It was lost later, and its network may have been trained on.
+                trial.set_user_attr(STAGE_IMPORTANCE, before.user_attrs[STAGE_IMPORTANCE])
+                return
+        trial.set_user_attr(STAGE_IMPORTANCE, self._importance(trial, trainer))
+
+    def _importance(self, trial: Trial, trainer: Trainer) -> list[float]:
         # Nobody knows how long scoring takes: it may be longer than an epoch.
         renew_lease(trial.storage, trial._trial_id, FIRST_LEASE)
         try:
-            importance = stage_importance(
+            return stage_importance(
                 trainer.model,
                 trainer.images,
                 self.criterion,
@@ -62,4 +113,43 @@ class StageClassification(Classification):
             )
         except ValueError as error:
             raise CandidateFailure(str(error)) from error
-        trial.set_user_attr(STAGE_IMPORTANCE, importance)
+
+    def _lineage(self, parent: FrozenTrial | None) -> list[Any]:
+        if parent is None and self._donor is not None:
+            return [self._donor.sha256]
+        return super()._lineage(parent)
+
+    def _begin(
+        self, training: TrialTraining, parent: FrozenTrial | None, child: Architecture
+    ) -> None:
+        if parent is None and self._donor is not None:
+            copied = inherit(training.trainer.model, self._donor.state)
+            training.trial.set_user_attr(INHERITED, copied)
+        super()._begin(training, parent, child)
+
+    def _check_same_donor(self, trial: Trial, donor: Donor) -> None:
+        """Refuse to go on with another donor than the one that earlier trials had.
+
+        Raises:
+            UserError: If the donor has changed.
+        """
+        trials = trial.storage.get_all_trials(trial.study._study_id, deepcopy=False)
+        if any(t.user_attrs.get(DONOR, donor.sha256) != donor.sha256 for t in trials):
+            raise UserError(
+                "the donor has changed since the study began: put it back, or give the study "
+                "another name"
+            )
+        trial.set_user_attr(DONOR, donor.sha256)
+
+
+def _warn_of_validation(donor: Donor, images: Images) -> None:
+    """Warn of a donor that was trained on the images that candidates are judged by."""
+    if donor.data_sha256 is None:
+        return
+    if donor.data_sha256 == networks.digest(images.with_validation_in_training()):
+        warnings.warn(
+            "The donor was trained on the images that candidates are judged by: the accuracies of "
+            "the search are too good to be believed. With `sampler: {name: stage_wise, donor: "
+            "true}` a study trains a donor without them.",
+            stacklevel=3,
+        )

@@ -15,7 +15,7 @@ from optuna.trial import Trial
 from optnas.checkpoints import Checkpoints
 from optnas.errors import UserError
 from optnas.objectives.progress import Progress
-from optnas.spaces import Space, proposal
+from optnas.spaces import Architecture, Space, proposal
 from optnas.trials import CANDIDATE, FAILURE_REASON, MAX_EPOCHS, PHASE, TRAIN_SECONDS, mark_failure
 
 COSTS = ("params", "multiply_adds")
@@ -101,7 +101,10 @@ class Tabular:
         return cls(space, path, column, epochs=epochs, limits=limits)
 
     def __call__(self, trial: Trial) -> float:
-        architecture = self.space.suggest(trial)
+        return self.look_up(trial, self.space.suggest(trial))
+
+    def look_up(self, trial: Trial, architecture: Architecture) -> float:
+        """The value of an architecture, recorded as that of a trial."""
         epochs = self._epochs
         if "epochs" in proposal(trial):
             epochs = min(epochs, trial.suggest_int("epochs", 1, MAX_EPOCHS))

@@ -22,7 +22,10 @@ from torch.nn import functional
 from optnas.objectives.augment import normalise
 from optnas.objectives.batches import augmented_chunks, batch_bounds
 from optnas.objectives.data import Images
-from optnas.objectives.memory import in_pieces
+from optnas.objectives.energy import energy_meter
+from optnas.objectives.image_files import Pixels
+from optnas.objectives.memory import in_pieces, keep_freed_memory
+from optnas.objectives.optimizers import make_optimizer
 from optnas.settings import TrainSettings, check_cycles
 
 # Evaluation batches hold at most this many images and pixels: the activations of a wide
@@ -45,28 +48,37 @@ class EpochResult:
             while they were trained on.
         validation_accuracy: Fraction of the validation images after the epoch; None without any.
         seconds: Wall-clock time, evaluation included; two results may differ in it and be equal.
+        joules: Energy that the device took meanwhile; None where it does not count it.
     """
 
     train_loss: float
     train_accuracy: float
     validation_accuracy: float | None
     seconds: float = dataclasses.field(compare=False)
+    joules: float | None = dataclasses.field(default=None, compare=False)
 
 
-def learning_rate(settings: TrainSettings, epoch: int, epochs: int) -> float:
+def learning_rate(settings: TrainSettings, epoch: int, epochs: int, further: int = 0) -> float:
     """Learning rate of an epoch: a pure function, so that there is no scheduler to save.
 
-    Source: SGDR (Loshchilov and Hutter 2017), equation 5, with cycles of equal length.
+    Source: SGDR (Loshchilov and Hutter 2017), equation 5, with cycles of equal length; for steps
+    He et al. 2016, section 4.2.
 
     Args:
         settings: The rate at the start of a cycle, the schedule and its cycles.
-        epoch: Number of finished epochs, less than ``epochs``.
-        epochs: Length of the schedule, a multiple of its cycles; the rate would reach zero after
+        epoch: Number of finished epochs, less than ``epochs + further``.
+        epochs: Length of the schedule, a multiple of its cycles; the cosine would reach zero after
             the last epoch of a cycle.
+        further: Epochs after the schedule: for ``"cosine"`` they are a cycle of their own; the
+            others keep their last rate.
     """
     if settings.schedule == "constant":
         return settings.lr
+    if settings.schedule == "step":
+        return settings.lr / 10.0 ** ((2 * epoch >= epochs) + (4 * epoch >= 3 * epochs))
     length = epochs // settings.cycles
+    if epoch >= epochs:
+        epoch, length = epoch - epochs, further
     return settings.lr * (1 + math.cos(math.pi * (epoch % length) / length)) / 2
 
 
@@ -82,6 +94,7 @@ class Trainer:
         images: The images, already on the device.
         settings: The recipe.
         epochs: Length of the learning rate's schedule.
+        further_epochs: Epochs that may come after it; see `learning_rate`.
         seed: Decides the order and augmentation of the images.
 
     Attributes:
@@ -102,6 +115,7 @@ class Trainer:
         settings: TrainSettings,
         *,
         epochs: int,
+        further_epochs: int = 0,
         seed: int,
     ) -> None:
         if epochs < 1:
@@ -113,16 +127,20 @@ class Trainer:
             if getattr(settings, setting) and not hasattr(model, part):
                 raise ValueError(f"`{setting}`: a {type(model).__name__} has none; leave it out.")
         self.device = images.train_images.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.images = images
         self.settings = settings
         self.epochs = epochs
+        self.further_epochs = further_epochs
         self.history: list[EpochResult] = []
         self.accumulation = 1
         self._generator = torch.Generator().manual_seed(seed)
-        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self._optimizer = _optimizer(self._parameters, settings)
+        self._parameters = self._trained()
+        self._optimizer = make_optimizer(self._parameters, settings)
         self._dtype = _autocast_dtype(settings.precision, self.device)
+        self._energy = energy_meter(self.device)
 
     @property
     def epoch(self) -> int:
@@ -136,7 +154,8 @@ class Trainer:
             NonFiniteLoss: If the loss or an output was infinite or NaN; the epoch does not count.
         """
         start = time.perf_counter()
-        rate = learning_rate(self.settings, self.epoch, self.epochs)
+        self._energy()  # What was used before is nobody's.
+        rate = learning_rate(self.settings, self.epoch, self.epochs, self.further_epochs)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
@@ -144,9 +163,10 @@ class Trainer:
             rate = self.settings.drop_path * self.epoch / self.epochs
             vars(self.model).update(drop_path=rate, generator=self._generator)
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        size = self.settings.batch_size
-        for inputs, labels in augmented_chunks(self.images, size, self._generator):
+        count = 0
+        for inputs, labels in self._chunks():
             sums += self._train_chunk(inputs, labels)
+            count += len(labels)
         validation = self._evaluate(self.images.validation_images, self.images.validation_labels)
         # The one synchronisation of the epoch.
         loss, correct, validation_correct, finite = torch.cat((sums, validation)).tolist()
@@ -154,22 +174,22 @@ class Trainer:
             raise NonFiniteLoss(
                 f"The loss is not finite in epoch {self.epoch + 1}: lower the learning rate."
             )
-        count = len(self.images.train_images)
         held_out = len(self.images.validation_images)
         result = EpochResult(
             train_loss=loss / count,
             train_accuracy=correct / count,
             validation_accuracy=validation_correct / held_out if held_out else None,
             seconds=time.perf_counter() - start,
+            joules=self._energy(),
         )
         self.history.append(result)
         return result
 
-    def evaluate(self, images: Tensor, labels: Tensor) -> float:
+    def evaluate(self, images: Pixels, labels: Tensor) -> float:
         """Fraction of images that are classified correctly.
 
         Args:
-            images: uint8 (N, C, H, W) on the device, N at least 1.
+            images: uint8 (N, C, H, W) on the device, or in files, N at least 1.
             labels: int64 (N,) on the device.
         """
         correct, _ = self._evaluate(images, labels).tolist()
@@ -179,10 +199,10 @@ class Trainer:
         """Everything a later `load_state_dict` needs: tensors, numbers, strings and containers.
 
         The tensors are the live ones: write them before the next epoch. `torch.load` reads the
-        file with ``weights_only=True``. After the schedule nobody needs the optimiser's part,
+        file with ``weights_only=True``. After the last epoch nobody needs the optimiser's part,
         half of it all, any more.
         """
-        done = self.epoch >= self.epochs
+        done = self.epoch >= self.epochs + self.further_epochs
         return {
             "model": self.model.state_dict(),
             "optimizer": None if done else self._optimizer.state_dict(),
@@ -199,23 +219,47 @@ class Trainer:
         self._generator.set_state(state["generator"].cpu())
         self.history = [EpochResult(**result) for result in state["history"]]
 
+    def _trained(self) -> list[nn.Parameter]:
+        """The parameters that the optimiser trains."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """What an epoch trains on, augmented, in pieces of whole batches."""
+        return augmented_chunks(self.images, self.settings.batch_size, self._generator)
+
     def _train_chunk(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Train on a piece batch by batch; the summed loss and correct answers."""
         outputs = []
         for start, stop in batch_bounds(len(inputs), self.settings.batch_size):
-            self._optimizer.zero_grad(set_to_none=True)
-            for part in self._parts(start, stop):
-                logits, loss = self._forward(inputs[part], labels[part])
-                share = len(logits) / (stop - start)
-                torch.autograd.backward(loss if share == 1 else loss * share)
-                outputs.append(logits)
-            if self.settings.clip is not None:
-                nn.utils.clip_grad_norm_(self._parameters, self.settings.clip)
-            self._optimizer.step()
+            outputs += self._train_batch(inputs[start:stop], labels[start:stop])
         # Statistics of the piece at once: per batch they would cost as much as a small layer.
         logits = torch.cat(outputs)
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         return torch.stack((loss.double(), _count_correct(logits, labels)))
+
+    def _train_batch(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+        """One step of the optimiser; the logits of the batch's parts."""
+        self._optimizer.zero_grad(set_to_none=True)
+        outputs = self._backward(inputs, labels)
+        if self.settings.clip is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self.settings.clip)
+        self._optimizer.step()
+        return outputs
+
+    def _backward(
+        self, inputs: Tensor, labels: Tensor, parameters: list[nn.Parameter] | None = None
+    ) -> list[Tensor]:
+        """Add the gradient of a batch's loss to that of ``parameters``; the parts' logits.
+
+        All parameters are better left unnamed: that saves a small network a few per cent.
+        """
+        outputs = []
+        for part in self._parts(0, len(inputs)):
+            logits, loss = self._forward(inputs[part], labels[part])
+            share = len(logits) / len(inputs)
+            torch.autograd.backward(loss if share == 1 else loss * share, inputs=parameters)
+            outputs.append(logits)
+        return outputs
 
     def _parts(self, start: int, stop: int) -> list[slice]:
         """What of a batch is trained on at once."""
@@ -233,13 +277,13 @@ class Trainer:
                 logits, auxiliary = with_auxiliary(inputs)
             else:
                 logits = self.model(inputs)
-        loss = functional.cross_entropy(logits.float(), labels)
+        loss = _cross_entropy(logits, labels)
         if weight:
-            loss = loss + weight * functional.cross_entropy(auxiliary.float(), labels)
+            loss = loss + weight * _cross_entropy(auxiliary, labels)
         return logits.detach().float(), loss
 
     @torch.inference_mode()
-    def _evaluate(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _evaluate(self, images: Pixels, labels: Tensor) -> Tensor:
         """Number of correct answers, and whether all outputs are finite (1.0) or not (0.0)."""
         self.model.eval()
         result = torch.tensor((0.0, 1.0), dtype=torch.float64).to(self.device, non_blocking=True)
@@ -263,25 +307,17 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=self._dtype)
 
 
-def _optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(
-            parameters, settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
-    return torch.optim.SGD(
-        parameters,
-        settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
-
-
 def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "auto":
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else None
     return torch.bfloat16 if precision == "bfloat16" else None
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean over the images, in float32 at least."""
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return functional.cross_entropy(precise, labels)
 
 
 def _count_correct(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """A training that belongs to a trial: it reports, is kept, goes on, and can be inherited from."""
 
 import io
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from optnas.objectives.progress import Progress
 from optnas.objectives.training import NonFiniteLoss, Trainer
 from optnas.settings import CheckpointSettings
 from optnas.spaces import Architecture
-from optnas.trials import PHASE, TRAIN_ACCURACY, TRAIN_SECONDS, renew_lease
+from optnas.trials import PHASE, TRAIN_ACCURACY, TRAIN_JOULES, TRAIN_SECONDS, renew_lease
 
 FIRST_LEASE = 1800.0
 """Seconds promised for the first epoch, whose length nobody knows yet."""
@@ -42,6 +43,7 @@ class TrialTraining:
         settings: How often it is kept.
         inherited: Whether other networks may start from its weights: then it cannot end before
             its last state is stored.
+        prunable: Whether the study's pruner may cut it short.
         on_epoch: Called after every epoch.
     """
 
@@ -53,6 +55,7 @@ class TrialTraining:
         checkpoints: Checkpoints | None,
         settings: CheckpointSettings,
         inherited: bool,
+        prunable: bool = True,
         on_epoch: Callable[[Progress], None] | None,
     ) -> None:
         self.trial = trial
@@ -60,6 +63,7 @@ class TrialTraining:
         self._checkpoints = checkpoints
         self._settings = settings
         self._inherited = inherited
+        self._prunable = prunable
         self._on_epoch = on_epoch
         self._resumed = 0
         self._reported = 0
@@ -165,7 +169,7 @@ class TrialTraining:
             self._save(must=self._inherited)
         while trainer.epoch < epochs:
             # Before the epoch, so that a training that goes on is pruned where it would have been.
-            if trainer.epoch and trial.should_prune():
+            if self._prunable and trainer.epoch and trial.should_prune():
                 self._finish()
                 raise optuna.TrialPruned(f"Pruned after epoch {trainer.epoch}.")
             try:
@@ -186,6 +190,10 @@ class TrialTraining:
         accuracy = max(result.train_accuracy for result in self.trainer.history)
         self.trial.set_user_attr(TRAIN_ACCURACY, accuracy)
         self.trial.set_user_attr("epochs_trained", self.trainer.epoch - self._resumed)
+        joules = [result.joules for result in self.trainer.history]
+        known = None if None in joules else math.fsum(filter(None, joules))
+        if known is not None or TRAIN_JOULES in self.trial.user_attrs:
+            self.trial.set_user_attr(TRAIN_JOULES, known)
 
     def _report(self) -> None:
         """Report the epochs that were not yet, and the seconds so far, which budgets count."""
@@ -208,6 +216,9 @@ class TrialTraining:
             )
 
     def _progress(self, epochs: int) -> Progress:
+        further = self.trainer.further_epochs
+        if further:  # What is trained so far is not all: a budget may end it.
+            epochs = self.trainer.epochs + further
         return Progress(
             number=self.trial.number,
             phase=self.trial.user_attrs.get(PHASE, ""),

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Literal
 
+    from optnas.objectives.ensembles import Ensemble
     from optnas.objectives.networks import Classifier
     from optnas.runner import Outcome
+    from optnas.spaces import Architecture
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "run"]
+__all__ = ["__version__", "draw", "load", "run"]
 
 
 def run(config: "Mapping[str, Any] | str | Path", *, device: str | None = None) -> "Outcome":
@@ -39,8 +42,8 @@ def run(config: "Mapping[str, Any] | str | Path", *, device: str | None = None) 
     return runner.run(config, device=device)
 
 
-def load(folder: str | Path, device: str = "cpu") -> "Classifier":
-    """The trained network in a folder that ``optnas retrain`` wrote.
+def load(folder: str | Path, device: str = "cpu") -> "Classifier | Ensemble":
+    """The trained network, or the ensemble, in a folder that ``optnas retrain`` wrote.
 
     Args:
         folder: The folder.
@@ -53,6 +56,28 @@ def load(folder: str | Path, device: str = "cpu") -> "Classifier":
     Raises:
         ValueError: If the folder holds no complete network.
     """
-    from optnas.objectives import networks
+    from optnas.objectives import ensembles
 
-    return networks.load(folder, device)
+    return ensembles.load(folder, device)
+
+
+def draw(
+    architecture: "Architecture", path: str | Path, *, concat: "Literal['loose', 'all']" = "loose"
+) -> None:
+    """Draw an architecture to a file, as ``optnas best --draw`` does.
+
+    The same architecture always gives the same bytes.
+
+    Args:
+        architecture: An architecture of any space but ``rows``, whose networks are mere numbers.
+        path: The file; its ending, ``.svg`` or ``.png``, says what it is.
+        concat: Which nodes of a cell are its output, as in ``build_model``: ``"loose"``, those
+            that no other takes, or ``"all"``.
+
+    Raises:
+        ValueError: If it is another ending, there is no drawing of such an architecture, or the
+            file cannot be written.
+    """
+    from optnas import drawing
+
+    drawing.draw(architecture, path, concat=concat)

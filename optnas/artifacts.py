@@ -1,4 +1,4 @@
-"""Where checkpoints are kept: a folder, or a bucket of S3 or Google Cloud Storage."""
+"""Where checkpoints and drawings are kept: a folder, or a bucket of S3 or Google Cloud Storage."""
 
 import contextlib
 import io

@@ -1,20 +1,24 @@
 """The commands."""
 
-import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from optnas.experiments import Experiment
-    from optnas.runner import Outcome
-    from optnas.studies import OpenStudy
-    from optnas.study_file import StudyFile
+from optnas.command_options import Device, Devices, File, Json, Name, Target, WorkerCount
+from optnas.console import (
+    INTERRUPTED,
+    again_with,
+    epoch_printer,
+    hush,
+    run_baselines,
+    run_search,
+    show,
+)
+from optnas.experiment_commands import compare, rank
 
 # Commands import what they need when they run: `optnas --help` loads neither Optuna nor torch.
 
@@ -28,35 +32,7 @@ app = typer.Typer(
 )
 
 BAD_INPUT = 2
-INTERRUPTED = 130
-
-File = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
-Target = Annotated[
-    str, typer.Argument(metavar="STUDY.yaml|STORAGE", help="A study file, or a storage's URL.")
-]
-Name = Annotated[
-    str | None, typer.Argument(metavar="[STUDY]", help="The study's name in the storage.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Output = Annotated[
-    Path | None, typer.Option(help="Folder for the table, the JSON and a page of plots.")
-]
-Device = Annotated[
-    str | None, typer.Option(help="A torch device. Default: CUDA where there is one.")
-]
-WorkerCount = Annotated[
-    int | None,
-    typer.Option("--workers", min=1, help="Processes that search. Default: as the study says."),
-]
-Devices = Annotated[
-    str | None,
-    typer.Option(
-        "--devices",
-        "--device",
-        help="Torch devices with commas between them, dealt out to the workers in turn. Default: "
-        "as the study says, or CUDA where there is one.",
-    ),
-]
+"""Exit code."""
 
 
 def main() -> None:
@@ -81,7 +57,7 @@ def run(
     from optnas.study_file import load_study_file
 
     again = shlex.join(["optnas", "run", str(file)])
-    _run(load_study_file(file), workers, devices, as_json, again=again)
+    run_search(load_study_file(file), workers, devices, as_json, again=again)
 
 
 @app.command()
@@ -95,8 +71,8 @@ def resume(
     """Go on with a search without its file: everything is in the storage."""
     from optnas.studies import open_existing
 
-    again = f"optnas resume {_again(storage, study)}"
-    _run(open_existing(storage, study).config, workers, devices, as_json, again=again)
+    again = f"optnas resume {again_with(storage, study)}"
+    run_search(open_existing(storage, study).config, workers, devices, as_json, again=again)
 
 
 @app.command()
@@ -106,17 +82,33 @@ def status(target: Target, study: Name = None, as_json: Json = False) -> None:
     from optnas.studies import open_existing
 
     opened = open_existing(target, study)
-    _show(as_json, status_fields, status_text, opened)
+    show(as_json, status_fields, status_text, opened)
 
 
 @app.command()
-def best(target: Target, study: Name = None, as_json: Json = False) -> None:
+def best(
+    target: Target,
+    study: Name = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg|FILE.png", help="Draw the network to a file, too."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """The network found, or the best so far, and how to train and load it."""
+    from optnas.drawing import check_drawing
     from optnas.report import best_fields, best_text
     from optnas.studies import open_existing
+    from optnas.trial_drawings import draw_best
 
+    if draw is not None:
+        check_drawing(draw)
     opened = open_existing(target, study)
-    _show(as_json, best_fields, lambda o: best_text(o, _again(target, study)), opened)
+    if draw is not None:
+        draw_best(opened, draw)
+    show(as_json, best_fields, lambda o: best_text(o, again_with(target, study)), opened)
+    if draw is not None and not as_json:
+        print(f"drawn in {draw}")
 
 
 @app.command()
@@ -143,6 +135,14 @@ def retrain(
     download: Annotated[
         bool, typer.Option("--download", help="Download the data of --data if it is absent.")
     ] = False,
+    ensemble: Annotated[
+        bool,
+        typer.Option(
+            "--ensemble",
+            help="Train all networks that the search would have trained fully, or --top, and "
+            "average their probabilities.",
+        ),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the network. Default: beside the storage.")
     ] = None,
@@ -159,7 +159,7 @@ def retrain(
     if images is None and (root is not None or download):
         raise UserError("--root and --download belong to --data; the study's data has its own")
     opened = open_existing(target, study)
-    _hush()
+    hush()
     try:
         for report in retrain_found(
             opened,
@@ -169,9 +169,10 @@ def retrain(
             trial=trial,
             channels=channels,
             data=images,
+            ensemble=ensemble,
             output=output,
             device=device,
-            on_epoch=None if as_json else _epoch_printer(),
+            on_epoch=None if as_json else epoch_printer(),
         ):
             print(json.dumps(report.fields) if as_json else report.text, flush=True)
     except KeyboardInterrupt:
@@ -192,18 +193,48 @@ def report(
             "--json", help="Print the networks as JSON; no page is written without --output."
         ),
     ] = False,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines",
+            help="Train the human-designed networks of the same kind too, by the search's recipe.",
+        ),
+    ] = False,
+    inference: Annotated[
+        bool,
+        typer.Option(help="Time the most accurate networks for one image on this machine's CPU."),
+    ] = True,
+    power: Annotated[
+        float | None,
+        typer.Option(
+            help="Watts of the training device, where its energy was not measured. Default: 12 "
+            "for every CPU thread, 250 for a GPU.",
+        ),
+    ] = None,
+    carbon_intensity: Annotated[
+        float, typer.Option(help="Grams of CO2-equivalent per kWh of your electricity.")
+    ] = 475.0,
+    device: Device = None,
 ) -> None:
     """Write a search as one HTML page: what was found, figures, every network."""
+    from optnas.errors import UserError
+    from optnas.measures import Footprint, measure
     from optnas.report_page import default_path, report_page, report_rows, write_page
     from optnas.studies import open_existing
 
+    if device is not None and not baselines:
+        raise UserError("--device is where --baselines trains; give both, or leave it out")
+    footprint = Footprint(carbon_intensity, power)
     opened = open_existing(target, study)
-    _hush()
+    hush()
+    if baselines:
+        run_baselines(opened, device)
+    measures = measure(opened, footprint, timed=inference)
     if as_json:
-        print(json.dumps(report_rows(opened)))
+        print(json.dumps(report_rows(opened, measures)))
     if output is not None or not as_json:
         path = output or default_path(opened)
-        write_page(path, report_page(opened, _again(target, study)))
+        write_page(path, report_page(opened, again_with(target, study), measures))
         if not as_json:
             print(f"Wrote {path}. Open it in a browser.")
 
@@ -220,7 +251,7 @@ def doctor(
     """What is wrong with a study: trials without a worker, damaged checkpoints and the like."""
     from optnas.doctor import consult, consultation_fields, consultation_text
 
-    _hush()
+    hush()
     opened, findings = consult(target, study, fix=fix)
     treated = []
     for finding in findings:
@@ -245,8 +276,8 @@ def dashboard(
     from optnas.studies import open_existing
 
     opened = open_existing(target, study)
-    _hush()
-    serve(opened.study, port)
+    hush()
+    serve(opened, port)
 
 
 @app.command()
@@ -289,188 +320,5 @@ def list_(as_json: Json = False) -> None:
     print(json.dumps(fields) if as_json else known_text(fields))
 
 
-def _run(
-    config: "StudyFile", count: int | None, devices: str | None, as_json: bool, *, again: str
-) -> None:
-    from optnas.progress import LiveDisplay, make_display
-    from optnas.report import best_fields, ending_text
-    from optnas.runner import run as run_study
-
-    _hush()
-    said: dict[str, Any] = {}
-    if count is not None:
-        said["count"] = count
-    if devices is not None:
-        said["devices"] = tuple(name.strip() for name in devices.split(",") if name.strip())
-    display = make_display(as_json=as_json)
-    with display if isinstance(display, LiveDisplay) else contextlib.nullcontext():
-        outcome = run_study(
-            config, display=display, workers=config.workers.model_copy(update=said)
-        )
-    if as_json:
-        fields = {"event": "end", "ending": outcome.ending, **best_fields(outcome.opened)}
-        print(json.dumps(fields))
-    else:
-        print(ending_text(outcome, again))
-    raise typer.Exit(_exit_code(outcome))
-
-
-def _exit_code(outcome: "Outcome") -> int:
-    if outcome.ending == "interrupted":
-        return INTERRUPTED
-    # SIGTERM is how clusters take a machine back: the search goes on elsewhere, nothing failed.
-    return 1 if outcome.ending == "finished" and outcome.best is None else 0
-
-
-def _show(
-    as_json: bool,
-    fields: Callable[["OpenStudy"], dict[str, Any]],
-    text: Callable[["OpenStudy"], str],
-    opened: "OpenStudy",
-) -> None:
-    print(json.dumps(fields(opened)) if as_json else text(opened))
-
-
-def _again(target: str, study: str | None) -> str:
-    from optnas.storage_urls import hide_password
-
-    return shlex.join([hide_password(target), *([study] if study else [])])
-
-
-def _epoch_printer() -> Callable[[int, int, float, float], None]:
-    def show(epoch: int, epochs: int, accuracy: float, seconds: float) -> None:
-        end = "\n" if not sys.stdout.isatty() or epoch == epochs else "\r"
-        if sys.stdout.isatty() or epoch % max(1, epochs // 20) == 0 or epoch == epochs:
-            left = f"about {seconds * (epochs - epoch):.0f} s left"
-            text = f"epoch {epoch}/{epochs}  training accuracy {accuracy:.4f}  {left}"
-            # Over what is left of a longer line.
-            print(text.ljust(78) if sys.stdout.isatty() else text, end=end, flush=True)
-
-    return show
-
-
-def _hush() -> None:
-    """Show warnings as one line, and leave Optuna's log to the progress view."""
-    import warnings
-
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-    def show(message: Warning | str, *_details: Any, **_options: Any) -> None:
-        print(f"optnas: warning: {message}", file=sys.stderr)
-
-    warnings.showwarning = show
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-
-
-@app.command()
-def rank(
-    file: File,
-    networks: Annotated[int, typer.Option(min=3, help="Random networks to train.")] = 50,
-    settings: Annotated[
-        str, typer.Option(help="Reduced settings, such as c4r4s0e60,c0r0s1e30.")
-    ] = "",
-    full_epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Epochs of the original setting. Default: retrain.epochs."),
-    ] = None,
-    dynamic: Annotated[
-        bool, typer.Option("--dynamic", help="Compare static and dynamic learning rankings too.")
-    ] = False,
-    output: Output = None,
-    as_json: Json = False,
-    device: Device = None,
-) -> None:
-    """Measure how well reduced settings rank random networks, on your own data."""
-    from optnas.ranking import parse_settings
-    from optnas.ranking import rank as run_ranking
-    from optnas.study_file import load_study_file
-
-    _experiment(
-        lambda say: run_ranking(
-            load_study_file(file),
-            networks=networks,
-            settings=parse_settings(settings),
-            full_epochs=full_epochs,
-            dynamic=dynamic,
-            device=device,
-            on_study=say,
-        ),
-        "ranking",
-        output,
-        as_json,
-    )
-
-
-@app.command()
-def compare(
-    file: File,
-    samplers: Annotated[
-        str,
-        typer.Option(
-            help="What to compare: NAME, NAME+PRUNER or {name: NAME, option: value}, with commas "
-            "between them. Default: the file's sampler, and random."
-        ),
-    ] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs that each may spend.")] = None,
-    seconds: Annotated[
-        float | None, typer.Option(min=1e-3, help="Seconds of training that each may spend.")
-    ] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials that each may spend.")] = None,
-    candidate_epochs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Epochs of a candidate where the sampler does not choose them. Default: "
-            "train.epochs, or 20.",
-        ),
-    ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Studies that run at once.")] = 1,
-    output: Output = None,
-    as_json: Json = False,
-    device: Device = None,
-) -> None:
-    """Compare strategies and stock samplers at equal cost, over several seeds."""
-    from optnas.comparison import compare as run_comparison
-    from optnas.contenders import parse_contenders, spending
-    from optnas.study_file import load_study_file
-
-    def perform(say: Callable[[str], None]) -> "Experiment":
-        config = load_study_file(file)
-        unit, amount = spending({"epochs": epochs, "seconds": seconds, "trials": trials}, config)
-        return run_comparison(
-            config,
-            parse_contenders(samplers, config),
-            unit=unit,
-            amount=amount,
-            seeds=seeds,
-            candidate_epochs=candidate_epochs,
-            processes=processes,
-            device=device,
-            on_study=say,
-        )
-
-    _experiment(perform, "comparison", output, as_json)
-
-
-def _experiment(
-    perform: Callable[[Callable[[str], None]], "Experiment"],
-    name: str,
-    output: Path | None,
-    as_json: bool,
-) -> None:
-    """Show an experiment: progress on stderr, what came of it on stdout and in a folder."""
-    from optnas.experiments import Stopped
-
-    _hush()
-    try:
-        experiment = perform(lambda line: print(line, file=sys.stderr, flush=True))
-    except (Stopped, KeyboardInterrupt) as stop:
-        print("Interrupted; nothing is lost: the same command goes on.", file=sys.stderr)
-        terminated = isinstance(stop, Stopped) and stop.ending == "terminated"
-        raise typer.Exit(0 if terminated else INTERRUPTED) from None
-    print(json.dumps(experiment.fields) if as_json else experiment.text)
-    if output is not None:
-        experiment.write(output, name)
+for command in (rank, compare):
+    app.command()(command)

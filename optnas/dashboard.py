@@ -13,8 +13,11 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import optuna
 from optuna_dashboard import save_plotly_graph_object, wsgi
 
+from optnas.artifacts import Artifacts, open_artifacts
 from optnas.errors import UserError
 from optnas.figures import figures, parents_of
+from optnas.storage_urls import StorageError
+from optnas.studies import OpenStudy
 
 # It has no login: never another address.
 HOST = "127.0.0.1"
@@ -36,18 +39,20 @@ class _Handler(WSGIRequestHandler):
         pass  # A page that is open asks every few seconds.
 
 
-def serve(study: optuna.Study, port: int) -> None:
+def serve(opened: OpenStudy, port: int) -> None:
     """Serve the dashboard until Ctrl-C or SIGTERM.
 
     Args:
-        study: The study whose page is named on stdout; its storage is served whole.
+        opened: The study whose page is named on stdout; its storage is served whole.
         port: Port on this machine.
 
     Raises:
         UserError: If the port cannot be had.
     """
+    study = opened.study
+    app = wsgi(study._storage, _artifacts(opened))
     try:
-        server = make_server(HOST, port, wsgi(study._storage), _Server, _Handler)
+        server = make_server(HOST, port, app, _Server, _Handler)
     except OSError as error:
         raise UserError(f"port {port}: {error.strerror}; name another with --port") from None
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -55,6 +60,15 @@ def serve(study: optuna.Study, port: int) -> None:
     print(f"{page}  (Ctrl-C ends)", flush=True)
     with server, contextlib.suppress(KeyboardInterrupt), kept_drawn(study):
         server.serve_forever()
+
+
+def _artifacts(opened: OpenStudy) -> Artifacts | None:
+    """Where the drawings of the trials are; without it the rest can be watched."""
+    try:
+        return open_artifacts(opened.config.artifacts, create=False)
+    except StorageError as error:
+        warnings.warn(f"The trials are shown without drawings: {error}", stacklevel=2)
+        return None
 
 
 class Drawing:

@@ -20,7 +20,9 @@ ACCURACY, ERROR = "validation accuracy (fraction)", "validation error (fraction)
 
 
 def figures(
-    trials: Sequence[FrozenTrial], parents: Mapping[int, float] | None = None
+    trials: Sequence[FrozenTrial],
+    parents: Mapping[int, float] | None = None,
+    baselines: Sequence[Network] = (),
 ) -> dict[str, go.Figure]:
     """The figures that apply to a study, by a name that stays the same.
 
@@ -28,11 +30,12 @@ def figures(
         trials: The study's trials.
         parents: Trials that the next network may start from, with their probabilities; for
             strategies whose networks inherit weights.
+        baselines: Networks that people designed, which are no trials of the study.
     """
     networks = networks_of(trials)
     drawn = {
         "accuracy": accuracy(networks),
-        "cost-and-error": cost_and_error(networks, parents or {}),
+        "cost-and-error": cost_and_error(networks, parents or {}, baselines),
         "lineage": lineage(networks),
         "learning-curves": learning_curves(networks),
         "stage-importance": stage_importance(networks),
@@ -69,11 +72,15 @@ def accuracy(networks: Sequence[Network]) -> go.Figure | None:
     return figure("Accuracy", "trial", ACCURACY, traces, note=note)
 
 
-def cost_and_error(networks: Sequence[Network], parents: Mapping[int, float]) -> go.Figure | None:
+def cost_and_error(
+    networks: Sequence[Network],
+    parents: Mapping[int, float],
+    baselines: Sequence[Network] = (),
+) -> go.Figure | None:
     """Cost against error, with the lower convex hull and the parents' probabilities on it."""
     from optnas.samplers.randgrow import hull_of
 
-    priced = [n for n in _judged(networks) if n.attribute("multiply_adds") is not None]
+    priced = _priced(networks)
     if not priced:
         return None
     hull = [trial.number for trial in hull_of(n.trial for n in priced if n.state == "complete")]
@@ -82,6 +89,13 @@ def cost_and_error(networks: Sequence[Network], parents: Mapping[int, float]) ->
     corners.sort(key=_cost)
     traces = [
         *_by_phase(priced, _cost, _error),
+        points(
+            _priced(baselines),
+            _cost,
+            _error,
+            "human-designed",
+            {"color": GREY, "symbol": "diamond-open", "size": 10},
+        ),
         line(
             map(_cost, corners),
             map(_error, corners),
@@ -223,6 +237,10 @@ def _judged(networks: Iterable[Network]) -> list[Network]:
     """Those whose accuracy says something: an infeasible network may not have been trained."""
     judged = ("complete", "pruned")
     return [n for n in networks if n.state in judged and n.accuracy is not None]
+
+
+def _priced(networks: Iterable[Network]) -> list[Network]:
+    return [n for n in _judged(networks) if n.attribute("multiply_adds") is not None]
 
 
 def _left_out(networks: Sequence[Network], shown: Sequence[Network]) -> str:

@@ -1,7 +1,11 @@
-"""Which kind of file system a file is on, for what must not be shared over a network."""
+"""What kind of file system a file is on; files that are written whole or not at all."""
 
+import os
 import re
+import uuid
 from pathlib import Path
+
+from optnas.errors import UserError
 
 STALE = frozenset({"fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone"})
 """Those where a reader may see an old file, though the writer has closed it."""
@@ -33,3 +37,18 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
         if len(folder) >= length and place.is_relative_to(folder):
             kind, length = name, len(folder)
     return kind
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None

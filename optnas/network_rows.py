@@ -5,7 +5,7 @@ import functools
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -35,12 +35,14 @@ class Network:
         earlier: Numbers of the trials that it goes on from.
         parent: Number of the trial that speaks for its parent; None for random weights.
         generation: Number of its ancestors.
+        name: What people call it, if they designed it; then it is no trial of the study itself.
     """
 
     trial: FrozenTrial
     earlier: tuple[int, ...] = ()
     parent: int | None = None
     generation: int = 0
+    name: str = ""
 
     @property
     def number(self) -> int:
@@ -93,10 +95,7 @@ class Network:
 
     def depth(self, space: Space[Any]) -> int | None:
         """Depth of the architecture, where its kind has one."""
-        try:
-            depth: int | None = getattr(space.from_trial(self.trial), "depth", None)
-        except (ValueError, TypeError):  # The trial names none, or one of another space.
-            return None
+        depth: int | None = getattr(space.named_by(self.trial), "depth", None)
         return depth
 
 
@@ -153,28 +152,30 @@ def _ancestors(begin: int, parents: Mapping[int, int | None]) -> list[int]:
     return found
 
 
-def rows(networks: Sequence[Network], space: Space[Any]) -> list[dict[str, Any]]:
-    """A row of JSON values for every network, the most accurate of the complete ones first.
+def best_first(networks: Iterable[Network]) -> list[Network]:
+    """The networks, the most accurate of the complete ones first."""
+    order = ("complete", "pruned", "running", "infeasible", "failed", "lost")
+    return sorted(networks, key=lambda n: (order.index(n.state), -(n.accuracy or 0.0), n.number))
+
+
+def row(network: Network, space: Space[Any]) -> dict[str, Any]:
+    """What a network's trial says of it, as JSON values.
 
     Args:
-        networks: The networks.
-        space: The space they are of.
+        network: The network.
+        space: The space that it is of.
     """
-    order = ("complete", "pruned", "running", "infeasible", "failed", "lost")
-    ranked = sorted(networks, key=lambda n: (order.index(n.state), -(n.accuracy or 0.0), n.number))
-    return [_row(network, space) for network in ranked]
-
-
-def _row(network: Network, space: Space[Any]) -> dict[str, Any]:
     trial = network.trial
     return {
-        "trial": network.number,
-        "phase": network.phase,
+        "trial": None if network.name else network.number,
+        "human_designed": network.name,
+        "phase": "" if network.name else network.phase,
         "state": network.state,
         "accuracy": network.accuracy,
         "depth": network.depth(space),
         "params": network.attribute("params"),
         "multiply_adds": network.attribute("multiply_adds"),
+        "memory_bytes": network.attribute("memory_bytes"),
         "epochs": trial_epochs(trial),
         "train_seconds": network.attribute(TRAIN_SECONDS),
         "parent": network.parent,
@@ -189,7 +190,7 @@ def _row(network: Network, space: Space[Any]) -> dict[str, Any]:
 def lines(network: Network) -> Iterator[str]:
     """What a person wants to know of a network at a glance, a line each."""
     went_on = f", going on from {', '.join(map(str, network.earlier))}" if network.earlier else ""
-    yield f"trial {network.number}{went_on}"
+    yield network.name or f"trial {network.number}{went_on}"
     yield " ".join(filter(None, (network.phase, network.state)))
     if network.parent is not None:
         yield f"parent: trial {network.parent}"

@@ -93,16 +93,19 @@ def best_text(opened: OpenStudy, again: str) -> str:
         opened: The study.
         again: How commands name this study.
     """
-    found = conclusions(opened)
+    found, best = conclusions(opened), _best_trial(opened)
     if not found:
-        return f"No network has been trained yet. Next: optnas run {again}"
+        why = "" if best is None else f": trial {best['number']} names no architecture"
+        return f"No network has been trained yet{why}. Next: optnas run {again}"
     first = found[0]
     lines = [_headline(opened, first), _describe(opened, first)]
     for other in found[1:SHOWN]:
         lines += ["", f"Next, from trial {other.number}:", _describe(opened, other)]
-    best = _best_trial(opened)
     if best is not None and best["number"] not in {c.number for c in found}:
-        value = f"{best['value']:.4f} (trial {best['number']})"
+        value = f"{best['value']:.4f} (trial {best['number']}"
+        trial = opened.study.get_trials(deepcopy=False)[best["number"]]
+        named = opened.config.make_space().named_by(trial) is not None
+        value += ")" if named else ", which names no architecture)"
         lines += ["", f"The best value of any trial is {value}."]
     lines += [
         "",
@@ -115,10 +118,10 @@ def best_text(opened: OpenStudy, again: str) -> str:
 def ending_text(outcome: Outcome, again: str) -> str:
     """What a run says at its end."""
     opened = outcome.opened
-    has_end = hasattr(opened.study.sampler, "is_finished")
     endings = {
         "finished": "The search is finished.",
-        "budget": f"The budget is used up{' before the search is finished' if has_end else ''}; "
+        "budget": "The budget is used up"
+        f"{' before the search is finished' if opened.has_end else ''}; "
         f"raise it and run `{again}` to go on.",
         "interrupted": f"Interrupted; nothing is lost. `{again}` goes on.",
         "terminated": f"Terminated; nothing is lost. `{again}` goes on.",
@@ -169,11 +172,7 @@ def _headline(opened: OpenStudy, conclusion: Conclusion) -> str:
     name = opened.study.study_name
     if conclusion.settled:
         return f"The search of {name!r} has found (trial {conclusion.number}):"
-    why = (
-        "the search is not finished"
-        if hasattr(opened.study.sampler, "is_finished")
-        else "this sampler has no end of its own"
-    )
+    why = "the search is not finished" if opened.has_end else "this sampler has no end of its own"
     return f"The best network of {name!r} so far (trial {conclusion.number}; {why}):"
 
 

@@ -5,8 +5,6 @@ can write to its storage. The browser is told to load nothing else, whatever the
 """
 
 import html
-import os
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,11 +14,15 @@ import yaml
 
 from optnas.errors import UserError
 from optnas.figures import figures, parents_of, tree_rows
-from optnas.network_rows import Network, networks_of, rows
+from optnas.file_systems import write_whole
+from optnas.measures import NOTHING, Measures
+from optnas.network_rows import Network, networks_of
+from optnas.pictures import svg
 from optnas.report import best_text, status_text
 from optnas.storage_urls import hide_password
 from optnas.studies import RECORD, OpenStudy
 from optnas.study_paths import default_artifacts
+from optnas.trial_drawings import best_picture
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 """What the page may do: run its own scripts and styles, and load nothing."""
@@ -44,16 +46,31 @@ def _whole(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def _mebibytes(value: float) -> str:
+    return f"{value / 2**20:,.2f}"
+
+
+def _digits(value: float) -> str:
+    """Three digits at least, and all of those before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 COLUMNS: Mapping[str, tuple[str, Format | None]] = {
     "trial": ("trial", str),
+    "human_designed": ("human-designed", None),
     "phase": ("phase", None),
     "state": ("state", None),
     "accuracy": ("accuracy (fraction)", "{:.4f}".format),
     "depth": ("depth", _whole),
     "params": ("parameters", _whole),
     "multiply_adds": ("multiply-adds (one image)", _whole),
+    "memory_bytes": ("memory (MiB, one image)", _mebibytes),
+    "inference_ms": ("inference (ms, one image)", _digits),
     "epochs": ("epochs", _whole),
     "train_seconds": ("training (s)", "{:,.1f}".format),
+    "energy_wh": ("energy (Wh)", _digits),
+    "energy": ("energy is", None),
+    "co2e_g": ("CO2e (g)", _digits),
     "parent": ("parent", str),
     "increments": ("increments", _whole),
     "inherited_tensors": ("inherited tensors", _whole),
@@ -65,32 +82,37 @@ A column in which no network has anything is left out.
 """
 
 
-def report_rows(opened: OpenStudy) -> list[dict[str, Any]]:
+def report_rows(opened: OpenStudy, measures: Measures = NOTHING) -> list[dict[str, Any]]:
     """The table of the networks: a row of JSON values for each.
+
+    Args:
+        opened: The study.
+        measures: What it shows beyond what the trials say.
 
     Raises:
         UserError: If no trial is finished.
     """
-    return rows(_finished_networks(opened), opened.config.make_space())
+    return measures.rows(_finished_networks(opened), opened.config.make_space())
 
 
-def report_page(opened: OpenStudy, again: str) -> str:
+def report_page(opened: OpenStudy, again: str, measures: Measures = NOTHING) -> str:
     """A study as a page: what was found, the figures, the networks, how and where it ran.
 
     Args:
         opened: The study.
         again: How commands name this study.
+        measures: What it shows beyond what the trials say.
 
     Raises:
         UserError: If no trial is finished.
     """
     networks = _finished_networks(opened)
-    table = rows(networks, opened.config.make_space())
+    table = measures.rows(networks, opened.config.make_space())
     sections = {
-        "Found": _pre(best_text(opened, again)),
+        "Found": _pre(best_text(opened, again)) + _drawing(opened),
         "Search": _pre(status_text(opened)),
-        "Figures": _figures(opened, networks),
-        "Networks": _networks_table(table),
+        "Figures": _figures(opened, networks, measures.baselines),
+        "Networks": _networks_table(table) + _notes(measures),
         "Configuration": _pre(_configuration(opened)),
         "Versions and hardware": _circumstances(opened, networks),
     }
@@ -118,14 +140,8 @@ def write_page(path: Path, page: str) -> None:
     Raises:
         UserError: If it cannot be written.
     """
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        # An attribute may hold half a character, which no encoding has.
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    # An attribute may hold half a character, which no encoding has.
+    write_whole(path, page.encode("utf-8", errors="backslashreplace"))
 
 
 def _finished_networks(opened: OpenStudy) -> list[Network]:
@@ -138,10 +154,16 @@ def _finished_networks(opened: OpenStudy) -> list[Network]:
     return networks
 
 
-def _figures(opened: OpenStudy, networks: Sequence[Network]) -> str:
+def _drawing(opened: OpenStudy) -> str:
+    """The best network, where there is a drawing of it."""
+    drawn = best_picture(opened)
+    return "" if drawn is None else f'\n<div class="wide">{svg(drawn)}</div>'
+
+
+def _figures(opened: OpenStudy, networks: Sequence[Network], baselines: Sequence[Network]) -> str:
     from plotly.offline import get_plotlyjs
 
-    drawn = figures(opened.study.get_trials(deepcopy=False), parents_of(opened.study))
+    drawn = figures(opened.study.get_trials(deepcopy=False), parents_of(opened.study), baselines)
     parts = [f"<script>{get_plotlyjs()}</script>"]
     for name, figure in drawn.items():
         height = FIGURE_HEIGHT
@@ -171,6 +193,10 @@ def _networks_table(table: Sequence[Mapping[str, Any]]) -> str:
         [_table_cell(row[field], write) for field, (_, write) in used.items()] for row in table
     ]
     return _table([header, *lines])
+
+
+def _notes(measures: Measures) -> str:
+    return "".join(f"<p>{html.escape(note)}</p>" for note in measures.notes)
 
 
 def _table_cell(value: Any, write: Format | None) -> str:

@@ -31,6 +31,7 @@ def retrain_found(
     trial: int | None = None,
     channels: int | None = None,
     data: DataSettings | None = None,
+    ensemble: bool = False,
     output: Path | None = None,
     device: str | None = None,
     on_epoch: Callable[[int, int, float, float], None] | None = None,
@@ -49,6 +50,8 @@ def retrain_found(
         trial: Number of a trial whose network is trained instead.
         channels: Channels of the network's first layers; None leaves those it was found with.
         data: Images to train on and to test with instead of the study's.
+        ensemble: Whether to make an ensemble of all that was trained, which is kept in a folder
+            whose name ends with ``-ensemble``. Then ``top`` is all networks by default.
         output: The network's folder; None puts it beside the storage, named after the study, and
             after ``data`` and ``channels`` if they are given. A second network goes into a folder
             whose name ends with ``-2``, its third training into ``-2-repeat-3``, and so on.
@@ -57,8 +60,8 @@ def retrain_found(
             accuracy and the seconds of the epoch.
 
     Yields:
-        A report for every training, as soon as it is done, best network of the search first; and
-        one of all trainings of a network, where there are several.
+        A report for every training, as soon as it is done, best network of the search first; one
+        of all trainings of a network, where there are several; and one of the ensemble.
 
     Raises:
         UserError: If there is no network yet, the folder holds another one, the network has no
@@ -69,11 +72,12 @@ def retrain_found(
         update={key: value for key, value in said.items() if value is not None}
     )
     full = opened.config.model_copy(update={"proxy": None, "data": data or opened.config.data})
-    chosen = _chosen(opened, trial, settings.top, full.data)
+    chosen = _chosen(opened, trial, settings.top, full.data, every=ensemble)
     objective = make_objective(full, device=device)
-    if not hasattr(objective, "retrain"):
+    if not hasattr(objective, "ensemble" if ensemble else "retrain"):
         raise UserError(f"the objective {full.objective.name!r} trains nothing; use another one")
     base = _folder(opened, data, channels) if output is None else str(output)
+    members: list[Path] = []
     for rank, (architecture, origin) in enumerate(chosen, start=1):
         folder = base if rank == 1 else f"{base}-{rank}"
         accuracies = []
@@ -89,9 +93,13 @@ def retrain_found(
                 on_epoch=on_epoch,
             )
             accuracies.append(description.test_accuracy)
+            members.append(own)
             yield _report(own, description, origin["trial"])
         if settings.repeats > 1:
             yield _summary(folder, accuracies, origin["trial"])
+    if ensemble:
+        own = Path(f"{base}-ensemble")
+        yield _ensemble_report(own, objective.ensemble(members, own))
 
 
 def _report(folder: Path, description: Any, trial: int) -> Report:
@@ -115,6 +123,17 @@ def _summary(folder: str, accuracies: Sequence[float], trial: int) -> Report:
     return Report({**fields, **accuracy}, text)
 
 
+def _ensemble_report(folder: Path, description: Any) -> Report:
+    alone = description.member_accuracies
+    text = (
+        f"ensemble of {len(alone)}: test accuracy {description.test_accuracy:.4f} on "
+        f"{description.test_images} images ({description.params:,} parameters; alone "
+        f"{min(alone):.4f} to {max(alone):.4f})\n"
+        f"kept in {folder}; load it with optnas.load({str(folder)!r})"
+    )
+    return Report({"folder": str(folder), **dataclasses.asdict(description)}, text)
+
+
 def _folder(opened: OpenStudy, data: DataSettings | None, channels: int | None) -> str:
     parts = [network_folder(opened)]
     if data is not None:
@@ -125,7 +144,12 @@ def _folder(opened: OpenStudy, data: DataSettings | None, channels: int | None) 
 
 
 def _chosen(
-    opened: OpenStudy, trial: int | None, top: int | None, data: DataSettings | None
+    opened: OpenStudy,
+    trial: int | None,
+    top: int | None,
+    data: DataSettings | None,
+    *,
+    every: bool,
 ) -> list[tuple[Architecture, dict[str, Any]]]:
     """The architectures to train, best first, and where each comes from."""
     study = opened.study
@@ -144,7 +168,8 @@ def _chosen(
         except ValueError:
             raise UserError(f"trial {trial} has not named a whole network") from None
         return [(architecture, origin | {"trial": trial, "chosen": "by hand"})]
-    found = conclusions(opened)[: top or getattr(study.sampler, "retrained", 1)]
+    default = None if every else getattr(study.sampler, "retrained", 1)
+    found = conclusions(opened)[: top or default]
     if not found:
         raise UserError("no network has been trained yet; run the search first")
     return [

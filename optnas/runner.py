@@ -24,6 +24,7 @@ from optnas.signals import Interruption, Signals
 from optnas.studies import Conclusion, OpenStudy, conclusions, create_or_open, open_study
 from optnas.study_file import StudyFile, load_study_file, study_from_dict
 from optnas.study_keys import Workers
+from optnas.trial_drawings import with_drawings
 from optnas.trials import fail_dead
 from optnas.workers import Team, Tell
 
@@ -115,7 +116,8 @@ def _run_alone(
     check_artifacts(config.artifacts)
     opened = create_or_open(config, in_channels=objective.in_channels, classes=objective.classes)
     study = opened.study
-    checkpoints = opened.checkpoints(open_artifacts(config.artifacts))
+    store = open_artifacts(config.artifacts)
+    checkpoints = opened.checkpoints(store)
 
     def stop() -> None:
         with contextlib.suppress(RuntimeError):  # The loop has not begun, or is over.
@@ -139,7 +141,7 @@ def _run_alone(
             display.trial(trial, number)
 
     objective.checkpoints, objective.on_epoch = checkpoints, on_epoch
-    loop = Loop(opened, objective, signals, on_trial)
+    loop = Loop(opened, with_drawings(objective, opened, store), signals, on_trial)
     loop.recover()
     checkpoints.clean(study)  # What workers left that were killed before they could.
     _say_lost(checkpoints.find_lost(study))
@@ -250,7 +252,7 @@ def make_objective(config: StudyFile, *, device: str | None = None) -> Any:
         UserError: If the data cannot be had.
     """
     plugins.make_importable(config.folder)  # Data may be a function beside the study file.
-    make = plugins.load("objective", config.objective.name, config.folder).from_settings
+    cls = plugins.load("objective", config.objective.name, config.folder)
     supplied = {
         "space": config.make_space(),
         "data": config.data,
@@ -263,8 +265,11 @@ def make_objective(config: StudyFile, *, device: str | None = None) -> Any:
         "device": device,
         "folder": config.folder,
     }
-    taken = inspect.signature(make).parameters
-    return make(**{k: v for k, v in supplied.items() if k in taken}, **config.objective.options)
+    taken = inspect.signature(cls.from_settings).parameters
+    return cls.from_settings(
+        **{name: value for name, value in supplied.items() if name in taken},
+        **config.objective_options(cls),
+    )
 
 
 def _checked(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:

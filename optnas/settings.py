@@ -3,9 +3,9 @@
 The study file is made of these, and the objectives take them, so each key exists once.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Augmentation = Literal["crop", "flip", "cutout"]
 
@@ -44,6 +44,11 @@ class DataSettings(Settings):
     size: int | None = Field(
         None, ge=4, le=1024, description="Height and width in pixels, for `images` folders."
     )
+    stream: bool = Field(
+        False,
+        description="Read the images of an `images` folder when they are needed, instead of "
+        "keeping all of them in memory.",
+    )
 
 
 class TrainSettings(Settings):
@@ -59,8 +64,10 @@ class TrainSettings(Settings):
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     weight_decay: float = Field(3e-4, ge=0, description="Weight decay.")
     batch_size: int = Field(64, ge=1, description="Images per step.")
-    schedule: Literal["cosine", "constant"] = Field(
-        "cosine", description="Learning rate over the epochs: cosine to zero, or constant."
+    schedule: Literal["cosine", "step", "constant"] = Field(
+        "cosine",
+        description="Learning rate over the epochs: cosine to zero, constant, or in steps, to a "
+        "tenth after half of the epochs and to a hundredth after three quarters.",
     )
     cycles: int = Field(
         1,
@@ -137,11 +144,85 @@ class NetworkSettings(Settings):
         None,
         description="Nodes that make a cell's output: the unused ones (the default), or all.",
     )
+    stem: Literal["small", "large"] | None = Field(
+        None,
+        description="The first layers of a network of cells: `large` ones halve the resolution "
+        "three times, for images such as those of ImageNet. Default: `small`.",
+    )
     gate: bool | None = Field(
         None,
         description="Whether what a growing network adds is multiplied by a learnt number, zero "
         "at first, so that a child begins as its parent. Default: no.",
     )
+
+
+class SearchSettings(Settings):
+    """How a super-network is built and trained, whose edges or operations are searched for."""
+
+    operation: str = Field(
+        "skip_connect",
+        description="Operation of every edge while the topology is searched for: `skip_connect`, "
+        "`max_pool_3x3`, `sep_conv_3x3` or another one of the space.",
+    )
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Epochs of a search for the topology. Default: 1, unless there are "
+        "`iterations`.",
+    )
+    iterations: int | None = Field(
+        None, ge=1, description="Steps of a search for the topology, instead of epochs."
+    )
+    operator_epochs: int = Field(
+        50, ge=1, description="Epochs of a search for operators, or for all at once."
+    )
+    cells: int | None = Field(
+        None, ge=1, description="Number of cells. Default: 8, for `nasbench201` 15."
+    )
+    channels: int | None = Field(None, ge=1, description="Channels of the first cells, 16.")
+    partial: int | None = Field(
+        None,
+        ge=1,
+        description="One channel in so many takes part in an edge, as in PC-DARTS. Default: 4, "
+        "for `nasbench201` 1, which is all.",
+    )
+    edge_weights: bool = Field(
+        True, description="Whether edges have weights of their own where operations have them."
+    )
+    second_order: bool = Field(
+        False, description="Whether the architecture's gradient looks a step of the weights ahead."
+    )
+    batch_size: int = Field(256, ge=1, description="Images per step, of either share.")
+    lr: float = Field(0.025, gt=0, description="Learning rate of the weights at the start.")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="As in `train`.")
+    weight_decay: float = Field(3e-4, ge=0, description="Weight decay of the weights.")
+    architecture_lr: float = Field(6e-4, gt=0, description="Learning rate of the architecture.")
+    architecture_weight_decay: float = Field(
+        1e-3, ge=0, description="Weight decay of the architecture."
+    )
+    weight_share: float = Field(
+        0.5, gt=0, lt=1, description="Fraction of the training split that the weights learn from."
+    )
+    architecture_share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="Fraction of the training split, disjoint from the first, that the "
+        "architecture learns from.",
+    )
+    eigenvalue: bool = Field(
+        False,
+        description="Whether the largest eigenvalue of the loss's Hessian with respect to the "
+        "architecture is recorded for every epoch.",
+    )
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.epochs is not None and self.iterations is not None:
+            raise ValueError("give `epochs` or `iterations`, not both")
+        if self.weight_share + self.architecture_share > 1 + 1e-9:
+            raise ValueError("`weight_share` and `architecture_share` must be at most 1 together")
+        return self
 
 
 class RetrainSettings(Settings):

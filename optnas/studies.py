@@ -52,6 +52,12 @@ class OpenStudy:
         return is_finished is not None and bool(is_finished(self.study))
 
     @property
+    def has_end(self) -> bool:
+        """Whether the sampler comes to an end by itself, whatever the budget."""
+        sampler = self.study.sampler
+        return bool(getattr(sampler, "has_end", hasattr(sampler, "is_finished")))
+
+    @property
     def keep(self) -> str | None:
         """Whose weights stay, beyond those that a strategy may still need."""
         said = self.config.checkpoint.keep
@@ -184,9 +190,10 @@ def conclusions(opened: OpenStudy) -> list[Conclusion]:
     trials.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
     best: dict[Architecture, Conclusion] = {}
     for trial in trials:
-        architecture = space.from_trial(trial)
-        value = trial.value or 0.0
-        best.setdefault(architecture, Conclusion(architecture, trial.number, value, False))
+        architecture = space.named_by(trial)
+        if architecture is not None:  # Somebody may have added the trial.
+            value = trial.value or 0.0
+            best.setdefault(architecture, Conclusion(architecture, trial.number, value, False))
     return list(best.values())
 
 

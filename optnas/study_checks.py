@@ -22,6 +22,7 @@ from optnas.study_keys import (
     Choice,
     StudyKeys,
 )
+from optnas.study_paths import absolute
 from optnas.yaml_lines import KeyPath
 
 M = TypeVar("M", bound=pydantic.BaseModel)
@@ -83,8 +84,10 @@ def checked_plugins(study: StudyKeys, folder: Path, source: Source) -> dict[str,
     stand_ins["max_retries"] = study.max_retries
     sampler_choice, sampler = check("sampler", study.sampler, {"space": space, **stand_ins})
     pruner_choice, pruner = check("pruner", study.pruner)
-    if study.train.initial_epochs is not None and not space.inherits:
-        text = f"in the space {space_choice.name!r} no network has a parent; remove this key"
+    sets_epochs = getattr(sampler, "sets_epochs", False)
+    inherits = space.inherits or (getattr(sampler, "inherits", False) and not sets_epochs)
+    if study.train.initial_epochs is not None and not inherits:
+        text = "in this study no network starts from another's weights; remove this key"
         raise source.error(("train", "initial_epochs"), text)
     train = _checked_epochs(study, sampler_choice, sampler, source)
     _check_cycles("retrain", study.retrain.recipe(train), study.retrain.epochs, source)
@@ -96,7 +99,7 @@ def checked_plugins(study: StudyKeys, folder: Path, source: Source) -> dict[str,
         "space": _spelled_out(space_choice, space),
         "sampler": sampler_choice,
         "pruner": pruner_choice,
-        "objective": _checked_objective(study, check),
+        "objective": _checked_objective(study, sampler, check),
         "train": train,
     }
 
@@ -152,8 +155,12 @@ def _spelled_out(choice: Choice, space: Any) -> Choice:
     return Choice(name=choice.name, **json.loads(json.dumps(resolved)))
 
 
-def _checked_objective(study: StudyKeys, check: _PluginCheck) -> Choice:
+def _checked_objective(study: StudyKeys, sampler: Any, check: _PluginCheck) -> Choice:
     choice = study.objective
+    needed = getattr(sampler, "needs_objective", None)
+    if needed is not None and choice.name != needed and ":" not in choice.name:
+        text = f"the sampler {study.sampler.name!r} needs the objective {needed!r}"
+        raise check.source.error(("objective", "name"), f"{text} {found(choice.name)}")
     try:
         plugins.check_name("objective", choice.name)
     except PluginError as error:
@@ -165,7 +172,12 @@ def _checked_objective(study: StudyKeys, check: _PluginCheck) -> Choice:
     if study.data is None and getattr(cls, "needs_data", True):
         text = "this key is required. The images to learn: a data set's name, or its keys."
         raise check.source.error(("data",), text)
-    return _with_options(choice, options)
+    paths = {
+        name: Path(absolute(str(value), check.folder))
+        for name, value in options
+        if isinstance(value, Path)
+    }
+    return _with_options(choice, options.model_copy(update=paths))
 
 
 def _checked_epochs(

@@ -109,9 +109,16 @@ class StudyFile(StudyKeys):
 
     def _make(self, kind: Kind, choice: Choice, supplied: Mapping[str, Any]) -> Any:
         cls = plugins.load(kind, choice.name, self.folder)
+        return cls(**plugins.accepted(cls, supplied), **self._options(kind, cls, choice))
+
+    def objective_options(self, cls: type[Any]) -> dict[str, Any]:
+        """The options of the objective, an instance of ``cls``, of the types that it expects."""
+        return self._options("objective", cls, self.objective)
+
+    @staticmethod
+    def _options(kind: Kind, cls: type[Any], choice: Choice) -> dict[str, Any]:
         model = plugins.options_model(cls, SUPPLIED[kind])
-        options = model.model_validate_json(json.dumps(choice.options))
-        return cls(**plugins.accepted(cls, supplied), **dict(options))
+        return dict(model.model_validate_json(json.dumps(choice.options)))
 
 
 def load_study_file(path: str | Path) -> StudyFile:
@@ -176,6 +183,11 @@ def identity_of(resolved: Mapping[str, Any]) -> dict[str, Any]:
     identity = {key: value for key, value in resolved.items() if key not in _CHANGEABLE}
     data = resolved["data"] or {}
     identity["data"] = {key: data[key] for key in data if key not in _CHANGEABLE_DATA}
+    # A file may be moved; what it holds is the objective's concern.
+    identity["objective"] = {
+        key: os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
+        for key, value in resolved["objective"].items()
+    }
     return identity
 
 

@@ -150,8 +150,8 @@ class StudyKeys(Settings):
     artifacts: str = Field(
         "",
         min_length=1,
-        description="Where checkpoints are kept: a folder, `s3://BUCKET/PREFIX` or "
-        "`gs://BUCKET/PREFIX`. Default: `STUDY.artifacts` beside the storage's file, or beside "
+        description="Where checkpoints and drawings are kept: a folder, `s3://BUCKET/PREFIX` "
+        "or `gs://BUCKET/PREFIX`. Default: `STUDY.artifacts` beside the storage's file, or beside "
         "the study file.",
     )
     seed: int | None = Field(

@@ -91,6 +91,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         max_retries: How often a candidate is tried again whose worker died before it got further.
         patience: Seconds after which a running trial that decides nothing (asked for and
             forgotten) is no longer waited for.
+        own_params: Parameters that trials have beside those of the space.
     """
 
     sets_epochs: bool = False
@@ -103,6 +104,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         seed: int | None = None,
         max_retries: int = 5,
         patience: float = 60.0,
+        own_params: Mapping[str, BaseDistribution] | None = None,
     ) -> None:
         check_integer("seed", 0 if seed is None else seed, 0)
         check_integer("max_retries", max_retries, 0)
@@ -111,7 +113,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         self._seed = seed
         self._max_retries = max_retries
         self._patience = patience
-        self._distributions = space.distributions()
+        self._distributions = {**(own_params or {}), **space.distributions()}
         if self.sets_epochs:
             self._distributions["epochs"] = IntDistribution(1, MAX_EPOCHS)
         self._reader = Reader(self._distributions.keys())
@@ -132,6 +134,11 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
     def candidates(self, study: Study) -> list[tuple[int, A, float]]:
         """Trial number, architecture and value of what would be trained fully, best first."""
         raise NotImplementedError
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the strategy comes to an end by itself, whatever the budget."""
+        return True
 
     @property
     def inherits(self) -> bool:

@@ -24,11 +24,13 @@ class Result:
         value: Its accuracy as a fraction, or ``FAILED``.
         number: Number of the trial that says so; None for a guess.
         attrs: The user attributes of that trial.
+        params: The parameters that make the candidate, where it was drawn by a sampler.
     """
 
     value: float
     number: int | None = None
     attrs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -72,6 +74,8 @@ class Reader:
     def __init__(self, names: Collection[str]) -> None:
         self._names = frozenset(names)
         self._finished: dict[int, Reading] = {}
+        # One object per candidate is found in a dict without comparing every parameter.
+        self._keys: dict[Key, Key] = {}
 
     def read(self, number: int, trial: FrozenTrial) -> Reading:
         """What ``trial`` says, the one with this number."""
@@ -83,8 +87,7 @@ class Reader:
         said = self.key(trial.params)
         claimed = None if claim is None else self.key(claim.params)
         if claimed is not None and claimed <= said:
-            # An objective may suggest more of the space, operations beyond the depth, say. One
-            # object, because it is found in a dict without comparing every parameter.
+            # An objective may suggest more of the space, operations beyond the depth, say.
             said = claimed
         reading = Reading(trial, claim, claimed, said, _result(trial))
         if trial.state.is_finished():
@@ -92,8 +95,9 @@ class Reader:
         return reading
 
     def key(self, params: Mapping[str, Any]) -> Key:
-        """The identity of the candidate that ``params`` say."""
-        return frozenset((name, value) for name, value in params.items() if name in self._names)
+        """The identity of the candidate that ``params`` say, the same object every time."""
+        key = frozenset((name, value) for name, value in params.items() if name in self._names)
+        return self._keys.setdefault(key, key)
 
 
 class History:
@@ -201,6 +205,16 @@ class History:
     def is_running(self, params: Mapping[str, Any]) -> bool:
         """Whether a running trial has claimed this candidate."""
         return self.key(params) in self._running
+
+    def candidates(self) -> list[tuple[Mapping[str, Any], Result | None]]:
+        """All candidates that are not lost, with their results or None while they run.
+
+        First those that were claimed, in this order, then other people's by number.
+        """
+        others = sorted(self._results.items(), key=lambda item: item[1].number or 0)
+        keys = dict.fromkeys([*self.asked, *(key for key, _ in others)])
+        answers = [(key, self.answer(key)) for key in keys]
+        return [(dict(k), a) for k, a in answers if a is not None or k in self._running]
 
 
 def _result(trial: FrozenTrial) -> Result:

@@ -2,20 +2,25 @@
 
 import abc
 import dataclasses
-from collections.abc import Generator
-from typing import Generic, TypeVar
+from collections.abc import Collection, Generator
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from optuna.study import Study
 
+from optnas.lineage import PARENT
 from optnas.samplers._base import Candidate, Step, StrategySampler
-from optnas.samplers._history import History, LostCandidate, Result
+from optnas.samplers._draws import Draws
+from optnas.samplers._history import History, Key, LostCandidate, Result
 from optnas.spaces import Architecture
 
 A = TypeVar("A", bound=Architecture)
 
-Search = Generator[Candidate, Result, A]
-"""A search yields candidates, receives their results, and returns what it found."""
+Search = Generator[Candidate | Draws, Result, A]
+"""A search yields candidates, receives their results, and returns what it found.
+
+Where it yields `Draws`, a sampler draws the candidates, and it receives the best result of all.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +32,107 @@ class Replay(Generic[A]):
         guessed: The first candidate that was answered with a guess, or waits, or None.
         next: The candidate that has no answer yet, or None at the end.
         conclusion: What the search returned at the end.
+        draws: What candidates are drawn of, if the search has come to that.
+        answers: What the search was told, one for every step of it.
     """
 
     path: list[tuple[Candidate, Result]]
     guessed: Candidate | None
     next: Candidate | None
     conclusion: A | None
+    draws: Draws | None = None
+    answers: tuple[Result, ...] = ()
+
+
+class _Walk(Generic[A]):
+    """A search on its way over the results.
+
+    Results that are stored do not change, as a rule, so a sampler goes on with the walk that it
+    made for the decision before: the way from the beginning takes a tenth of a second once there
+    are hundreds of candidates.
+
+    Args:
+        search: The search, not yet begun.
+
+    Attributes:
+        path: The candidates answered, in the search's order, with their results.
+    """
+
+    def __init__(self, search: Search[A]) -> None:
+        self.path: list[tuple[Candidate, Result]] = []
+        self._search = search
+        self._answers: list[Result] = []
+        self._keys: list[Key] = []
+        self._drawn: list[tuple[Candidate, Result]] = []
+        self._guessed: Candidate | None = None
+        self._waits = False
+        self._conclusion: A | None = None
+        self._at: Candidate | Draws | None = None
+        self._advance(None)
+
+    @property
+    def replay(self) -> Replay[A]:
+        """How far it has come."""
+        at = self._at
+        return Replay(
+            self.path + self._drawn,
+            self._guessed,
+            at if isinstance(at, Candidate) and not self._waits else None,
+            self._conclusion,
+            at if isinstance(at, Draws) else None,
+            tuple(self._answers),
+        )
+
+    def holds(self, history: History) -> bool:
+        """Whether ``history`` still answers as it did."""
+        if len(self._keys) < len(self._answers):
+            return False  # What was drawn, or guessed, is looked at anew.
+        return all(
+            history.answer(key) == answer
+            for key, answer in zip(self._keys, self._answers, strict=True)
+        )
+
+    def answer(self, result: Result) -> None:
+        """Tell the search a result, and go to its next step."""
+        self._answers.append(result)
+        self._advance(result)
+
+    def go_on(self, history: History, *, guess: bool = False) -> None:
+        """Go as far as the results carry."""
+        while True:
+            if isinstance(self._at, Draws):
+                known = _known(self._at, history)
+                self._drawn = [(tried, result) for tried, result in known if result is not None]
+                if len(self._drawn) < self._at.number:
+                    return
+                self.path += self._drawn
+                tried, best = max(self._drawn, key=lambda pair: pair[1].value)
+                self._drawn = []
+                self.answer(dataclasses.replace(best, params=tried.params))
+                continue
+            candidate = self._at
+            if candidate is None:
+                return
+            key = history.key(candidate.params)
+            result = history.answer(key)
+            if result is None:
+                if not guess or not history.is_running(candidate.params):
+                    return
+                self._guessed = self._guessed or candidate
+                if candidate.guess is None:
+                    self._waits = True
+                    return
+                result = Result(candidate.guess)
+            self._keys.append(key)
+            self.path.append((candidate, result))
+            self.answer(result)
+
+    def _advance(self, result: Result | None) -> None:
+        try:
+            # What a generator that has not begun is sent is None.
+            self._at = self._search.send(result)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            self._at, self._conclusion = None, stop.value
 
 
 class ReplaySampler(StrategySampler[A]):
@@ -48,6 +148,12 @@ class ReplaySampler(StrategySampler[A]):
     costs; and an end that rests on a guess is no end.
     """
 
+    _walk: _Walk[A] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A search under way cannot be copied; it is only an optimisation.
+        return {**vars(self), "_walk": None}
+
     @abc.abstractmethod
     def search(self) -> Search[A]:
         """The strategy, as a coroutine: yields candidates, receives results, returns the end."""
@@ -62,32 +168,45 @@ class ReplaySampler(StrategySampler[A]):
             history: The study's trials.
             guess: Whether candidates that still train are answered with their guess.
         """
-        search = self.search()
-        path: list[tuple[Candidate, Result]] = []
-        guessed = None
-        try:
-            candidate = next(search)
-            while True:
-                result = history.result(candidate.params)
-                if result is None:
-                    if not guess or not history.is_running(candidate.params):
-                        return Replay(path, guessed, candidate, None)
-                    guessed = guessed or candidate
-                    if candidate.guess is None:
-                        return Replay(path, guessed, None, None)
-                    result = Result(candidate.guess)
-                path.append((candidate, result))
-                candidate = search.send(result)
-        except StopIteration as stop:
-            return Replay(path, guessed, None, stop.value)
+        # Taken out, because threads may share a sampler.
+        walk, self._walk = self._walk, None
+        if walk is None or not walk.holds(history):
+            walk = _Walk(self.search())
+        walk.go_on(history)
+        replay = walk.replay
+        self._walk = walk
+        candidate = replay.next
+        if not guess or candidate is None or not history.is_running(candidate.params):
+            return replay
+        # The walk itself must not rest on guesses: another one takes the same way, and goes on.
+        beyond = _Walk(self.search())
+        for answer in replay.answers:
+            beyond.answer(answer)
+        beyond.path = list(replay.path)
+        beyond.go_on(history, guess=True)
+        return beyond.replay
 
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
         replay = self.replay(history, guess=True)
+        if replay.draws is not None:
+            return _draw(replay.draws, history, rng)
         if replay.guessed is not None:
             others = history.workers - 1
             if replay.next is None or history.started_after(replay.guessed.params) >= others:
                 return Step.WAIT
-        return Step.DONE if replay.next is None else replay.next
+        if replay.next is None:
+            return Step.DONE
+        if replay.next.attrs.get(PARENT) in history.without_weights:
+            return dataclasses.replace(replay.next, attrs={})  # Nothing to start from.
+        return replay.next
+
+    def weights_needed(self, study: Study) -> Collection[int]:
+        """The network that the next candidate starts from."""
+        if not self.inherits:
+            return ()
+        following = self.replay(self._history(study), guess=False).next
+        attrs = following.attrs if following else {}
+        return [attrs[PARENT]] if PARENT in attrs else []
 
     def _decide(self, study: Study, history: History) -> Candidate | LostCandidate | Step:
         """A lost candidate is taken up when the search comes to it, and left alone otherwise."""
@@ -98,3 +217,23 @@ class ReplaySampler(StrategySampler[A]):
                 if history.key(lost.claim.params) == key:
                     return lost
         return step
+
+
+def _known(draws: Draws, history: History) -> list[tuple[Candidate, Result | None]]:
+    """The candidates drawn so far, with their results or None while they run."""
+    return [
+        (Candidate(params, draws.phase), result)
+        for params, result in history.candidates()
+        if draws.holds(params)
+    ]
+
+
+def _draw(draws: Draws, history: History, rng: np.random.Generator) -> Candidate | Step:
+    """The next candidate of ``draws``: one that was lost before a new one."""
+    for lost in history.lost:
+        if draws.holds(lost.claim.params):
+            return Candidate(lost.claim.params, draws.phase)
+    known = [(candidate.params, result) for candidate, result in _known(draws, history)]
+    if len(known) >= draws.number:
+        return Step.WAIT
+    return Candidate(draws.draw(known, rng), draws.phase)

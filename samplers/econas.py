@@ -6,7 +6,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from optnas.samplers._base import (
     Candidate,
@@ -147,6 +147,11 @@ class EcoNASSampler(StrategySampler[A]):
         self._order = order
         self._promote = tuple(promote)
         self._epochs = epochs
+        self._read: dict[int, tuple[FrozenTrial, bool]] = {}
+
+    @property
+    def has_end(self) -> bool:
+        return self._cycles is not None
 
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
         task = (
@@ -174,7 +179,8 @@ class EcoNASSampler(StrategySampler[A]):
         members = [member for member in members if math.isfinite(member.value)]
         best: dict[A, Member] = {}
         for member in sorted(members, key=lambda m: (-m.rung, -m.value, m.number)):
-            best.setdefault(self._architecture(history, member), member)
+            if self._is_network(history, member):
+                best.setdefault(self._architecture(history, member), member)
             if len(best) == BEST:
                 break
         return [(member.number, a, member.value) for a, member in best.items()]
@@ -188,6 +194,7 @@ class EcoNASSampler(StrategySampler[A]):
             return Task()
         living = history.answers[-self._max_age * size :]
         members = [self._member(history, result) for result in living if not result.failed]
+        members = [member for member in members if self._is_network(history, member)]
         among = shares(by_rung(members), self._parents)
         return Task(among[history.claims % len(among)]) if among else Task()
 
@@ -267,6 +274,14 @@ class EcoNASSampler(StrategySampler[A]):
             phase=phase,
             attrs={SCHEDULE: RUNGS * self._epochs, **(attrs or {})},
         )
+
+    def _is_network(self, history: History, member: Member) -> bool:
+        """Whether a finished trial names a network: somebody may have added it."""
+        trial = history.trials[member.number]
+        known = self._read.get(member.number)
+        if known is None or known[0] is not trial:
+            known = self._read[member.number] = (trial, self.space.named_by(trial) is not None)
+        return known[1]
 
     def _architecture(self, history: History, member: Member) -> A:
         return self.space.from_trial(history.trials[member.number])

@@ -3,21 +3,19 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Collection, Generator
+from collections.abc import Generator
 from typing import Any, Literal
 
-import numpy as np
 from optuna.study import Study
 
 from optnas.lineage import PARENT
 from optnas.samplers._base import (
     Candidate,
-    Step,
     check_at_least,
     check_choice,
     check_integer,
 )
-from optnas.samplers._history import History, Result
+from optnas.samplers._history import Result
 from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import ChainArchitecture, ChainSpace
 from optnas.trials import TRAIN_ACCURACY
@@ -173,18 +171,6 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
     @property
     def inherits(self) -> bool:
         return self._inherit
-
-    def weights_needed(self, study: Study) -> Collection[int]:
-        """The network that the next candidate starts from."""
-        following = self.replay(self._history(study), guess=False).next
-        attrs = following.attrs if following else {}
-        return [attrs[PARENT]] if PARENT in attrs else []
-
-    def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
-        step = super().propose(history, rng)
-        if isinstance(step, Candidate) and step.attrs.get(PARENT) in history.without_weights:
-            return dataclasses.replace(step, attrs={})
-        return step
 
     def search(self) -> Search[ChainArchitecture]:
         depth, epochs, best = yield from self._grow()

@@ -1,6 +1,7 @@
 """RandGrow: grow the most cost-efficient networks at random, from their parents' weights."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Collection, Iterable, Sequence
 
@@ -130,6 +131,10 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
         self._max_cost = math.inf if max_cost is None else max_cost
         self._read: dict[int, Network] = {}
 
+    @property
+    def has_end(self) -> bool:
+        return False
+
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
         initial = Candidate({PARENT: -1}, phase="initial")
         result = history.result(initial.params)
@@ -173,8 +178,10 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
             for number, network in self._networks(history)
             if network.may_grow and number not in gone
         ]
-        values = [network.trial.values[0] for network in parents]
-        return [parents[i] for i in _hull_of([network.cost for network in parents], values)]
+        costs = tuple(network.cost for network in parents)
+        values = tuple(network.trial.values[0] for network in parents)
+        # One decision after the other asks for the same hull.
+        return [parents[i] for i in _remembered_hull(costs, values)]
 
     def _networks(self, history: History) -> Iterable[tuple[int, Network]]:
         """What counts of every result: found out once for each, as finished trials stay."""
@@ -239,6 +246,11 @@ def hull_of(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     ]
     values = [trial.values[0] for trial, _ in networks]
     return [networks[i][0] for i in _hull_of([cost for _, cost in networks], values)]
+
+
+@functools.lru_cache(maxsize=4)
+def _remembered_hull(costs: tuple[float, ...], values: tuple[float, ...]) -> list[int]:
+    return _hull_of(costs, values)
 
 
 def _hull_of(costs: Sequence[float], values: Sequence[float]) -> list[int]:

@@ -5,6 +5,7 @@ import math
 from optuna.study import Study
 
 from optnas.errors import UserError
+from optnas.lineage import PARENT
 from optnas.samplers._base import Candidate, check_integer
 from optnas.samplers._history import Result
 from optnas.samplers._replay import ReplaySampler, Search
@@ -22,7 +23,9 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
     the temporary network before it is not trained again.
 
     A temporary network is known as soon as the one before it is: two workers train both at the
-    same time. There is never work for a third.
+    same time. There is never work for a third. With a ``donor`` one network more is trained, for
+    which all wait; the user attribute ``parent`` of the others is the number of its trial. A
+    network as deep as the donor is the donor, and not trained again.
 
     The objective records the user attribute ``stage_importance``, one number per stage, on every
     trial; :func:`optnas.objectives.importance.stage_importance` computes it. Pruned trials have
@@ -48,6 +51,9 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
         initial: Modules of every stage at the start.
         growth: Modules by which a stage is deepened: 2 in the paper, 1 for NASNet cells.
         iterations: Number of iterations.
+        donor: Whether every network starts from the weights of the deepest network of the space,
+            which is trained first: the paper's weight transfer. Then ``train.initial_epochs`` are
+            the epochs of that one, and ``train.epochs`` those of the others.
         seed: Seed of the study. None derives one from the study's name.
         max_retries: How often a candidate is tried again whose worker died before it got further.
         patience: Seconds after which a running trial that decides nothing is not waited for.
@@ -59,8 +65,8 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
 
     Differences from the paper:
         The search ends where no stage grows; the authors' code goes on to train the same network
-        again. The importances are those after the training that was judged: what the paper
-        trains a candidate further is not the sampler's concern.
+        again. What the paper trains a candidate further, after it was scored, is the objective's
+        concern (``further_epochs``); a candidate that equals the temporary network is not.
     """
 
     space: StageSpace
@@ -72,6 +78,7 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
         initial: int = 6,
         growth: int = 2,
         iterations: int = 5,
+        donor: bool = False,
         seed: int | None = None,
         max_retries: int = 5,
         patience: float = 60.0,
@@ -81,34 +88,42 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
         check_integer("initial", initial, 1)
         check_integer("growth", growth, 1)
         check_integer("iterations", iterations, 1)
-        least, greatest = space.modules
-        if not least <= initial <= greatest:
-            raise ValueError(
-                f"`initial` must lie in the space's range, from {least} to {greatest}: {initial}."
-            )
+        for least, greatest in space.ranges:
+            if not least <= initial <= greatest:
+                raise ValueError(
+                    f"`initial` must lie in the space's range, from {least} to {greatest}: "
+                    f"{initial}."
+                )
         super().__init__(space, seed=seed, max_retries=max_retries, patience=patience)
         self._initial = initial
         self._growth = growth
         self._iterations = iterations
+        self._donor = donor
+
+    @property
+    def inherits(self) -> bool:
+        return self._donor
 
     def search(self) -> Search[StageArchitecture]:
+        deepest = tuple(greatest for _, greatest in self.space.ranges)
+        donor = (yield self._candidate(deepest, "donor")) if self._donor else None
         modules, phase = (self._initial,) * self.space.stages, "initial"
         # Any guess does: the temporary network is known without the result.
-        network = yield self._candidate(modules, phase, guess=0.0)
+        network = yield self._candidate(modules, phase, donor, guess=0.0)
         for _ in range(self._iterations):
-            deeper = tuple(min(m + self._growth, self.space.modules[1]) for m in modules)
+            deeper = tuple(min(m + self._growth, d) for m, d in zip(modules, deepest, strict=True))
             if network.failed or deeper == modules:
                 break
-            temporary = yield self._candidate(deeper, "temporary")
+            temporary = yield self._candidate(deeper, "temporary", donor)
             if temporary.failed:
                 break
             if network.number is None:
-                network = yield self._candidate(modules, phase)
+                network = yield self._candidate(modules, phase, donor)
             grows = self._grows(network, temporary)
             grown = tuple(d if g else m for m, d, g in zip(modules, deeper, grows, strict=True))
             if grown == modules:
                 break
-            network = yield self._candidate(grown, "candidate", guess=0.0)
+            network = yield self._candidate(grown, "candidate", donor, guess=0.0)
             if network.failed:
                 break
             modules, phase = grown, "candidate"
@@ -152,10 +167,16 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
         return list(importance)
 
     def _candidate(
-        self, modules: tuple[int, ...], phase: str, guess: float | None = None
+        self,
+        modules: tuple[int, ...],
+        phase: str,
+        donor: Result | None = None,
+        guess: float | None = None,
     ) -> Candidate:
         params = self.space.to_params(self._architecture(modules))
-        return Candidate(params, phase=phase, guess=guess)
+        if donor is None or donor.failed:
+            return Candidate(params, phase=phase, guess=guess)
+        return Candidate(params, phase=phase, guess=guess, attrs={PARENT: donor.number})
 
     def _architecture(self, modules: tuple[int, ...]) -> StageArchitecture:
         return StageArchitecture(modules, self.space.block)

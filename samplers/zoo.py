@@ -79,7 +79,9 @@ class ZooSampler(StrategySampler[A]):
         trials = all_trials(study)
         answers = [a for a in self._history(study, trials).answers if math.isfinite(a.value)]
         return [
-            (a.number, self.space.from_trial(trials[a.number]), a.value)
+            (a.number, architecture, a.value)
             for a in sorted(answers, key=lambda a: -a.value)
             if a.number is not None
+            # Somebody may have added a trial that names none.
+            and (architecture := self.space.named_by(trials[a.number])) is not None
         ]

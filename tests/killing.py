@@ -24,7 +24,7 @@ from optnas.samplers._replay import ReplaySampler
 from optnas.studies import OpenStudy, open_existing
 from optnas.study_file import load_study_file
 from optnas.study_keys import Workers
-from optnas.trials import FAILURE, LOST, Claim
+from optnas.trials import EDGE_WEIGHTS, FAILURE, LOST, OPERATION_WEIGHTS, Claim
 
 # The server imports what searches need, once: a worker is there in milliseconds, so that most
 # instants are within a search and not within an import.
@@ -33,8 +33,10 @@ CONTEXT.set_forkserver_preload(
     [
         "optnas.runner",
         "optnas.objectives.stage_classification",
+        "optnas.objectives.supernet_classification",
         "optnas.objectives.tabular",
         "optnas.samplers.econas",
+        "optnas.samplers.ftso",
         "optnas.samplers.randgrow",
         # What these import when they are used.
         "alembic.command",
@@ -75,6 +77,16 @@ sampler: {name: econas, initial: 4, cycles: 1, parents: [2, 1, 1], patience: 5}
 pruner: {name: hierarchical, epochs: 1}
 network: {cells: 3, channels: 4}
 proxy: c0r0s0e3
+""",
+    "ftso": COMMON
+    + """\
+space: {name: cell, nodes: 2}
+sampler: {name: ftso, operators: gradient, patience: 5}
+objective:
+  name: supernet_classification
+  search: {epochs: 3, operator_epochs: 2, cells: 3, channels: 4, batch_size: 32}
+network: {cells: 3, channels: 4}
+train: {lr: 0.1, epochs: 2}
 """,
 }
 """Study files of tiny searches on real images."""
@@ -270,8 +282,12 @@ def _result(opened: OpenStudy, trial: FrozenTrial, trials: list[FrozenTrial]) ->
     """What a trial came to, without the numbers of trials, which losses shift."""
     space, parent = opened.config.make_space(), parent_of(trial)
     before = None if parent is None else space.from_trial(trials[parent])
+    architecture: Any = space.named_by(trial)
+    if architecture is None:  # It trained a super-network.
+        weights = (EDGE_WEIGHTS, OPERATION_WEIGHTS)
+        architecture = (trial.params, [trial.user_attrs.get(name) for name in weights])
     return (
-        space.from_trial(trial),
+        architecture,
         before,
         trial.state,
         trial.value,

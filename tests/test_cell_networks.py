@@ -433,3 +433,19 @@ def test_options_out_of_range_are_refused_with_the_rule(architecture, options, m
 def test_options_of_another_network_are_refused():
     with pytest.raises(TypeError, match="cells"):
         build_model(ChainArchitecture(1, 1), (1, 8, 8), 2, cells=8)
+
+
+def test_large_images_are_halved_three_times_before_the_cells():
+    """The network of DARTS for ImageNet has 4.7 M parameters (DARTS, table 3)."""
+    model = build_model(
+        DARTS_V2, (3, 224, 224), 1000, cells=14, channels=48, concat="all", stem="large"
+    )
+    assert count_params(model) == 4_718_752
+    small = build_model(DARTS_V2, (3, 67, 64), 10, cells=3, channels=3, stem="large")
+    before, last = small.stem(torch.zeros(2, 3, 67, 64))
+    assert (before.shape, last.shape) == ((2, 3, 17, 16), (2, 3, 9, 8))
+    assert small(torch.zeros(2, 3, 67, 64)).shape == (2, 10)
+    with pytest.raises(ValueError, match="`stem` must be 'small' or 'large': 'huge'"):
+        build_model(DARTS_V2, (3, 64, 64), 10, stem="huge")
+    with pytest.raises(ValueError, match="`channels` must be 2 or more"):
+        build_model(DARTS_V2, (3, 64, 64), 10, stem="large", channels=1)

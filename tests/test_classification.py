@@ -27,6 +27,8 @@ CANDIDATE = SPACE.to_params(SPACE.architecture_class.uniform(2, 6)) | {"epochs":
 RECORDED = {
     "params": int,
     "multiply_adds": int,
+    "memory_bytes": int,
+    "input_shape": list,
     "train_accuracy": float,
     "train_seconds": float,
     "epochs_trained": int,
@@ -257,6 +259,25 @@ def test_interrupted_trainings_go_on_and_end_the_same(images, tmp_path):
         assert trial.user_attrs["epochs_trained"] == len(trial.intermediate_values) - known
     assert study.sampler.found(study) == undisturbed.sampler.found(undisturbed)
     assert not list((tmp_path / "b").iterdir())
+
+
+def test_energy_is_that_of_all_epochs_whoever_trained_them(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "energy_meter", lambda device: lambda: 2.0)
+    study = search(images, tmp_path / "counted", stops=(3,))
+    assert any("continues" in trial.user_attrs for trial in study.trials)
+    for trial in study.get_trials(states=(TrialState.COMPLETE,)):
+        assert trial.user_attrs["train_joules"] == 2 * len(trial.intermediate_values)
+    monkeypatch.setattr(training, "energy_meter", lambda device: lambda: None)
+    study = search(images, tmp_path / "unknown")
+    assert not any("train_joules" in trial.user_attrs for trial in study.trials)
+
+
+def test_energy_that_is_known_of_some_epochs_is_not_known(images, monkeypatch):
+    joules = iter([None, 1.0, None, None, None, 1.0])
+    monkeypatch.setattr(training, "energy_meter", lambda device: lambda: next(joules))
+    trial = evaluate(Classification(SPACE, images, seed=0), CANDIDATE)
+    assert "train_seconds" in trial.user_attrs
+    assert "train_joules" not in trial.user_attrs
 
 
 def test_pruning_is_the_same_in_an_interrupted_search(images, tmp_path):

@@ -377,7 +377,12 @@ def test_the_dashboard_is_on_loopback_until_it_is_told_to_end(finished):
         figures: list[dict[str, str]] = []
         while not figures:  # They are drawn while it serves.
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies/1") as answer:
-                figures = json.load(answer)["plotly_graph_objects"]
+                shown = json.load(answer)
+                figures = shown["plotly_graph_objects"]
+        drawing = shown["trials"][0]["artifacts"][0]["artifact_id"]
+        address = f"http://127.0.0.1:{port}/artifacts/1/{shown['trials'][0]['trial_id']}/{drawing}"
+        with urllib.request.urlopen(address) as answer:
+            drawn = answer.read()
         rival = subprocess.run(command, capture_output=True, text=True)
     finally:
         server.send_signal(signal.SIGTERM)
@@ -385,6 +390,7 @@ def test_the_dashboard_is_on_loopback_until_it_is_told_to_end(finished):
     summaries = next(iter(studies.values()))
     assert [summary["study_name"] for summary in summaries] == ["tiny"]
     assert all(figure["id"].startswith("optnas-") for figure in figures)
+    assert drawn.startswith((b"<svg", b"\x89PNG"))
     assert server.returncode == 0
     assert rival.returncode == 2
     assert rival.stderr.startswith(f"optnas: port {port}: ")

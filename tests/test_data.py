@@ -355,7 +355,7 @@ def test_decoded_images_are_cached_until_a_file_changes(tmp_path, cache, monkeyp
     write_pictures(root / "b", 5, seed=1)
     first = load(name="images", root=str(root), size=8)
     assert [path.suffix for path in cache.iterdir()] == [".npz"]
-    monkeypatch.setattr(own_images, "_decode", lambda *arguments: pytest.fail("decoded again"))
+    monkeypatch.setattr(own_images, "decode", lambda *arguments: pytest.fail("decoded again"))
     again = load(name="images", root=str(root), size=8)
     assert torch.equal(first.train_images, again.train_images)
     monkeypatch.undo()

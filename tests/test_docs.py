@@ -13,6 +13,7 @@ import yaml
 
 from optnas import cli, plugins
 from optnas.plugins import REFERENCE, Kind
+from optnas.settings import SearchSettings
 from optnas.study_file import study_from_dict
 from optnas.study_keys import PLUGINS, SUPPLIED
 from optnas.study_schema import schema
@@ -26,6 +27,7 @@ def test_the_toy_strategies_run(tmp_path):
     code += """
 import optuna
 
+assert [shape.text for shape in picture(Number(3)).shapes[1:]] == ["images", "layer 3"]
 for sampler in (Climb(Line()), Draw(Line())):
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.optimize(lambda trial: float(min(Line().suggest(trial).x, 7)))
@@ -92,6 +94,8 @@ def tables() -> dict[str, list[str]]:
         result[f"`{key}`"] = rows(block["properties"], block.get("required", []))
     result["`space: chain`"] = options("space", "chain")
     result["`sampler: macro_micro`"] = options("sampler", "macro_micro")
+    search = SearchSettings.model_json_schema()
+    result["`objective.search`"] = rows(search["properties"], [])
     return result
 
 

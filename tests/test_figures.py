@@ -1,5 +1,6 @@
 """The figures of a search: what is on them, and what they leave out."""
 
+import dataclasses
 import json
 
 import pytest
@@ -9,7 +10,8 @@ from optuna.trial import TrialState
 from searches import GROWTH, growing, trial
 
 from optnas.figures import figures, parents_of, tree_rows
-from optnas.network_rows import Network, networks_of, rows
+from optnas.measures import Measures
+from optnas.network_rows import Network, networks_of
 from optnas.samplers import RandGrowSampler
 from optnas.spaces import StageSpace
 
@@ -237,28 +239,38 @@ def test_whoever_is_its_own_ancestor_has_no_parent(parents):
         "inherited_tensors",
         "phase",
         "train_seconds",
+        "train_joules",
+        "memory_bytes",
+        "input_shape",
+        "device",
     ],
 )
 def test_attributes_that_are_no_such_thing_do_no_harm(name, value):
     trials = [trial(0, 0.5, multiply_adds=3), trial(1, 0.6, **{"multiply_adds": 4, name: value})]
     assert figures(trials)["accuracy"].data
-    assert len(rows(networks_of(trials), StageSpace())) == 2
+    assert len(Measures().rows(networks_of(trials), StageSpace())) == 2
 
 
 def test_rows_hold_the_best_first_and_what_the_trials_say():
     trials = [*growing(1), trial(3, 0.99, state=PRUNED), trial(4, 0.0, infeasible=True)]
-    table = rows(networks_of(trials), GROWTH)
+    table = Measures().rows(networks_of(trials), GROWTH)
     assert [row["trial"] for row in table] == [2, 1, 0, 3, 4]
     assert table[0] == {
         "trial": 2,
+        "human_designed": "",
         "phase": "growth",
         "state": "complete",
         "accuracy": 0.7,
         "depth": 5,
         "params": 300,
         "multiply_adds": 3000,
+        "memory_bytes": None,
+        "inference_ms": None,
         "epochs": 2,
         "train_seconds": None,
+        "energy_wh": None,
+        "energy": "",
+        "co2e_g": None,
         "parent": 1,
         "generation": 2,
         "increments": 10,
@@ -269,6 +281,27 @@ def test_rows_hold_the_best_first_and_what_the_trials_say():
     assert [row["state"] for row in table[3:]] == ["pruned", "infeasible"]
 
 
+def test_human_designed_networks_are_among_costs_and_errors():
+    trials = [trial(0, 0.5, multiply_adds=10)]
+    theirs = [
+        dataclasses.replace(network, name=f"ResNet-{network.number}")
+        for network in networks_of(
+            [
+                trial(7, 0.75, multiply_adds=30),
+                trial(8, state=FAIL, multiply_adds=20),
+                trial(9, 0.9),
+            ]
+        )
+    ]
+    drawn = figures(trials, baselines=theirs)
+    point = traces(drawn["cost-and-error"])["human-designed"]
+    assert (point["x"], point["y"]) == ([30], [0.25])
+    assert point["text"][0].startswith("ResNet-7")
+    assert "human-designed" not in traces(figures(trials)["cost-and-error"])
+    assert "human-designed" not in traces(drawn["accuracy"])
+
+
 def test_a_network_has_a_depth_where_its_kind_has_one():
-    assert rows(networks_of([trial(0, 0.5)]), StageSpace())[0]["depth"] == 15
-    assert rows(networks_of([trial(0, 0.5)]), GROWTH)[0]["depth"] is None
+    (network,) = networks_of([trial(0, 0.5)])
+    assert network.depth(StageSpace()) == 15
+    assert network.depth(GROWTH) is None

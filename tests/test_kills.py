@@ -27,7 +27,13 @@ def study_file(folder: Path, name: str) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "workers", "kills"),
-    [("macro-micro", 1, 3), ("macro-micro", 3, 3), ("randgrow", 1, 2), ("econas", 1, 2)],
+    [
+        ("macro-micro", 1, 3),
+        ("macro-micro", 3, 3),
+        ("randgrow", 1, 2),
+        ("econas", 1, 2),
+        ("ftso", 1, 2),
+    ],
 )
 def test_searches_whose_workers_are_killed(undisturbed, tmp_path, name, workers, kills):
     alone = undisturbed[name]

@@ -14,6 +14,7 @@ from optnas.objectives.models import (
     build_model,
     count_multiply_adds,
     count_params,
+    forward_costs,
     initialise,
 )
 from optnas.spaces import Architecture, ChainArchitecture
@@ -108,6 +109,20 @@ def test_multiply_adds_of_one_small_network_in_numbers():
     # the only layer, which halves 4x4 to 2x2 and has 4 channels; linear 4x3.
     model = build_model(ChainArchitecture(1, 2), (1, 4, 4), 3)
     assert count_multiply_adds(model, (1, 4, 4)) == 576 + 4 * (36 + 16) + 12
+
+
+def test_memory_is_that_of_weights_statistics_and_outputs():
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 3, padding=1),  # 20 weights, 32 outputs
+        torch.nn.BatchNorm2d(2),  # 4 weights, 4 statistics, 32 outputs
+        torch.nn.ReLU(),  # 32 outputs
+        torch.nn.MaxPool2d(2),  # 8 outputs; where they came from does not count
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 3),  # 27 weights, 3 outputs
+    )
+    costs = forward_costs(model, (1, 4, 4))
+    assert costs.memory_bytes == 4 * (16 + 52 + 72 + 8 + 30)
+    assert costs.multiply_adds == 16 * 18 + 24
 
 
 def test_counting_leaves_the_model_as_it_was():

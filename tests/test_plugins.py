@@ -82,7 +82,7 @@ def test_load_by_name_and_by_reference(kind: Any, name: str, expected: type) -> 
     [
         ("sampler", "tep", ["unknown sampler 'tep'", "did you mean 'tpe'?", "randgrow, random, "]),
         ("sampler", "Macro-Micro", ["did you mean 'macro_micro'?"]),
-        ("sampler", "zzzzzz", ["unknown sampler 'zzzzzz'. Known: brute_force"]),
+        ("sampler", "zzzzzz", ["unknown sampler 'zzzzzz'. Known: baselines"]),
         ("space", "chian", ["did you mean 'chain'?"]),
         ("pruner", "medain", ["did you mean 'median'?"]),
         ("objective", "clasification", ["did you mean 'classification'?"]),

@@ -2,13 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from optuna.trial import FrozenTrial, create_trial
 from searches import growing, opened, trial
 
+from optnas import report
 from optnas.artifacts import open_artifacts
 from optnas.checkpoints import UNNEEDED, Checkpoints
 from optnas.lineage import record_without_weights
-from optnas.report import best_text, status_fields, status_text
+from optnas.report import best_fields, best_text, ending_text, status_fields, status_text
+from optnas.runner import Outcome
+from optnas.spaces import CellSpace, NasBench201Architecture
+from optnas.studies import Conclusion
 from optnas.trials import Claim
 
 
@@ -47,6 +53,62 @@ def test_a_place_that_cannot_be_read_is_no_reason_to_say_nothing(tmp_path, monke
 
     monkeypatch.setattr(Checkpoints, "used_bytes", gone)
     assert "weights  unknown space, of 0 trials" in status_text(found)
+
+
+def unnamed(number: int, value: float) -> FrozenTrial:
+    """A complete trial whose parameters name no architecture, as somebody may add one."""
+    return trial(number, value, suggested={"x": 1})
+
+
+@pytest.mark.parametrize("sampler", ["random", "zoo", "econas"])
+def test_a_trial_that_names_no_architecture_is_passed_over(sampler, tmp_path):
+    space = CellSpace(1)
+    named = create_trial(
+        value=0.5,
+        params=space.to_params(space.random(np.random.default_rng(0))),
+        distributions=space.distributions(),
+    )
+    partly = trial(1, 0.9, suggested={"normal_in_0_0": 1})
+    found = opened(
+        tmp_path,
+        [named, partly, unnamed(2, 0.8)],
+        sampler=sampler,
+        space={"name": "cell", "nodes": 1},
+    )
+    fields = best_fields(found)
+    assert [each["trial"] for each in fields["found"]] == [0]
+    said = "The best value of any trial is 0.9000 (trial 1, which names no architecture)."
+    assert said in best_text(found, "made.yaml")
+
+
+def test_that_only_such_trials_are_there_is_said_in_a_line(tmp_path):
+    found = opened(tmp_path, [unnamed(0, 0.9)])
+    assert best_fields(found)["found"] == []
+    expected = "No network has been trained yet: trial 0 names no architecture. Next: optnas run x"
+    assert best_text(found, "x") == expected
+
+
+@pytest.mark.parametrize(
+    ("sampler", "space", "why"),
+    [
+        ("randgrow", "growth", "this sampler has no end of its own"),
+        ("random", "growth", "this sampler has no end of its own"),
+        ({"name": "econas", "cycles": None}, "nasbench201", "this sampler has no end of its own"),
+        ("econas", "nasbench201", "the search is not finished"),
+        ("macro_micro", "chain", "the search is not finished"),
+    ],
+)
+def test_a_search_without_an_end_is_not_called_unfinished(
+    sampler, space, why, tmp_path, monkeypatch
+):
+    keys = {"name": space, **({"cells": 1, "channels": 4} if space == "growth" else {})}
+    found = opened(tmp_path, sampler=sampler, space=keys)
+    so_far = [Conclusion(NasBench201Architecture(("none",) * 6), 0, 0.5, settled=False)]
+    found.study.add_trial(trial(0, 0.5))
+    monkeypatch.setattr(report, "conclusions", lambda _: so_far)
+    assert f"so far (trial 0; {why}):" in best_text(found, "x")
+    ending = ending_text(Outcome(found, "budget"), "optnas run x")
+    assert ("before the search is finished" in ending) == (why == "the search is not finished")
 
 
 def test_increments_are_counted_not_listed(tmp_path):

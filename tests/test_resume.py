@@ -136,7 +136,7 @@ def test_killed_searches_end_as_the_undisturbed_one(undisturbed, tmp_path):
         assert follower.intermediate_values.items() >= trial.intermediate_values.items()
         if follower.state == TrialState.COMPLETE:
             assert follower.user_attrs["epochs_trained"] <= follower.params["epochs"] - reported
-    assert not list((tmp_path / "hit.artifacts").iterdir())
+    assert not list((tmp_path / "hit.artifacts").glob("*.pt"))
 
 
 def test_two_processes_share_a_new_study(tmp_path):

@@ -76,7 +76,7 @@ def test_a_search_from_python_runs_to_its_end_once(tmp_path):
     assert outcome.best.architecture == outcome.study.sampler.found(outcome.study)
     trials = outcome.study.trials
     assert all(t.state == TrialState.COMPLETE for t in trials)
-    assert not list((tmp_path / "tiny.artifacts").iterdir())
+    assert not list((tmp_path / "tiny.artifacts").glob("*.pt"))
     again = optnas.run(settings(tmp_path))
     assert again.ending == "finished"
     assert again.best == outcome.best
@@ -397,9 +397,9 @@ def test_leftovers_of_killed_workers_are_deleted(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("optnas.checkpoints.Checkpoints.clean", lambda *_: None)
         optnas.run(settings(tmp_path, budget={"trials": 1}))
-    assert len(list((tmp_path / "tiny.artifacts").iterdir())) == 1
+    assert len(list((tmp_path / "tiny.artifacts").glob("*.pt"))) == 1
     optnas.run(settings(tmp_path, budget={"trials": 2}))
-    assert not list((tmp_path / "tiny.artifacts").iterdir())
+    assert not list((tmp_path / "tiny.artifacts").glob("*.pt"))
 
 
 def test_data_may_be_a_function_beside_the_study_file(tmp_path):

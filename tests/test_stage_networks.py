@@ -1,11 +1,18 @@
 """Networks of stages: published sizes and costs, torchvision's ResNets, features per stage."""
 
+import math
+
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from optnas.objectives.models import build_model, count_multiply_adds, count_params
+from optnas.objectives.models import (
+    build_model,
+    count_multiply_adds,
+    count_params,
+    forward_costs,
+)
 from optnas.objectives.stages import count_keras_params, stage_network
 from optnas.spaces import StageArchitecture
 
@@ -73,6 +80,23 @@ def test_found_residual_networks_have_the_published_sizes_and_costs(modules, ker
     model = sized(modules)
     assert count_keras_params(model) == keras
     assert round(count_multiply_adds(model, CIFAR10) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize(
+    ("modules", "mebibytes"),
+    [
+        ((7, 7, 7), 8.14),
+        ((9, 9, 9), 10.42),
+        ((18, 18, 18), 20.67),
+        ((2, 4, 4), 3.81),
+        ((6, 8, 6), 7.58),
+        ((10, 10, 12), 12.34),
+        ((6, 8, 10), 9.16),
+    ],
+)
+def test_residual_networks_take_the_published_memory(modules, mebibytes):
+    memory = forward_costs(sized(modules), CIFAR10).memory_bytes / 2**20
+    assert math.floor(100 * memory) / 100 == mebibytes
 
 
 @pytest.mark.parametrize(("stage", "params"), [(0, 4_768), (1, 18_752), (2, 74_368)])

@@ -89,12 +89,30 @@ def test_depths_are_the_published_ones(modules, block, depth):
         (lambda: StageSpace(modules=(0, 3)), "`modules` must be two integers"),
         (lambda: StageSpace(modules=(3, 2)), "`modules` must be two integers"),
         (lambda: StageSpace(modules=(3,)), "`modules` must be two integers"),
+        (lambda: StageSpace(modules=()), "or such a pair for each of the 3 stages"),
+        (lambda: StageSpace(modules=((1, 2), (1, 3))), "a pair for each of the 3 stages"),
+        (lambda: StageSpace(2, modules=((1, 2), (3, 2))), "a pair for each of the 2 stages"),
         (lambda: StageSpace().from_params({"modules_1": 3}), "modules_2, modules_3"),
     ],
 )
 def test_bad_values_are_refused_with_the_rule(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_every_stage_may_have_a_range_of_its_own():
+    space = StageSpace(2, modules=((1, 3), (2, 9)))
+    assert space.ranges == ((1, 3), (2, 9))
+    assert StageSpace(2, modules=(2, 5)).ranges == ((2, 5), (2, 5))
+    drawn = np.array([space.random(np.random.default_rng(seed)).modules for seed in range(200)])
+    assert [sorted(set(column)) for column in drawn.T.tolist()] == [
+        [1, 2, 3],
+        [2, 3, 4, 5, 6, 7, 8, 9],
+    ]
+    assert {name: (d.low, d.high) for name, d in space.distributions().items()} == {
+        "modules_1": (1, 3),
+        "modules_2": (2, 9),
+    }
 
 
 def test_study_files_know_the_space_by_name():

@@ -21,11 +21,29 @@ RANDGROW = {
     "cifar10_randgrow_n3.yaml": (3, "macro"),
     "cifar10_randgrow_cell.yaml": (6, "cell"),
 }
+FTSO = ["digits", "fashion", "cifar10", "cifar100", "imagenet", "nasbench201"]
+FTSO = [*(f"{name}_ftso.yaml" for name in FTSO), "cifar10_ftso_operators.yaml"]
+DARTS = ["cifar10_darts.yaml", "nasbench201_darts.yaml"]
+STAGEWISE = {
+    "digits_stagewise.yaml": ("basic", 2, 1, 3),
+    "cifar10_stagewise.yaml": ("basic", 6, 2, 5),
+    "cifar10_stagewise_nasnet.yaml": ("nasnet", 2, 1, 5),
+    "imagenet_stagewise.yaml": ("bottleneck", 2, 1, 5),
+}
 
 
 def test_every_study_is_there():
     assert sorted(FILES) == sorted(
-        ["digits.yaml", "digits_randgrow.yaml", *MACRO_MICRO, *ECONAS, *RANDGROW]
+        [
+            "digits.yaml",
+            "digits_randgrow.yaml",
+            *MACRO_MICRO,
+            *ECONAS,
+            *RANDGROW,
+            *STAGEWISE,
+            *FTSO,
+            *DARTS,
+        ]
     )
 
 
@@ -84,6 +102,70 @@ def test_the_searches_of_randgrow_have_the_papers_setting(name):
     final = config.retrain.recipe(train)
     assert (final.epochs, final.cycles, final.batch_size) == (600, 1, 32)
     assert (config.retrain.repeats, final.drop_path, final.weight_decay) == (5, 0.4, 5e-4)
+
+
+@pytest.mark.parametrize("name", FTSO)
+def test_the_searches_of_ftso_have_the_papers_setting(name):
+    """FTSO, section 4 and appendix A.1; on digits in small."""
+    config = load_study_file(STUDIES / name)
+    sampler, search = config.sampler.options, config.objective.options["search"]
+    gradient = name == "cifar10_ftso_operators.yaml"
+    assert sampler["operators"] == ("gradient" if gradient else "replace")
+    assert sampler["topology_search"] == "gradient"
+    assert search["operation"] == "skip_connect"
+    assert (search["epochs"], search["operator_epochs"]) == (50 if gradient else 1, 50)
+    shares = (search["weight_share"], search["architecture_share"])
+    large = name == "imagenet_ftso.yaml"
+    assert shares == ((0.1, 0.025) if large else (0.5, 0.5))
+    assert (search["lr"], search["architecture_lr"]) == ((0.5, 6e-3) if large else (0.025, 6e-4))
+    if config.space.name == "nasbench201":
+        assert (search["cells"], search["channels"], search["partial"]) == (15, 16, 1)
+    elif name != "digits_ftso.yaml":
+        assert (search["cells"], search["channels"], search["partial"]) == (8, 16, 4)
+        assert config.network.concat == "all"
+    if name.startswith("cifar"):
+        assert (config.network.cells, config.network.channels) == (20, 36)
+        final = config.retrain.recipe(config.train)
+        assert (final.epochs, final.lr, final.batch_size) == (600, 0.025, 96)
+        assert (final.drop_path, final.auxiliary) == (0.3, 0.4)
+    if large:
+        final = config.retrain.recipe(config.train)
+        assert (config.network.cells, config.network.channels) == (14, 48)
+        assert (final.epochs, final.lr) == (250, 0.5)
+
+
+@pytest.mark.parametrize("name", DARTS)
+def test_the_baseline_of_ftso_is_plain_darts(name):
+    """DARTS, section 3.1; EcoNAS, table 5."""
+    config = load_study_file(STUDIES / name)
+    search = config.objective.options["search"]
+    assert (search["partial"], search["edge_weights"], search["operator_epochs"]) == (1, False, 50)
+    assert search["batch_size"] == 64
+    if config.space.name == "cell":
+        assert str(config.proxy).startswith("c4r2s0")
+        assert config.proxy.channels(search["channels"]) == 9
+
+
+@pytest.mark.parametrize("name", STAGEWISE)
+def test_the_stage_wise_searches_have_the_papers_setting(name):
+    """Stage-Wise Neural Architecture Search, section IV."""
+    config = load_study_file(STUDIES / name)
+    space, options = config.make_space(), config.sampler.options
+    found = (space.block, options["initial"], options["growth"], options["iterations"])
+    assert found == STAGEWISE[name]
+    train, objective = config.train, config.objective.options
+    if name != "digits_stagewise.yaml":
+        assert (train.lr, train.schedule, train.weight_decay) == (0.01, "step", 1e-4)
+        assert (train.batch_size, set(config.data.augment)) == (128, {"crop", "flip"})
+    if name.startswith("cifar10"):
+        assert (train.epochs, objective["further_epochs"], config.retrain.epochs) == (
+            200,
+            100,
+            300,
+        )
+    if name.startswith("imagenet"):
+        assert (train.epochs, space.stages, config.data.stream) == (50, 4, True)
+        assert objective["transfer"] == str(STUDIES / "resnet152.pth")
 
 
 def test_the_demonstration_grows_and_prunes(tmp_path):

@@ -289,7 +289,8 @@ def test_mistakes_in_a_block(folder: Path, text: str, expected: str) -> None:
         ("retrain: {cycles: 7}", "retrain.cycles: `cycles` must divide the 600 epochs: 7."),
         (
             "train: {initial_epochs: 9}",
-            "train.initial_epochs: in the space 'chain' no network has a parent; remove this key",
+            "train.initial_epochs: in this study no network starts from another's weights; remove "
+            "this key",
         ),
     ],
 )

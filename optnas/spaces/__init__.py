@@ -8,6 +8,7 @@ from optnas.spaces.growth_architecture import GrowthArchitecture, Increment
 from optnas.spaces.nasbench201 import NasBench201Architecture, NasBench201Space
 from optnas.spaces.rows import Row, RowSpace
 from optnas.spaces.stage import StageArchitecture, StageSpace
+from optnas.spaces.topology import Topology, TopologySpace
 
 # The spaces that study files and stored networks know by name.
 SPACES: dict[str, type[Space]] = {  # type: ignore[type-arg]
@@ -37,5 +38,7 @@ __all__ = [
     "Space",
     "StageArchitecture",
     "StageSpace",
+    "Topology",
+    "TopologySpace",
     "proposal",
 ]

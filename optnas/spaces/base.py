@@ -13,6 +13,11 @@ from optuna.trial import BaseTrial, FrozenTrial, Trial
 ParamValue = bool | int | float | str | None
 
 
+def _fields(value: Any) -> dict[str, Any]:
+    """A dataclass's fields for JSON, without the deep copies of `dataclasses.asdict`."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
 @dataclasses.dataclass(frozen=True)
 class Architecture:
     """A network's structure: frozen, hashable, and the same after a round trip through JSON.
@@ -23,7 +28,7 @@ class Architecture:
 
     def to_json(self) -> str:
         """The fields as one JSON object, keys sorted."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps(self, default=_fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -76,6 +81,13 @@ class Space(abc.ABC, Generic[A]):
         """
         return self.from_params(trial.params)
 
+    def named_by(self, trial: FrozenTrial) -> A | None:
+        """The architecture of a trial, or None if it names none: people may add any trial."""
+        try:
+            return self.from_trial(trial)
+        except (ValueError, TypeError, LookupError, RecursionError):  # JSON may be nested deeply.
+            return None
+
     @abc.abstractmethod
     def distributions(self) -> dict[str, BaseDistribution]:
         """The distribution of every parameter that any architecture of the space can have."""
@@ -83,6 +95,10 @@ class Space(abc.ABC, Generic[A]):
     @abc.abstractmethod
     def random(self, rng: np.random.Generator) -> A:
         """An architecture drawn uniformly over each parameter."""
+
+    def baselines(self) -> Mapping[str, A]:
+        """Networks of this kind that people designed, by name; they may lie outside the space."""
+        return {}
 
 
 def proposal(trial: BaseTrial) -> Mapping[str, Any]:

@@ -28,10 +28,10 @@ class ChoiceSpace(Space[A]):
         """The architecture of ``params``, where no parameter is missing."""
 
     def suggest(self, trial: BaseTrial) -> A:
-        proposal(trial)
+        proposed = proposal(trial)
         return self._build(
             {
-                name: trial.suggest_int(name, values[0], values[-1])
+                name: trial.suggest_int(name, *_bounds(values, proposed.get(name)))
                 if isinstance(values, range)
                 else trial.suggest_categorical(name, values)
                 for name, values in self.choices.items()
@@ -62,6 +62,12 @@ class ChoiceSpace(Space[A]):
         others = [value for value in self.choices[name] if value != params[name]]
         params[name] = _drawn(others, rng)
         return self._build(params)
+
+
+def _bounds(values: range, proposed: int | None) -> tuple[int, int]:
+    """Least and greatest value, of those of the space and one that a strategy proposes."""
+    known = (values[0], values[-1]) if proposed is None else (values[0], values[-1], proposed)
+    return min(known), max(known)
 
 
 def _drawn(values: Choices | list[str | int], rng: np.random.Generator) -> str | int:

@@ -1,0 +1,184 @@
+"""The objective of searches on super-networks: what a network's training is, and more phases."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import Trial
+
+from optnas.errors import UserError
+from optnas.lineage import TRAINING_SEED
+from optnas.objectives.bilevel import BilevelTrainer, SearchRecipe
+from optnas.objectives.classification import Classification
+from optnas.objectives.data import Images
+from optnas.objectives.models import build_supernet
+from optnas.objectives.splits import draw_shares
+from optnas.objectives.supernet import MixedNetwork
+from optnas.objectives.tabular import Tabular
+from optnas.objectives.training import deterministic_algorithms
+from optnas.seeds import derive_seed, study_seed
+from optnas.settings import SearchSettings
+from optnas.spaces import Space, Topology, TopologySpace, proposal
+from optnas.trials import (
+    ARCHITECTURE,
+    EDGE_WEIGHTS,
+    OPERATION_WEIGHTS,
+    OPERATORS,
+    PHASE,
+    TOPOLOGY,
+    queued_params,
+)
+
+DEFAULTS = SearchSettings.model_validate({})
+CHANNELS = 16
+"""Channels of a super-network's first cells, unless told otherwise."""
+EIGENVALUES = "eigenvalues"
+"""User attribute: the largest eigenvalue of the loss's Hessian, one per epoch of a search."""
+
+
+class SupernetClassification(Classification):
+    """Objective of searches on super-networks: it trains these, and the networks that they find.
+
+    The sampler's parameter ``phase`` says what a trial does. ``"architecture"`` trains a network,
+    as :class:`optnas.objectives.classification.Classification` does, and so does every trial of
+    a sampler without phases. ``"topology"`` trains a super-network with one operation on all
+    edges, and ``"operators"`` one with all operations, on the edges that the parameters
+    ``{kind}_pair_{state}`` name, or on all. Both report the super-network's validation accuracy
+    after every epoch, record the user attributes ``edge_weights``, ``operation_weights`` and,
+    if asked for, ``eigenvalues``, and end pruned, because a super-network's accuracy is not to
+    be compared with a network's. A ``"topology"`` with named edges is that of a network, which is
+    trained with one operation on all these edges, and ends pruned too.
+
+    A search that was cut off goes on from its checkpoint and ends the same; no pruner cuts it
+    short. It is a pure function of the study's seed, the phase and the edges.
+
+    The weights of a super-network and its architecture learn from two shares of the training
+    split; the validation split judges it.
+
+    Args:
+        space: The space of cells.
+        images: The images, split.
+        search: How super-networks are built and trained.
+        table: Path of a table in which architectures are looked up instead of being trained; see
+            `Tabular`.
+        column: The table's column of accuracies.
+        options: What `Classification` takes.
+
+    Raises:
+        UserError: If ``search`` does not fit the space or the images, or the table cannot be read.
+    """
+
+    def __init__(
+        self,
+        space: Space[Any],
+        images: Images,
+        *,
+        search: SearchSettings = DEFAULTS,
+        table: Path | None = None,
+        column: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(space, images, **options)
+        self._search = search
+        if (table is None) != (column is None):
+            raise UserError("objective: give `table` and `column` together, or neither.")
+        self._table = None
+        if table is not None and column is not None:
+            self._table = Tabular(space, table, column, limits=self._limits)
+        try:
+            self._topologies = TopologySpace(space)  # type: ignore[arg-type]
+            operations = self._topologies.operations
+            if search.operation not in operations:
+                raise ValueError(f"`operation` must be one of {operations}: {search.operation!r}.")
+            # As every search will do it: what does not fit shows now.
+            for phase in (TOPOLOGY, OPERATORS):
+                self._supernet(phase, None, 0)
+            shares = (search.weight_share, search.architecture_share)
+            draw_shares(images.train_labels.cpu(), shares, 0)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"objective.search: {error}") from None
+
+    def _judge(self, trial: Trial) -> float:
+        phases = getattr(trial.study.sampler, "phases", None)
+        phase = ARCHITECTURE if phases is None else trial.suggest_categorical(PHASE, phases)
+        if phase == ARCHITECTURE:
+            return super()._judge(trial) if self._table is None else self._table(trial)
+        frozen = trial.storage.get_trial(trial._trial_id)
+        named = proposal(trial).keys() | queued_params(frozen).keys()
+        edges = None
+        if not named.isdisjoint(self._topologies.choices):
+            edges = self._topologies.suggest(trial)
+        self._record_circumstances(trial)
+        with deterministic_algorithms(self.train.deterministic):
+            if phase == TOPOLOGY and edges is not None:
+                self._try_topology(trial, edges)
+            else:
+                self._train_supernet(trial, phase, edges)
+        raise optuna.TrialPruned(f"It serves the search for {phase} alone.")
+
+    def _try_topology(self, trial: Trial, edges: Topology) -> None:
+        """Train a network with the simple operation on its edges, or look it up."""
+        simple = self._topologies.architecture(edges, self._search.operation)
+        if self._table is None:
+            self._evaluate(trial, simple)
+            return
+        value = self._table.look_up(trial, simple)
+        if not trial.storage.get_trial(trial._trial_id).intermediate_values:
+            # A pruned trial has the value that it reported.
+            trial.report(value, trial.user_attrs.get("epochs_trained", 1))
+
+    def _train_supernet(self, trial: Trial, phase: str, edges: Topology | None) -> None:
+        """Train a super-network, and record what it has learnt."""
+        shown = None if edges is None else edges.to_json()
+        seed = derive_seed(study_seed(trial.study, self._seed), "search", phase, shown)
+        trial.set_user_attr(TRAINING_SEED, seed)
+        said = self._search
+        epochs = said.epochs or 1 if phase == TOPOLOGY else said.operator_epochs
+        recipe = SearchRecipe(
+            iterations=said.iterations if phase == TOPOLOGY else None,
+            weight_share=said.weight_share,
+            architecture_share=said.architecture_share,
+            lr=said.architecture_lr,
+            weight_decay=said.architecture_weight_decay,
+            second_order=said.second_order,
+            eigenvalue=said.eigenvalue,
+        )
+        weights = self.train.model_copy(
+            update={
+                **said.model_dump(include={"lr", "weight_decay", "batch_size", "schedule"}),
+                **{"optimizer": "sgd", "cycles": 1, "drop_path": 0.0, "auxiliary": 0.0},
+            }
+        )
+        supernet = self._supernet(phase, edges, seed).to(self.device)
+        trainer = BilevelTrainer(supernet, self._shown, weights, recipe, epochs=epochs, seed=seed)
+        training = self._training(trial, trainer, prunable=False)
+        training.resume(trial.storage.get_all_trials(trial.study._study_id, deepcopy=False))
+        try:
+            training.run(epochs)
+        finally:
+            self._record_peak_memory(trial)
+        trial.set_user_attr(EDGE_WEIGHTS, supernet.edge_weights())
+        if phase == OPERATORS:
+            trial.set_user_attr(OPERATION_WEIGHTS, supernet.operation_weights())
+        if said.eigenvalue:
+            trial.set_user_attr(EIGENVALUES, trainer.eigenvalues)
+
+    def _supernet(self, phase: str, edges: Topology | None, seed: int) -> MixedNetwork:
+        """A super-network with fresh weights."""
+        said = self._search.model_dump(include={"cells", "channels", "partial"}, exclude_none=True)
+        if "stem" in self._network:
+            said["stem"] = self._network["stem"]
+        if self._proxy is not None:
+            said["channels"] = self._proxy.channels(said.get("channels", CHANNELS))
+        if phase == TOPOLOGY:
+            said["operations"] = (self._search.operation,)
+        else:
+            said |= {
+                "operations": self._topologies.operations,
+                "edge_weights": self._search.edge_weights,
+                "topology": None if edges is None else dict(edges.cells),
+            }
+        generator = torch.Generator().manual_seed(seed)
+        shape, classes = self._shown.input_shape, self._shown.classes
+        return build_supernet(self.space, shape, classes, generator, **said)

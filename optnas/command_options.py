@@ -1,0 +1,34 @@
+"""Arguments and options that several commands have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+File = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
+Target = Annotated[
+    str, typer.Argument(metavar="STUDY.yaml|STORAGE", help="A study file, or a storage's URL.")
+]
+Name = Annotated[
+    str | None, typer.Argument(metavar="[STUDY]", help="The study's name in the storage.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Output = Annotated[
+    Path | None, typer.Option(help="Folder for the table, the JSON and a page of plots.")
+]
+Device = Annotated[
+    str | None, typer.Option(help="A torch device. Default: CUDA where there is one.")
+]
+WorkerCount = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Processes that search. Default: as the study says."),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        "--device",
+        help="Torch devices with commas between them, dealt out to the workers in turn. Default: "
+        "as the study says, or CUDA where there is one.",
+    ),
+]

@@ -1,0 +1,125 @@
+"""What commands have in common: how a search is run, what is shown, and on which stream."""
+
+import contextlib
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from optnas.runner import Outcome
+    from optnas.studies import OpenStudy
+    from optnas.study_file import StudyFile
+
+# Imported when they are needed: `optnas --help` loads neither Optuna nor torch.
+
+INTERRUPTED = 130
+"""Exit code."""
+
+
+def run_search(
+    config: "StudyFile", count: int | None, devices: str | None, as_json: bool, *, again: str
+) -> None:
+    """Run a search and show it, then exit as it ended.
+
+    Args:
+        config: The study file.
+        count: Number of workers; None as the study file says.
+        devices: Torch devices with commas between them; None as the study file says.
+        as_json: Whether to print a line of JSON for every event.
+        again: The command that goes on with it.
+    """
+    from optnas.progress import LiveDisplay, make_display
+    from optnas.report import best_fields, ending_text
+    from optnas.runner import run as run_study
+
+    hush()
+    said: dict[str, Any] = {}
+    if count is not None:
+        said["count"] = count
+    if devices is not None:
+        said["devices"] = tuple(name.strip() for name in devices.split(",") if name.strip())
+    display = make_display(as_json=as_json)
+    with display if isinstance(display, LiveDisplay) else contextlib.nullcontext():
+        outcome = run_study(
+            config, display=display, workers=config.workers.model_copy(update=said)
+        )
+    if as_json:
+        fields = {"event": "end", "ending": outcome.ending, **best_fields(outcome.opened)}
+        print(json.dumps(fields))
+    else:
+        print(ending_text(outcome, again))
+    raise typer.Exit(_exit_code(outcome))
+
+
+def run_baselines(opened: "OpenStudy", device: str | None) -> None:
+    """Train the human-designed networks beside a study and show it, on stderr; exit if stopped."""
+    from optnas.baselines import open_baselines, train_baselines
+    from optnas.progress import LiveDisplay, make_display
+
+    beside = open_baselines(opened)
+    if beside is not None and beside.is_finished:
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        display = make_display(as_json=False)
+        with display if isinstance(display, LiveDisplay) else contextlib.nullcontext():
+            outcome = train_baselines(opened, device=device, display=display)
+    if outcome.ending in ("interrupted", "terminated"):
+        print("Interrupted; nothing is lost: the same command goes on.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED if outcome.ending == "interrupted" else 0)
+
+
+def _exit_code(outcome: "Outcome") -> int:
+    if outcome.ending == "interrupted":
+        return INTERRUPTED
+    # SIGTERM is how clusters take a machine back: the search goes on elsewhere, nothing failed.
+    return 1 if outcome.ending == "finished" and outcome.best is None else 0
+
+
+def show(
+    as_json: bool,
+    fields: Callable[["OpenStudy"], dict[str, Any]],
+    text: Callable[["OpenStudy"], str],
+    opened: "OpenStudy",
+) -> None:
+    """Print what is to be said of a study, for programs or for people."""
+    print(json.dumps(fields(opened)) if as_json else text(opened))
+
+
+def again_with(target: str, study: str | None) -> str:
+    """How commands name a study, without its password."""
+    from optnas.storage_urls import hide_password
+
+    return shlex.join([hide_password(target), *([study] if study else [])])
+
+
+def epoch_printer() -> Callable[[int, int, float, float], None]:
+    """Prints the epochs of a training: all on one line of a terminal, else a few."""
+
+    def show(epoch: int, epochs: int, accuracy: float, seconds: float) -> None:
+        end = "\n" if not sys.stdout.isatty() or epoch == epochs else "\r"
+        if sys.stdout.isatty() or epoch % max(1, epochs // 20) == 0 or epoch == epochs:
+            left = f"about {seconds * (epochs - epoch):.0f} s left"
+            text = f"epoch {epoch}/{epochs}  training accuracy {accuracy:.4f}  {left}"
+            # Over what is left of a longer line.
+            print(text.ljust(78) if sys.stdout.isatty() else text, end=end, flush=True)
+
+    return show
+
+
+def hush() -> None:
+    """Show warnings as one line, and leave Optuna's log to the progress view."""
+    import warnings
+
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def show(message: Warning | str, *_details: Any, **_options: Any) -> None:
+        print(f"optnas: warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -1,0 +1,231 @@
+"""FTSO: first the topology of the cells, then their operators."""
+
+import json
+import math
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Literal
+
+from optuna.samplers import BaseSampler
+
+from optnas.samplers._base import Candidate, check_choice, check_integer
+from optnas.samplers._draws import Draws
+from optnas.samplers._history import Result
+from optnas.samplers._phases import PhasedSampler
+from optnas.samplers._replay import Search
+from optnas.spaces import CellSpace, NasBench201Space, Topology
+from optnas.spaces.topology import KEPT, NONE
+from optnas.trials import ARCHITECTURE, EDGE_WEIGHTS, OPERATION_WEIGHTS, OPERATORS, PHASE, TOPOLOGY
+
+
+def topology(edge_weights: Sequence[Sequence[float]]) -> list[tuple[int, ...]]:
+    """The two strongest predecessors of every node.
+
+    Softmaxed weights and raw ones give the same. Of equal weights, the lower index is stronger.
+
+    Source: FTSO, algorithm 1; which would keep all predecessors that tie for the second place.
+
+    Args:
+        edge_weights: For every node the weights of its predecessors: 2, 3, 4 and 5 numbers for
+            the four nodes of a DARTS cell.
+
+    Returns:
+        For every node the indices of its two strongest predecessors, ascending; a node with a
+        single predecessor keeps that.
+
+    Raises:
+        ValueError: If a weight is NaN, or a node has no predecessor.
+    """
+    return [_strongest(weights) for weights in edge_weights]
+
+
+class FTSOSampler(PhasedSampler):
+    """Sampler using the strategy of *FTSO: Effective NAS via First Topology Second Operator*.
+
+    The first trial (its parameter ``phase`` is ``"topology"``) trains a super-network whose edges
+    all have the same simple operation, and learns how strong the edges are. Every node keeps its
+    two strongest predecessors. What these edges do is then settled without a search, by one
+    powerful operation for all; or by the gradient, in a second super-network with all operations
+    on the edges that are left (``phase`` ``"operators"``); or by any Optuna sampler. The network
+    that results is trained (``phase`` ``"architecture"``), which ends the search.
+
+    The edges may be searched for by any Optuna sampler too: then every trial of this phase trains
+    a network that has the simple operation on all its edges, and the best one's edges are kept.
+
+    Every phase waits for the one before. Workers share the trials that a sampler draws: these do
+    not wait for one another.
+
+    The objective suggests ``phase`` first (one of ``optnas.trials.PHASES``). A super-network's
+    trial records the user attribute ``edge_weights``, or ``operation_weights``, and ends pruned,
+    so that it is never the study's best: :class:`SupernetClassification` in
+    ``optnas.objectives.supernet_classification`` does all that. ``edge_weights`` holds, for
+    ``"normal"`` and ``"reduce"`` (NAS-Bench-201: ``"cell"``), a list of numbers per node, one for
+    each predecessor. ``operation_weights`` has, instead of a number, a list with one per
+    operation of the space. The parameters ``{kind}_pair_{state}``, such as ``"0,2"``, are the
+    predecessors that a state of the cell keeps.
+
+    Source: *FTSO: Effective NAS via First Topology Second Operator*, section 3, algorithms 1 and
+    2; section 5 for searches by other algorithms.
+
+    Example:
+
+        .. code-block:: python
+
+            space = CellSpace(nodes=4)
+            sampler = FTSOSampler(space)
+            study = optuna.create_study(direction="maximize", sampler=sampler)
+            study.optimize(SupernetClassification(space, images))
+            print(sampler.found(study))
+
+    Args:
+        space: The space of cells.
+        topology_search: What searches for the edges: ``"gradient"``, or ``"discrete"`` for
+            ``topology_sampler``.
+        operators: What settles the operations: ``"replace"``, ``"gradient"``, or ``"discrete"``
+            for ``operator_sampler``.
+        replace: The operation that replaces all others. Default: ``"sep_conv_3x3"``, on
+            NAS-Bench-201 ``"nor_conv_3x3"``.
+        keep_all: Whether every edge is kept, on NAS-Bench-201. Then no topology is searched for.
+        topology_sampler: A stock sampler's name, or a mapping of its ``name`` and its options.
+        topology_trials: Trials that search for the topology; fewer where there are fewer.
+        operator_sampler: As ``topology_sampler``, for the operations.
+        operator_trials: Trials that search for the operations.
+        seed: Seed of the study. None derives one from the study's name.
+        max_retries: How often a candidate is tried again whose worker died before it got further.
+        patience: Seconds after which a running trial that decides nothing is not waited for.
+
+    Raises:
+        TypeError: If ``space`` is neither a `CellSpace` nor a `NasBench201Space`.
+        ValueError: If an option has none of its values.
+        UserError: Later, if a finished trial has no weights.
+
+    Differences from the paper:
+        Exactly two predecessors are kept where several tie. ``"none"`` is never the operation of
+        an edge that is kept. The found network is trained in the search, as all strategies train
+        what they judge; ``optnas retrain`` trains it fully. A search by a sampler, which the
+        paper suggests, keeps the edges of the network with the best validation accuracy.
+    """
+
+    def __init__(
+        self,
+        space: CellSpace | NasBench201Space,
+        *,
+        topology_search: Literal["gradient", "discrete"] = "gradient",
+        operators: Literal["replace", "gradient", "discrete"] = "replace",
+        replace: str | None = None,
+        keep_all: bool = False,
+        topology_sampler: str | dict[str, Any] = "tpe",
+        topology_trials: int = 50,
+        operator_sampler: str | dict[str, Any] = "tpe",
+        operator_trials: int = 50,
+        seed: int | None = None,
+        max_retries: int = 5,
+        patience: float = 60.0,
+    ) -> None:
+        super().__init__(space, seed=seed, max_retries=max_retries, patience=patience)
+        check_choice("topology_search", topology_search, ("gradient", "discrete"))
+        check_choice("operators", operators, ("replace", "gradient", "discrete"))
+        check_integer("topology_trials", topology_trials, 1)
+        check_integer("operator_trials", operator_trials, 1)
+        is_cell = isinstance(space, CellSpace)
+        if replace is None:
+            replace = "sep_conv_3x3" if is_cell else "nor_conv_3x3"
+        edges = tuple(name for name in self._topologies.operations if name != NONE)
+        check_choice("replace", replace, edges)
+        if keep_all and is_cell:
+            raise ValueError("`keep_all` must be false: a node of a CellSpace has two edges.")
+        self._topology_search = topology_search
+        self._operators = operators
+        self._replace = replace
+        self._keep_all = keep_all
+        self._edge_operations = edges
+        self._topology_sampler = _sampler_maker("topology_sampler", topology_sampler)
+        self._topology_trials = topology_trials
+        self._operator_sampler = _sampler_maker("operator_sampler", operator_sampler)
+        self._operator_trials = operator_trials
+
+    def search(self) -> Search[Any]:
+        edges = yield from self._search_topology()
+        return None if edges is None else (yield from self._settle_operations(edges))
+
+    def _search_topology(self) -> Generator[Candidate | Draws, Result, Topology | None]:
+        """The edges that are kept, or None if all failed."""
+        topologies = self._topologies
+        if self._keep_all:
+            return topologies.whole
+        if self._topology_search == "discrete":
+            choices = {name: tuple(map(str, v)) for name, v in topologies.choices.items()}
+            best = yield Draws(
+                self._topology_sampler,
+                {PHASE: TOPOLOGY},
+                choices,
+                self._topology_trials,
+                TOPOLOGY,
+            )
+            return None if best.failed else topologies.from_params(best.params)
+        result = yield Candidate({PHASE: TOPOLOGY}, phase=TOPOLOGY)
+        if result.failed and EDGE_WEIGHTS not in result.attrs:
+            return None
+        weights = self._edge_weights(result, topologies.whole)
+        return topologies.topology([topology(cell) for cell in weights])
+
+    def _settle_operations(self, edges: Topology) -> Generator[Candidate | Draws, Result, Any]:
+        """The architecture with these edges, trained; None if none could be found."""
+        if self._operators == "discrete":
+            known, unknown = self._topologies.settled(edges)
+            best = yield Draws(
+                self._operator_sampler,
+                {PHASE: ARCHITECTURE, **known},
+                dict.fromkeys(unknown, self._edge_operations),
+                self._operator_trials,
+                ARCHITECTURE,
+            )
+            return None if best.failed else self.space.from_params(best.params)
+        operations: str | list[str] = self._replace
+        if self._operators == "gradient":
+            kept = {} if self._keep_all else self._topologies.to_params(edges)
+            result = yield Candidate({PHASE: OPERATORS, **kept}, phase=OPERATORS)
+            if result.failed and OPERATION_WEIGHTS not in result.attrs:
+                return None
+            cells = self._operation_weights(result, edges)
+            operations = [self._best(edge) for cell in cells for node in cell for edge in node]
+        return (yield from self._trained(self._topologies.architecture(edges, operations)))
+
+
+def _strongest(weights: Sequence[float]) -> tuple[int, ...]:
+    numbers = [float(weight) for weight in weights]
+    if not numbers or any(map(math.isnan, numbers)):
+        raise ValueError(
+            "Every node must have the weights of its predecessors, one or more numbers other "
+            f"than NaN: {numbers}."
+        )
+    ranked = sorted(range(len(numbers)), key=lambda index: -numbers[index])
+    return tuple(sorted(ranked[:KEPT]))
+
+
+def _sampler_maker(option: str, said: str | dict[str, Any]) -> Callable[[int], BaseSampler]:
+    """What makes a stock sampler from a seed.
+
+    Raises:
+        ValueError: If there is no such sampler, it takes no such options, or has a space of its
+            own to search.
+    """
+    # Not above: who replaces operations needs none of this.
+    from pydantic import ValidationError
+
+    from optnas import plugins
+
+    rule = f"`{option}` must name a sampler of Optuna's and its options"
+    block = {"name": said} if isinstance(said, str) else dict(said)
+    try:
+        cls = plugins.load("sampler", str(block.pop("name", None)))
+        model = plugins.options_model(cls, {"seed"})
+        options = dict(model.model_validate_json(json.dumps(block)))
+        made = cls(**options)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"{rule}: {wrong}") from None
+    except (plugins.PluginError, ValueError, TypeError) as error:
+        raise ValueError(f"{rule}: {error}") from None
+    if hasattr(made, "is_finished"):
+        raise ValueError(f"{rule}, not a strategy: {said!r}.")
+    return lambda seed: cls(**options, **plugins.accepted(cls, {"seed": seed}))
