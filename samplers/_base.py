@@ -224,7 +224,8 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         own.state, own.values = state, values
         self._warn_if_void(own)
         self._explain_failure(study, own)
-        trials = [own if t.number == own.number else t for t in all_trials(study)]
+        trials = list(all_trials(study))
+        trials[own.number] = own
         if self._decide(study, self._history(study, trials)) is Step.DONE:
             # Nobody comes after this one.
             fail_dead(study._storage, trials, self._max_retries)

@@ -48,7 +48,7 @@ class _Walk(Generic[A]):
     """A search on its way over the results.
 
     Results that are stored do not change, as a rule, so a sampler goes on with the walk that it
-    made for the decision before: the way from the beginning takes a tenth of a second once there
+    made for the decision before: the way from the beginning takes tens of milliseconds once there
     are hundreds of candidates.
 
     Args:
