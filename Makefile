@@ -10,8 +10,9 @@ demo: $(STAMP)
 	$(BIN)/optnas run studies/digits.yaml
 	$(BIN)/optnas retrain studies/digits.yaml
 
+# Two processes, each with files of its own: servers and searches are shared within a file.
 test: $(STAMP)-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)-lint
 	$(BIN)/ruff check .
