@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ __all__ = ["DATASETS", "DataError", "Dataset", "Images", "load_images"]
 
 MOMENT_IMAGES = 10_000
 """Number of images in files from which the mean and the deviation are estimated."""
+MOMENT_PIECE = 250
+"""How many of them are in memory at once."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,20 +87,28 @@ class Images:
     @functools.cached_property
     def _moments(self) -> tuple[tuple[float, float], ...]:
         # Sums of integers, so that every device finds the same numbers.
-        images = self.train_images
-        if isinstance(images, ImageFiles):
-            rng = torch.Generator().manual_seed(0)
-            images = images[torch.randperm(len(images), generator=rng)[:MOMENT_IMAGES]]
+        counts = torch.zeros(self.in_channels, 256, dtype=torch.int64)
+        for images in self._looked_at():
+            for channel in range(self.in_channels):
+                pixels = images[:, channel].flatten()
+                counts[channel] += torch.bincount(pixels, minlength=256).cpu()
         result = []
-        for channel in range(self.in_channels):
-            counts = torch.bincount(images[:, channel].flatten(), minlength=256)
-            histogram = list(enumerate(counts.tolist()))
+        for channel in counts:
+            histogram = list(enumerate(channel.tolist()))
             total = sum(count for _, count in histogram)
             first = sum(value * count for value, count in histogram)
             second = sum(value * value * count for value, count in histogram)
             variance = (total * second - first * first) / (255 * total) ** 2
             result.append((first / (255 * total), variance**0.5 or 1.0))
         return tuple(result)
+
+    def _looked_at(self) -> Iterable[Tensor]:
+        """The images that the moments are of; those in files a few at a time."""
+        images = self.train_images
+        if isinstance(images, Tensor):
+            return [images]
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        return images.each(torch.split(order[:MOMENT_IMAGES], MOMENT_PIECE))
 
     def to(self, device: torch.device | str) -> "Images":
         """The same images on a device."""

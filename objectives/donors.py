@@ -124,7 +124,7 @@ def _from_file(path: Path) -> Donor:
     try:
         state = {_renamed(name): tensor for name, tensor in loaded.items()}
         architecture = _architecture(state)
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         raise UserError(
             f"transfer: {path} does not hold the weights of torchvision's resnet50, resnet101 or "
             "resnet152; for other networks name a folder that `optnas retrain` wrote."
@@ -145,15 +145,17 @@ def _architecture(state: Mapping[str, Tensor]) -> StageArchitecture:
     """The bottleneck network whose tensors these are.
 
     Raises:
-        KeyError: If there is none.
+        LookupError: If there is none.
+        TypeError: Likewise.
         ValueError: Likewise.
     """
-    modules: dict[int, int] = {}
+    # Counted, because a name in a made-up file may say any number.
+    blocks: dict[int, set[str]] = {}
     for name in state:
         if name.startswith("stages."):
-            stage, block = map(int, name.split(".")[1:3])
-            modules[stage] = max(modules.get(stage, 0), block + 1)
-    numbers = tuple(modules[stage] for stage in range(len(modules)))
+            _, stage, block, _ = name.split(".", 3)
+            blocks.setdefault(int(stage), set()).add(block)
+    numbers = tuple(len(blocks[stage]) for stage in range(len(blocks)))
     architecture = StageArchitecture(numbers, "bottleneck")
     with torch.device("meta"):
         model = stage_network(

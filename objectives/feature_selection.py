@@ -42,7 +42,7 @@ def infinite_feature_selection(
     if not 0 <= alpha <= 1:
         raise ValueError(f"`alpha` must be from 0 to 1: {alpha}.")
     _check_factor(factor)
-    values = checked_features(features)
+    values = _in_one_unit(checked_features(features))
     # Exact: ranks are multiples of 1/2, far below 2**23.
     return infinite_in_place(values, np.empty(values.shape, np.float32), alpha, factor)
 
@@ -75,7 +75,7 @@ def infinite_latent_feature_selection(
         ValueError: If a shape or value is out of range or not finite.
     """
     _check_factor(factor)
-    values = checked_features(features)
+    values = _in_one_unit(checked_features(features))
     classes, indices = checked_labels(labels, len(values))
     relevance = np.concatenate(
         [_relevance(block, indices, classes) for _, block in _column_blocks(values)]
@@ -159,6 +159,14 @@ def checked_labels(labels: ArrayLike, count: int) -> tuple[int, NDArray[np.int64
     if len(names) < 2:
         raise ValueError("`labels` must hold at least two classes.")
     return len(names), indices
+
+
+def _in_one_unit(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The features, none greater than 1: their squares neither overflow nor vanish all."""
+    if values.dtype == np.float32:
+        return values  # Squared in float64.
+    scaled: Array = np.ldexp(values, -np.frexp(np.abs(values).max())[1])
+    return scaled
 
 
 def _relevance(values: Array, labels: NDArray[np.int64], classes: int) -> Array:

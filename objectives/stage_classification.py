@@ -56,7 +56,7 @@ class StageClassification(Classification):
     Raises:
         TypeError: If ``space`` is not a space of stages.
         UserError: If the donor cannot be read, is of another kind, or is less deep than networks
-            of the space may be.
+            of the space may be; or if there are fewer ``samples`` than classes.
     """
 
     def __init__(
@@ -73,6 +73,11 @@ class StageClassification(Classification):
         if not isinstance(space, StageSpace):
             raise TypeError(f"StageClassification trains networks of a StageSpace, not {space!r}.")
         super().__init__(space, images, **options)
+        if samples is not None and samples < images.classes:
+            raise UserError(
+                f"objective.samples must be {images.classes} or more, an image of every class: "
+                f"{samples}"
+            )
         self.criterion = criterion
         self.samples = samples
         self._further_epochs = further_epochs

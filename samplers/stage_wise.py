@@ -70,6 +70,8 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
     """
 
     space: StageSpace
+    needs_objective = "stage_classification"
+    """The objective that study files must name, or one of their own."""
 
     def __init__(
         self,

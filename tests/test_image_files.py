@@ -63,7 +63,8 @@ PARTS = ("train", "validation", "test")
 @pytest.mark.parametrize(
     "settings", [{}, {"classes": (0, 2)}, {"samples": 0.5}, {"validation": 3}, {"size": 7}]
 )
-def test_they_are_the_images_that_memory_holds(root, settings):
+def test_they_are_the_images_that_memory_holds(root, settings, monkeypatch):
+    monkeypatch.setattr("optnas.objectives.data.MOMENT_PIECE", 5)
     streamed, held = both(root, **settings)
     for part in PARTS:
         files, tensor = (getattr(images, f"{part}_images") for images in (streamed, held))

@@ -106,6 +106,15 @@ def test_vip_is_that_of_scikit_learns_regression(shape, components):
     )
 
 
+@every_criterion
+@pytest.mark.parametrize("unit", [1e-300, 1e-20, 1e300])
+def test_units_do_not_matter(score, unit):
+    features, labels = drawn(0)
+    np.testing.assert_allclose(
+        score(unit * features, labels), score(features, labels), rtol=1e-9, atol=1e-12
+    )
+
+
 def test_the_names_of_the_classes_do_not_matter():
     named = [(-3, 7, 100)[label] for label in LABELS]
     np.testing.assert_array_equal(pls_vip(X, named), pls_vip(X, LABELS))

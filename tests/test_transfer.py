@@ -193,6 +193,17 @@ def test_donors_that_do_not_fit_are_refused_at_the_start(donor, space, message):
         donor.check(space, in_channels=1)
 
 
+def test_samples_without_an_image_of_every_class_are_refused_at_the_start(images):
+    with pytest.raises(UserError, match=r"objective\.samples must be 3 or more"):
+        objective_with(images, samples=2)
+
+
+def test_an_objective_that_scores_no_stages_is_refused_at_the_start():
+    keys = yaml.safe_load(STUDY)
+    with pytest.raises(UserError, match="'stage_wise' needs the objective 'stage_classification'"):
+        study_from_dict(keys | {"objective": "classification"})
+
+
 def test_a_space_may_end_where_the_donor_ends():
     made((3, 8, 36, 3), "bottleneck").check(
         StageSpace(4, "bottleneck", ((1, 3), (2, 8), (1, 36), (3, 3))), in_channels=1
@@ -254,6 +265,9 @@ def test_files_that_hold_no_donor_are_refused(resnet, tmp_path):
         "basic": ResNet(BasicBlock, [1, 1, 1, 1]).state_dict(),
         "numbers": [1, 2, 3],
         "gap": {n: v for n, v in resnet[0].state_dict().items() if "layer2" not in n},
+        "number": resnet[0].state_dict() | {"conv1.weight": torch.tensor(1.0)},
+        # A network of so many blocks would not be built in hours.
+        "deep": resnet[0].state_dict() | {"layer1.9999999.conv1.weight": torch.ones(1)},
     }
     for name, content in contents.items():
         torch.save(content, tmp_path / name)
