@@ -110,8 +110,15 @@ def draw_shares(
     """
     # Both together are rounded, so that two halves are everything.
     count = min(round(sum(fractions) * len(labels)), len(labels))
-    drawn = draw_stratified(labels, count, seed)
-    kept, held = hold_out(labels[drawn], count - round(fractions[0] * len(labels)), seed)
+    try:
+        drawn = draw_stratified(labels, count, seed)
+        kept, held = hold_out(labels[drawn], count - round(fractions[0] * len(labels)), seed)
+    except DataError:
+        raise DataError(
+            f"Shares of {fractions[0]:g} and {fractions[1]:g} of {len(labels)} images cannot both "
+            f"have every class, of which there are {len(np.unique(labels.numpy()))}: make the "
+            "smaller share larger, or take more images."
+        ) from None
     return drawn[kept], drawn[held]
 
 

@@ -20,6 +20,7 @@ from optnas.objectives.training import deterministic_algorithms
 from optnas.seeds import derive_seed, study_seed
 from optnas.settings import SearchSettings
 from optnas.spaces import Space, Topology, TopologySpace, proposal
+from optnas.spaces.topology import NONE
 from optnas.trials import (
     ARCHITECTURE,
     EDGE_WEIGHTS,
@@ -88,7 +89,7 @@ class SupernetClassification(Classification):
             self._table = Tabular(space, table, column, limits=self._limits)
         try:
             self._topologies = TopologySpace(space)  # type: ignore[arg-type]
-            operations = self._topologies.operations
+            operations = tuple(name for name in self._topologies.operations if name != NONE)
             if search.operation not in operations:
                 raise ValueError(f"`operation` must be one of {operations}: {search.operation!r}.")
             # As every search will do it: what does not fit shows now.

@@ -177,7 +177,10 @@ class SearchSettings(Settings):
         50, ge=1, description="Epochs of a search for operators, or for all at once."
     )
     cells: int | None = Field(
-        None, ge=1, description="Number of cells. Default: 8, for `nasbench201` 15."
+        None,
+        ge=3,
+        description="Number of cells; of fewer than three, all would reduce. Default: 8, for "
+        "`nasbench201` 15.",
     )
     channels: int | None = Field(None, ge=1, description="Channels of the first cells, 16.")
     partial: int | None = Field(

@@ -33,7 +33,7 @@ def topology(edge_weights: Sequence[Sequence[float]]) -> list[tuple[int, ...]]:
         single predecessor keeps that.
 
     Raises:
-        ValueError: If a weight is NaN, or a node has no predecessor.
+        ValueError: If a weight is no number, or NaN, or a node has no predecessor.
     """
     return [_strongest(weights) for weights in edge_weights]
 
@@ -133,6 +133,11 @@ class FTSOSampler(PhasedSampler):
         check_choice("replace", replace, edges)
         if keep_all and is_cell:
             raise ValueError("`keep_all` must be false: a node of a CellSpace has two edges.")
+        if keep_all and topology_search == "discrete":
+            raise ValueError(
+                "`keep_all` must be false with `topology_search: discrete`: it leaves nothing to "
+                "search for."
+            )
         self._topology_search = topology_search
         self._operators = operators
         self._replace = replace
@@ -192,11 +197,14 @@ class FTSOSampler(PhasedSampler):
 
 
 def _strongest(weights: Sequence[float]) -> tuple[int, ...]:
-    numbers = [float(weight) for weight in weights]
+    try:
+        numbers = [float(weight) for weight in weights]
+    except (TypeError, ValueError):
+        numbers = []  # Not a list of numbers: a whole network's weights, say.
     if not numbers or any(map(math.isnan, numbers)):
         raise ValueError(
             "Every node must have the weights of its predecessors, one or more numbers other "
-            f"than NaN: {numbers}."
+            f"than NaN: {weights!r}."
         )
     ranked = sorted(range(len(numbers)), key=lambda index: -numbers[index])
     return tuple(sorted(ranked[:KEPT]))
@@ -209,15 +217,17 @@ def _sampler_maker(option: str, said: str | dict[str, Any]) -> Callable[[int], B
         ValueError: If there is no such sampler, it takes no such options, or has a space of its
             own to search.
     """
-    # Not above: who replaces operations needs none of this.
+    # Not above: to import the samplers is quick without these.
     from pydantic import ValidationError
 
     from optnas import plugins
 
     rule = f"`{option}` must name a sampler of Optuna's and its options"
     block = {"name": said} if isinstance(said, str) else dict(said)
+    if "name" not in block:
+        raise ValueError(f"{rule}: there is no `name` in {said!r}.")
     try:
-        cls = plugins.load("sampler", str(block.pop("name", None)))
+        cls = plugins.load("sampler", str(block.pop("name")))
         model = plugins.options_model(cls, {"seed"})
         options = dict(model.model_validate_json(json.dumps(block)))
         made = cls(**options)

@@ -54,7 +54,16 @@ def test_the_two_strongest_predecessors_are_kept(weights, kept):
     assert topology(weights) == kept
 
 
-@pytest.mark.parametrize("weights", [[[0.1, math.nan]], [[0.1, 0.2], []]])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [[0.1, math.nan]],
+        [[0.1, 0.2], []],
+        [[0.1, None]],
+        [0.1, 0.2],
+        {"normal": [[0.1, 0.2]]},
+    ],
+)
 def test_weights_that_say_nothing_are_refused(weights):
     with pytest.raises(ValueError, match="one or more numbers other than NaN"):
         topology(weights)
@@ -522,7 +531,8 @@ def test_weights_that_are_none_are_an_error_with_the_rule(weights):
         ({"topology_trials": 1.5}, "`topology_trials` must be an integer, 1 or more"),
         ({"operator_sampler": "tpee"}, "`operator_sampler` must name a sampler.*'tpe'"),
         ({"operator_sampler": {"name": "tpe", "gamm": 1}}, "`operator_sampler` must name.*gamm"),
-        ({"topology_sampler": {"seed": 1}}, "`topology_sampler` must name a sampler"),
+        ({"topology_sampler": {"gamma": 1}}, "`topology_sampler` must name.*no `name` in"),
+        ({"topology_sampler": {"name": "tpe", "seed": 1}}, "`topology_sampler` must name.*seed"),
         ({"operator_sampler": "ftso"}, "`operator_sampler` must name a sampler of Optuna's"),
         ({"max_retries": -1}, "`max_retries` must be"),
     ],
@@ -530,6 +540,11 @@ def test_weights_that_are_none_are_an_error_with_the_rule(weights):
 def test_bad_options_are_refused_with_the_rule(options, message):
     with pytest.raises(ValueError, match=message):
         FTSOSampler(CellSpace(), **options)
+
+
+def test_all_edges_are_kept_or_searched_for():
+    with pytest.raises(ValueError, match="`keep_all` must be false with `topology_search"):
+        FTSOSampler(NasBench201Space(), keep_all=True, topology_search="discrete")
 
 
 @pytest.mark.parametrize("sampler", [FTSOSampler, DARTSSampler])

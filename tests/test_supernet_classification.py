@@ -264,7 +264,8 @@ def _all_skips_and_convolutions(space):
     [
         ({"search": {"channels": 5}}, "`channels` must be a positive multiple of `partial`"),
         ({"search": {"operation": "conv"}}, "`operation` must be one of"),
-        ({"search": {"architecture_share": 0.001}}, "class"),
+        ({"search": {"operation": "none"}}, "`operation` must be one of"),
+        ({"search": {"architecture_share": 0.001}}, "Shares of 0.5 and 0.001 of .* every class"),
         ({"space": ChainSpace()}, "CellSpace or NasBench201Space"),
         ({"table": "table.npz"}, "`table` and `column` together"),
     ],
@@ -282,6 +283,7 @@ def test_settings_that_do_not_fit_are_refused(options, message):
         ({"search": {"epochs": 1, "iterations": 1}}, "give `epochs` or `iterations`, not both"),
         ({"search": {"weight_share": 0.8}}, "must be at most 1 together"),
         ({"search": {"epochs": 0}}, "objective.search.epochs"),
+        ({"search": {"cells": 2}}, "objective.search.cells: expected at least 3"),
         ({"search": {"epoch": 1}}, "did you mean 'epochs'"),
     ],
 )
