@@ -288,10 +288,8 @@ def init(
 ) -> None:
     """Write a study file to start from, with every key explained."""
     from optnas.errors import UserError
-    from optnas.study_file import study_from_dict
     from optnas.study_template import template
 
-    study_from_dict({"study": path.stem, "data": data, "sampler": sampler})
     text = template(path.stem, data, sampler)
     try:
         with path.open("x") as file:

@@ -30,6 +30,7 @@ def status_fields(opened: OpenStudy) -> dict[str, Any]:
     trials = study.get_trials(deepcopy=False)
     ended = counted_trials(study)
     running = [t for t in trials if t.state == TrialState.RUNNING]
+    best = _best_trial(opened)
     return {
         "study": study.study_name,
         "sampler": opened.config.sampler.name,
@@ -46,7 +47,7 @@ def status_fields(opened: OpenStudy) -> dict[str, Any]:
         ],
         "used": vars(used(study)),
         "budget": opened.config.budget.model_dump(),
-        "best_value": max((t.value for t in ended if t.value is not None), default=None),
+        "best_value": None if best is None else best["value"],
         "weights": _weights_fields(opened),
     }
 
@@ -129,6 +130,8 @@ def ending_text(outcome: Outcome, again: str) -> str:
     text = endings[outcome.ending]
     if outcome.ending not in ("finished", "budget"):
         return text
+    if outcome.best is None and outcome.ending == "budget":
+        return f"{text} No network has been trained yet."
     if outcome.best is None:
         return f"{text} No network could be trained: see the reasons above."
     again = again.removeprefix("optnas run ").removeprefix("optnas resume ")

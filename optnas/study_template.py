@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from optnas import plugins
 from optnas.plugins import Kind
+from optnas.study_file import StudyFileError, study_from_dict
 from optnas.study_keys import (
     DEFAULT_EPOCHS,
     OPTIONAL_BLOCKS,
@@ -32,11 +33,13 @@ def template(study: str, data: str, sampler: str) -> str:
         sampler: The sampler's name.
 
     Raises:
-        PluginError: If there is no such sampler, or a file cannot give its options.
+        StudyFileError: If there is no such sampler or data set.
+        PluginError: If a file cannot give the sampler's options.
     """
+    fitting = _fitting({"study": study, "data": data, "sampler": sampler})
     sets_epochs = getattr(plugins.load("sampler", sampler), "sets_epochs", False)
     epochs = {} if sets_epochs else {"epochs": DEFAULT_EPOCHS}
-    given: dict[str, Any] = {"study": study, "data": data, "sampler": sampler, "train": epochs}
+    given: dict[str, Any] = {**fitting, "train": epochs}
     hints = {
         "storage": default_storage(study),
         "artifacts": f"{file_name(study)}.artifacts",
@@ -55,6 +58,23 @@ def template(study: str, data: str, sampler: str) -> str:
         else:
             lines.append(f"#{key}: {_scalar(hints.get(key, fields[key].default))}")
     return "\n".join([*lines, ""])
+
+
+def _fitting(keys: dict[str, Any]) -> dict[str, Any]:
+    """The keys with a space that the sampler can search, and the objective that it needs."""
+    error = None
+    for space in (StudyKeys.model_fields["space"].default.name, *plugins.names("space")):
+        filled = {**keys, "space": space}
+        try:
+            objective = getattr(plugins.load("sampler", keys["sampler"]), "needs_objective", None)
+            if objective is not None:
+                filled["objective"] = objective
+            study_from_dict(filled)
+        except (StudyFileError, plugins.PluginError) as refused:
+            error = error or refused
+        else:
+            return filled
+    raise error or AssertionError("There are spaces.")
 
 
 def _block(fields: dict[str, FieldInfo], given: dict[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from searches import growing, opened, trial
 
 from optnas import report
@@ -114,3 +114,10 @@ def test_a_search_without_an_end_is_not_called_unfinished(
 def test_increments_are_counted_not_listed(tmp_path):
     found = opened(tmp_path, growing(), space={"name": "growth", "cells": 1, "channels": 4})
     assert "mode macro, increments (10)" in best_text(found, "made.yaml")
+
+
+def test_the_best_value_is_that_of_a_whole_training(tmp_path):
+    found = opened(tmp_path)
+    found.study.add_trial(trial(0, 0.5))
+    found.study.add_trial(trial(1, 0.9, state=TrialState.PRUNED))
+    assert status_fields(found)["best_value"] == 0.5
