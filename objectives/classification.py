@@ -23,7 +23,6 @@ from optnas.objectives.data import Images, load_images
 from optnas.objectives.descriptions import Description, EnsembleDescription
 from optnas.objectives.memory import (
     bound_compiled_code,
-    hand_back_memory,
     is_out_of_memory,
     peak_memory,
     release,
@@ -214,8 +213,6 @@ class Classification:
             trial.set_user_attr(FAILURE_REASON, f"out of memory: {reason}")
             self._record_peak_memory(trial)
             return 0.0
-        finally:
-            hand_back_memory()
 
     def retrain(
         self,

@@ -1,7 +1,5 @@
 """Running out of memory, on a device or on the host, and how much was used."""
 
-import ctypes
-import functools
 import gc
 import os
 import sys
@@ -18,10 +16,6 @@ Piece = TypeVar("Piece")
 # cells and of 60 layers need about 200 at once.
 COMPILED = 256
 
-# Parameters of glibc's mallopt, from malloc.h.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_MAX = -4
-
 # These texts have no class of their own: main memory, the CUDA runtime and its libraries.
 _TEXTS = ("DefaultCPUAllocator", "out of memory", "_ALLOC_FAILED")
 
@@ -32,32 +26,6 @@ def bound_compiled_code() -> None:
     Only the first operation of the process on a CPU looks at this.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(COMPILED))
-
-
-@functools.cache
-def keep_freed_memory() -> None:
-    """Have the C library keep what this process frees, for its next allocation.
-
-    By default it hands large blocks back to the system, which clears every page of them anew for
-    the next step: a tenth to a third of the time of a training on the CPU (docs/performance.md).
-    `hand_back_memory` does so at the end of a training instead. Only glibc can be told; elsewhere
-    nothing happens.
-    """
-    mallopt = getattr(_libc(), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, -1)
-
-
-def hand_back_memory() -> None:
-    """Hand memory that is free back to the system; see `keep_freed_memory`."""
-    malloc_trim = getattr(_libc(), "malloc_trim", None)
-    if malloc_trim is not None:
-        malloc_trim(0)
-
-
-def _libc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -24,7 +24,7 @@ from optnas.objectives.batches import augmented_chunks, batch_bounds
 from optnas.objectives.data import Images
 from optnas.objectives.energy import energy_meter
 from optnas.objectives.image_files import Pixels
-from optnas.objectives.memory import in_pieces, keep_freed_memory
+from optnas.objectives.memory import in_pieces
 from optnas.objectives.optimizers import make_optimizer
 from optnas.settings import TrainSettings, check_cycles
 
@@ -127,8 +127,6 @@ class Trainer:
             if getattr(settings, setting) and not hasattr(model, part):
                 raise ValueError(f"`{setting}`: a {type(model).__name__} has none; leave it out.")
         self.device = images.train_images.device
-        if self.device.type == "cpu":
-            keep_freed_memory()
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.images = images
         self.settings = settings

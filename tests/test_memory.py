@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -473,39 +472,3 @@ def test_resident_memory_does_not_grow(tmp_path):
     before, after = (statistics.median(part) for part in (resident[20:40], resident[-20:]))
     print(f"{trials} trials: {before / 1e6:.0f} MB after warm-up, {after / 1e6:.0f} MB at the end")
     assert after < 1.05 * before
-
-
-FREED_MEMORY = """
-    import resource, sys
-    from pathlib import Path
-    import torch
-    from optnas.objectives.memory import hand_back_memory, keep_freed_memory
-
-    def resident():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    for repeat in range(8):
-        if repeat == 3:  # By then it has the memory, in pieces that fit.
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        tensors = [torch.ones(2**23) for _ in range(4)]
-        del tensors
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    kept = resident()
-    hand_back_memory()
-    print(faults, kept - resident())
-"""
-
-
-@pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc" or not Path("/proc/self/statm").exists(),
-    reason="needs glibc and /proc",
-)
-def test_freed_memory_is_kept_until_it_is_handed_back():
-    command = [sys.executable, "-c", textwrap.dedent(FREED_MEMORY)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    faults, returned = map(int, done.stdout.split())
-    # Five times 128 MiB anew would be 163,840 pages of 4 KiB.
-    assert faults < 163_840 / 5
-    assert returned > 100 * 2**20
