@@ -59,7 +59,11 @@ def _macro_micro(space: Space[Any]) -> BaseSampler:
 STRATEGIES: dict[str, tuple[Callable[[], Space[Any]], Callable[[Any], BaseSampler]]] = {
     "macro-micro": (ChainSpace, _macro_micro),
     "RandGrow": (GrowthSpace, lambda space: RandGrowSampler(space, seed=0)),
-    "stage-wise": (StageSpace, lambda space: StageWiseSampler(space, seed=0)),
+    # Deep enough for as many trials as are measured.
+    "stage-wise": (
+        lambda: StageSpace(modules=(1, 200)),
+        lambda space: StageWiseSampler(space, iterations=100, seed=0),
+    ),
     "EcoNAS": (CellSpace, lambda space: EcoNASSampler(space, seed=0)),
 }
 
