@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import optnas
 from optnas.errors import UserError
+from optnas.file_systems import write_whole
 from optnas.objectives import networks
 from optnas.objectives.data import Images
 from optnas.objectives.descriptions import (
@@ -141,6 +142,6 @@ def _keep(folder: Path, members: Sequence[Path], description: EnsembleDescriptio
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{folder} cannot be written: {reason}; name another folder.") from None
     text = ensemble_card(folder.resolve().name, description)
-    networks.write(folder / networks.CARD, text.encode())
+    write_whole(folder / networks.CARD, text.encode())
     fields = dataclasses.asdict(description)
-    networks.write(folder / ENSEMBLE, json.dumps(fields, indent=1).encode())
+    write_whole(folder / ENSEMBLE, json.dumps(fields, indent=1).encode())

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 import optnas
 from optnas.errors import UserError
+from optnas.file_systems import write_whole
 from optnas.objectives.augment import normalise
 from optnas.objectives.data import Images
 from optnas.objectives.descriptions import NETWORK, Description, card, describe
@@ -280,7 +280,7 @@ def _save_training(folder: Path, identity: dict[str, Any], state: dict[str, Any]
     buffer = io.BytesIO()
     torch.save({"identity": json.dumps(identity, sort_keys=True), "state": state}, buffer)
     content = buffer.getvalue()
-    write(folder / TRAINING, hashlib.sha256(content).digest() + content)
+    write_whole(folder / TRAINING, hashlib.sha256(content).digest() + content)
 
 
 def _go_on(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
@@ -315,22 +315,7 @@ def _go_on(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
 
 def _keep(folder: Path, weights: bytes, description: Description) -> None:
     """Write the network; its description comes last and makes it complete."""
-    write(folder / WEIGHTS, weights)
-    write(folder / CARD, card(folder.resolve().name, description).encode())
-    write(folder / NETWORK, json.dumps(dataclasses.asdict(description), indent=1).encode())
+    write_whole(folder / WEIGHTS, weights)
+    write_whole(folder / CARD, card(folder.resolve().name, description).encode())
+    write_whole(folder / NETWORK, json.dumps(dataclasses.asdict(description), indent=1).encode())
     (folder / TRAINING).unlink(missing_ok=True)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole, or not at all.
-
-    Raises:
-        UserError: If it cannot be written.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {error.strerror}.") from None

@@ -28,6 +28,17 @@ def traces() -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread of torch for the tests of a module, whose results differ between numbers."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     """A PostgreSQL server: whoever stops it starts it again."""

@@ -24,12 +24,7 @@ STILL = 1e-30
 MIXED = ("skip_connect", "sep_conv_3x3", "avg_pool_3x3")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,7 @@ modes = pytest.mark.parametrize("mode", ["macro", "cell"])
 gates = pytest.mark.parametrize("gate", [False, True], ids=["plain", "gate"])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def noise(*shape: int, seed: int = 1) -> torch.Tensor:

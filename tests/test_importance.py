@@ -49,12 +49,7 @@ CRITERIA = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 every_criterion = pytest.mark.parametrize("score", CRITERIA, ids=["pls", "inf_fs", "il_fs"])

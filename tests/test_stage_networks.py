@@ -19,12 +19,7 @@ from optnas.spaces import StageArchitecture
 CIFAR10 = (3, 32, 32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def sized(modules, block="basic", classes=10) -> nn.Module:
