@@ -28,6 +28,7 @@ from optuna.trial import Trial, TrialState, create_trial
 from optnas.runner import run
 from optnas.samplers import (
     EcoNASSampler,
+    FTSOSampler,
     HierarchicalPruner,
     MacroMicroSampler,
     RandGrowSampler,
@@ -43,8 +44,10 @@ from optnas.spaces import (
     StageSpace,
     proposal,
 )
+from optnas.spaces.topology import Topology, TopologySpace
 from optnas.storage import open_storage
 from optnas.study_file import study_from_dict
+from optnas.trials import PHASE, TOPOLOGY
 
 MEASURED = 20
 """The last trials, which are timed."""
@@ -52,11 +55,29 @@ FEW = 4
 """The same where it must be quick."""
 
 
+class Edges:
+    """The edges of a DARTS cell, for which FTSO has a sampler search in its first phase."""
+
+    def __init__(self) -> None:
+        self.cells = CellSpace()
+        self._topologies = TopologySpace(self.cells)
+
+    def suggest(self, trial: Trial) -> Topology:
+        """The edges of a trial."""
+        trial.suggest_categorical(PHASE, (TOPOLOGY,))
+        return self._topologies.suggest(trial)
+
+
 def _macro_micro(space: Space[Any]) -> BaseSampler:
     return MacroMicroSampler(space, in_channels=3, classes=10, seed=0)
 
 
-STRATEGIES: dict[str, tuple[Callable[[], Space[Any]], Callable[[Any], BaseSampler]]] = {
+def _ftso(edges: Edges) -> BaseSampler:
+    options: dict[str, Any] = {"topology_sampler": "random", "topology_trials": 10**6}
+    return FTSOSampler(edges.cells, topology_search="discrete", seed=0, **options)
+
+
+STRATEGIES: dict[str, tuple[Callable[[], Any], Callable[[Any], BaseSampler]]] = {
     "macro-micro": (ChainSpace, _macro_micro),
     "RandGrow": (GrowthSpace, lambda space: RandGrowSampler(space, seed=0)),
     # Deep enough for as many trials as are measured.
@@ -65,17 +86,18 @@ STRATEGIES: dict[str, tuple[Callable[[], Space[Any]], Callable[[Any], BaseSample
         lambda space: StageWiseSampler(space, iterations=100, seed=0),
     ),
     "EcoNAS": (CellSpace, lambda space: EcoNASSampler(space, seed=0)),
+    "FTSO": (Edges, _ftso),
 }
 
 
-def accuracy(architecture: Architecture) -> float:
+def accuracy(architecture: Architecture | Topology) -> float:
     """A made-up accuracy: deeper is better, the rest is as good as random."""
     depth = getattr(architecture, "depth", 0)
     rest = np.random.default_rng(abs(hash(architecture.to_json())) % 2**32).random()
     return float(1 - 0.95 ** (depth / 4 + rest))
 
 
-def study_of(space: Space[Any], sampler: BaseSampler, trials: int) -> optuna.Study:
+def study_of(space: Any, sampler: BaseSampler, trials: int) -> optuna.Study:
     """A study in memory with complete trials that others made."""
     pruner = HierarchicalPruner(epochs=1) if isinstance(sampler, EcoNASSampler) else None
     study = optuna.create_study(direction="maximize", sampler=RandomSampler(0), pruner=pruner)
@@ -85,7 +107,7 @@ def study_of(space: Space[Any], sampler: BaseSampler, trials: int) -> optuna.Stu
     return study
 
 
-def play(study: optuna.Study, space: Space[Any]) -> bool:
+def play(study: optuna.Study, space: Any) -> bool:
     """One trial; whether there was another."""
     trial = study.ask()
     try:
@@ -122,7 +144,7 @@ def decided(strategy: str, trials: int, measured: int) -> Row:
     return row(ours, theirs, own=f"{1000 * own:.1f} ms of processor time")
 
 
-def _turns(space: Space[Any], sampler: BaseSampler, trials: int, measured: int) -> list[Turn]:
+def _turns(space: Any, sampler: BaseSampler, trials: int, measured: int) -> list[Turn]:
     study = study_of(space, sampler, trials - 2 * measured)
     # The first reads all trials, once in a process, and does not count.
     turns = [timed(functools.partial(play, study, space)) for _ in range(2 * measured)]

@@ -206,7 +206,7 @@ class History:
         """Whether a running trial has claimed this candidate."""
         return self.key(params) in self._running
 
-    def candidates(self) -> list[tuple[Mapping[str, Any], Result | None]]:
+    def candidates(self) -> list[tuple[Key, Result | None]]:
         """All candidates that are not lost, with their results or None while they run.
 
         First those that were claimed, in this order, then other people's by number.
@@ -214,7 +214,7 @@ class History:
         others = sorted(self._results.items(), key=lambda item: item[1].number or 0)
         keys = dict.fromkeys([*self.asked, *(key for key, _ in others)])
         answers = [(key, self.answer(key)) for key in keys]
-        return [(dict(k), a) for k, a in answers if a is not None or k in self._running]
+        return [(k, a) for k, a in answers if a is not None or k in self._running]
 
 
 def _result(trial: FrozenTrial) -> Result:

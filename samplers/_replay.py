@@ -10,7 +10,7 @@ from optuna.study import Study
 
 from optnas.lineage import PARENT
 from optnas.samplers._base import Candidate, Step, StrategySampler
-from optnas.samplers._draws import Draws
+from optnas.samplers._draws import Draws, Known
 from optnas.samplers._history import History, Key, LostCandidate, Result
 from optnas.spaces import Architecture
 
@@ -28,20 +28,28 @@ class Replay(Generic[A]):
     """How far the results carry a search.
 
     Args:
-        path: The candidates answered, in the search's order, with their results.
+        walked: The candidates answered, in the search's order, with their results; without those
+            of ``drawn``.
         guessed: The first candidate that was answered with a guess, or waits, or None.
         next: The candidate that has no answer yet, or None at the end.
         conclusion: What the search returned at the end.
         draws: What candidates are drawn of, if the search has come to that.
+        drawn: The candidates drawn of it so far, with their results or None while they run.
         answers: What the search was told, one for every step of it.
     """
 
-    path: list[tuple[Candidate, Result]]
+    walked: list[tuple[Candidate, Result]]
     guessed: Candidate | None
     next: Candidate | None
     conclusion: A | None
     draws: Draws | None = None
+    drawn: Known = ()
     answers: tuple[Result, ...] = ()
+
+    @property
+    def path(self) -> list[tuple[Candidate, Result]]:
+        """The candidates answered, in the search's order, with their results."""
+        return self.walked + ([] if self.draws is None else _answered(self.draws, self.drawn))
 
 
 class _Walk(Generic[A]):
@@ -63,7 +71,7 @@ class _Walk(Generic[A]):
         self._search = search
         self._answers: list[Result] = []
         self._keys: list[Key] = []
-        self._drawn: list[tuple[Candidate, Result]] = []
+        self._drawn: Known = ()
         self._guessed: Candidate | None = None
         self._waits = False
         self._conclusion: A | None = None
@@ -75,11 +83,12 @@ class _Walk(Generic[A]):
         """How far it has come."""
         at = self._at
         return Replay(
-            self.path + self._drawn,
+            list(self.path),
             self._guessed,
             at if isinstance(at, Candidate) and not self._waits else None,
             self._conclusion,
             at if isinstance(at, Draws) else None,
+            self._drawn,
             tuple(self._answers),
         )
 
@@ -101,13 +110,13 @@ class _Walk(Generic[A]):
         """Go as far as the results carry."""
         while True:
             if isinstance(self._at, Draws):
-                known = _known(self._at, history)
-                self._drawn = [(tried, result) for tried, result in known if result is not None]
-                if len(self._drawn) < self._at.number:
+                self._drawn = self._at.among(history.candidates())
+                if sum(result is not None for _, result in self._drawn) < self._at.number:
                     return
-                self.path += self._drawn
-                tried, best = max(self._drawn, key=lambda pair: pair[1].value)
-                self._drawn = []
+                answered = _answered(self._at, self._drawn)
+                self.path += answered
+                tried, best = max(answered, key=lambda pair: pair[1].value)
+                self._drawn = ()
                 self.answer(dataclasses.replace(best, params=tried.params))
                 continue
             candidate = self._at
@@ -189,7 +198,7 @@ class ReplaySampler(StrategySampler[A]):
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
         replay = self.replay(history, guess=True)
         if replay.draws is not None:
-            return _draw(replay.draws, history, rng)
+            return _draw(replay.draws, replay.drawn, history, rng)
         if replay.guessed is not None:
             others = history.workers - 1
             if replay.next is None or history.started_after(replay.guessed.params) >= others:
@@ -219,21 +228,18 @@ class ReplaySampler(StrategySampler[A]):
         return step
 
 
-def _known(draws: Draws, history: History) -> list[tuple[Candidate, Result | None]]:
-    """The candidates drawn so far, with their results or None while they run."""
-    return [
-        (Candidate(params, draws.phase), result)
-        for params, result in history.candidates()
-        if draws.holds(params)
-    ]
+def _answered(draws: Draws, drawn: Known) -> list[tuple[Candidate, Result]]:
+    """The candidates drawn that have a result."""
+    return [(Candidate(params, draws.phase), r) for params, r in drawn if r is not None]
 
 
-def _draw(draws: Draws, history: History, rng: np.random.Generator) -> Candidate | Step:
+def _draw(
+    draws: Draws, drawn: Known, history: History, rng: np.random.Generator
+) -> Candidate | Step:
     """The next candidate of ``draws``: one that was lost before a new one."""
     for lost in history.lost:
         if draws.holds(lost.claim.params):
             return Candidate(lost.claim.params, draws.phase)
-    known = [(candidate.params, result) for candidate, result in _known(draws, history)]
-    if len(known) >= draws.number:
+    if len(drawn) >= draws.number:
         return Step.WAIT
-    return Candidate(draws.draw(known, rng), draws.phase)
+    return Candidate(draws.draw(drawn, rng), draws.phase)
