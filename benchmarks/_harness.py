@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import multiprocessing
 import os
@@ -10,7 +11,7 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,14 @@ class Contestant:
 
     def __call__(self) -> Turn:
         """Have it do its work once."""
+        return together([self])
+
+    def begin(self) -> None:
+        """Have it begin its work."""
         self._connection.send(True)
+
+    def end(self) -> Turn:
+        """Wait until its work is done."""
         turn: Turn = self._connection.recv()
         return turn
 
@@ -109,6 +117,19 @@ class Contestant:
         """End the process."""
         self._connection.close()
         self._process.join()
+
+
+def together(contestants: Sequence[Contestant]) -> Turn:
+    """Have several do their work at once: what one piece of it takes, on average."""
+    for contestant in contestants:
+        contestant.begin()
+    turns = [contestant.end() for contestant in contestants]
+    works = [turn.work for turn in turns if turn.work is not None]
+    return Turn(
+        max(turn.seconds for turn in turns) / len(turns),
+        statistics.mean(works) if works else None,
+        turns[0].result,
+    )
 
 
 def _serve(
@@ -152,14 +173,22 @@ def alternate(
 
 @contextlib.contextmanager
 def contest(
-    product: tuple[Callable[..., Work], Any], rival: tuple[Callable[..., Work], Any]
-) -> Iterator[tuple[Contestant, Contestant]]:
-    """Both sides, each a function that prepares its work with its arguments."""
+    product: tuple[Callable[..., Work], Any],
+    rival: tuple[Callable[..., Work], Any],
+    workers: int = 1,
+) -> Iterator[tuple[Callable[[], Turn], Callable[[], Turn]]]:
+    """Both sides, each a function that prepares its work with its arguments.
+
+    Args:
+        product: Ours.
+        rival: The rival's.
+        workers: How many processes of ours do the work at once.
+    """
     with contextlib.ExitStack() as stack:
-        sides = [Contestant(side[0], *side[1:]) for side in (product, rival)]
+        sides = [Contestant(*side) for side in (*[product] * workers, rival)]
         for side in sides:
             stack.callback(side.close)
-        yield sides[0], sides[1]
+        yield functools.partial(together, sides[:-1]), sides[-1]
 
 
 def about(device: str = "cpu") -> dict[str, Any]:

@@ -17,6 +17,7 @@ from _harness import about
 from epoch import DATA, NETWORKS, built, images_of, part
 from torch import nn
 
+from optnas.objectives.allocator import kept_memory
 from optnas.objectives.models import count_params, forward_costs
 from optnas.objectives.training import Trainer
 from optnas.settings import TrainSettings
@@ -46,6 +47,7 @@ def ceilings() -> tuple[float, float]:
     return operations, 2 * source.nbytes / best(lambda: target.copy_(source))
 
 
+@kept_memory()  # As while an objective trains.
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])

@@ -9,6 +9,8 @@ recipe and judge it after the epoch.
 """
 
 import argparse
+import atexit
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +22,11 @@ from _harness import Cases, Row, alternate, arguments, contest, measure
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from optnas.objectives.allocator import kept_memory
 from optnas.objectives.augment import Augmentation
 from optnas.objectives.data import DataError, Images, load_images
 from optnas.objectives.models import build_model
-from optnas.objectives.training import Trainer
+from optnas.objectives.training import Trainer, deterministic_algorithms
 from optnas.settings import DataSettings, TrainSettings
 from optnas.spaces import (
     Architecture,
@@ -34,6 +37,8 @@ from optnas.spaces import (
 )
 
 WORKERS = 2
+# Rivals that are our own epoch with a switch of the recipe set otherwise.
+SWITCHES = {"eager": {"graphs": False}, "deterministic": {"deterministic": True}}
 # DARTS's second-order cell.
 _NORMAL = (
     (("sep_conv_3x3", 0), ("sep_conv_3x3", 1)),
@@ -133,13 +138,24 @@ def product(
     precision: str,
     epochs: int = 1000,
     seed: int = 0,
+    **settings: bool,
 ) -> Callable[[], float]:
-    """Our epoch; it returns the validation accuracy."""
+    """Our epoch, with switches of `TrainSettings`; it returns the validation accuracy."""
     torch.set_num_threads(threads)
-    recipe = TrainSettings.model_validate({"precision": precision, "threads": threads})
+    switches = {"precision": precision, "threads": threads, **settings}
+    recipe = TrainSettings.model_validate(switches)
     model = built(network, images, seed).to(device)
+    # As while an objective trains.
+    training = contextlib.ExitStack()
+    training.enter_context(kept_memory())
+    atexit.register(training.close)
     trainer = Trainer(model, images.to(device), recipe, epochs=epochs, seed=seed)
-    return lambda: trainer.train_epoch().validation_accuracy or 0.0
+
+    def epoch() -> float:
+        with deterministic_algorithms(recipe.deterministic):
+            return trainer.train_epoch().validation_accuracy or 0.0
+
+    return epoch
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
@@ -249,9 +265,14 @@ def compared(network: str, data: str, options: Any) -> Row:
         images = part(images, *((384, 96) if data == "digits" else (128, 32)))
     what = (NETWORKS[network], images, options.device)
     ours = (product, *what, options.threads, options.precision)
-    with contest(ours, (plain, *what, options.rival_threads)) as sides:
+    theirs: tuple[Any, ...] = (plain, *what, options.rival_threads)
+    if options.rival in SWITCHES:
+        theirs = (functools.partial(product, **SWITCHES[options.rival]), *ours[1:])
+    with contest(ours, theirs, options.workers) as sides:
         threads = f"{options.threads} and {options.rival_threads}"
         notes = {"images": f"{len(images.train_images)}, {kind}", "threads": threads}
+        if options.workers > 1:
+            notes["workers"] = str(options.workers)
         return alternate(*sides, options.repeats, **notes)
 
 
@@ -260,7 +281,7 @@ def cases(options: Any) -> Cases:
     for data in options.sets:
         for network in options.networks:
             make = functools.partial(compared, network, data, options)
-            yield f"{network}, {data}; plain loop", make
+            yield f"{network}, {data}; {options.rival}", make
 
 
 def training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -282,6 +303,10 @@ def options_of(words: list[str] | None = None) -> Any:
     parser = arguments(__doc__)
     training_arguments(parser)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--workers", type=int, default=1, help="Ours that train at once; then an epoch's share."
+    )
+    parser.add_argument("--rival", choices=["plain loop", *SWITCHES], default="plain loop")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--sets", nargs="+", choices=DATA, default=list(DATA))
     options = parser.parse_args(words)

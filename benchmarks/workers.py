@@ -1,10 +1,15 @@
-"""How much faster several worker processes are, on trials that sleep for half a second.
+"""How much faster several worker processes are, on trials that sleep or on real trainings.
 
     python benchmarks/workers.py [--workers 1 2 4 8] [--storages sqlite journal URL ...] [--json]
+    python benchmarks/workers.py --device cuda --per-device 1 2 4 8 [--set cifar10 --data FOLDER]
 
 Populations and random search: trials per second while all workers work, beside one worker, so
 that their start is left out. Macro-micro, whose decisions follow one another: the time of the
 whole search beside one worker's. A storage is `sqlite`, `journal` or a database server's URL.
+
+With `--device` random chains of ten layers are trained there by so many workers of one device:
+the multiply-adds of the trained epochs per second. Whether MPS is running is told with the
+machine; measure with and without it.
 """
 
 import argparse
@@ -15,7 +20,7 @@ import platform
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +29,12 @@ import sqlalchemy
 from optuna.trial import FrozenTrial
 
 import optnas
+from optnas.gpus import gpus, mps_runs
+from optnas.progress import size
 from optnas.runner import run
 from optnas.study_file import study_from_dict
 from optnas.study_keys import Workers
-from optnas.trials import LEASE
+from optnas.trials import DEVICE_MEMORY, LEASE
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "random": {"space": "nasbench201"},
@@ -58,6 +65,27 @@ class Row:
     seconds: float
     speedup: float
     ideal: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Real trainings by several workers of one device.
+
+    Args:
+        workers: Number of processes.
+        trials: Trials that count.
+        seconds: Time in which they were done.
+        rate: Multiply-adds of an epoch's forward passes, for one image each, in a second.
+        speedup: That beside the first row.
+        memory: The most of the device's memory in use at the end of a trial, in bytes.
+    """
+
+    workers: int
+    trials: int
+    seconds: float
+    rate: float
+    speedup: float
+    memory: int | None
 
 
 def measure(storage: str, sampler: str, workers: int, options: argparse.Namespace) -> Row:
@@ -120,19 +148,74 @@ def measure_all(options: argparse.Namespace) -> Iterator[Row]:
                 yield dataclasses.replace(row, speedup=own / rate)
 
 
+def train(workers: int, options: argparse.Namespace) -> Training:
+    """Run one study of real trainings."""
+    with tempfile.TemporaryDirectory() as folder:
+        keys = {
+            "study": "train",
+            "seed": 0,  # Whoever trains them: the same networks in the same order.
+            "storage": f"sqlite:///{folder}/train.db",
+            "artifacts": f"{folder}/artifacts",
+            "space": {"name": "chain", "depth": [10, 10], "width": [64, 64]},
+            "sampler": "random",
+            "data": {"name": options.set, "root": options.data},
+            "train": {"epochs": options.epochs},
+            "budget": {"trials": options.trials * workers},
+        }
+        there = Workers(devices=(options.device,), per_device=workers)
+        trials = [t for t in run(study_from_dict(keys), workers=there).study.trials if t.params]
+    done, seconds = together(trials, workers)
+    work = sum(t.user_attrs["multiply_adds"] * t.user_attrs["epochs_trained"] for t in done)
+    told = [t.user_attrs[DEVICE_MEMORY] for t in trials if DEVICE_MEMORY in t.user_attrs]
+    memory = max((each["total_bytes"] - each["free_bytes"] for each in told), default=None)
+    return Training(workers, len(done), seconds, work / seconds, 1.0, memory)
+
+
+def train_all(options: argparse.Namespace) -> Iterator[Training]:
+    """Every study of real trainings, beside the first."""
+    one = 0.0
+    for workers in options.per_device:
+        made = train(workers, options)
+        one = one or made.rate / workers
+        yield dataclasses.replace(made, speedup=made.rate / one)
+
+
+def sleep_line(row: Row) -> str:
+    """A run as a line of a table."""
+    return (
+        f"| {row.storage} | {row.sampler} | {row.workers} | {row.trials} | {row.seconds:.1f} | "
+        f"{row.speedup:.2f} | {100 * row.ideal:.0f}% |"
+    )
+
+
+def training_line(made: Training) -> str:
+    """Real trainings as a line of a table."""
+    memory = "-" if made.memory is None else size(made.memory)
+    return (
+        f"| {made.workers} | {made.trials} | {made.seconds:.1f} | {made.rate:.3g} | "
+        f"{made.speedup:.2f} | {memory} |"
+    )
+
+
 def main() -> None:
     """Measure, and print as a table or as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--storages", nargs="+", default=["sqlite", "journal"])
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
-    parser.add_argument("--seconds", type=float, default=0.5, help="Length of a trial.")
-    parser.add_argument("--trials", type=int, default=40, help="Trials per worker.")
+    parser.add_argument("--seconds", type=float, default=0.5, help="Length of a sleeping trial.")
+    parser.add_argument("--trials", type=int, help="Trials per worker: 40; of trainings 10.")
+    parser.add_argument("--device", help="Train there instead of sleeping.")
+    parser.add_argument("--per-device", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--set", default="digits", help="The data set of trainings.")
+    parser.add_argument("--data", help="Its folder.")
+    parser.add_argument("--epochs", type=int, default=5, help="Epochs of a training.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     options = parser.parse_args()
+    options.trials = options.trials or (40 if options.device is None else 10)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
-    about = {
+    about: dict[str, Any] = {
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "python": platform.python_version(),
@@ -140,21 +223,25 @@ def main() -> None:
         "optuna": optuna.__version__,
         "sqlalchemy": sqlalchemy.__version__,
         "load": os.getloadavg()[0],
-        "seconds": options.seconds,
     }
+    rows: Iterable[Any]
+    if options.device is None:
+        about["seconds"] = options.seconds
+        names = "storage | sampler | workers | trials | seconds | speed-up | share of ideal"
+        rows, line = measure_all(options), sleep_line
+    else:
+        about |= {"gpus": ", ".join(gpu.name for gpu in gpus()) or "none", "mps": mps_runs()}
+        names = "workers | trials | seconds | multiply-adds per second | speed-up | memory"
+        rows, line = train_all(options), training_line
     if options.json:
-        rows = [dataclasses.asdict(row) for row in measure_all(options)]
-        print(json.dumps({"about": about, "rows": rows}, indent=2))
+        made = [dataclasses.asdict(row) for row in rows]
+        print(json.dumps({"about": about, "rows": made}, indent=2))
         return
     print(", ".join(f"{name} {value}" for name, value in about.items()))
-    print("\n| storage | sampler | workers | trials | seconds | speed-up | share of ideal |")
-    print("|---|---|---|---|---|---|---|", flush=True)
-    for row in measure_all(options):
-        print(
-            f"| {row.storage} | {row.sampler} | {row.workers} | {row.trials} | "
-            f"{row.seconds:.1f} | {row.speedup:.2f} | {100 * row.ideal:.0f}% |",
-            flush=True,
-        )
+    print(f"\n| {names} |")
+    print("|---" * (names.count("|") + 1) + "|", flush=True)
+    for row in rows:
+        print(line(row), flush=True)
 
 
 if __name__ == "__main__":

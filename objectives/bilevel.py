@@ -187,6 +187,9 @@ class BilevelTrainer(Trainer):
         size = self.settings.batch_size
         return augmented_chunks(self.images, size, generator, subset=share, batches=batches)
 
+    def _eager_reason(self, steps: int) -> str | None:
+        return "a super-network takes every step on two batches"
+
     def _train_batch(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         self._architecture_optimizer.zero_grad(set_to_none=True)
         validation = next(self._architecture_batches)

@@ -19,10 +19,12 @@ from optnas.checkpoints import Checkpoints
 from optnas.errors import UserError
 from optnas.lineage import TRAINING_SEED, parent_of
 from optnas.objectives import ensembles, networks
+from optnas.objectives.allocator import kept_memory
 from optnas.objectives.data import Images, load_images
 from optnas.objectives.descriptions import Description, EnsembleDescription
 from optnas.objectives.memory import (
     bound_compiled_code,
+    device_memory,
     is_out_of_memory,
     peak_memory,
     release,
@@ -51,6 +53,7 @@ from optnas.settings import (
 from optnas.spaces import Architecture, Space
 from optnas.trials import (
     CANDIDATE,
+    DEVICE_MEMORY,
     FAILURE_REASON,
     INTERRUPTED,
     LOST,
@@ -73,8 +76,10 @@ class Classification:
     Recorded as user attributes: ``params``, ``multiply_adds`` and ``memory_bytes`` (see
     :class:`optnas.objectives.models.ForwardCosts`), ``train_accuracy``, ``train_seconds``,
     ``train_joules`` where the device counts them, ``epochs_trained`` (by this trial itself),
-    ``peak_memory_bytes``, ``input_shape``, ``device``, ``seed``, ``versions``,
-    ``training_seed``, ``inherited_tensors`` and ``accumulation``.
+    ``peak_memory_bytes``, ``device_memory`` on CUDA (see
+    :func:`optnas.objectives.memory.device_memory`), ``input_shape``, ``device``, ``seed``,
+    ``versions``, ``training_seed``, ``inherited_tensors``, ``accumulation`` and, on CUDA,
+    ``eager_reason`` (see :class:`optnas.objectives.training.Trainer`).
 
     A loss that is not finite and a network that cannot be built end as a failed trial with the
     reason. A training that runs out of memory goes on once more with every batch in two parts
@@ -255,6 +260,7 @@ class Classification:
             settings.recipe(self.train),
             folder,
             network=options,
+            compiled=settings.compile,
             seed=seed if repeat == 1 else derive_seed("repeat", seed, repeat),
             origin=origin,
             device=self.device,
@@ -290,7 +296,7 @@ class Classification:
         """The value of a trial."""
         architecture = self.space.suggest(trial)
         self._record_circumstances(trial)
-        with deterministic_algorithms(self.train.deterministic):
+        with deterministic_algorithms(self.train.deterministic), kept_memory():
             return self._evaluate(trial, architecture)
 
     def _evaluate(self, trial: Trial, architecture: Architecture) -> float:
@@ -430,6 +436,9 @@ class Classification:
         peak = peak_memory(self.device)
         if peak is not None:
             trial.set_user_attr("peak_memory_bytes", peak)
+        held = device_memory(self.device)
+        if held is not None:
+            trial.set_user_attr(DEVICE_MEMORY, held)
 
     def _device_name(self) -> str:
         if self.device.type == "cuda":

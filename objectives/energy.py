@@ -6,9 +6,10 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from optnas.gpus import nvml
 
 POWERCAP = Path("/sys/class/powercap")
 """Where Linux shows what processors count; readable by root alone on most systems."""
@@ -57,16 +58,6 @@ def _laps(read: Callable[[], float | None]) -> Lap:
     return lap
 
 
-@functools.cache
-def _nvml() -> Any:
-    """The library that comes with NVIDIA's driver, ready to be asked; None without one."""
-    try:
-        library = ctypes.CDLL("nvml.dll" if os.name == "nt" else "libnvidia-ml.so.1")
-        return library if library.nvmlInit_v2() == 0 else None
-    except (OSError, AttributeError):
-        return None
-
-
 def _gpu(uuid: str) -> ctypes.c_void_p | None:
     """NVML's handle of the GPU that torch knows by ``uuid``, if that counts its energy.
 
@@ -74,8 +65,8 @@ def _gpu(uuid: str) -> ctypes.c_void_p | None:
     counter, nor have GPUs older than Volta.
     """
     handle = ctypes.c_void_p()
-    nvml = _nvml()
-    if nvml is None or nvml.nvmlDeviceGetHandleByUUID(
+    library = nvml()
+    if library is None or library.nvmlDeviceGetHandleByUUID(
         f"GPU-{uuid}".encode(), ctypes.byref(handle)
     ):
         return None
@@ -84,7 +75,7 @@ def _gpu(uuid: str) -> ctypes.c_void_p | None:
 
 def _gpu_joules(handle: ctypes.c_void_p) -> float | None:
     millijoules = ctypes.c_ulonglong()
-    failed = _nvml().nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules))
+    failed = nvml().nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules))
     return None if failed else millijoules.value / 1000
 
 

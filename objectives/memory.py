@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -100,6 +100,39 @@ def peak_memory(device: torch.device) -> int | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def is_shared(device: torch.device) -> bool:
+    """Whether more than a tenth of a GPU's memory is in use, but not by tensors of this process.
+
+    Its own context takes less than that, of 8 GiB and more.
+    """
+    held = device_memory(device)
+    if held is None:
+        return False
+    others = held["total_bytes"] - held["free_bytes"] - held["reserved_bytes"]
+    return bool(others > held["total_bytes"] / 10)
+
+
+def device_memory(device: torch.device) -> dict[str, Any] | None:
+    """What a GPU's memory holds, whoever uses it, and what of that are this process's tensors.
+
+    Returns:
+        ``gpu``: its identity; ``total_bytes`` and ``free_bytes`` of the GPU; ``reserved_bytes``,
+        what torch has taken for tensors of this process, and ``peak_bytes``, the most of that
+        since `reset_peak_memory`. The context, kernels and libraries come on top of these. None
+        for other devices.
+    """
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return {
+        "gpu": str(torch.cuda.get_device_properties(device).uuid),
+        "total_bytes": total,
+        "free_bytes": free,
+        "reserved_bytes": torch.cuda.memory_reserved(device),
+        "peak_bytes": torch.cuda.max_memory_reserved(device),
+    }
 
 
 def reset_peak_memory(device: torch.device) -> None:

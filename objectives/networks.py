@@ -15,11 +15,12 @@ from torch import Tensor, nn
 import optnas
 from optnas.errors import UserError
 from optnas.file_systems import write_whole
+from optnas.objectives.allocator import kept_memory
 from optnas.objectives.augment import normalise
 from optnas.objectives.data import Images
 from optnas.objectives.descriptions import NETWORK, Description, card, describe
 from optnas.objectives.image_files import ImageFiles
-from optnas.objectives.memory import is_out_of_memory
+from optnas.objectives.memory import is_out_of_memory, reset_peak_memory
 from optnas.objectives.models import build_model, count_multiply_adds, count_params
 from optnas.objectives.training import NonFiniteLoss, Trainer, deterministic_algorithms
 from optnas.seeds import derive_seed
@@ -79,6 +80,7 @@ def retrain(
     seed: int,
     origin: dict[str, Any],
     device: torch.device,
+    compiled: bool = False,
     on_epoch: Callable[[int, int, float, float], None] | None = None,
 ) -> Description:
     """Train a network on the training and validation images, test it once, and keep it.
@@ -94,13 +96,18 @@ def retrain(
         seed: Seed of the training.
         origin: Where the architecture comes from, for the card.
         device: A torch device.
+        compiled: Whether the network is compiled with ``torch.compile`` first.
         on_epoch: Called after every epoch with the epoch, the number of epochs, the training
             accuracy and the seconds of the epoch.
 
     Raises:
         UserError: If the folder holds another network or cannot be written to, or the loss is
-            not finite, or there is not enough memory for a batch.
+            not finite, or there is not enough memory for a batch, or ``compiled`` does not go
+            with the recipe.
     """
+    if compiled and (train.drop_path or train.auxiliary):
+        # One would be compiled anew in every epoch, the other is not part of what is compiled.
+        raise UserError("`retrain.compile` must be false with `drop_path` and with `auxiliary`.")
     if train.epochs is None:
         raise ValueError("`train.epochs` must be the number of epochs.")
     epochs = train.epochs
@@ -108,7 +115,7 @@ def retrain(
     chosen_by_test = images.validates_on_test
     images = images.with_validation_in_training().to(device)
     # One cycle goes unsaid: networks that were kept before there were cycles are still known.
-    unsaid = {"epochs", "initial_epochs"} | ({"cycles"} if train.cycles == 1 else set())
+    unsaid = {"epochs", "initial_epochs", "graphs"} | ({"cycles"} if train.cycles == 1 else set())
     identity = {
         "space": _space_name(architecture),
         "architecture": json.loads(architecture.to_json()),
@@ -119,6 +126,12 @@ def retrain(
         "seed": seed,
         "data_sha256": digest(images),
     }
+    training_seed = derive_seed("retrain", identity)
+    # Ways of computing the same training, unsaid where they are the usual ones, for that reason.
+    if not train.graphs:
+        identity["train"]["graphs"] = False
+    if compiled:
+        identity["train"]["compile"] = True
     done = _done(folder, identity)
     if done is not None:
         return done
@@ -126,7 +139,6 @@ def retrain(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}; name another folder.") from None
-    training_seed = derive_seed("retrain", identity)
     options = {**network, "auxiliary": True} if train.auxiliary else network
     generator = torch.Generator().manual_seed(training_seed)
     try:
@@ -135,7 +147,10 @@ def retrain(
     except (TypeError, ValueError) as error:
         raise UserError(f"retrain: {error}") from None
     _go_on(trainer, folder, identity)
-    with deterministic_algorithms(train.deterministic):
+    reset_peak_memory(device)  # Which says whether there is memory for a graph.
+    if compiled:
+        model.compile()
+    with deterministic_algorithms(train.deterministic), kept_memory():
         while trainer.epoch < epochs:
             try:
                 result = trainer.train_epoch()
@@ -297,7 +312,7 @@ def _go_on(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
     try:
         if hashlib.sha256(content).digest() != digest:
             raise ValueError("its checksum is wrong")
-        loaded = torch.load(io.BytesIO(content), weights_only=True)
+        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         is_same = loaded["identity"] == json.dumps(identity, sort_keys=True)
         if is_same:
             trainer.load_state_dict(loaded["state"])

@@ -8,7 +8,7 @@ import inspect
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from optnas.settings import TrainSettings
 
@@ -35,6 +35,20 @@ def make_optimizer(
         weight_decay=settings.weight_decay,
         fused=True,
     )
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
+    """Give all parameters one learning rate.
+
+    Args:
+        optimizer: One of `make_optimizer`.
+        rate: The rate. As a tensor, float32 () on the device of the parameters, it may be filled
+            anew later: a step that was captured as a CUDA graph reads it whenever it is replayed.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+        if "capturable" in group:  # AdamW's; SGD is without asking.
+            group["capturable"] = isinstance(rate, Tensor)
 
 
 def without_compiling(kind: type[Optimizer]) -> type[Optimizer]:

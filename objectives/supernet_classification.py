@@ -9,6 +9,7 @@ from optuna.trial import Trial
 
 from optnas.errors import UserError
 from optnas.lineage import TRAINING_SEED
+from optnas.objectives.allocator import kept_memory
 from optnas.objectives.bilevel import BilevelTrainer, SearchRecipe
 from optnas.objectives.classification import Classification
 from optnas.objectives.data import Images
@@ -111,7 +112,7 @@ class SupernetClassification(Classification):
         if not named.isdisjoint(self._topologies.choices):
             edges = self._topologies.suggest(trial)
         self._record_circumstances(trial)
-        with deterministic_algorithms(self.train.deterministic):
+        with deterministic_algorithms(self.train.deterministic), kept_memory():
             if phase == TOPOLOGY and edges is not None:
                 self._try_topology(trial, edges)
             else:

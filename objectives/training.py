@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from optnas.objectives import graphs
 from optnas.objectives.augment import normalise
 from optnas.objectives.batches import augmented_chunks, batch_bounds
 from optnas.objectives.data import Images
 from optnas.objectives.energy import energy_meter
 from optnas.objectives.image_files import Pixels
 from optnas.objectives.memory import in_pieces
-from optnas.objectives.optimizers import make_optimizer
+from optnas.objectives.optimizers import make_optimizer, set_rate
 from optnas.settings import TrainSettings, check_cycles
 
 # Evaluation batches hold at most this many images and pixels: the activations of a wide
@@ -87,7 +88,8 @@ class Trainer:
 
     Everything random (the order and the augmentation of the images) is drawn from one generator
     that belongs to the run. On the CPU, equal seeds and numbers of threads give bitwise equal
-    weights, interrupted and resumed or not.
+    weights, interrupted and resumed or not. On CUDA, steps on full batches are replayed from a
+    graph, where they can be: see `graphs.StagedStep` and `eager_reason`.
 
     Args:
         model: The network; it is moved to the images' device and trained in place.
@@ -139,6 +141,20 @@ class Trainer:
         self._optimizer = make_optimizer(self._parameters, settings)
         self._dtype = _autocast_dtype(settings.precision, self.device)
         self._energy = energy_meter(self.device)
+        self._staged: graphs.StagedStep | None = None
+        # On CUDA a tensor, captured or not: both paths round it alike.
+        self._rate: Tensor | None = None
+        if graphs.are_supported(self.device):
+            self._rate = torch.zeros((), dtype=torch.float32, device=self.device)
+
+    @property
+    def eager_reason(self) -> str | None:
+        """Why steps are not replayed from a CUDA graph.
+
+        None if they are, if the settings do not ask for it, elsewhere than on CUDA, and before the
+        first epoch.
+        """
+        return None if self._staged is None else self._staged.eager_reason
 
     @property
     def epoch(self) -> int:
@@ -154,8 +170,9 @@ class Trainer:
         start = time.perf_counter()
         self._energy()  # What was used before is nobody's.
         rate = learning_rate(self.settings, self.epoch, self.epochs, self.further_epochs)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self._optimizer, rate if self._rate is None else self._rate.fill_(rate))
+        if self._rate is not None and self.settings.graphs and self._staged is None:
+            self._staged = self._stage()
         self.model.train()
         if self.settings.drop_path:
             rate = self.settings.drop_path * self.epoch / self.epochs
@@ -214,6 +231,8 @@ class Trainer:
         if state["optimizer"] is not None:
             # A copy: the optimiser would go on in the very tensors of another trainer's state.
             self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        # The optimiser's tensors are others now: a graph of before would go on with the old ones.
+        self._staged = None
         self._generator.set_state(state["generator"].cpu())
         self.history = [EpochResult(**result) for result in state["history"]]
 
@@ -229,11 +248,35 @@ class Trainer:
         """Train on a piece batch by batch; the summed loss and correct answers."""
         outputs = []
         for start, stop in batch_bounds(len(inputs), self.settings.batch_size):
-            outputs += self._train_batch(inputs[start:stop], labels[start:stop])
+            outputs += self._step(inputs[start:stop], labels[start:stop])
         # Statistics of the piece at once: per batch they would cost as much as a small layer.
         logits = torch.cat(outputs)
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         return torch.stack((loss.double(), _count_correct(logits, labels)))
+
+    def _step(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+        """As `_train_batch`, from a graph where there is one."""
+        if self._staged is None:
+            return self._train_batch(inputs, labels)
+        return self._staged(self._train_batch, inputs, labels)
+
+    def _stage(self) -> graphs.StagedStep:
+        """A graph, not yet captured, of the steps of the epochs that are left."""
+        batches = batch_bounds(len(self.images.train_images), self.settings.batch_size)
+        sizes = [stop - start for start, stop in batches]
+        epochs = self.epochs + self.further_epochs - self.epoch
+        steps = epochs * sizes.count(sizes[0])
+        return graphs.StagedStep(sizes[0], self.device, self._eager_reason(steps))
+
+    def _eager_reason(self, steps: int) -> str | None:
+        """Why ``steps`` steps of this training cannot be a graph, or should not."""
+        if self.settings.drop_path or getattr(self.model, "drop_path", 0):
+            return "drop_path draws on the host in every step"
+        if self.accumulation > 1:
+            return "memory does not suffice for whole batches"
+        if steps < graphs.LEAST_STEPS:
+            return f"{steps} steps are too few to pay for a capture"
+        return None
 
     def _train_batch(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         """One step of the optimiser; the logits of the batch's parts."""
@@ -336,15 +379,20 @@ def deterministic_algorithms(enabled: bool) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    memory: Any = torch.utils.deterministic
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.backends.cudnn.benchmark,
+        memory.fill_uninitialized_memory,
     )
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+    # A tenth of a step of a chain on a CPU; no network here reads what it has not written.
+    memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark = before[2]
+        memory.fill_uninitialized_memory = before[3]

@@ -14,7 +14,12 @@ from optuna.trial import FrozenTrial, Trial
 from optnas.checkpoints import CheckpointError, Checkpoints, checkpoint_of
 from optnas.lineage import INHERITED, ancestors
 from optnas.objectives.inheritance import inherit
-from optnas.objectives.memory import is_out_of_memory, release, reset_peak_memory
+from optnas.objectives.memory import (
+    is_out_of_memory,
+    is_shared,
+    release,
+    reset_peak_memory,
+)
 from optnas.objectives.progress import Progress
 from optnas.objectives.training import NonFiniteLoss, Trainer
 from optnas.settings import CheckpointSettings
@@ -27,6 +32,8 @@ LEAST_LEASE = 300.0
 """Seconds promised for an epoch, at least; ten times the last one, if that is more."""
 ACCUMULATION = "accumulation"
 """User attribute: number of parts in which every batch was trained on, for want of memory."""
+EAGER_REASON = "eager_reason"
+"""User attribute, on CUDA: why the steps were not replayed from a graph; see `Trainer`."""
 
 
 class CandidateFailure(Exception):
@@ -129,6 +136,8 @@ class TrialTraining:
         """Train until ``epochs`` are finished.
 
         What runs out of memory goes on once more from its last state, every batch in two parts.
+        Where others hold memory of the device too, it is first tried as it was, because what was
+        missing may have been their doing, which says nothing of the network.
 
         Raises:
             CandidateFailure: If the loss is not finite.
@@ -138,18 +147,31 @@ class TrialTraining:
                 a MemoryError.
         """
         self._state = _dumped(self.trainer)
+        if self._fits(epochs):
+            return
+        if is_shared(self.trainer.device):
+            self._go_back()
+            if self._fits(epochs):
+                return
+        self._accumulate(2)
+        self._go_back()
+        self._run(epochs)
+
+    def _fits(self, epochs: int) -> bool:
+        """Train, if memory suffices; what it does not suffice for in parts is raised."""
         try:
             self._run(epochs)
         except (RuntimeError, MemoryError) as error:
             if self.trainer.accumulation > 1 or not is_out_of_memory(error):
                 raise
             release(error, self.trainer.device)
-        else:
-            return
+            return False
+        return True
+
+    def _go_back(self) -> None:
+        """Go on from the last state."""
         reset_peak_memory(self.trainer.device)
-        self._accumulate(2)
         self.trainer.load_state_dict(_loaded(self._state))
-        self._run(epochs)
 
     @property
     def accuracy(self) -> float:
@@ -190,6 +212,8 @@ class TrialTraining:
         accuracy = max(result.train_accuracy for result in self.trainer.history)
         self.trial.set_user_attr(TRAIN_ACCURACY, accuracy)
         self.trial.set_user_attr("epochs_trained", self.trainer.epoch - self._resumed)
+        if self.trainer.eager_reason is not None:
+            self.trial.set_user_attr(EAGER_REASON, self.trainer.eager_reason)
         joules = [result.joules for result in self.trainer.history]
         known = None if None in joules else math.fsum(filter(None, joules))
         if known is not None or TRAIN_JOULES in self.trial.user_attrs:

@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from optnas.command_options import Device, Devices, File, Json, Name, Target, WorkerCount
+from optnas.command_options import (
+    Device,
+    Devices,
+    File,
+    Json,
+    Name,
+    PerDevice,
+    Target,
+    WorkerCount,
+)
 from optnas.console import (
     INTERRUPTED,
     again_with,
@@ -17,6 +26,7 @@ from optnas.console import (
     run_baselines,
     run_search,
     show,
+    workers_said,
 )
 from optnas.experiment_commands import compare, rank
 
@@ -51,13 +61,19 @@ def main() -> None:
 
 @app.command()
 def run(
-    file: File, workers: WorkerCount = None, devices: Devices = None, as_json: Json = False
+    file: File,
+    workers: WorkerCount = None,
+    per_device: PerDevice = None,
+    devices: Devices = None,
+    as_json: Json = False,
 ) -> None:
     """Search as a study file says, or go on with its search."""
     from optnas.study_file import load_study_file
 
     again = shlex.join(["optnas", "run", str(file)])
-    run_search(load_study_file(file), workers, devices, as_json, again=again)
+    config = load_study_file(file)
+    said = workers_said(config, workers, per_device, devices)
+    run_search(config, said, as_json, again=again)
 
 
 @app.command()
@@ -65,6 +81,7 @@ def resume(
     storage: Annotated[str, typer.Argument(metavar="STORAGE", help="A storage's URL.")],
     study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],
     workers: WorkerCount = None,
+    per_device: PerDevice = None,
     devices: Devices = None,
     as_json: Json = False,
 ) -> None:
@@ -72,7 +89,9 @@ def resume(
     from optnas.studies import open_existing
 
     again = f"optnas resume {again_with(storage, study)}"
-    run_search(open_existing(storage, study).config, workers, devices, as_json, again=again)
+    config = open_existing(storage, study).config
+    said = workers_said(config, workers, per_device, devices)
+    run_search(config, said, as_json, again=again)
 
 
 @app.command()

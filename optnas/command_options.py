@@ -23,6 +23,14 @@ WorkerCount = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Processes that search. Default: as the study says."),
 ]
+PerDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--per-device",
+        metavar="N|auto",
+        help="Processes on each device instead: a number, or as many as make it faster.",
+    ),
+]
 Devices = Annotated[
     str | None,
     typer.Option(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from optnas.runner import Outcome
     from optnas.studies import OpenStudy
     from optnas.study_file import StudyFile
+    from optnas.study_keys import Workers
 
 # Imported when they are needed: `optnas --help` loads neither Optuna nor torch.
 
@@ -20,15 +21,40 @@ INTERRUPTED = 130
 """Exit code."""
 
 
-def run_search(
-    config: "StudyFile", count: int | None, devices: str | None, as_json: bool, *, again: str
-) -> None:
+def workers_said(
+    config: "StudyFile", count: int | None, per_device: str | None, devices: str | None
+) -> "Workers":
+    """The workers as a command asks for them; what it does not say is as the study says.
+
+    Args:
+        config: The study.
+        count: Number of workers.
+        per_device: Number of workers on each device, or ``auto``.
+        devices: Torch devices with commas between them.
+
+    Raises:
+        UserError: If it contradicts itself.
+    """
+    from optnas.study_checks import validated
+    from optnas.study_errors import Source
+    from optnas.study_keys import Workers
+
+    said: dict[str, Any] = config.workers.model_dump(mode="json")
+    if count is not None or per_device is not None:
+        is_number = per_device is not None and per_device.isascii() and per_device.isdigit()
+        said["count"] = count
+        said["per_device"] = int(per_device) if per_device and is_number else per_device
+    if devices is not None:
+        said["devices"] = [name.strip() for name in devices.split(",") if name.strip()]
+    return validated(Workers, said, Source("the command line"), ("workers",))
+
+
+def run_search(config: "StudyFile", workers: "Workers", as_json: bool, *, again: str) -> None:
     """Run a search and show it, then exit as it ended.
 
     Args:
         config: The study file.
-        count: Number of workers; None as the study file says.
-        devices: Torch devices with commas between them; None as the study file says.
+        workers: The worker processes.
         as_json: Whether to print a line of JSON for every event.
         again: The command that goes on with it.
     """
@@ -37,16 +63,9 @@ def run_search(
     from optnas.runner import run as run_study
 
     hush()
-    said: dict[str, Any] = {}
-    if count is not None:
-        said["count"] = count
-    if devices is not None:
-        said["devices"] = tuple(name.strip() for name in devices.split(",") if name.strip())
     display = make_display(as_json=as_json)
     with display if isinstance(display, LiveDisplay) else contextlib.nullcontext():
-        outcome = run_study(
-            config, display=display, workers=config.workers.model_copy(update=said)
-        )
+        outcome = run_study(config, display=display, workers=workers)
     if as_json:
         fields = {"event": "end", "ending": outcome.ending, **best_fields(outcome.opened)}
         print(json.dumps(fields))

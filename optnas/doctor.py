@@ -15,7 +15,10 @@ from optuna.trial import TrialState
 
 from optnas.artifacts import check_artifacts, open_artifacts
 from optnas.checkpoints import CheckpointError, Checkpoints, checkpoint_of
+from optnas.crew import check_gpus, crew
 from optnas.diagnosis import Finding, never_run, run_twice, unlike, without_worker
+from optnas.errors import UserError
+from optnas.gpus import gpus, mps_runs
 from optnas.keeping import needed
 from optnas.lineage import without_weights
 from optnas.progress import size
@@ -107,6 +110,7 @@ def examine(opened: OpenStudy, differing: Sequence[str] = ()) -> Iterator[Findin
     yield from run_twice(opened)
     yield from never_run(opened)
     yield from _artifacts(opened)
+    yield from _impossible_workers(opened)
     yield from unlike(opened)
 
 
@@ -183,6 +187,15 @@ def _artifacts(opened: OpenStudy) -> Iterator[Finding]:
         yield Finding("artifacts", f"{location}: {error}", "Try again later")
 
 
+def _impossible_workers(opened: OpenStudy) -> Iterator[Finding]:
+    """Workers that this machine cannot have."""
+    try:
+        check_gpus(crew(opened.config.workers, opened.config.train.threads))
+    except UserError as error:
+        what, _, cure = str(error).rpartition(": ")
+        yield Finding("workers", what, f"{cure[0].upper()}{cure[1:]}")
+
+
 def _unreadable(opened: OpenStudy, checkpoints: Checkpoints) -> Iterator[Finding]:
     """Training states that are needed but missing or damaged: all of them are read."""
     for number in _needed(opened):
@@ -243,11 +256,17 @@ def consultation_fields(opened: OpenStudy, treated: Sequence[Treated]) -> dict[s
         "trials": len(opened.study.get_trials(deepcopy=False)),
         "findings": [each.fields for each in treated],
         "left": sum(not each.mended for each in treated),
+        "gpus": [dataclasses.asdict(gpu) for gpu in gpus()],
+        "mps": mps_runs(),
     }
 
 
 def consultation_text(opened: OpenStudy, treated: Sequence[Treated]) -> str:
-    """What came of it, in a line."""
+    """A line for every GPU of this machine, and one about what came of it."""
+    return "\n".join([*_gpu_lines(), _summary(opened, treated)])
+
+
+def _summary(opened: OpenStudy, treated: Sequence[Treated]) -> str:
     trials = len(opened.study.get_trials(deepcopy=False))
     if not treated:
         return f"Nothing is wrong with {opened.study.study_name!r} ({trials} trials)."
@@ -257,3 +276,10 @@ def consultation_text(opened: OpenStudy, treated: Sequence[Treated]) -> str:
     if mendable:
         parts.append(f"{mendable} can be mended with --fix")
     return f"{opened.study.study_name!r} ({trials} trials): {', '.join(parts)}."
+
+
+def _gpu_lines() -> Iterator[str]:
+    mps = "MPS is running" if mps_runs() else "MPS is not running"
+    for gpu in gpus():
+        memory = f"{size(gpu.free)} of {size(gpu.total)} free"
+        yield f"{gpu.name}: {memory}, compute mode {gpu.mode}, {mps}."

@@ -104,6 +104,9 @@ class _Watcher:
     def trial(self, trial: FrozenTrial, worker: int) -> None:
         self._check(trial)
 
+    def note(self, text: str) -> None:
+        pass
+
 
 def finish(
     config: StudyFile,

@@ -90,7 +90,7 @@ def size(number: float) -> str:
 
 
 class JsonDisplay:
-    """One JSON object a line on stdout: ``start``; ``epoch`` and ``trial`` of a ``worker``."""
+    """A JSON object a line on stdout: ``start``, ``note``; ``epoch`` and ``trial`` of a worker."""
 
     def start(self, opened: OpenStudy) -> None:
         self._print("start", {"study": opened.study.study_name, "trials": _known(opened)})
@@ -100,6 +100,9 @@ class JsonDisplay:
 
     def trial(self, trial: FrozenTrial, worker: int) -> None:
         self._print("trial", {"worker": worker, **trial_fields(trial)})
+
+    def note(self, text: str) -> None:
+        self._print("note", {"text": text})
 
     @staticmethod
     def _print(event: str, fields: dict[str, Any]) -> None:
@@ -118,6 +121,9 @@ class PlainDisplay:
     def trial(self, trial: FrozenTrial, worker: int) -> None:
         if trial.params:
             print(trial_line(trial), flush=True)
+
+    def note(self, text: str) -> None:
+        print(text, flush=True)
 
 
 class LiveDisplay:
@@ -166,6 +172,9 @@ class LiveDisplay:
         if trial.params:
             style = "red" if trial.state == TrialState.FAIL else ""
             self._console.print(Text(trial_line(trial), style=style))
+
+    def note(self, text: str) -> None:
+        self._console.print(Text(text, style="dim"))
 
     def _footer(self) -> Text:
         """A line for every worker that trains, and one or two for the study."""

@@ -7,7 +7,7 @@ import inspect
 import signal
 import types
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,16 +17,18 @@ from optuna.trial import FrozenTrial
 from optnas import plugins
 from optnas.artifacts import check_artifacts, open_artifacts
 from optnas.budget import may_go_on, may_start
+from optnas.crew import Crew, check_gpus, crew, how_shared
 from optnas.errors import RunError
 from optnas.loop import BudgetUsedUp, Loop
 from optnas.seeds import named_seed
+from optnas.sharing import Orders, Sharing
 from optnas.signals import Interruption, Signals
 from optnas.studies import Conclusion, OpenStudy, conclusions, create_or_open, open_study
 from optnas.study_file import StudyFile, load_study_file, study_from_dict
 from optnas.study_keys import Workers
 from optnas.trial_drawings import with_drawings
 from optnas.trials import fail_dead
-from optnas.workers import Team, Tell
+from optnas.workers import LOST, Team, Tell
 
 Ending = Literal["finished", "budget"] | Interruption
 
@@ -67,6 +69,9 @@ class Display(Protocol):
     def trial(self, trial: FrozenTrial, worker: int) -> None:
         """A trial has finished."""
 
+    def note(self, text: str) -> None:
+        """Something was decided about the workers; called only where several share a GPU."""
+
 
 def run(
     config: StudyFile | Mapping[str, Any] | str | Path,
@@ -86,7 +91,7 @@ def run(
         display: What shows progress; None shows nothing.
         device: A torch device, where ``workers`` name none; None takes CUDA where there is one.
         workers: The worker processes; None takes those of the configuration. A single one is
-            this process.
+            this process, unless more of them may be added.
 
     Raises:
         UserError: If the configuration is wrong, the data cannot be had, the storage cannot be
@@ -98,9 +103,10 @@ def run(
     workers = workers or config.workers
     if device is not None and not workers.devices:
         workers = workers.model_copy(update={"devices": (device,)})
-    if workers.count == 1:
-        return _run_alone(config, display, workers.device(0))
-    return _run_team(config, display, workers)
+    there = crew(workers, config.train.threads)
+    if there.count == 1 and not there.is_measured:
+        return _run_alone(config, display, there.workers.device(0))
+    return _run_team(config, display, there)
 
 
 def _run_alone(
@@ -110,8 +116,9 @@ def _run_alone(
     *,
     number: int = 0,
     heard: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
+    is_dismissed: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Run a study in this process, as the worker with this number."""
+    """Run a study in this process, as the worker with this number, until it is dismissed."""
     objective = make_objective(config, device=device)
     check_artifacts(config.artifacts)
     opened = create_or_open(config, in_channels=objective.in_channels, classes=objective.classes)
@@ -139,6 +146,8 @@ def _run_alone(
         checkpoints.clean(study, trial)
         if display is not None:
             display.trial(trial, number)
+        if is_dismissed():
+            stop()
 
     objective.checkpoints, objective.on_epoch = checkpoints, on_epoch
     loop = Loop(opened, with_drawings(objective, opened, store), signals, on_trial)
@@ -153,15 +162,19 @@ def _run_alone(
     return Outcome(opened, signals.ending or _ending(opened))
 
 
-def _run_team(config: StudyFile, display: Display | None, workers: Workers) -> Outcome:
+def _run_team(config: StudyFile, display: Display | None, there: Crew) -> Outcome:
     """Run a study in several processes of this machine."""
-    audience = _Audience(config, display)
+    check_gpus(there)
+    audience = _Audience(config, display, there)
     team = Team(
-        functools.partial(_work, config, workers),
-        count=workers.count,
-        max_restarts=workers.max_restarts,
+        functools.partial(_work, config, there.workers),
+        count=there.count,
+        max_restarts=there.workers.max_restarts,
         listen=audience.listen,
     )
+    if there.is_measured:
+        orders = Orders(team.add, team.dismiss, audience.find, audience.note)
+        audience.sharing = Sharing(there, orders)
     ending: Interruption | None = None
     try:
         ending = team.run()
@@ -181,15 +194,27 @@ def _run_team(config: StudyFile, display: Display | None, workers: Workers) -> O
 
 def _work(config: StudyFile, workers: Workers, number: int, tell: Tell) -> Interruption | None:
     """What a worker process does; its parent hears Ctrl-C for it."""
-    device, heard = workers.device(number), (signal.SIGTERM,)
-    ending = _run_alone(config, _Teller(tell), device, number=number, heard=heard).ending
-    return ending if ending in ("interrupted", "terminated") else None
+    teller = _Teller(tell)
+    outcome = _run_alone(
+        config,
+        teller,
+        workers.device(number),
+        number=number,
+        heard=(signal.SIGTERM,),
+        is_dismissed=lambda: teller.is_dismissed,
+    )
+    return outcome.ending if outcome.ending in ("interrupted", "terminated") else None
 
 
 class _Teller:
-    """The display of a worker process: tells its parent."""
+    """The display of a worker process: tells its parent.
+
+    Attributes:
+        is_dismissed: Whether the parent wants the worker to end.
+    """
 
     def __init__(self, tell: Tell) -> None:
+        self.is_dismissed = False
         self._tell = tell
 
     def start(self, opened: OpenStudy) -> None:
@@ -199,32 +224,59 @@ class _Teller:
         self._tell("epoch", dict(vars(progress)))
 
     def trial(self, trial: FrozenTrial, worker: int) -> None:
-        self._tell("trial", trial.number)
+        self.is_dismissed = not self._tell("trial", trial.number)
+
+    def note(self, text: str) -> None:
+        self._tell("note", text)
 
 
 class _Audience:
-    """Shows what worker processes tell.
+    """Shows what worker processes tell, and has somebody decide how many there are.
 
     Attributes:
         opened: The study, once a worker has made or opened it.
+        sharing: Decides how many workers there are, if that is not settled.
     """
 
-    def __init__(self, config: StudyFile, display: Display | None) -> None:
+    def __init__(self, config: StudyFile, display: Display | None, there: Crew) -> None:
         self.opened: OpenStudy | None = None
+        self.sharing: Sharing | None = None
         self._config = config
         self._display = display
+        self._there = there
 
     def listen(self, worker: int, event: str, value: Any) -> None:
+        if event == LOST:
+            if self.sharing is not None and self.opened is not None:
+                self.sharing.lost(worker, value)
+            return
         if self.opened is None:
             self.opened = open_study(self._config)
             if self._display is not None:
                 self._display.start(self.opened)
-        if self._display is None:
-            return
+            if self._there.shares_gpus:
+                self.note(how_shared())
         if event == "epoch":
-            self._display.epoch(types.SimpleNamespace(**value), worker)
-        elif event == "trial":
-            self._display.trial(self.opened.study.get_trials(deepcopy=False)[value], worker)
+            if self._display is not None:
+                self._display.epoch(types.SimpleNamespace(**value), worker)
+            if self.sharing is not None:
+                self.sharing.epoch(worker, value["number"])
+        elif event == "trial" and (self._display is not None or self.sharing is not None):
+            trial = self.find(value)
+            if self._display is not None:
+                self._display.trial(trial, worker)
+            if self.sharing is not None:
+                self.sharing.trial(worker, trial)
+
+    def find(self, number: int) -> FrozenTrial:
+        """The trial with a number, as the storage shows it."""
+        assert self.opened is not None
+        return self.opened.study.get_trials(deepcopy=False)[number]
+
+    def note(self, text: str) -> None:
+        """Show a decision."""
+        if self._display is not None:
+            self._display.note(text)
 
 
 def _ending(opened: OpenStudy) -> Literal["finished", "budget"]:

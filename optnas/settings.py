@@ -86,6 +86,11 @@ class TrainSettings(Settings):
     )
     threads: int = Field(1, ge=1, description="CPU threads of one worker; results depend on it.")
     deterministic: bool = Field(False, description="Bitwise repeatable on CUDA too, but slower.")
+    graphs: bool = Field(
+        True,
+        description="Replay training steps as CUDA graphs, where they can be; false runs every "
+        "operation of its own, slower.",
+    )
     drop_path: float = Field(
         0.0,
         ge=0,
@@ -250,6 +255,11 @@ class RetrainSettings(Settings):
     )
     drop_path: float | None = Field(None, ge=0, lt=1, description="As in `train`.")
     auxiliary: float | None = Field(None, ge=0, description="As in `train`, for cell networks.")
+    compile: bool = Field(
+        False,
+        description="Compile every network with `torch.compile` before it is trained: a minute, "
+        "which only long trainings can win back. Neither with `drop_path` nor with `auxiliary`.",
+    )
 
     def recipe(self, train: TrainSettings) -> TrainSettings:
         """How to train: ``train``, the search's, with what these settings say otherwise."""

@@ -1,7 +1,7 @@
 """The keys of a study file: types, defaults, bounds and help."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -10,6 +10,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     WithJsonSchema,
+    model_validator,
 )
 
 from optnas.plugins import Kind
@@ -91,16 +92,35 @@ class Budget(Settings):
 class Workers(Settings):
     """How many worker processes there are, and on which devices."""
 
-    count: int = Field(default=1, ge=1, le=1024, description="Number of processes.")
+    count: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Number of processes. Default: 1, unless `per_device` says how many.",
+    )
     devices: tuple[str, ...] = Field(
         default=(),
         strict=False,
         description="Torch devices, dealt out to the workers in turn. Default: CUDA where there "
         "is one.",
     )
+    per_device: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] | None = Field(
+        default=None,
+        description="Processes on each of the devices, in place of `count`: a number, or `auto`, "
+        "which is as many as make a GPU faster, found out with the first trials, and on the CPU "
+        "one for every `train.threads` cores.",
+    )
     max_restarts: int = Field(
         default=10, ge=0, description="How many workers that died are replaced in one run."
     )
+
+    @model_validator(mode="after")
+    def _counts_once(self) -> Self:
+        if self.count is not None and self.per_device is not None:
+            raise ValueError("`count` and `per_device` both say how many there are: give one")
+        if self.per_device is not None and len(set(self.devices)) < len(self.devices):
+            raise ValueError("with `per_device` every device is named once")
+        return self
 
     def device(self, number: int) -> str | None:
         """The device of a worker; None leaves it to the objective."""

@@ -47,6 +47,8 @@ TRAIN_ACCURACY = "train_accuracy"
 TRAIN_SECONDS = "train_seconds"
 TRAIN_JOULES = "train_joules"
 """Energy of a training that came to its end, where the device counted that of every epoch."""
+DEVICE_MEMORY = "device_memory"
+"""What a GPU's memory held when a training ended: see `optnas.objectives.memory.device_memory`."""
 
 MAX_EPOCHS = 1_000_000
 """The parameter ``epochs`` is suggested from 1 to this."""

@@ -19,11 +19,14 @@ import optuna
 from optnas.errors import RunError, UserError
 from optnas.signals import Interruption, Signals
 
-Tell = Callable[[str, Any], None]
-"""What a worker says: the name of an event, and what there is to know of it."""
+Tell = Callable[[str, Any], bool]
+"""What a worker says: the name of an event, and what there is to know of it.
+
+Returns whether the worker is to go on: not once it was dismissed."""
 Work = Callable[[int, Tell], Interruption | None]
 """What a worker does, given its number: a function at the top of a module. SIGTERM ends it."""
 
+LOST = "lost"
 PATIENCE = 6.5
 """Seconds that workers have to end after SIGTERM."""
 
@@ -35,10 +38,16 @@ class _Member:
     connection: Connection
     has_ended: bool = False
     """Whether it said that it came to its end."""
+    is_dismissed: bool = False
+    """Whether it was told to end, so that nobody takes its place."""
+    is_optional: bool = False
+    """Whether the others go on if it fails: as long as it has told nothing, if it came later."""
 
 
 class Team:
     """Processes that do the same work, until all of them come to their end.
+
+    More may join while it runs, and some be dismissed.
 
     One that dies (killed, out of memory) is replaced; one that fails with an error ends the
     others. Ctrl-C and SIGTERM end all of them with SIGTERM, and with SIGKILL when they take too
@@ -46,9 +55,10 @@ class Team:
 
     Args:
         work: What each does.
-        count: How many there are.
+        count: How many there are at the start, numbered from 0.
         max_restarts: How many are replaced in all.
-        listen: Called with a worker's number and what it tells.
+        listen: Called with a worker's number and what it tells; and with ``LOST`` when one ended
+            before its time, of which the others go on, and whether another takes its place.
 
     Attributes:
         lost: What became of a worker that died and was not replaced, or None.
@@ -100,16 +110,36 @@ class Team:
             raise self._error
         return "terminated" if set(self._endings) == {"terminated"} else None
 
-    def _start(self, number: int) -> None:
+    def add(self, number: int) -> None:
+        """Start a further worker; to be called by ``listen``.
+
+        If it fails before it has told anything, for want of a device say, the others go on.
+        """
+        if self._deadline is None:
+            self._start(number, is_optional=True)
+
+    def dismiss(self, number: int) -> None:
+        """Let a worker end when it next tells something and heeds the answer.
+
+        What it does until then is done to its end, unless it is killed meanwhile: nobody takes
+        its place. To be called by ``listen``.
+        """
+        for member in self._members:
+            if member.number == number and not member.is_dismissed:
+                member.is_dismissed = True
+                with contextlib.suppress(ConnectionError):  # It has just died.
+                    member.connection.send(None)
+
+    def _start(self, number: int, *, is_optional: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe(duplex=False)
+        ours, theirs = context.Pipe()
         process = context.Process(
             target=_begin, args=(self._work, number, theirs), name=f"worker {number}"
         )
         with _deaf_to_interrupts():
             process.start()
         theirs.close()
-        self._members.append(_Member(number, process, ours))
+        self._members.append(_Member(number, process, ours, is_optional=is_optional))
         if self._deadline is not None:  # A signal came while it was started.
             process.terminate()
 
@@ -128,7 +158,7 @@ class Team:
         try:
             while member.connection.poll():
                 self._take(member, *member.connection.recv())
-        except EOFError:
+        except (EOFError, ConnectionError):
             member.process.join(1.0)  # It is about to end.
         if not member.process.is_alive():
             member.process.join()
@@ -140,24 +170,29 @@ class Team:
     def _take(self, member: _Member, event: str, value: Any) -> None:
         if event == "end":
             member.has_ended = True
-            self._endings.append(value)
+            if not member.is_dismissed:
+                self._endings.append(value)
+                if value is not None:
+                    self._tell_lost(member)
         elif event == "error":
             member.has_ended = True
-            self._fail(value)
+            self._fail(member, value)
         elif event == "warning":
             warnings.warn(value, stacklevel=2)
         else:
+            member.is_optional = False
             self._listen(member.number, event, value)
 
     def _lose(self, member: _Member) -> None:
         """See to a worker that ended without a word."""
         code = member.process.exitcode or 0
-        if self._deadline is not None:
+        if self._deadline is not None or (member.is_dismissed and code < 0):
             return
         if code == -signal.SIGTERM:  # Somebody wanted it to end, before it could say so.
             self._endings.append("terminated")
+            self._tell_lost(member)
         elif code >= 0:
-            self._fail(RunError(f"worker {member.number} failed; its error is above"))
+            self._fail(member, RunError(f"worker {member.number} failed; its error is above"))
         elif self._restarts > 0:
             self._restarts -= 1
             nth = f"{self._max_restarts - self._restarts} of at most {self._max_restarts}"
@@ -166,12 +201,23 @@ class Team:
                 f"({nth})",
                 stacklevel=2,
             )
-            self._start(member.number)
+            self._start(member.number, is_optional=member.is_optional)
+            self._tell_lost(member, is_replaced=True)
         else:
             self.lost = f"worker {member.number} was killed ({_name(-code)}) and not replaced"
             warnings.warn(f"{self.lost}; no restarts are left", stacklevel=2)
+            self._tell_lost(member)
 
-    def _fail(self, error: Exception) -> None:
+    def _tell_lost(self, member: _Member, *, is_replaced: bool = False) -> None:
+        if self._deadline is None and not member.is_dismissed:
+            self._listen(member.number, LOST, is_replaced)
+
+    def _fail(self, member: _Member, error: Exception) -> None:
+        if member.is_optional:
+            said = f"worker {member.number} cannot start ({error}); the others go on"
+            warnings.warn(said, stacklevel=2)
+            self._tell_lost(member)
+            return
         self._error = self._error or error
         self._end()
 
@@ -205,9 +251,10 @@ def _begin(work: Work, number: int, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-    def tell(event: str, value: Any) -> None:
-        with contextlib.suppress(BrokenPipeError):  # The parent is gone; `_end_with_parent`.
+    def tell(event: str, value: Any) -> bool:
+        with contextlib.suppress(ConnectionError):  # The parent is gone; `_end_with_parent`.
             connection.send((event, value))
+        return not connection.poll()
 
     def warn(message: Warning | str, *_details: Any, **_options: Any) -> None:
         tell("warning", str(message))

@@ -62,7 +62,7 @@ def test_the_page_about_many_workers_says_what_there_is():
         if ">>" in arguments:
             arguments = arguments[: arguments.index(">>")]
         known[name].make_context(name, arguments)
-    assert (len(files), len(commands)) == (2, 6)
+    assert (len(files), len(commands)) == (3, 9)
 
 
 def blocks(page: str, language: str) -> list[str]:

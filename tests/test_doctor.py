@@ -16,11 +16,12 @@ from optuna.trial import Trial, TrialState, create_trial
 
 import optnas
 import optnas.trials
-from optnas import diagnosis
+from optnas import crew, diagnosis, doctor
 from optnas.artifacts import open_artifacts
 from optnas.checkpoints import CHECKPOINT
 from optnas.doctor import Treated, consult, examine
 from optnas.errors import RunError
+from optnas.gpus import Gpu
 from optnas.lineage import without_weights
 from optnas.spaces import CellSpace
 from optnas.studies import OpenStudy, create_or_open, open_existing
@@ -54,6 +55,13 @@ data: {name: digits, classes: [0, 1], samples: 0.3}
 train: {epochs: 1}
 budget: {trials: 3}
 """
+
+
+@pytest.fixture(autouse=True)
+def no_gpus(monkeypatch) -> None:
+    """As on a machine without any."""
+    monkeypatch.setattr(doctor, "gpus", lambda: [])
+    monkeypatch.setattr(doctor, "mps_runs", lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -544,6 +552,53 @@ def test_mending_is_done_once_and_the_search_goes_on(grown, command):
     assert (code, out) == (0, "Nothing is wrong with 'grown' (4 trials).\n")
 
 
+def test_gpus_are_shown(grown, command, monkeypatch):
+    gpu = Gpu("GPU-1", "NVIDIA H200", 150_000_000_000, 149_400_000_000, "default")
+    monkeypatch.setattr(doctor, "gpus", lambda: [gpu])
+    code, out, _ = command(grown)
+    assert (code, out.splitlines()) == (
+        0,
+        [
+            "NVIDIA H200: 149.4 GB of 150.0 GB free, compute mode default, MPS is not running.",
+            "Nothing is wrong with 'grown' (3 trials).",
+        ],
+    )
+    fields = json.loads(command(grown, "--json")[1])
+    assert fields["gpus"] == [
+        {"uuid": "GPU-1", "name": gpu.name, "total": gpu.total, "free": gpu.free, "mode": gpu.mode}
+    ]
+    assert fields["mps"] is False
+
+
+@pytest.mark.parametrize(
+    ("workers", "what", "cure"),
+    [
+        (
+            "{devices: [cuda], per_device: 2}",
+            "several workers on one GPU, but its compute mode lets a single process in and MPS "
+            "is not running",
+            "Start it with `nvidia-cuda-mps-control -d`, or have root set "
+            "`nvidia-smi --compute-mode=DEFAULT`",
+        ),
+        (
+            "{devices: [mps], per_device: auto}",
+            "workers.per_device: auto is for CUDA devices alone, or for the CPU alone, and not "
+            "for mps",
+            "Give a number",
+        ),
+    ],
+)
+def test_workers_that_this_machine_cannot_have(ward, monkeypatch, workers, what, cure):
+    gpu = Gpu("GPU-1", "NVIDIA T4", 16_000_000_000, 15_500_000_000, "exclusive process")
+    monkeypatch.setattr(crew, "gpus", lambda: [gpu])
+    monkeypatch.setattr(crew, "mps_runs", lambda: False)
+    ward.write_text(STUDY + f"workers: {workers}\n")
+    [finding] = [each.finding for each in found(ward)]
+    assert (finding.kind, finding.what, finding.cure) == ("workers", what, cure)
+    monkeypatch.setattr(crew, "mps_runs", lambda: True)
+    assert len(found(ward)) == ("mps" in workers)
+
+
 def test_for_programs(grown, command):
     missing(state_of(grown, 1))
     code, out, _ = command(grown, "--json")
@@ -552,6 +607,8 @@ def test_for_programs(grown, command):
         "study": "grown",
         "trials": 3,
         "left": 1,
+        "gpus": [],
+        "mps": False,
         "findings": [
             {
                 "kind": "checkpoint",

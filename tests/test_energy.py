@@ -124,7 +124,7 @@ def cuda(monkeypatch):
 
 def test_a_gpu_counts_for_itself(monkeypatch, cuda):
     driver = Driver()
-    monkeypatch.setattr(energy, "_nvml", lambda: driver)
+    monkeypatch.setattr(energy, "nvml", lambda: driver)
     lap = energy.energy_meter(cuda)
     driver.millijoules = 2500
     assert lap() == 2.5
@@ -136,5 +136,5 @@ def test_a_gpu_counts_for_itself(monkeypatch, cuda):
 
 @pytest.mark.parametrize("driver", [None, Driver("GPU-5678"), Driver(counts=False)])
 def test_a_gpu_without_a_counter_is_not_measured(monkeypatch, cuda, driver):
-    monkeypatch.setattr(energy, "_nvml", lambda: driver)
+    monkeypatch.setattr(energy, "nvml", lambda: driver)
     assert energy.energy_meter(cuda)() is None

@@ -10,6 +10,7 @@ import textwrap
 import warnings
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -25,11 +26,17 @@ from torch.utils._pytree import tree_leaves
 from optnas.artifacts import open_artifacts
 from optnas.checkpoints import Checkpoints
 from optnas.errors import UserError
-from optnas.objectives import memory, stage_classification
+from optnas.gpus import gpus
+from optnas.objectives import memory, stage_classification, trial_training
 from optnas.objectives.classification import Classification
 from optnas.objectives.data import Images, load_images
 from optnas.objectives.importance import stage_importance
-from optnas.objectives.memory import in_pieces, is_out_of_memory, release
+from optnas.objectives.memory import (
+    in_pieces,
+    is_out_of_memory,
+    release,
+    reset_peak_memory,
+)
 from optnas.objectives.models import build_model
 from optnas.objectives.stage_classification import StageClassification
 from optnas.objectives.training import Trainer
@@ -137,6 +144,62 @@ def test_a_batch_that_does_not_fit_is_trained_on_in_halves(images, undisturbed):
     assert not trial.constraints
     again = evaluate(Classification(SPACE, images, seed=0), Memory(0.7 * peak))
     assert outcome(again) == outcome(trial)
+
+
+@pytest.mark.parametrize(("first", "then"), [(0.7, 1.0), (0.7, 0.7)])
+def test_beside_others_a_batch_is_tried_once_more_before_it_is_halved(
+    images, undisturbed, monkeypatch, first, then
+):
+    """What others took of the device the first time says nothing of the network."""
+    expected, peak = undisturbed
+    device = Memory(first * peak)
+
+    def is_shared(_device: torch.device) -> bool:
+        device.limit = then * peak
+        return True
+
+    monkeypatch.setattr(trial_training, "is_shared", is_shared)
+    trial = evaluate(Classification(SPACE, images, seed=0), device)
+    assert trial.state == TrialState.COMPLETE
+    if then == first:
+        assert (device.refused, trial.user_attrs["accumulation"]) == (2, 2)
+    else:
+        assert device.refused == 1
+        assert "accumulation" not in trial.user_attrs
+        assert outcome(trial) == outcome(expected)
+
+
+@pytest.mark.parametrize(
+    ("free", "reserved", "expected"), [(90, 6, False), (60, 35, False), (60, 25, True)]
+)
+def test_who_else_holds_memory_of_a_gpu_is_known(monkeypatch, free, reserved, expected):
+    gpu = torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 80)
+    properties = SimpleNamespace(uuid="1234")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert memory.is_shared(gpu) == expected
+    assert memory.device_memory(gpu) == {
+        "gpu": "1234",
+        "total_bytes": 100,
+        "free_bytes": free,
+        "reserved_bytes": reserved,
+        "peak_bytes": 80,
+    }
+    assert memory.device_memory(CPU) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_tells_what_it_holds():
+    device = torch.device("cuda:0")
+    reset_peak_memory(device)
+    tensor = torch.zeros(1 << 24, device=device)
+    held = memory.device_memory(device)
+    used = held["total_bytes"] - held["free_bytes"]
+    assert tensor.nbytes <= held["reserved_bytes"] <= held["peak_bytes"] < used
+    assert used < held["total_bytes"]
+    assert f"GPU-{held['gpu']}" in {gpu.uuid for gpu in gpus()} or "MIG" in held["gpu"]
 
 
 def test_a_network_that_fits_in_no_way_is_an_infeasible_zero(images, undisturbed):

@@ -158,7 +158,7 @@ def test_a_network_kept_before_there_were_cycles_is_known(images, network):
     train = TrainSettings(epochs=4, lr=0.1, initial_epochs=9)
     description = retrain(images, network, train=train)
     assert description == describe(network)
-    assert "cycles" not in description.train
+    assert description.train.keys().isdisjoint({"cycles", "graphs"})
     with pytest.raises(UserError, match="holds another network"):
         retrain(images, network, train=train.model_copy(update={"cycles": 2}))
 
@@ -325,3 +325,40 @@ def test_a_grown_network_is_trained_with_drop_path_and_made_wider(images, tmp_pa
 def test_drop_path_needs_a_network_with_paths(images, tmp_path):
     with pytest.raises(UserError, match="`drop_path`: a ChainNetwork has none; leave it out"):
         retrain(images, tmp_path, train=TrainSettings(epochs=2, drop_path=0.3))
+
+
+def test_a_compiled_network_learns_the_same_and_is_kept_as_any_other(
+    images, finished, tmp_path, monkeypatch
+):
+    backends = []
+    compiling = torch.nn.Module.compile
+
+    def compile_quickly(self):
+        # Everything but the generation of code, which takes half a minute.
+        backends.append("aot_eager")
+        compiling(self, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_quickly)
+    compiled = retrain(images, tmp_path, compiled=True)
+    assert backends == ["aot_eager"]
+    assert names(tmp_path) == FILES
+    kept, plain = (
+        safetensors.torch.load_file(folder / "weights.safetensors")
+        for folder in (tmp_path, finished)
+    )
+    assert kept.keys() == plain.keys()
+    for name, tensor in kept.items():
+        torch.testing.assert_close(tensor, plain[name])
+    assert retrain(images, tmp_path, compiled=True) == compiled
+    assert backends == ["aot_eager"]
+    with pytest.raises(UserError, match="another"):
+        retrain(images, tmp_path)
+
+
+@pytest.mark.parametrize("keys", [{"drop_path": 0.2}, {"auxiliary": 0.4}])
+def test_what_cannot_be_compiled_is_refused_before_anything_is_made(images, tmp_path, keys):
+    folder = tmp_path / "network"
+    train = TrainSettings(epochs=4, **keys)
+    with pytest.raises(UserError, match="`drop_path`"):
+        retrain(images, folder, train=train, compiled=True)
+    assert not folder.exists()

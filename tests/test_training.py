@@ -289,7 +289,9 @@ def test_deterministic_algorithms_are_on_inside_only(monkeypatch):
         assert not torch.are_deterministic_algorithms_enabled()
     with deterministic_algorithms(True):
         assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
