@@ -172,18 +172,25 @@ class Loop:
             raise
         except KeyboardInterrupt as error:
             return self._failed(trial, LOST, INTERRUPTED, error)
-        except OSError as error:
-            reason = f"{type(error).__name__}: {error}"
-            trials = self._study.get_trials(deepcopy=False)
-            max_retries = self._config.max_retries
-            loss = explain_loss(trials[trial.number], trials, max_retries, reason)
-            ending = RunError(f"trial {trial.number} could not go on: {reason}")
-            return self._failed(trial, *loss, ending)
         except Exception as error:
-            return self._failed(trial, CANDIDATE, repr(error), error)
+            if self._signals.ending is not None:
+                # What an interruption broke off, a transaction for example, may say so in words
+                # of its own.
+                return self._failed(trial, LOST, INTERRUPTED, KeyboardInterrupt())
+            return self._broken(trial, error)
         if value is None:
             return self._failed(trial, CANDIDATE, "the value is not a number")
         return Attempt(value)
+
+    def _broken(self, trial: Trial, error: Exception) -> Attempt:
+        """A trial whose objective raised ``error``: the machine's fault, or the candidate's."""
+        if not isinstance(error, OSError):
+            return self._failed(trial, CANDIDATE, repr(error), error)
+        reason = f"{type(error).__name__}: {error}"
+        trials = self._study.get_trials(deepcopy=False)
+        loss = explain_loss(trials[trial.number], trials, self._config.max_retries, reason)
+        ending = RunError(f"trial {trial.number} could not go on: {reason}")
+        return self._failed(trial, *loss, ending)
 
     @staticmethod
     def _failed(

@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from optnas.budget import has_room, may_go_on, used
@@ -24,7 +25,7 @@ from optnas.spaces import CellSpace, NasBench201Space
 from optnas.studies import OpenStudy, create_or_open
 from optnas.study_file import study_from_dict
 from optnas.study_keys import Budget
-from optnas.trials import CONTINUES, FAILURE, FAILURE_REASON, LEASE, fail_as_lost
+from optnas.trials import CONTINUES, FAILURE, FAILURE_REASON, LEASE, fail_as_lost, is_lost
 
 SPACE = NasBench201Space()
 TAKEN = "was given to another worker while this one was suspended; its result is dropped"
@@ -473,6 +474,26 @@ def test_an_interruption_that_python_drops_is_repeated(tmp_path, monkeypatch, ca
     assert signals.ending == "terminated"
     assert study.study.trials[0].user_attrs[FAILURE_REASON] == "interrupted"
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("error", [StorageInternalError("a commit"), OSError("a pipe")])
+def test_what_an_interruption_breaks_off_is_no_failure_of_the_candidate(tmp_path, error):
+    study = opened(tmp_path)
+    signals = Signals(lambda: None)
+
+    def objective(trial: Trial) -> float:
+        value(trial)
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise error from None
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt), signals:
+        Loop(study, objective, signals, lambda trial: None).run()
+    (trial,) = study.study.trials
+    assert is_lost(trial)
+    assert trial.user_attrs[FAILURE_REASON] == "interrupted"
 
 
 def test_what_does_not_heed_sigterm_is_interrupted_wherever_it_is(monkeypatch):

@@ -1,6 +1,7 @@
 """The space of networks that grow, a child from its parent."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn
 
@@ -167,7 +168,7 @@ class GrowthSpace(Space[GrowthArchitecture]):
                 f"Trial {trial.number} has no user attribute `{ARCHITECTURE}`: its objective did "
                 "not call `suggest`, or did not get so far."
             )
-        return self.architecture_class.from_json(text)
+        return _parsed(text)
 
     def is_said_by(self, trial: FrozenTrial) -> bool:
         """Whether a trial names an architecture of this space: people may add any trial."""
@@ -198,3 +199,9 @@ def _drawn(parent: GrowthArchitecture, target: int, rng: np.random.Generator) ->
     second, third = (layers[int(i)] for i in rng.integers(len(layers), size=2))
     a, b, c = (OPERATIONS[int(i)] for i in rng.integers(len(OPERATIONS), size=INPUTS))
     return Increment(target, (parent.predecessor(target), second, third), (a, b, c))
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(text: str) -> GrowthArchitecture:
+    """The architecture that ``text`` says. A deep one takes milliseconds, again and again."""
+    return GrowthArchitecture.from_json(text)
