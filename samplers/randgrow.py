@@ -39,12 +39,12 @@ class Network:
 
     Args:
         trial: The trial.
-        cost: Its multiply-adds.
+        point: Its multiply-adds and its value.
         may_grow: Whether it may have children, if its weights exist.
     """
 
     trial: FrozenTrial
-    cost: float
+    point: tuple[float, float]
     may_grow: bool
 
 
@@ -173,25 +173,21 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
     def _hull(self, history: History) -> list[Network]:
         """The networks that the next child's parent is drawn from, by cost."""
         gone = history.without_weights
-        parents = [
-            network
-            for number, network in self._networks(history)
-            if network.may_grow and number not in gone
-        ]
-        costs = tuple(network.cost for network in parents)
-        values = tuple(network.trial.values[0] for network in parents)
+        networks = self._networks(history)
+        parents = [each for each in networks if each.may_grow and each.trial.number not in gone]
         # One decision after the other asks for the same hull.
-        return [parents[i] for i in _remembered_hull(costs, values)]
+        return [parents[i] for i in _remembered_hull(tuple([each.point for each in parents]))]
 
-    def _networks(self, history: History) -> Iterable[tuple[int, Network]]:
+    def _networks(self, history: History) -> list[Network]:
         """What counts of every result: found out once for each, as finished trials stay."""
+        networks = []
         for result in history.answers:
             assert result.number is not None  # Only guesses have none.
-            trial = history.trials[result.number]
             network = self._read.get(result.number)
-            if network is None or network.trial is not trial:
+            if network is None or network.trial is not history.trials[result.number]:
                 network = self._read[result.number] = self._network(history.trials, result)
-            yield result.number, network
+            networks.append(network)
+        return networks
 
     def _network(self, trials: Sequence[FrozenTrial], result: Result) -> Network:
         assert result.number is not None
@@ -203,7 +199,7 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
             and cost <= self._max_cost
             and _growths(trials, trial) < self._max_growths
         )
-        return Network(trial, cost or 0.0, may_grow)
+        return Network(trial, (cost or 0.0, result.value), may_grow)
 
     def _child(self, hull: Sequence[Network], rng: np.random.Generator) -> Candidate:
         parent = hull[rng.choice(len(hull), p=self._probabilities(hull))].trial.number
@@ -214,7 +210,7 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
         return Candidate(params, phase="growth", attrs=attrs)
 
     def _probabilities(self, hull: Sequence[Network]) -> NDArray[np.floating]:
-        return parent_probabilities([network.cost for network in hull], self._best_probability)
+        return parent_probabilities([network.point[0] for network in hull], self._best_probability)
 
     def _is_trained(self, trial: FrozenTrial, result: Result) -> bool:
         """Whether a trial is complete, feasible, and says what its network is."""
@@ -230,7 +226,7 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
     def _begins_again(self, history: History) -> bool:
         """Whether the initial network lacks nothing but its weights, and may be trained again."""
         attempts = _attempts_at_initial(history)
-        may_grow = {number for number, network in self._networks(history) if network.may_grow}
+        may_grow = {each.trial.number for each in self._networks(history) if each.may_grow}
         return len(attempts) <= self._max_retries and not may_grow.isdisjoint(attempts[-1:])
 
 
@@ -240,20 +236,21 @@ def hull_of(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     Trials that do not say what their network costs are left out.
     """
     networks = [
-        (trial, cost)
+        (trial, (cost, trial.values[0]))
         for trial in trials
         if (cost := _cost(trial)) is not None and math.isfinite(trial.values[0])
     ]
-    values = [trial.values[0] for trial, _ in networks]
-    return [networks[i][0] for i in _hull_of([cost for _, cost in networks], values)]
+    return [networks[i][0] for i in _hull_of([point for _, point in networks])]
 
 
 @functools.lru_cache(maxsize=4)
-def _remembered_hull(costs: tuple[float, ...], values: tuple[float, ...]) -> list[int]:
-    return _hull_of(costs, values)
+def _remembered_hull(points: tuple[tuple[float, float], ...]) -> list[int]:
+    return _hull_of(points)
 
 
-def _hull_of(costs: Sequence[float], values: Sequence[float]) -> list[int]:
+def _hull_of(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of points (cost, value) on the lower hull, by cost."""
+    costs, values = [cost for cost, _ in points], [value for _, value in points]
     # The error is 1 - accuracy; no unit changes the hull, so that percentages do as well.
     whole = max([1.0, *values])
     return lower_hull(costs, [whole - value for value in values])
