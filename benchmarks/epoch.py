@@ -69,6 +69,8 @@ NETWORKS: dict[str, Network] = {
     "DARTS, 8 cells of 16": (CellArchitecture(_NORMAL, _REDUCE), {"cells": 8, "channels": 16}),
     "ResNet (6, 6, 6)": (StageArchitecture((6, 6, 6)), {}),
 }
+# Left out where it must be quick.
+SLOW = {("cifar10", "chain (26, 46)"), ("cifar10", "growth, initial")}
 # Shape of the images; training and validation images used on a CPU.
 DATA = {
     "digits": ((1, 8, 8), 1150, 288),
@@ -280,6 +282,8 @@ def cases(options: Any) -> Cases:
     """Every comparison that the options ask for."""
     for data in options.sets:
         for network in options.networks:
+            if options.quick and (data, network) in SLOW:
+                continue
             make = functools.partial(compared, network, data, options)
             yield f"{network}, {data}; {options.rival}", make
 
@@ -297,8 +301,8 @@ def training_arguments(parser: argparse.ArgumentParser) -> None:
 def options_of(words: list[str] | None = None) -> Any:
     """The options of the command line.
 
-    ``--quick`` leaves out Fashion-MNIST and most images; and one thread each is disturbed least
-    by other programs, because threads wait for one another.
+    ``--quick`` leaves out Fashion-MNIST, ``SLOW`` and most images; and one thread each is
+    disturbed least by other programs, because threads wait for one another.
     """
     parser = arguments(__doc__)
     training_arguments(parser)

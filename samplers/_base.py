@@ -226,12 +226,16 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         self._explain_failure(study, own)
         trials = list(all_trials(study))
         trials[own.number] = own
-        if self._decide(study, self._history(study, trials)) is Step.DONE:
+        if self._is_over(study, self._history(study, trials)):
             # Nobody comes after this one.
             fail_dead(study._storage, trials, self._max_retries)
             _stop(study)
 
     # Deciding and claiming.
+
+    def _is_over(self, study: Study, history: History) -> bool:
+        """Whether there is nothing to propose, nor to wait for."""
+        return self._decide(study, history) is Step.DONE
 
     def _decide(self, study: Study, history: History) -> Candidate | LostCandidate | Step:
         """Lost candidates come first, then the strategy's next."""

@@ -199,15 +199,12 @@ class ReplaySampler(StrategySampler[A]):
         replay = self.replay(history, guess=True)
         if replay.draws is not None:
             return _draw(replay.draws, replay.drawn, history, rng)
-        if replay.guessed is not None:
-            others = history.workers - 1
-            if replay.next is None or history.started_after(replay.guessed.params) >= others:
-                return Step.WAIT
-        if replay.next is None:
-            return Step.DONE
-        if replay.next.attrs.get(PARENT) in history.without_weights:
-            return dataclasses.replace(replay.next, attrs={})  # Nothing to start from.
-        return replay.next
+        return _following(replay, history)
+
+    def _is_over(self, study: Study, history: History) -> bool:
+        replay = self.replay(history, guess=True)
+        # As is proposed, but nothing is drawn for it.
+        return replay.draws is None and _following(replay, history) is Step.DONE
 
     def weights_needed(self, study: Study) -> Collection[int]:
         """The network that the next candidate starts from."""
@@ -226,6 +223,19 @@ class ReplaySampler(StrategySampler[A]):
                 if history.key(lost.claim.params) == key:
                     return lost
         return step
+
+
+def _following(replay: Replay[Any], history: History) -> Candidate | Step:
+    """What follows where a search has come to a candidate, or to its end."""
+    if replay.guessed is not None:
+        others = history.workers - 1
+        if replay.next is None or history.started_after(replay.guessed.params) >= others:
+            return Step.WAIT
+    if replay.next is None:
+        return Step.DONE
+    if replay.next.attrs.get(PARENT) in history.without_weights:
+        return dataclasses.replace(replay.next, attrs={})  # Nothing to start from.
+    return replay.next
 
 
 def _answered(draws: Draws, drawn: Known) -> list[tuple[Candidate, Result]]:
