@@ -70,7 +70,9 @@ NETWORKS: dict[str, Network] = {
     "ResNet (6, 6, 6)": (StageArchitecture((6, 6, 6)), {}),
 }
 # Left out where it must be quick.
-SLOW = {("cifar10", "chain (26, 46)"), ("cifar10", "growth, initial")}
+SLOW = {
+    ("cifar10", name) for name in ("chain (26, 46)", "growth, initial", "DARTS, 8 cells of 16")
+}
 # Shape of the images; training and validation images used on a CPU.
 DATA = {
     "digits": ((1, 8, 8), 1150, 288),
