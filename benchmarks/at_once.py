@@ -22,13 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from _harness import Contestant, about
-from epoch import DATA, NETWORKS, built, images_of
+from _harness import Contestant, about, together
+from epoch import DATA, NETWORKS, images_of, product
 
 from optnas.gpus import mps_runs
 from optnas.objectives.data import Images
-from optnas.objectives.training import Trainer
-from optnas.settings import TrainSettings
 
 Work = Callable[[], None]
 
@@ -58,34 +56,24 @@ class Row:
 
 def prepare(network: str, images: Images, device: str, epochs: int, graphs: bool) -> Work:
     """A training that has done its first epoch: so many more, and the device is idle again."""
-    torch.set_num_threads(1)
-    recipe = TrainSettings(graphs=graphs)
-    model = built(NETWORKS[network], images).to(device)
-    trainer = Trainer(model, images.to(device), recipe, epochs=10_000, seed=0)
-    trainer.train_epoch()
+    epoch = product(NETWORKS[network], images, device, 1, "auto", 10_000, graphs=graphs)
+    epoch()
 
     def work() -> None:
         for _ in range(epochs):
-            trainer.train_epoch()  # Waits for the device at its end.
+            epoch()  # Waits for the device at its end.
 
     return work
 
 
 def as_processes(count: int, prepared: functools.partial[Work]) -> float:
     """Seconds that so many processes take."""
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(count) as pool:
+    with contextlib.ExitStack() as stack:
         sides = [Contestant(prepared.func, *prepared.args, True) for _ in range(count)]
         for side in sides:
             stack.callback(side.close)
-
-        def turn() -> float:
-            start = time.perf_counter()
-            for side in [pool.submit(side) for side in sides]:
-                side.result()
-            return time.perf_counter() - start
-
-        turn()  # Waits until all are ready.
-        return turn()
+        together(sides)  # Waits until all are ready.
+        return count * together(sides).seconds
 
 
 def as_threads(count: int, prepared: functools.partial[Work]) -> float:

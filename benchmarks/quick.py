@@ -13,6 +13,7 @@ import argparse
 import itertools
 import json
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import epoch
@@ -23,6 +24,7 @@ from _harness import Cases, Row, about, measure, record
 RECORDED = Path(__file__).parent / "recorded.json"
 DROP = 0.2
 """The greatest part of a ratio that may be lost."""
+RATIO = attrgetter("ratio")
 PASSES = 3
 """How often everything is measured for the record."""
 
@@ -52,10 +54,6 @@ def dropped(rows: dict[str, Row], recorded: dict[str, Row]) -> list[str]:
     return fallen
 
 
-def _ratio(row: Row) -> float:
-    return row.ratio
-
-
 def main() -> None:
     """Measure, and compare with the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -63,7 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.record:
         passes = [measure(cases(), None) for _ in range(PASSES)]
-        least = {name: min((each[name] for each in passes), key=_ratio) for name in passes[0]}
+        least = {name: min((each[name] for each in passes), key=RATIO) for name in passes[0]}
         record(RECORDED, about(), least)
         return
     if not RECORDED.exists():
@@ -74,7 +72,7 @@ def main() -> None:
     if fallen := dropped(rows, recorded):
         print("\nOnce more:\n")
         again = measure((case for case in cases() if case[0] in fallen), None)
-        rows.update({name: max(rows[name], again[name], key=_ratio) for name in fallen})
+        rows.update({name: max(rows[name], again[name], key=RATIO) for name in fallen})
         fallen = dropped(rows, recorded)
     print("\nRecorded on " + ", ".join(f"{k} {v}" for k, v in stored["about"].items()))
     print("\n| | now | recorded | |\n|---|---|---|---|")

@@ -37,7 +37,7 @@ def kept_memory() -> Iterator[None]:
         return
     with _lock:
         _inside += 1
-        # Versions before 2.35 accept no more than the usual.
+        # Older versions accept no more than the usual.
         library.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT) or library.mallopt(_MMAP_THRESHOLD, _USUAL)
         library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     try:

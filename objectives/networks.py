@@ -24,7 +24,7 @@ from optnas.objectives.memory import is_out_of_memory, reset_peak_memory
 from optnas.objectives.models import build_model, count_multiply_adds, count_params
 from optnas.objectives.training import NonFiniteLoss, Trainer, deterministic_algorithms
 from optnas.seeds import derive_seed
-from optnas.settings import TrainSettings
+from optnas.settings import TrainSettings, check_compile
 from optnas.spaces import SPACES, Architecture
 
 WEIGHTS = "weights.safetensors"
@@ -102,14 +102,13 @@ def retrain(
 
     Raises:
         UserError: If the folder holds another network or cannot be written to, or the loss is
-            not finite, or there is not enough memory for a batch, or ``compiled`` does not go
-            with the recipe.
+            not finite, or there is not enough memory for a batch.
+        ValueError: If the recipe has no epochs, or networks of it cannot be compiled.
     """
-    if compiled and (train.drop_path or train.auxiliary):
-        # One would be compiled anew in every epoch, the other is not part of what is compiled.
-        raise UserError("`retrain.compile` must be false with `drop_path` and with `auxiliary`.")
     if train.epochs is None:
         raise ValueError("`train.epochs` must be the number of epochs.")
+    if compiled:
+        check_compile(train)
     epochs = train.epochs
     torch.set_num_threads(train.threads)
     chosen_by_test = images.validates_on_test

@@ -115,6 +115,17 @@ def check_cycles(train: TrainSettings, epochs: int) -> None:
         raise ValueError(f"`cycles` must divide the {epochs} epochs: {train.cycles}.")
 
 
+def check_compile(train: TrainSettings) -> None:
+    """Refuse a recipe whose networks cannot be compiled before they are trained.
+
+    Raises:
+        ValueError: If it has drop-path, for which a network would be compiled anew in every epoch,
+            or the loss of an auxiliary head, which is not part of what is compiled.
+    """
+    if train.drop_path or train.auxiliary:
+        raise ValueError("`compile` must be false with `drop_path` and with `auxiliary`.")
+
+
 class CheckpointSettings(Settings):
     """When training state is saved, and whose stays."""
 

@@ -11,7 +11,7 @@ import pydantic
 
 from optnas import plugins
 from optnas.plugins import Kind, PluginError
-from optnas.settings import TrainSettings, check_cycles
+from optnas.settings import TrainSettings, check_compile, check_cycles
 from optnas.study_errors import Source, found, problem
 from optnas.study_keys import (
     DATASETS,
@@ -90,7 +90,13 @@ def checked_plugins(study: StudyKeys, folder: Path, source: Source) -> dict[str,
         text = "in this study no network starts from another's weights; remove this key"
         raise source.error(("train", "initial_epochs"), text)
     train = _checked_epochs(study, sampler_choice, sampler, source)
-    _check_cycles("retrain", study.retrain.recipe(train), study.retrain.epochs, source)
+    final = study.retrain.recipe(train)
+    _check_cycles("retrain", final, study.retrain.epochs, source)
+    if study.retrain.compile:
+        try:
+            check_compile(final)
+        except ValueError as error:
+            raise source.error(("retrain", "compile"), str(error)) from None
     whole = getattr(pruner, "whole_training", train.epochs)
     if train.epochs not in (None, whole):
         text = f"this pruner is for trainings of {whole} epochs, not {train.epochs}"

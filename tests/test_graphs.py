@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from trainings import same, train
 
 from optnas.objectives import graphs
 from optnas.objectives.augment import Augmentation
@@ -114,17 +115,6 @@ def trainer(images: Images, *, epochs: int = 6, **keys) -> Trainer:
     model = build_model(ChainArchitecture(3, 8), images.input_shape, images.classes, generator)
     recipe = TrainSettings(**{"batch_size": 16, **keys})
     return Trainer(model, images, recipe, epochs=epochs, seed=0)
-
-
-def train(subject: Trainer, epochs: int) -> Trainer:
-    for _ in range(epochs):
-        subject.train_epoch()
-    return subject
-
-
-def same(a: Trainer, b: Trainer) -> bool:
-    weights = zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
-    return all(torch.equal(x, y) for x, y in weights) and a.history == b.history
 
 
 @pytest.mark.parametrize("keys", RECIPES)

@@ -359,6 +359,6 @@ def test_a_compiled_network_learns_the_same_and_is_kept_as_any_other(
 def test_what_cannot_be_compiled_is_refused_before_anything_is_made(images, tmp_path, keys):
     folder = tmp_path / "network"
     train = TrainSettings(epochs=4, **keys)
-    with pytest.raises(UserError, match="`drop_path`"):
+    with pytest.raises(ValueError, match="`compile` must be false"):
         retrain(images, folder, train=train, compiled=True)
     assert not folder.exists()

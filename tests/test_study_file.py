@@ -300,6 +300,19 @@ def test_mistakes_about_cycles(folder: Path, text: str, expected: str) -> None:
     assert message == f"study.yaml:4: {expected}"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "retrain: {compile: true, drop_path: 0.2}",
+        "retrain: {compile: true}\ntrain: {auxiliary: 0.4}",  # Which retraining takes over.
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_before_the_search(folder: Path, text: str) -> None:
+    message = refusal(folder, f"study: a\ndata: digits\nspace: cell\nsampler: random\n{text}\n")
+    rule = "`compile` must be false with `drop_path` and with `auxiliary`."
+    assert message == f"study.yaml:5: retrain.compile: {rule}"
+
+
 def test_the_final_training_has_one_cycle_whatever_the_search_has(folder: Path) -> None:
     text = "study: a\ndata: digits\nsampler: random\ntrain: {epochs: 20, cycles: 2, lr: 0.5}\n"
     study = load(folder, text)

@@ -8,6 +8,7 @@ import threading
 import pytest
 import torch
 from torch import nn
+from trainings import same, train
 
 from optnas.objectives import batches, training
 from optnas.objectives.augment import Augmentation
@@ -51,17 +52,6 @@ def trainer(images: Images, *, seed: int = 0, epochs: int = 4, **keys) -> Traine
         torch.Generator().manual_seed(seed),
     )
     return Trainer(model, images, TrainSettings(**keys), epochs=epochs, seed=seed)
-
-
-def train(subject: Trainer, epochs: int) -> Trainer:
-    for _ in range(epochs):
-        subject.train_epoch()
-    return subject
-
-
-def same(a: Trainer, b: Trainer) -> bool:
-    weights = zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
-    return all(torch.equal(x, y) for x, y in weights) and a.history == b.history
 
 
 def test_a_small_chain_learns_digits(digits):
