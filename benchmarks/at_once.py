@@ -25,8 +25,8 @@ import torch
 from _harness import Contestant, about, together
 from epoch import DATA, NETWORKS, images_of, product
 
-from optnas.gpus import mps_runs
-from optnas.objectives.data import Images
+from optnas.devices.gpus import mps_runs
+from optnas.objectives.data.images import Images
 
 Work = Callable[[], None]
 

@@ -17,10 +17,10 @@ from _harness import about
 from epoch import DATA, NETWORKS, built, images_of, part
 from torch import nn
 
-from optnas.objectives.allocator import kept_memory
-from optnas.objectives.models import count_params, forward_costs
-from optnas.objectives.training import Trainer
-from optnas.settings import TrainSettings
+from optnas.config.settings import TrainSettings
+from optnas.objectives.networks.build import count_params, forward_costs
+from optnas.objectives.training.allocator import kept_memory
+from optnas.objectives.training.trainer import Trainer
 
 BATCH = 64
 STEPS = 4

@@ -23,7 +23,7 @@ from scipy.stats import mannwhitneyu
 from optnas.objectives.tabular import Tabular
 from optnas.samplers import EcoNASSampler, HierarchicalPruner
 from optnas.spaces import CellSpace, NasBench201Space, RowSpace
-from optnas.trials import CONTINUES
+from optnas.trials.attributes import CONTINUES
 
 COLUMNS = ("val_12ep", "test_12ep", "val_200ep", "first_seed")
 CHECKS = (100, 400)

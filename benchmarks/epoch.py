@@ -22,12 +22,12 @@ from _harness import Cases, Row, alternate, arguments, contest, measure
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from optnas.objectives.allocator import kept_memory
-from optnas.objectives.augment import Augmentation
-from optnas.objectives.data import DataError, Images, load_images
-from optnas.objectives.models import build_model
-from optnas.objectives.training import Trainer, deterministic_algorithms
-from optnas.settings import DataSettings, TrainSettings
+from optnas.config.settings import DataSettings, TrainSettings
+from optnas.objectives.data.augment import Augmentation
+from optnas.objectives.data.images import DataError, Images, load_images
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.training.allocator import kept_memory
+from optnas.objectives.training.trainer import Trainer, deterministic_algorithms
 from optnas.spaces import (
     Architecture,
     CellArchitecture,

@@ -30,17 +30,17 @@ import numpy as np
 import torch
 from _harness import Row, Turn, about, alternate, contest, measure, timed
 
-from optnas.objectives.bilevel import BilevelTrainer, SearchRecipe
-from optnas.objectives.data import Images, load_images
-from optnas.objectives.memory import peak_memory
-from optnas.objectives.models import build_model, build_supernet
-from optnas.objectives.training import Trainer
+from optnas.config.settings import DataSettings, TrainSettings
+from optnas.experiments.statistics import greater_p_value, mean_interval
+from optnas.objectives.data.images import Images, load_images
+from optnas.objectives.networks.build import build_model, build_supernet
+from optnas.objectives.training.bilevel import BilevelTrainer, SearchRecipe
+from optnas.objectives.training.memory import peak_memory
+from optnas.objectives.training.trainer import Trainer
 from optnas.samplers.ftso import topology
 from optnas.seeds import derive_seed
-from optnas.settings import DataSettings, TrainSettings
 from optnas.spaces import CellSpace, Topology, TopologySpace
 from optnas.spaces.cell import OPERATIONS
-from optnas.statistics import greater_p_value, mean_interval
 
 SPACE = TopologySpace(CellSpace())
 NETWORKS = {"skip": ("skip_connect",), "all": OPERATIONS}

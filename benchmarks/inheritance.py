@@ -19,11 +19,11 @@ import torch
 from scipy.stats import wilcoxon
 
 import optnas
-from optnas.objectives.data import Images, load_images
-from optnas.objectives.inheritance import inherit
-from optnas.objectives.models import build_model
-from optnas.objectives.training import Trainer
-from optnas.settings import DataSettings, TrainSettings
+from optnas.config.settings import DataSettings, TrainSettings
+from optnas.objectives.data.images import Images, load_images
+from optnas.objectives.inheritance.adapters import inherit
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import GrowthArchitecture, GrowthSpace
 
 SPACE = GrowthSpace(cells=1, channels=8)

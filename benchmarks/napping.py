@@ -7,9 +7,9 @@ from typing import Any, Self
 
 from optuna.trial import Trial
 
-from optnas.objectives.progress import Progress
+from optnas.objectives.training.progress import Progress
 from optnas.spaces import Space, proposal
-from optnas.trials import MAX_EPOCHS, PHASE
+from optnas.trials.attributes import MAX_EPOCHS, PHASE
 
 
 class Nap:

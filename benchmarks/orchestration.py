@@ -25,7 +25,8 @@ from _harness import Cases, Row, Turn, arguments, measure, row, timed
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState, create_trial
 
-from optnas.runner import run
+from optnas.config.file import study_from_dict
+from optnas.run.runner import run
 from optnas.samplers import (
     EcoNASSampler,
     FTSOSampler,
@@ -45,9 +46,8 @@ from optnas.spaces import (
     proposal,
 )
 from optnas.spaces.topology import Topology, TopologySpace
-from optnas.storage import open_storage
-from optnas.study_file import study_from_dict
-from optnas.trials import PHASE, TOPOLOGY
+from optnas.storage.opening import open_storage
+from optnas.trials.attributes import PHASE, TOPOLOGY_PHASE
 
 MEASURED = 20
 """The last trials, which are timed."""
@@ -64,7 +64,7 @@ class Edges:
 
     def suggest(self, trial: Trial) -> Topology:
         """The edges of a trial."""
-        trial.suggest_categorical(PHASE, (TOPOLOGY,))
+        trial.suggest_categorical(PHASE, (TOPOLOGY_PHASE,))
         return self._topologies.suggest(trial)
 
 

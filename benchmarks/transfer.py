@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optnas.objectives.data import Images, load_images
-from optnas.objectives.inheritance import inherit
-from optnas.objectives.models import build_model
-from optnas.objectives.training import Trainer
-from optnas.settings import DataSettings, TrainSettings
+from optnas.config.settings import DataSettings, TrainSettings
+from optnas.objectives.data.images import Images, load_images
+from optnas.objectives.inheritance.adapters import inherit
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import StageArchitecture
 
 Modules = tuple[int, int, int]

@@ -29,12 +29,12 @@ import sqlalchemy
 from optuna.trial import FrozenTrial
 
 import optnas
-from optnas.gpus import gpus, mps_runs
-from optnas.progress import size
-from optnas.runner import run
-from optnas.study_file import study_from_dict
-from optnas.study_keys import Workers
-from optnas.trials import DEVICE_MEMORY, LEASE
+from optnas.config.file import study_from_dict
+from optnas.config.keys import Workers
+from optnas.devices.gpus import gpus, mps_runs
+from optnas.run.runner import run
+from optnas.trials.attributes import DEVICE_MEMORY, LEASE
+from optnas.units import size
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "random": {"space": "nasbench201"},

@@ -14,15 +14,29 @@ import torch
 from optuna.trial import FrozenTrial, Trial
 from torch import nn
 
-import optnas
-from optnas.checkpoints import Checkpoints
+from optnas._version import __version__
+from optnas.config.proxy import Proxy
+from optnas.config.settings import (
+    CheckpointSettings,
+    DataSettings,
+    NetworkSettings,
+    RetrainSettings,
+    TrainSettings,
+)
 from optnas.errors import UserError
-from optnas.lineage import TRAINING_SEED, parent_of
-from optnas.objectives import ensembles, networks
-from optnas.objectives.allocator import kept_memory
-from optnas.objectives.data import Images, load_images
-from optnas.objectives.descriptions import Description, EnsembleDescription
-from optnas.objectives.memory import (
+from optnas.objectives.data.images import Images, load_images
+from optnas.objectives.kept import ensembles, trained
+from optnas.objectives.kept.descriptions import Description, EnsembleDescription
+from optnas.objectives.networks.build import build_model, count_params, forward_costs
+from optnas.objectives.networks.sizes import (
+    channels_of,
+    check_options,
+    check_training,
+    judged,
+    with_channels,
+)
+from optnas.objectives.training.allocator import kept_memory
+from optnas.objectives.training.memory import (
     bound_compiled_code,
     device_memory,
     is_out_of_memory,
@@ -30,28 +44,13 @@ from optnas.objectives.memory import (
     release,
     reset_peak_memory,
 )
-from optnas.objectives.models import build_model, count_params, forward_costs
-from optnas.objectives.progress import Progress
-from optnas.objectives.sizes import (
-    channels_of,
-    check_options,
-    check_training,
-    judged,
-    with_channels,
-)
-from optnas.objectives.training import Trainer, deterministic_algorithms
-from optnas.objectives.trial_training import CandidateFailure, TrialTraining
-from optnas.proxies import Proxy
+from optnas.objectives.training.progress import Progress
+from optnas.objectives.training.trainer import Trainer, deterministic_algorithms
+from optnas.objectives.training.trial_training import CandidateFailure, TrialTraining
 from optnas.seeds import derive_seed, study_seed
-from optnas.settings import (
-    CheckpointSettings,
-    DataSettings,
-    NetworkSettings,
-    RetrainSettings,
-    TrainSettings,
-)
 from optnas.spaces import Architecture, Space
-from optnas.trials import (
+from optnas.storage.checkpoints import Checkpoints
+from optnas.trials.attributes import (
     CANDIDATE,
     DEVICE_MEMORY,
     FAILURE_REASON,
@@ -59,8 +58,10 @@ from optnas.trials import (
     LOST,
     MAX_EPOCHS,
     SCHEDULE,
-    mark_failure,
+    TRAINING_SEED,
 )
+from optnas.trials.failures import mark_failure
+from optnas.trials.lineage import parent_of
 
 
 class Classification:
@@ -74,12 +75,12 @@ class Classification:
     name and shape of one of the parent's is copied.
 
     Recorded as user attributes: ``params``, ``multiply_adds`` and ``memory_bytes`` (see
-    :class:`optnas.objectives.models.ForwardCosts`), ``train_accuracy``, ``train_seconds``,
+    :class:`optnas.objectives.networks.build.ForwardCosts`), ``train_accuracy``, ``train_seconds``,
     ``train_joules`` where the device counts them, ``epochs_trained`` (by this trial itself),
     ``peak_memory_bytes``, ``device_memory`` on CUDA (see
-    :func:`optnas.objectives.memory.device_memory`), ``input_shape``, ``device``, ``seed``,
-    ``versions``, ``training_seed``, ``inherited_tensors``, ``accumulation`` and, on CUDA,
-    ``eager_reason`` (see :class:`optnas.objectives.training.Trainer`).
+    `optnas.objectives.training.memory`), ``input_shape``, ``device``, ``seed``, ``versions``,
+    ``training_seed``, ``inherited_tensors``, ``accumulation`` and, on CUDA,
+    ``eager_reason`` (see :class:`optnas.objectives.training.trainer.Trainer`).
 
     A loss that is not finite and a network that cannot be built end as a failed trial with the
     reason. A training that runs out of memory goes on once more with every batch in two parts
@@ -230,7 +231,7 @@ class Classification:
         origin: dict[str, Any],
         on_epoch: Callable[[int, int, float, float], None] | None = None,
     ) -> Description:
-        """Train a network fully, test it once, and keep it: see :func:`networks.retrain`.
+        """Train a network fully, test it once, and keep it: see `optnas.objectives.kept.trained`.
 
         Args:
             architecture: What to train.
@@ -239,10 +240,10 @@ class Classification:
             channels: Channels of its first layers; None leaves those it was found with.
             repeat: Which training of the network this is, from 1; each has a seed of its own.
             origin: Where the architecture comes from, for the card.
-            on_epoch: See :func:`networks.retrain`.
+            on_epoch: See `optnas.objectives.kept.trained`.
 
         Raises:
-            UserError: As of :func:`networks.retrain`, or if there are no channels to choose.
+            UserError: As `optnas.objectives.kept.trained`, or if there are no channels to choose.
         """
         images, options = self.images, self._network
         if settings.augment is not None:
@@ -254,7 +255,7 @@ class Classification:
             architecture, options = with_channels(architecture, options, channels)
             origin = {**origin, "channels": f"{channels} (found with {found_with})"}
         seed = 0 if self._seed is None else self._seed
-        return networks.retrain(
+        return trained.retrain(
             architecture,
             images,
             settings.recipe(self.train),
@@ -423,7 +424,7 @@ class Classification:
             "device": self._device_name(),
             "seed": study_seed(trial.study, self._seed),
             "versions": {
-                "optnas": optnas.__version__,
+                "optnas": __version__,
                 "optuna": optuna.__version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),

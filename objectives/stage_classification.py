@@ -8,18 +8,19 @@ from optuna.trial import FrozenTrial, Trial
 from pydantic import Field
 
 from optnas.errors import UserError
-from optnas.lineage import INHERITED, ancestors
-from optnas.objectives import networks
 from optnas.objectives.classification import Classification
-from optnas.objectives.data import Images
-from optnas.objectives.donors import Donor, read_donor
-from optnas.objectives.importance import Criterion, stage_importance
-from optnas.objectives.inheritance import inherit
-from optnas.objectives.training import Trainer
-from optnas.objectives.trial_training import FIRST_LEASE, CandidateFailure, TrialTraining
+from optnas.objectives.data.images import Images
+from optnas.objectives.importance.scoring import Criterion, stage_importance
+from optnas.objectives.inheritance.adapters import inherit
+from optnas.objectives.kept import trained
+from optnas.objectives.kept.donors import Donor, read_donor
+from optnas.objectives.training.trainer import Trainer
+from optnas.objectives.training.trial_training import FIRST_LEASE, CandidateFailure, TrialTraining
 from optnas.seeds import study_seed
 from optnas.spaces import Architecture, Space, StageSpace
-from optnas.trials import HUMAN_DESIGNED, PHASE, STAGE_IMPORTANCE, renew_lease
+from optnas.trials.attributes import HUMAN_DESIGNED, INHERITED, PHASE, STAGE_IMPORTANCE
+from optnas.trials.leases import renew_lease
+from optnas.trials.lineage import ancestors
 
 DONOR = "donor_sha256"
 """User attribute: checksum of the weights that networks without a parent start from."""
@@ -30,7 +31,7 @@ class StageClassification(Classification):
 
     In all else it is :class:`optnas.objectives.classification.Classification`. The user attribute
     ``stage_importance`` holds one number per stage, of the network after its last epoch; see
-    :func:`optnas.objectives.importance.stage_importance`. Every network of a study is scored on
+    `optnas.objectives.importance.stage_importance`. Every network of a study is scored on
     the same images.
 
     With ``transfer``, block b of every stage starts from block b of that stage in the donor, and
@@ -151,7 +152,7 @@ def _warn_of_validation(donor: Donor, images: Images) -> None:
     """Warn of a donor that was trained on the images that candidates are judged by."""
     if donor.data_sha256 is None:
         return
-    if donor.data_sha256 == networks.digest(images.with_validation_in_training()):
+    if donor.data_sha256 == trained.digest(images.with_validation_in_training()):
         warnings.warn(
             "The donor was trained on the images that candidates are judged by: the accuracies of "
             "the search are too good to be believed. With `sampler: {name: stage_wise, donor: "

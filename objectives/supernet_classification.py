@@ -7,30 +7,30 @@ import optuna
 import torch
 from optuna.trial import Trial
 
+from optnas.config.settings import SearchSettings
 from optnas.errors import UserError
-from optnas.lineage import TRAINING_SEED
-from optnas.objectives.allocator import kept_memory
-from optnas.objectives.bilevel import BilevelTrainer, SearchRecipe
 from optnas.objectives.classification import Classification
-from optnas.objectives.data import Images
-from optnas.objectives.models import build_supernet
-from optnas.objectives.splits import draw_shares
-from optnas.objectives.supernet import MixedNetwork
+from optnas.objectives.data.images import Images
+from optnas.objectives.data.splits import draw_shares
+from optnas.objectives.networks.build import build_supernet
+from optnas.objectives.networks.supernet import MixedNetwork
 from optnas.objectives.tabular import Tabular
-from optnas.objectives.training import deterministic_algorithms
+from optnas.objectives.training.allocator import kept_memory
+from optnas.objectives.training.bilevel import BilevelTrainer, SearchRecipe
+from optnas.objectives.training.trainer import deterministic_algorithms
 from optnas.seeds import derive_seed, study_seed
-from optnas.settings import SearchSettings
 from optnas.spaces import Space, Topology, TopologySpace, proposal
 from optnas.spaces.topology import NONE
-from optnas.trials import (
-    ARCHITECTURE,
+from optnas.trials.attributes import (
+    ARCHITECTURE_PHASE,
     EDGE_WEIGHTS,
     OPERATION_WEIGHTS,
-    OPERATORS,
+    OPERATORS_PHASE,
     PHASE,
-    TOPOLOGY,
-    queued_params,
+    TOPOLOGY_PHASE,
+    TRAINING_SEED,
 )
+from optnas.trials.claims import queued_params
 
 DEFAULTS = SearchSettings.model_validate({})
 CHANNELS = 16
@@ -94,7 +94,7 @@ class SupernetClassification(Classification):
             if search.operation not in operations:
                 raise ValueError(f"`operation` must be one of {operations}: {search.operation!r}.")
             # As every search will do it: what does not fit shows now.
-            for phase in (TOPOLOGY, OPERATORS):
+            for phase in (TOPOLOGY_PHASE, OPERATORS_PHASE):
                 self._supernet(phase, None, 0)
             shares = (search.weight_share, search.architecture_share)
             draw_shares(images.train_labels.cpu(), shares, 0)
@@ -103,8 +103,8 @@ class SupernetClassification(Classification):
 
     def _judge(self, trial: Trial) -> float:
         phases = getattr(trial.study.sampler, "phases", None)
-        phase = ARCHITECTURE if phases is None else trial.suggest_categorical(PHASE, phases)
-        if phase == ARCHITECTURE:
+        phase = ARCHITECTURE_PHASE if phases is None else trial.suggest_categorical(PHASE, phases)
+        if phase == ARCHITECTURE_PHASE:
             return super()._judge(trial) if self._table is None else self._table(trial)
         frozen = trial.storage.get_trial(trial._trial_id)
         named = proposal(trial).keys() | queued_params(frozen).keys()
@@ -113,7 +113,7 @@ class SupernetClassification(Classification):
             edges = self._topologies.suggest(trial)
         self._record_circumstances(trial)
         with deterministic_algorithms(self.train.deterministic), kept_memory():
-            if phase == TOPOLOGY and edges is not None:
+            if phase == TOPOLOGY_PHASE and edges is not None:
                 self._try_topology(trial, edges)
             else:
                 self._train_supernet(trial, phase, edges)
@@ -136,9 +136,9 @@ class SupernetClassification(Classification):
         seed = derive_seed(study_seed(trial.study, self._seed), "search", phase, shown)
         trial.set_user_attr(TRAINING_SEED, seed)
         said = self._search
-        epochs = said.epochs or 1 if phase == TOPOLOGY else said.operator_epochs
+        epochs = said.epochs or 1 if phase == TOPOLOGY_PHASE else said.operator_epochs
         recipe = SearchRecipe(
-            iterations=said.iterations if phase == TOPOLOGY else None,
+            iterations=said.iterations if phase == TOPOLOGY_PHASE else None,
             weight_share=said.weight_share,
             architecture_share=said.architecture_share,
             lr=said.architecture_lr,
@@ -161,7 +161,7 @@ class SupernetClassification(Classification):
         finally:
             self._record_peak_memory(trial)
         trial.set_user_attr(EDGE_WEIGHTS, supernet.edge_weights())
-        if phase == OPERATORS:
+        if phase == OPERATORS_PHASE:
             trial.set_user_attr(OPERATION_WEIGHTS, supernet.operation_weights())
         if said.eigenvalue:
             trial.set_user_attr(EIGENVALUES, trainer.eigenvalues)
@@ -173,7 +173,7 @@ class SupernetClassification(Classification):
             said["stem"] = self._network["stem"]
         if self._proxy is not None:
             said["channels"] = self._proxy.channels(said.get("channels", CHANNELS))
-        if phase == TOPOLOGY:
+        if phase == TOPOLOGY_PHASE:
             said["operations"] = (self._search.operation,)
         else:
             said |= {

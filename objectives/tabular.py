@@ -12,11 +12,12 @@ import numpy.typing as npt
 import optuna
 from optuna.trial import Trial
 
-from optnas.checkpoints import Checkpoints
 from optnas.errors import UserError
-from optnas.objectives.progress import Progress
+from optnas.objectives.training.progress import Progress
 from optnas.spaces import Architecture, Space, proposal
-from optnas.trials import CANDIDATE, FAILURE_REASON, MAX_EPOCHS, PHASE, TRAIN_SECONDS, mark_failure
+from optnas.storage.checkpoints import Checkpoints
+from optnas.trials.attributes import CANDIDATE, FAILURE_REASON, MAX_EPOCHS, PHASE, TRAIN_SECONDS
+from optnas.trials.failures import mark_failure
 
 COSTS = ("params", "multiply_adds")
 SECONDS = re.compile(r"train_seconds_(\d+)ep")

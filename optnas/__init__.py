@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optnas._version import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Literal
 
-    from optnas.objectives.ensembles import Ensemble
-    from optnas.objectives.networks import Classifier
-    from optnas.runner import Outcome
+    from optnas.objectives.kept.ensembles import Ensemble
+    from optnas.objectives.kept.trained import Classifier
+    from optnas.run.runner import Outcome
     from optnas.spaces import Architecture
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "draw", "load", "run"]
 
 
@@ -37,7 +38,7 @@ def run(config: "Mapping[str, Any] | str | Path", *, device: str | None = None) 
             not replaced. Nothing is lost.
     """
     # Imported here so that `import optnas` stays light.
-    from optnas import runner
+    from optnas.run import runner
 
     return runner.run(config, device=device)
 
@@ -56,7 +57,7 @@ def load(folder: str | Path, device: str = "cpu") -> "Classifier | Ensemble":
     Raises:
         ValueError: If the folder holds no complete network.
     """
-    from optnas.objectives import ensembles
+    from optnas.objectives.kept import ensembles
 
     return ensembles.load(folder, device)
 
@@ -78,6 +79,6 @@ def draw(
         ValueError: If it is another ending, there is no drawing of such an architecture, or the
             file cannot be written.
     """
-    from optnas import drawing
+    from optnas.drawing.architectures import draw as draw_file
 
-    drawing.draw(architecture, path, concat=concat)
+    draw_file(architecture, path, concat=concat)

@@ -20,11 +20,10 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.lineage import without_weights
 from optnas.samplers._history import History, LostCandidate, Reader
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import Architecture, Space
-from optnas.trials import (
+from optnas.trials.attributes import (
     CANDIDATE,
     CONTINUES,
     FAILURE,
@@ -34,13 +33,11 @@ from optnas.trials import (
     LOST,
     MAX_EPOCHS,
     PHASE,
-    Claim,
-    fail_as_lost,
-    fail_dead,
-    lease_expired,
-    queued_params,
-    renew_lease,
 )
+from optnas.trials.claims import Claim, queued_params
+from optnas.trials.failures import fail_as_lost, fail_dead
+from optnas.trials.leases import lease_expired, renew_lease
+from optnas.trials.lineage import without_weights
 
 A = TypeVar("A", bound=Architecture)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.trials import Claim, is_feasible, is_lost, vain_attempts
+from optnas.trials.claims import Claim, is_feasible
+from optnas.trials.failures import is_lost, vain_attempts
 
 Key = frozenset[tuple[str, Any]]
 """A candidate's identity: its parameters, in any order."""

@@ -14,14 +14,14 @@ from optnas.samplers._history import Result
 from optnas.samplers._replay import ReplaySampler
 from optnas.spaces import CellSpace, NasBench201Space
 from optnas.spaces.topology import NONE, Topology, TopologySpace
-from optnas.trials import (
-    ARCHITECTURE,
+from optnas.trials.attributes import (
+    ARCHITECTURE_PHASE,
     EDGE_WEIGHTS,
     OPERATION_WEIGHTS,
     PHASE,
     PHASES,
-    Claim,
 )
+from optnas.trials.claims import Claim
 
 
 class PhasedSampler(ReplaySampler[Any]):
@@ -67,7 +67,7 @@ class PhasedSampler(ReplaySampler[Any]):
         trained = [
             (result.number, self.space.from_params(candidate.params), result.value)
             for candidate, result in replay.path
-            if candidate.params[PHASE] == ARCHITECTURE
+            if candidate.params[PHASE] == ARCHITECTURE_PHASE
             and result.number is not None
             and not result.failed
         ]
@@ -98,13 +98,13 @@ class PhasedSampler(ReplaySampler[Any]):
         if param_name == PHASE:
             claim = Claim.of(trial)
             # Somebody's own trial is an architecture, unless it says otherwise.
-            return ARCHITECTURE if claim is None else claim.params[PHASE]
+            return ARCHITECTURE_PHASE if claim is None else claim.params[PHASE]
         return super().sample_independent(study, trial, param_name, param_distribution)
 
     def _trained(self, architecture: Any) -> Generator[Candidate, Result, Any]:
         """Train an architecture, which is what the search has found, whatever comes of it."""
         params = self.space.to_params(architecture)
-        yield Candidate({PHASE: ARCHITECTURE, **params}, phase=ARCHITECTURE)
+        yield Candidate({PHASE: ARCHITECTURE_PHASE, **params}, phase=ARCHITECTURE_PHASE)
         return architecture
 
     def _edge_weights(self, result: Result, topology: Topology) -> list[list[list[float]]]:

@@ -8,11 +8,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from optuna.study import Study
 
-from optnas.lineage import PARENT
 from optnas.samplers._base import Candidate, Step, StrategySampler
 from optnas.samplers._draws import Draws, Known
 from optnas.samplers._history import History, Key, LostCandidate, Result
 from optnas.spaces import Architecture
+from optnas.trials.attributes import PARENT
 
 A = TypeVar("A", bound=Architecture)
 

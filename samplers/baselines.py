@@ -5,7 +5,7 @@ from optuna.study import Study
 from optnas.samplers._base import Candidate
 from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import Architecture, Space
-from optnas.trials import HUMAN_DESIGNED
+from optnas.trials.attributes import HUMAN_DESIGNED
 
 
 class BaselineSampler(ReplaySampler[Architecture]):

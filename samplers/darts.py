@@ -9,7 +9,7 @@ from optnas.samplers._phases import PhasedSampler
 from optnas.samplers._replay import Search
 from optnas.samplers.ftso import topology
 from optnas.spaces import CellSpace, NasBench201Space, Topology
-from optnas.trials import EDGE_WEIGHTS, OPERATION_WEIGHTS, OPERATORS, PHASE
+from optnas.trials.attributes import EDGE_WEIGHTS, OPERATION_WEIGHTS, OPERATORS_PHASE, PHASE
 
 
 class DARTSSampler(PhasedSampler):
@@ -57,7 +57,7 @@ class DARTSSampler(PhasedSampler):
 
     def search(self) -> Search[Any]:
         edges = self._topologies.whole
-        result = yield Candidate({PHASE: OPERATORS}, phase=OPERATORS)
+        result = yield Candidate({PHASE: OPERATORS_PHASE}, phase=OPERATORS_PHASE)
         if result.failed and OPERATION_WEIGHTS not in result.attrs:
             return None
         cells = self._operation_weights(result, edges)

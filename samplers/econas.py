@@ -27,7 +27,7 @@ from optnas.samplers._cycles import (
 )
 from optnas.samplers._history import History, Result
 from optnas.spaces import Architecture, ParamValue, Space
-from optnas.trials import CONTINUES, RUNG, SCHEDULE
+from optnas.trials.attributes import CONTINUES, RUNG, SCHEDULE
 
 A = TypeVar("A", bound=Architecture)
 

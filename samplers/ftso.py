@@ -14,7 +14,14 @@ from optnas.samplers._phases import PhasedSampler
 from optnas.samplers._replay import Search
 from optnas.spaces import CellSpace, NasBench201Space, Topology
 from optnas.spaces.topology import KEPT, NONE
-from optnas.trials import ARCHITECTURE, EDGE_WEIGHTS, OPERATION_WEIGHTS, OPERATORS, PHASE, TOPOLOGY
+from optnas.trials.attributes import (
+    ARCHITECTURE_PHASE,
+    EDGE_WEIGHTS,
+    OPERATION_WEIGHTS,
+    OPERATORS_PHASE,
+    PHASE,
+    TOPOLOGY_PHASE,
+)
 
 
 def topology(edge_weights: Sequence[Sequence[float]]) -> list[tuple[int, ...]]:
@@ -161,13 +168,13 @@ class FTSOSampler(PhasedSampler):
             choices = {name: tuple(map(str, v)) for name, v in topologies.choices.items()}
             best = yield Draws(
                 self._topology_sampler,
-                {PHASE: TOPOLOGY},
+                {PHASE: TOPOLOGY_PHASE},
                 choices,
                 self._topology_trials,
-                TOPOLOGY,
+                TOPOLOGY_PHASE,
             )
             return None if best.failed else topologies.from_params(best.params)
-        result = yield Candidate({PHASE: TOPOLOGY}, phase=TOPOLOGY)
+        result = yield Candidate({PHASE: TOPOLOGY_PHASE}, phase=TOPOLOGY_PHASE)
         if result.failed and EDGE_WEIGHTS not in result.attrs:
             return None
         weights = self._edge_weights(result, topologies.whole)
@@ -179,16 +186,16 @@ class FTSOSampler(PhasedSampler):
             known, unknown = self._topologies.settled(edges)
             best = yield Draws(
                 self._operator_sampler,
-                {PHASE: ARCHITECTURE, **known},
+                {PHASE: ARCHITECTURE_PHASE, **known},
                 dict.fromkeys(unknown, self._edge_operations),
                 self._operator_trials,
-                ARCHITECTURE,
+                ARCHITECTURE_PHASE,
             )
             return None if best.failed else self.space.from_params(best.params)
         operations: str | list[str] = self._replace
         if self._operators == "gradient":
             kept = {} if self._keep_all else self._topologies.to_params(edges)
-            result = yield Candidate({PHASE: OPERATORS, **kept}, phase=OPERATORS)
+            result = yield Candidate({PHASE: OPERATORS_PHASE, **kept}, phase=OPERATORS_PHASE)
             if result.failed and OPERATION_WEIGHTS not in result.attrs:
                 return None
             cells = self._operation_weights(result, edges)
@@ -220,7 +227,7 @@ def _sampler_maker(option: str, said: str | dict[str, Any]) -> Callable[[int], B
     # Not above: to import the samplers is quick without these.
     from pydantic import ValidationError
 
-    from optnas import plugins
+    from optnas.config import plugins
 
     rule = f"`{option}` must name a sampler of Optuna's and its options"
     block = {"name": said} if isinstance(said, str) else dict(said)

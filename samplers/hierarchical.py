@@ -8,7 +8,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.samplers._base import all_trials, check_at_least
-from optnas.trials import RUNG
+from optnas.trials.attributes import RUNG
 
 EXCESS = 4
 """Trials by which the promoted share may be exceeded before the pruner becomes stricter."""

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from optuna.study import Study
 
-from optnas.lineage import PARENT
 from optnas.samplers._base import (
     Candidate,
     check_at_least,
@@ -18,7 +17,7 @@ from optnas.samplers._base import (
 from optnas.samplers._history import Result
 from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import ChainArchitecture, ChainSpace
-from optnas.trials import TRAIN_ACCURACY
+from optnas.trials.attributes import PARENT, TRAIN_ACCURACY
 
 EPSILON = 1e-6
 """Accuracies closer than this are equal: they come from float32 and from printed figures."""

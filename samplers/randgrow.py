@@ -1,9 +1,8 @@
 """RandGrow: grow the most cost-efficient networks at random, from their parents' weights."""
 
 import dataclasses
-import functools
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +10,16 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.errors import UserError
-from optnas.lineage import ARCHITECTURE, PARENT, parent_of
+from optnas.hull import check_probability, lower_hull, parent_probabilities
 from optnas.samplers._base import Candidate, Step, StrategySampler, check_at_least, check_integer
 from optnas.samplers._history import History, Result
-from optnas.samplers._hull import check_probability, lower_hull, parent_probabilities
 from optnas.spaces import GrowthArchitecture, GrowthSpace
 from optnas.spaces.growth import GROWTH_SEED, INCREMENTS
-from optnas.trials import Claim, is_lost
+from optnas.trials.attributes import ARCHITECTURE, MULTIPLY_ADDS, PARENT
+from optnas.trials.claims import Claim
+from optnas.trials.failures import is_lost
+from optnas.trials.hull import cost_of, hull_of, remembered_hull
+from optnas.trials.lineage import parent_of
 
 __all__ = [
     "MULTIPLY_ADDS",
@@ -27,8 +29,6 @@ __all__ = [
     "parent_probabilities",
 ]
 
-MULTIPLY_ADDS = "multiply_adds"
-"""User attribute: what a network costs, multiply-adds for one image."""
 
 _GROWTH_SEEDS = 2**31
 
@@ -176,7 +176,7 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
         networks = self._networks(history)
         parents = [each for each in networks if each.may_grow and each.trial.number not in gone]
         # One decision after the other asks for the same hull.
-        return [parents[i] for i in _remembered_hull(tuple([each.point for each in parents]))]
+        return [parents[i] for i in remembered_hull(tuple([each.point for each in parents]))]
 
     def _networks(self, history: History) -> list[Network]:
         """What counts of every result: found out once for each, as finished trials stay."""
@@ -192,7 +192,7 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
     def _network(self, trials: Sequence[FrozenTrial], result: Result) -> Network:
         assert result.number is not None
         trial = trials[result.number]
-        cost = _cost(trial)
+        cost = cost_of(trial)
         may_grow = (
             self._is_trained(trial, result)
             and cost is not None
@@ -230,38 +230,6 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
         return len(attempts) <= self._max_retries and not may_grow.isdisjoint(attempts[-1:])
 
 
-def hull_of(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Those of the complete ``trials`` on the hull of multiply-adds against error, by cost.
-
-    Trials that do not say what their network costs are left out.
-    """
-    networks = [
-        (trial, (cost, trial.values[0]))
-        for trial in trials
-        if (cost := _cost(trial)) is not None and math.isfinite(trial.values[0])
-    ]
-    return [networks[i][0] for i in _hull_of([point for _, point in networks])]
-
-
-@functools.lru_cache(maxsize=4)
-def _remembered_hull(points: tuple[tuple[float, float], ...]) -> list[int]:
-    return _hull_of(points)
-
-
-def _hull_of(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of points (cost, value) on the lower hull, by cost."""
-    costs, values = [cost for cost, _ in points], [value for _, value in points]
-    # The error is 1 - accuracy; no unit changes the hull, so that percentages do as well.
-    whole = max([1.0, *values])
-    return lower_hull(costs, [whole - value for value in values])
-
-
-def _cost(trial: FrozenTrial) -> float | None:
-    """The multiply-adds of a trial's network, or None if it does not say."""
-    cost = trial.user_attrs.get(MULTIPLY_ADDS)
-    return float(cost) if isinstance(cost, int | float) and 0 <= cost < math.inf else None
-
-
 def _growths(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> int:
     """Rounds of growth since the initial network."""
     parent, growths = parent_of(trial), 0
@@ -287,7 +255,7 @@ def _check_recorded(history: History, result: Result) -> None:
     if result.number is None or result.failed:
         return
     trial = history.trials[result.number]
-    recorded = ARCHITECTURE in result.attrs and _cost(trial) is not None
+    recorded = ARCHITECTURE in result.attrs and cost_of(trial) is not None
     if trial.state == TrialState.COMPLETE and not recorded:
         raise UserError(
             f"Trial {result.number} must have the user attributes `{ARCHITECTURE}`, which the "

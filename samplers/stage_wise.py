@@ -5,12 +5,11 @@ import math
 from optuna.study import Study
 
 from optnas.errors import UserError
-from optnas.lineage import PARENT
 from optnas.samplers._base import Candidate, check_integer
 from optnas.samplers._history import Result
 from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import StageArchitecture, StageSpace
-from optnas.trials import STAGE_IMPORTANCE
+from optnas.trials.attributes import PARENT, STAGE_IMPORTANCE
 
 
 class StageWiseSampler(ReplaySampler[StageArchitecture]):
@@ -28,7 +27,7 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
     network as deep as the donor is the donor, and not trained again.
 
     The objective records the user attribute ``stage_importance``, one number per stage, on every
-    trial; :func:`optnas.objectives.importance.stage_importance` computes it. Pruned trials have
+    trial; `optnas.objectives.importance.stage_importance` computes it. Pruned trials have
     none, so the study must have no pruner. The value, the accuracy, is for the record. A network
     that failed or is infeasible ends the search with the network before it.
 

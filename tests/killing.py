@@ -16,22 +16,23 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.doctor import consult
+from optnas.config.file import load_study_file
+from optnas.config.keys import Workers
+from optnas.doctor.examination import consult
 from optnas.errors import UserError
-from optnas.lineage import parent_of
-from optnas.runner import run
+from optnas.run.runner import run
 from optnas.samplers._replay import ReplaySampler
-from optnas.studies import OpenStudy, open_existing
-from optnas.study_file import load_study_file
-from optnas.study_keys import Workers
-from optnas.trials import EDGE_WEIGHTS, FAILURE, LOST, OPERATION_WEIGHTS, Claim
+from optnas.study.opening import OpenStudy, open_existing
+from optnas.trials.attributes import EDGE_WEIGHTS, FAILURE, LOST, OPERATION_WEIGHTS
+from optnas.trials.claims import Claim
+from optnas.trials.lineage import parent_of
 
 # The server imports what searches need, once: a worker is there in milliseconds, so that most
 # instants are within a search and not within an import.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
-        "optnas.runner",
+        "optnas.run.runner",
         "optnas.objectives.stage_classification",
         "optnas.objectives.supernet_classification",
         "optnas.objectives.tabular",

@@ -5,9 +5,9 @@ from typing import Any
 from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from optnas.config.file import study_from_dict
 from optnas.spaces import GrowthSpace
-from optnas.studies import OpenStudy, create_or_open
-from optnas.study_file import study_from_dict
+from optnas.study.opening import OpenStudy, create_or_open
 
 GROWTH = GrowthSpace(cells=1, channels=4)
 

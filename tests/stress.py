@@ -29,7 +29,7 @@ import torch
 from servers import PostgreSQL
 
 import optnas
-from optnas.experiments import table
+from optnas.experiments.studies import table
 from optnas.spaces.nasbench201 import EDGES, OPERATIONS, NasBench201Architecture
 
 CLAIMS = """\

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from optnas.objectives.allocator import kept_memory
+from optnas.objectives.training.allocator import kept_memory
 
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc" or not Path("/proc/self/statm").exists(),
@@ -20,7 +20,7 @@ SCRIPT = """
     import contextlib, resource, sys
     from pathlib import Path
     import torch
-    from optnas.objectives.allocator import kept_memory
+    from optnas.objectives.training.allocator import kept_memory
 
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -14,12 +14,12 @@ import pytest
 from optuna.artifacts.exceptions import ArtifactNotFound
 from servers import free_port
 
-from optnas.artifacts import check_artifacts, open_artifacts
-from optnas.report import network_folder
-from optnas.runner import run
-from optnas.storage_urls import StorageError
-from optnas.study_file import study_from_dict
-from optnas.study_paths import artifacts_location
+from optnas.config.file import study_from_dict
+from optnas.config.paths import artifacts_location
+from optnas.report.text import network_folder
+from optnas.run.runner import run
+from optnas.storage.artifacts import check_artifacts, open_artifacts
+from optnas.storage.urls import StorageError
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_a_writer_that_is_killed_leaves_what_was_there(tmp_path):
     store.write("a", io.BytesIO(b"whole"))
     code = f"""
         import io, time
-        from optnas.artifacts import open_artifacts
+        from optnas.storage.artifacts import open_artifacts
 
         class Slow(io.BytesIO):
             def read(self, size=-1):

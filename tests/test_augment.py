@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optnas.objectives.augment import Augmentation, augment_and_normalise, draw, normalise
+from optnas.objectives.data.augment import Augmentation, augment_and_normalise, draw, normalise
 
 # 99.99% quantiles of the chi-square distribution by degrees of freedom.
 CHI_SQUARE = {1: 15.1, 4: 23.5, 7: 29.9, 8: 31.8}

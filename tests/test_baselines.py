@@ -11,16 +11,17 @@ from optuna.trial import TrialState
 from searches import opened, trial
 
 import optnas
-from optnas import baselines, cli
-from optnas.baselines import baselines_config, open_baselines, train_baselines
+from optnas import cli
+from optnas.config.settings import DataSettings
 from optnas.errors import UserError
-from optnas.objectives.data import load_images
+from optnas.objectives.data.images import load_images
 from optnas.objectives.stage_classification import StageClassification
-from optnas.objectives.training import Trainer
+from optnas.objectives.training.trainer import Trainer
+from optnas.run import baselines
+from optnas.run.baselines import baselines_config, open_baselines, train_baselines
 from optnas.samplers.baselines import BaselineSampler
-from optnas.settings import DataSettings
 from optnas.spaces import ChainSpace, StageSpace, stage
-from optnas.studies import open_existing
+from optnas.study.opening import open_existing
 
 STUDY = """
 study: found

@@ -2,7 +2,7 @@
 
 import pytest
 
-from optnas.objectives import batches
+from optnas.objectives.data import batches
 
 
 @pytest.mark.parametrize(

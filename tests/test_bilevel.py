@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from optnas.objectives.augment import Augmentation
-from optnas.objectives.bilevel import BilevelTrainer, SearchRecipe
-from optnas.objectives.data import DataError, Images, load_images
-from optnas.objectives.hessian import hessian_eigenvalue
-from optnas.objectives.models import build_supernet
-from optnas.objectives.splits import draw_shares
-from optnas.settings import DataSettings, TrainSettings
+from optnas.config.settings import DataSettings, TrainSettings
+from optnas.objectives.data.augment import Augmentation
+from optnas.objectives.data.images import DataError, Images, load_images
+from optnas.objectives.data.splits import draw_shares
+from optnas.objectives.networks.build import build_supernet
+from optnas.objectives.training.bilevel import BilevelTrainer, SearchRecipe
+from optnas.objectives.training.hessian import hessian_eigenvalue
 from optnas.spaces import CellSpace, NasBench201Space
 
 SPACE = CellSpace(nodes=2)

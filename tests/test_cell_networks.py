@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from optnas.objectives import cells
-from optnas.objectives.augment import Augmentation
-from optnas.objectives.cell_operations import FactorizedReduction, operation
-from optnas.objectives.data import Images
-from optnas.objectives.models import build_model, count_multiply_adds, count_params
-from optnas.objectives.nasbench201 import NasBench201Network
-from optnas.objectives.training import Trainer
-from optnas.settings import TrainSettings
+from optnas.config.settings import TrainSettings
+from optnas.objectives.data.augment import Augmentation
+from optnas.objectives.data.images import Images
+from optnas.objectives.networks import cells
+from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
+from optnas.objectives.networks.cell_operations import FactorizedReduction, operation
+from optnas.objectives.networks.nasbench201 import NasBench201Network
+from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import (
     CellArchitecture,
     CellSpace,

@@ -10,12 +10,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from optnas.artifacts import open_artifacts
-from optnas.checkpoints import CheckpointError, Checkpoints
 from optnas.errors import RunError
-from optnas.keeping import deciding
-from optnas.lineage import ancestors, without_weights
-from optnas.trials import CANDIDATE, CONTINUES, LOST, Claim, mark_failure
+from optnas.storage.artifacts import open_artifacts
+from optnas.storage.checkpoints import CheckpointError, Checkpoints
+from optnas.storage.retention import deciding
+from optnas.trials.attributes import CANDIDATE, CONTINUES, LOST
+from optnas.trials.claims import Claim
+from optnas.trials.failures import mark_failure
+from optnas.trials.lineage import ancestors, without_weights
 
 
 @pytest.fixture
@@ -144,8 +146,8 @@ def test_a_write_that_was_cut_off_leaves_the_state_before(study, tmp_path):
     code = f"""
         import os, signal
         import optuna
-        from optnas.checkpoints import Checkpoints
-        from optnas.artifacts import open_artifacts
+        from optnas.storage.checkpoints import Checkpoints
+        from optnas.storage.artifacts import open_artifacts
         study = optuna.create_study(study_name="kept", storage={url!r})
         checkpoints = Checkpoints(open_artifacts({str(tmp_path / "a")!r}), study._storage, "kept")
         trial = study.ask()
@@ -291,12 +293,12 @@ def test_a_parent_that_does_not_exist_is_nobody(study, folder, parent):
 def test_what_is_gone_is_said_once_whoever_finds_it(study, checkpoints, folder, monkeypatch):
     complete(study, checkpoints, 0.5)
     for writer in ("one", "another"):
-        monkeypatch.setattr("optnas.lineage._WRITER", writer)
+        monkeypatch.setattr("optnas.trials.lineage._WRITER", writer)
         Checkpoints(open_artifacts(folder), study._storage, "kept", keep="best:1").clean(study)
         assert study.user_attrs == {}
     complete(study, checkpoints, 0.6)
     for writer in ("one", "another"):
-        monkeypatch.setattr("optnas.lineage._WRITER", writer)
+        monkeypatch.setattr("optnas.trials.lineage._WRITER", writer)
         Checkpoints(open_artifacts(folder), study._storage, "kept", keep="best:1").clean(study)
         assert list(study.user_attrs) == [f"optnas:no_weights:one-{os.getpid()}"]
 
@@ -306,7 +308,7 @@ def test_what_a_trial_may_be_choosing_stays_for_a_while(study, checkpoints, monk
     study.ask()  # Has not decided.
     checkpoints.clean(study)
     assert kept(study, checkpoints) == [0]
-    monkeypatch.setattr("optnas.checkpoints.GRACE", 0.0)
+    monkeypatch.setattr("optnas.storage.checkpoints.GRACE", 0.0)
     checkpoints.clean(study)
     assert kept(study, checkpoints) == []
 

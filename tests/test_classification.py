@@ -11,15 +11,16 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 import optnas
-from optnas.artifacts import open_artifacts
-from optnas.checkpoints import Checkpoints
+from optnas.config.settings import DataSettings, TrainSettings
 from optnas.errors import UserError
-from optnas.objectives import classification, training
+from optnas.objectives import classification
 from optnas.objectives.classification import Classification
-from optnas.objectives.data import load_images
+from optnas.objectives.data.images import load_images
+from optnas.objectives.training import trainer as training
 from optnas.samplers.macro_micro import MacroMicroSampler
-from optnas.settings import DataSettings, TrainSettings
 from optnas.spaces import ChainSpace
+from optnas.storage.artifacts import open_artifacts
+from optnas.storage.checkpoints import Checkpoints
 
 SPACE = ChainSpace(depth=(2, 3), width=(4, 6))
 DATA = DataSettings(name="digits", classes=(0, 1, 2), samples=0.5)

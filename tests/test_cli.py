@@ -214,11 +214,11 @@ def test_init_writes_a_file_that_runs_and_never_overwrites(optnas_command, tmp_p
     code, out, _ = optnas_command("init", "first.yaml", "--sampler", "random")
     assert code == 0
     assert "optnas run first.yaml" in out
-    assert optnas.study_file.load_study_file("first.yaml").sampler.name == "random"
+    assert optnas.config.file.load_study_file("first.yaml").sampler.name == "random"
     for strategy in ("econas", "ftso", "macro_micro", "randgrow", "stage_wise"):
         code, _, _ = optnas_command("init", f"{strategy}.yaml", "--sampler", strategy)
         assert code == 0
-        assert optnas.study_file.load_study_file(f"{strategy}.yaml").sampler.name == strategy
+        assert optnas.config.file.load_study_file(f"{strategy}.yaml").sampler.name == strategy
     before = contents(tmp_path)
     code, _, err = optnas_command("init", "first.yaml")
     assert code == 2

@@ -13,14 +13,14 @@ from conftest import SHARED
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optnas.cli import main
-from optnas.comparison import Run, _check_spends, _cost, _summary, compare
-from optnas.contenders import Contender, parse_contenders, spending
+from optnas.config.file import StudyFile, study_from_dict
 from optnas.errors import UserError
-from optnas.experiments import Experiment
-from optnas.storage import open_storage
-from optnas.storage_urls import StorageError
-from optnas.study_file import StudyFile, study_from_dict
-from optnas.trials import CONTINUES
+from optnas.experiments.comparison import Run, _check_spends, _cost, _summary, compare
+from optnas.experiments.contenders import Contender, parse_contenders, spending
+from optnas.experiments.studies import Experiment
+from optnas.storage.opening import open_storage
+from optnas.storage.urls import StorageError
+from optnas.trials.attributes import CONTINUES
 
 SAMPLERS = "macro_micro,random,{name: tpe, n_startup_trials: 2}"
 
@@ -317,7 +317,13 @@ def test_interrupted_processes_end_and_the_same_command_goes_on(tmp_path: Path) 
     file = tmp_path / "study.yaml"
     file.write_text(json.dumps(keys(sampler="random", objective="fake_training:Objective")))
     options = ["--epochs", "100000", "--seeds", "2", "--processes", "2"]
-    command = [sys.executable, "-c", "from optnas.cli import main; main()", "compare", str(file)]
+    command = [
+        sys.executable,
+        "-c",
+        "from optnas.cli import main; main()",
+        "compare",
+        str(file),
+    ]
     started = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
     while not any(trials for trials in known(tmp_path).values()):
         assert started.poll() is None

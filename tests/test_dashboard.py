@@ -9,8 +9,8 @@ import pytest
 from optuna_dashboard import wsgi
 from searches import growing, opened, trial
 
-from optnas import dashboard
-from optnas.dashboard import Drawing, kept_drawn
+from optnas.report import dashboard
+from optnas.report.dashboard import Drawing, kept_drawn
 
 
 def sent(study: optuna.Study) -> dict[str, str]:

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from optnas.objectives import own_images
-from optnas.objectives.augment import Augmentation
-from optnas.objectives.data import DATASETS, DataError, Images, load_images
-from optnas.objectives.splits import draw_stratified, hold_out
-from optnas.settings import DataSettings
-from optnas.study_keys import DATASETS as NAMED
+from optnas.config.keys import DATASETS as NAMED
+from optnas.config.settings import DataSettings
+from optnas.objectives.data import own_images
+from optnas.objectives.data.augment import Augmentation
+from optnas.objectives.data.images import DATASETS, DataError, Images, load_images
+from optnas.objectives.data.splits import draw_stratified, hold_out
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -482,7 +482,7 @@ def test_functions_that_do_not_exist(name):
 
 
 def test_importing_does_not_import_torchvision():
-    code = "import sys, optnas.objectives.training; sys.exit('torchvision' in sys.modules)"
+    code = "import sys, optnas.objectives.training.trainer; sys.exit('torchvision' in sys.modules)"
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
 

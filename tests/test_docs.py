@@ -11,12 +11,13 @@ from typing import Any
 import typer
 import yaml
 
-from optnas import cli, plugins
-from optnas.plugins import REFERENCE, Kind
-from optnas.settings import SearchSettings
-from optnas.study_file import study_from_dict
-from optnas.study_keys import PLUGINS, SUPPLIED
-from optnas.study_schema import schema
+from optnas import cli
+from optnas.config import plugins
+from optnas.config.file import study_from_dict
+from optnas.config.keys import PLUGINS, SUPPLIED
+from optnas.config.plugins import REFERENCE, Kind
+from optnas.config.schema import schema
+from optnas.config.settings import SearchSettings
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -15,28 +15,23 @@ import pytest
 from optuna.trial import Trial, TrialState, create_trial
 
 import optnas
-import optnas.trials
-from optnas import crew, diagnosis, doctor
-from optnas.artifacts import open_artifacts
-from optnas.checkpoints import CHECKPOINT
-from optnas.doctor import Treated, consult, examine
+import optnas.trials.leases
+from optnas.config.file import load_study_file
+from optnas.devices.gpus import Gpu
+from optnas.doctor import examination as doctor
+from optnas.doctor import trials as diagnosis
+from optnas.doctor.examination import Treated, consult, examine
 from optnas.errors import RunError
-from optnas.gpus import Gpu
-from optnas.lineage import without_weights
+from optnas.run import placement as crew
 from optnas.spaces import CellSpace
-from optnas.studies import OpenStudy, create_or_open, open_existing
-from optnas.study_file import load_study_file
-from optnas.trials import (
-    CLAIM,
-    CONTINUES,
-    FAILURE,
-    LEASE,
-    LOST,
-    Claim,
-    is_lost,
-    mark_failure,
-    renew_lease,
-)
+from optnas.storage.artifacts import open_artifacts
+from optnas.storage.checkpoints import CHECKPOINT
+from optnas.study.opening import OpenStudy, create_or_open, open_existing
+from optnas.trials.attributes import CLAIM, CONTINUES, FAILURE, LEASE, LOST
+from optnas.trials.claims import Claim
+from optnas.trials.failures import is_lost, mark_failure
+from optnas.trials.leases import renew_lease
+from optnas.trials.lineage import without_weights
 
 SPACE = CellSpace()
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -174,7 +169,7 @@ def test_trials_that_their_worker_forgot(
     opened = open_existing(str(ward))
     trials = [begun(opened) for _ in range(1 + began_another)]
     for trial in trials:
-        change_lease(trial, **{"host": lease.get("host", optnas.trials._host())})
+        change_lease(trial, **{"host": lease.get("host", optnas.trials.leases._host())})
     change_lease(trials[0], **lease)
     if overdue:
         monkeypatch.setattr(diagnosis, "SILENCE", datetime.timedelta())
@@ -193,7 +188,7 @@ def test_trials_without_a_lease(ward, monkeypatch):
         if not bare:
             trial.suggest_int("x", 0, 9)
     assert kinds(ward) == []
-    monkeypatch.setattr("optnas.loop.UNLEASED", datetime.timedelta(0))
+    monkeypatch.setattr("optnas.run.loop.UNLEASED", datetime.timedelta(0))
     assert [t.finding.trials for t in found(ward)] == [(0,)]
     monkeypatch.setattr(diagnosis, "SILENCE", datetime.timedelta())
     assert [t.finding.trials for t in found(ward, fix=True)] == [(0,), (1,)]
@@ -397,7 +392,7 @@ def test_what_cannot_be_mended_is_told(grown, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError("Read-only file system")
 
-    monkeypatch.setattr("optnas.artifacts.Folder.remove", refuse)
+    monkeypatch.setattr("optnas.storage.artifacts.Folder.remove", refuse)
     [treated] = found(grown, fix=True)
     assert treated.text.endswith("Not mended: Read-only file system.")
     assert not treated.mended
@@ -656,7 +651,7 @@ def test_a_doctor_beside_a_worker_leaves_it_alone(grown):
 
         trial = epoch
 
-    from optnas.runner import run
+    from optnas.run.runner import run
 
     grown.write_text(grown.read_text().replace("trials: 3", "trials: 5"))
     outcome = run(grown, display=Visits())

@@ -17,14 +17,16 @@ from PIL import Image
 from searches import GROWTH, growing, opened, trial
 
 import optnas
-from optnas import cli, runner, trial_drawings
-from optnas.artifacts import open_artifacts
-from optnas.doctor import consult
-from optnas.drawing import draw, picture
+from optnas import cli
+from optnas.doctor.examination import consult
+from optnas.drawing import attach as trial_drawings
+from optnas.drawing.architectures import draw, picture
+from optnas.drawing.attach import draw_best, with_drawings
+from optnas.drawing.raster import png
+from optnas.drawing.shapes import FONTS, SIZE, Box, Picture, Text, svg, text_width
 from optnas.errors import UserError
-from optnas.pictures import FONTS, SIZE, Box, Picture, Text, svg, text_width
-from optnas.raster import png
-from optnas.report_page import report_page
+from optnas.report.page import report_page
+from optnas.run import runner
 from optnas.spaces import (
     CellArchitecture,
     CellSpace,
@@ -39,7 +41,7 @@ from optnas.spaces import (
     StageSpace,
 )
 from optnas.spaces.nasbench201 import OPERATIONS
-from optnas.trial_drawings import draw_best, with_drawings
+from optnas.storage.artifacts import open_artifacts
 
 SVG = "{http://www.w3.org/2000/svg}"
 CELL = (

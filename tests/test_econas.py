@@ -18,7 +18,9 @@ from optnas.samplers import EcoNASSampler, HierarchicalPruner
 from optnas.samplers._cycles import Cycles, Member, by_rung, shares, tournament
 from optnas.samplers._history import Result
 from optnas.spaces import CellSpace, ChainSpace, NasBench201Space
-from optnas.trials import RUNG, Claim, mark_failure
+from optnas.trials.attributes import RUNG
+from optnas.trials.claims import Claim
+from optnas.trials.failures import mark_failure
 
 SPACE = CellSpace()
 NASBENCH = SHARED / "data" / "nasbench201_cifar10.npz"

@@ -8,8 +8,8 @@ import textwrap
 from pathlib import Path
 
 import optnas
-from optnas.studies import open_existing
-from optnas.trials import is_lost
+from optnas.study.opening import open_existing
+from optnas.trials.failures import is_lost
 
 STUDY = """
 study: cells
@@ -31,7 +31,7 @@ def run_and_kill(file: Path, trial: int) -> None:
     """Run in a process of its own that is killed after the third epoch of ``trial``."""
     code = f"""
         import os, signal
-        from optnas import runner
+        from optnas.run import runner
         class Killer:
             def start(self, opened): pass
             def trial(self, trial, worker): pass

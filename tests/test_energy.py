@@ -6,7 +6,7 @@ import types
 import pytest
 import torch
 
-from optnas.objectives import energy
+from optnas.devices import energy
 
 CPU = torch.device("cpu")
 STAT = "cpu  {user} 0 0 1000 10 0 0 0 0 0\ncpu0 1 2 3 4 5 6 7 0 0 0\n"

@@ -9,11 +9,11 @@ from optuna.study import create_study
 from optuna.trial import TrialState
 from searches import GROWTH, growing, trial
 
-from optnas.figures import figures, parents_of, tree_rows
-from optnas.measures import Measures
-from optnas.network_rows import Network, networks_of
+from optnas.report.costs import Measures
+from optnas.report.figures import figures, parents_of, tree_rows
 from optnas.samplers import RandGrowSampler
 from optnas.spaces import StageSpace
+from optnas.study.networks import Network, networks_of
 
 FAIL, PRUNED, RUNNING = TrialState.FAIL, TrialState.PRUNED, TrialState.RUNNING
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"

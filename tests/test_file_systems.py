@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from optnas.file_systems import NETWORK, file_system
+from optnas.storage.file_systems import NETWORK, file_system
 
 MOUNTS = """\
 /dev/root / ext4 rw,relatime 0 0

@@ -18,7 +18,8 @@ from optnas.samplers.ftso import topology
 from optnas.spaces import CellSpace, ChainSpace, NasBench201Space, Topology, TopologySpace
 from optnas.spaces.cell import OPERATIONS
 from optnas.spaces.nasbench201 import OPERATIONS as NASBENCH201
-from optnas.trials import PHASES, mark_failure
+from optnas.trials.attributes import PHASES
+from optnas.trials.failures import mark_failure
 
 WEIGHTS = [
     [0.10, 0.30],

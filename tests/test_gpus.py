@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from optnas import gpus as module
-from optnas.gpus import Gpu, gpus, mps_runs
+from optnas.devices import gpus as module
+from optnas.devices.gpus import Gpu, gpus, mps_runs
 
 
 class Driver:

@@ -15,14 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from trainings import same, train
 
-from optnas.objectives import graphs
-from optnas.objectives.augment import Augmentation
-from optnas.objectives.bilevel import BilevelTrainer
+from optnas.config.settings import TrainSettings
 from optnas.objectives.classification import Classification
-from optnas.objectives.data import Images
-from optnas.objectives.models import build_model, build_supernet
-from optnas.objectives.training import Trainer, deterministic_algorithms
-from optnas.settings import TrainSettings
+from optnas.objectives.data.augment import Augmentation
+from optnas.objectives.data.images import Images
+from optnas.objectives.networks.build import build_model, build_supernet
+from optnas.objectives.training import cuda_graphs as graphs
+from optnas.objectives.training.bilevel import BilevelTrainer
+from optnas.objectives.training.trainer import Trainer, deterministic_algorithms
 from optnas.spaces import (
     CellArchitecture,
     CellSpace,

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from optnas.objectives.augment import Augmentation
-from optnas.objectives.data import Images
-from optnas.objectives.growth import GrowthNetwork, ResidualCell
-from optnas.objectives.models import build_model, count_multiply_adds, count_params
-from optnas.objectives.training import Trainer
-from optnas.settings import TrainSettings
+from optnas.config.settings import TrainSettings
+from optnas.objectives.data.augment import Augmentation
+from optnas.objectives.data.images import Images
+from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
+from optnas.objectives.networks.growth import GrowthNetwork, ResidualCell
+from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import GrowthArchitecture, GrowthSpace, Increment
 
 CIFAR10 = (3, 32, 32)

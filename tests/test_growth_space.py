@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial, TrialState, create_trial
 from scipy.stats import chisquare
 
-from optnas.lineage import record_without_weights
 from optnas.samplers._base import Candidate, StrategySampler
 from optnas.spaces import SPACES, GrowthArchitecture, GrowthSpace, Increment
 from optnas.spaces.growth_architecture import OPERATIONS
-from optnas.trials import fail_as_lost
+from optnas.trials.failures import fail_as_lost
+from optnas.trials.lineage import record_without_weights
 
 modes = pytest.mark.parametrize("mode", ["macro", "cell"])
 IDENTITIES = ("identity",) * 3

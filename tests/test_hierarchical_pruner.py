@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from optnas.objectives.tabular import Tabular
 from optnas.samplers import HierarchicalPruner
 from optnas.spaces import RowSpace
-from optnas.trials import RUNG
+from optnas.trials.attributes import RUNG
 
 
 def study_with(pruner, **options):

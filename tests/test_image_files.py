@@ -6,14 +6,14 @@ import torch
 from PIL import Image
 
 import optnas
+from optnas.config.settings import DataSettings, TrainSettings
 from optnas.errors import RunError
-from optnas.objectives import networks
-from optnas.objectives.data import DataError, load_images
-from optnas.objectives.image_files import ImageFiles, joined, pieces, taken
-from optnas.objectives.importance import stage_importance
-from optnas.objectives.models import build_model
-from optnas.objectives.training import Trainer
-from optnas.settings import DataSettings, TrainSettings
+from optnas.objectives.data.image_files import ImageFiles, joined, pieces, taken
+from optnas.objectives.data.images import DataError, load_images
+from optnas.objectives.importance.scoring import stage_importance
+from optnas.objectives.kept import trained as networks
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import StageArchitecture
 
 CLASSES = ("bricks", "clouds", "waves")
@@ -64,7 +64,7 @@ PARTS = ("train", "validation", "test")
     "settings", [{}, {"classes": (0, 2)}, {"samples": 0.5}, {"validation": 3}, {"size": 7}]
 )
 def test_they_are_the_images_that_memory_holds(root, settings, monkeypatch):
-    monkeypatch.setattr("optnas.objectives.data.MOMENT_PIECE", 5)
+    monkeypatch.setattr("optnas.objectives.data.images.MOMENT_PIECE", 5)
     streamed, held = both(root, **settings)
     for part in PARTS:
         files, tensor = (getattr(images, f"{part}_images") for images in (streamed, held))

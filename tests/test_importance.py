@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.cross_decomposition import PLSRegression
 
-from optnas.objectives import importance
-from optnas.objectives.augment import Augmentation
-from optnas.objectives.data import Images
-from optnas.objectives.importance import (
+from optnas.objectives.data.augment import Augmentation
+from optnas.objectives.data.images import Images
+from optnas.objectives.importance import scoring as importance
+from optnas.objectives.importance.partial_least_squares import streamed_vip
+from optnas.objectives.importance.scoring import (
     infinite_feature_selection,
     infinite_latent_feature_selection,
     pls_vip,
     stage_importance,
 )
-from optnas.objectives.models import build_model
-from optnas.objectives.partial_least_squares import streamed_vip
+from optnas.objectives.networks.build import build_model
 from optnas.spaces import ChainArchitecture, StageArchitecture
 
 X = np.array(
@@ -333,7 +333,7 @@ def test_networks_without_stages_and_unknown_criteria_are_refused():
 
 STREAM = """
     import resource, torch
-    from optnas.objectives.partial_least_squares import streamed_vip
+    from optnas.objectives.importance.partial_least_squares import streamed_vip
 
     torch.set_num_threads(1)
     def chunks():

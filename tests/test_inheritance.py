@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from optnas.objectives.inheritance import inherit
-from optnas.objectives.models import build_model
+from optnas.objectives.inheritance.adapters import inherit
+from optnas.objectives.networks.build import build_model
 from optnas.spaces import ChainArchitecture
 
 SHAPE = (2, 16, 16)

@@ -7,14 +7,14 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from optnas.artifacts import open_artifacts
-from optnas.checkpoints import Checkpoints
-from optnas.lineage import parent_of, without_weights
+from optnas.config.settings import CheckpointSettings, DataSettings, TrainSettings
 from optnas.objectives.classification import Classification
-from optnas.objectives.data import load_images
+from optnas.objectives.data.images import load_images
 from optnas.samplers import RandGrowSampler
-from optnas.settings import CheckpointSettings, DataSettings, TrainSettings
 from optnas.spaces import ChainSpace, GrowthSpace
+from optnas.storage.artifacts import open_artifacts
+from optnas.storage.checkpoints import Checkpoints
+from optnas.trials.lineage import parent_of, without_weights
 
 SPACE = GrowthSpace(cells=1, channels=4)
 TRAIN = TrainSettings(epochs=2, cycles=2, initial_epochs=3, lr=0.1)
@@ -76,7 +76,7 @@ def test_children_inherit_every_tensor_of_their_parent(images, tmp_path, monkeyp
     search = Search(images, tmp_path)
     search.run(1)
     parent = search.weights(0)
-    monkeypatch.setattr("optnas.objectives.training.Trainer.train_epoch", remember)
+    monkeypatch.setattr("optnas.objectives.training.trainer.Trainer.train_epoch", remember)
     with pytest.raises(KeyboardInterrupt):
         search.run(1)
     assert search.study.trials[1].user_attrs["inherited_tensors"] == len(parent)

@@ -16,16 +16,17 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from optnas.budget import has_room, may_go_on, used
+from optnas.config.file import study_from_dict
+from optnas.config.keys import Budget
 from optnas.errors import RunError
-from optnas.loop import UNLEASED, Loop
+from optnas.run.loop import UNLEASED, Loop
+from optnas.run.signals import Signals
 from optnas.seeds import derive_seed, reseed
-from optnas.signals import Signals
 from optnas.spaces import CellSpace, NasBench201Space
-from optnas.studies import OpenStudy, create_or_open
-from optnas.study_file import study_from_dict
-from optnas.study_keys import Budget
-from optnas.trials import CONTINUES, FAILURE, FAILURE_REASON, LEASE, fail_as_lost, is_lost
+from optnas.study.budget import has_room, may_go_on, used
+from optnas.study.opening import OpenStudy, create_or_open
+from optnas.trials.attributes import CONTINUES, FAILURE, FAILURE_REASON, LEASE
+from optnas.trials.failures import fail_as_lost, is_lost
 
 SPACE = NasBench201Space()
 TAKEN = "was given to another worker while this one was suspended; its result is dropped"
@@ -219,7 +220,7 @@ def test_an_error_of_the_objective_is_recorded_and_raised(tmp_path):
 
 
 def test_a_trial_that_never_got_a_lease_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("optnas.loop.UNLEASED", datetime.timedelta(seconds=1))
+    monkeypatch.setattr("optnas.run.loop.UNLEASED", datetime.timedelta(seconds=1))
     study = opened(tmp_path, budget={"trials": 1})
     storage = study.study._storage
     old = create_trial(state=TrialState.RUNNING)
@@ -457,7 +458,7 @@ class Dropping:
 
 
 def test_an_interruption_that_python_drops_is_repeated(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("optnas.signals.AGAIN", 0.05)
+    monkeypatch.setattr("optnas.run.signals.AGAIN", 0.05)
     study = opened(tmp_path)
     signals = Signals(lambda: None)
 
@@ -497,7 +498,7 @@ def test_what_an_interruption_breaks_off_is_no_failure_of_the_candidate(tmp_path
 
 
 def test_what_does_not_heed_sigterm_is_interrupted_wherever_it_is(monkeypatch):
-    monkeypatch.setattr("optnas.signals.AGAIN", 0.05)
+    monkeypatch.setattr("optnas.run.signals.AGAIN", 0.05)
 
     def wait_for_a_storage() -> None:
         with Signals(lambda: None, patience=0.2):

@@ -13,10 +13,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from optnas.lineage import record_without_weights
 from optnas.samplers import MacroMicroSampler
 from optnas.samplers.macro_micro import _narrowed
 from optnas.spaces import ChainArchitecture, ChainSpace
+from optnas.trials.lineage import record_without_weights
 
 NAMES = ("CIFAR10-tiny", "CIFAR100-tiny", "FashionMNIST-mobile")
 MICRO = {  # Layers with a convolution, and with kernel 5, where the trace's accept rule ends.

@@ -4,13 +4,13 @@ import pytest
 import torch
 from searches import opened, trial
 
-from optnas import measures
-from optnas.measures import Footprint, Measures, measure
-from optnas.network_rows import networks_of
-from optnas.objectives import inference
-from optnas.objectives.inference import inference_milliseconds, processor
-from optnas.objectives.models import build_model
+from optnas.objectives.networks import inference
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.networks.inference import inference_milliseconds, processor
+from optnas.report import costs as measures
+from optnas.report.costs import Footprint, Measures, measure
 from optnas.spaces import ChainArchitecture, StageArchitecture, StageSpace
+from optnas.study.networks import networks_of
 
 CPU, GPU = "cpu (2 threads, x86_64)", "NVIDIA H200"
 

@@ -23,31 +23,32 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from optnas.artifacts import open_artifacts
-from optnas.checkpoints import Checkpoints
-from optnas.errors import UserError
-from optnas.gpus import gpus
-from optnas.objectives import memory, stage_classification, trial_training
-from optnas.objectives.classification import Classification
-from optnas.objectives.data import Images, load_images
-from optnas.objectives.importance import stage_importance
-from optnas.objectives.memory import (
-    in_pieces,
-    is_out_of_memory,
-    release,
-    reset_peak_memory,
-)
-from optnas.objectives.models import build_model
-from optnas.objectives.stage_classification import StageClassification
-from optnas.objectives.training import Trainer
-from optnas.samplers.macro_micro import MacroMicroSampler
-from optnas.settings import (
+from optnas.config.settings import (
     CheckpointSettings,
     DataSettings,
     RetrainSettings,
     TrainSettings,
 )
+from optnas.devices.gpus import gpus
+from optnas.errors import UserError
+from optnas.objectives import stage_classification
+from optnas.objectives.classification import Classification
+from optnas.objectives.data.images import Images, load_images
+from optnas.objectives.importance.scoring import stage_importance
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.stage_classification import StageClassification
+from optnas.objectives.training import memory, trial_training
+from optnas.objectives.training.memory import (
+    in_pieces,
+    is_out_of_memory,
+    release,
+    reset_peak_memory,
+)
+from optnas.objectives.training.trainer import Trainer
+from optnas.samplers.macro_micro import MacroMicroSampler
 from optnas.spaces import ChainSpace, StageArchitecture, StageSpace
+from optnas.storage.artifacts import open_artifacts
+from optnas.storage.checkpoints import Checkpoints
 
 SPACE = ChainSpace(depth=(2, 4), width=(4, 16))
 CPU = torch.device("cpu")
@@ -492,13 +493,13 @@ MANY_TRIALS = """
     import json, resource, sys
     from pathlib import Path
     import optuna
-    from optnas.artifacts import open_artifacts
-    from optnas.checkpoints import Checkpoints
+    from optnas.storage.artifacts import open_artifacts
+    from optnas.storage.checkpoints import Checkpoints
     from optnas.objectives.classification import Classification
-    from optnas.objectives.data import load_images
-    from optnas.settings import DataSettings, TrainSettings
+    from optnas.objectives.data.images import load_images
+    from optnas.config.settings import DataSettings, TrainSettings
     from optnas.spaces import ChainSpace
-    from optnas.storage import open_storage
+    from optnas.storage.opening import open_storage
 
     folder, trials = sys.argv[1], int(sys.argv[2])
     images = load_images(DataSettings(name="digits", classes=(0, 1, 2), samples=0.2), seed=0)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from optnas.objectives.models import (
+from optnas.objectives.networks.build import (
     ChainNetwork,
     build_model,
     count_multiply_adds,

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optnas.study_file import StudyFile, StudyFileError, load_study_file
+from optnas.config.file import StudyFile, StudyFileError, load_study_file
 
 EXAMPLES = int(os.environ.get("MUTATIONS", "100"))
 """Files of each kind; `make stress` asks for more."""

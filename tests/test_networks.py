@@ -11,13 +11,13 @@ import safetensors.torch
 import torch
 
 import optnas
+from optnas.config.settings import DataSettings, TrainSettings
 from optnas.errors import UserError
-from optnas.objectives import networks
-from optnas.objectives.data import load_images
-from optnas.objectives.descriptions import describe
-from optnas.objectives.sizes import channels_of, with_channels
-from optnas.objectives.training import Trainer
-from optnas.settings import DataSettings, TrainSettings
+from optnas.objectives.data.images import load_images
+from optnas.objectives.kept import trained as networks
+from optnas.objectives.kept.descriptions import describe
+from optnas.objectives.networks.sizes import channels_of, with_channels
+from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import CellArchitecture, ChainArchitecture, GrowthSpace
 
 CHAIN = ChainArchitecture(2, 8)

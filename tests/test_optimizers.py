@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from optnas.objectives.optimizers import make_optimizer, without_compiling
-from optnas.settings import TrainSettings
+from optnas.config.settings import TrainSettings
+from optnas.objectives.training.optimizers import make_optimizer, without_compiling
 
 
 def stock(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
@@ -65,10 +65,10 @@ def test_the_class_of_torch_is_left_as_it_is():
 def test_training_does_not_import_the_compiler():
     code = """
 import sys
-from optnas.objectives.data import load_images
-from optnas.objectives.models import build_model, count_multiply_adds
-from optnas.objectives.training import Trainer
-from optnas.settings import DataSettings, TrainSettings
+from optnas.objectives.data.images import load_images
+from optnas.objectives.networks.build import build_model, count_multiply_adds
+from optnas.objectives.training.trainer import Trainer
+from optnas.config.settings import DataSettings, TrainSettings
 from optnas.spaces import ChainArchitecture
 images = load_images(DataSettings(name="digits", samples=0.1), 0)
 model = build_model(ChainArchitecture(2, 4, ("conv",) * 2, (3,) * 2), images.input_shape, 10)

@@ -19,12 +19,13 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from servers import free_port
 
-from optnas import patient_storage, storage
-from optnas.patient_storage import PatientDatabase
 from optnas.samplers import MacroMicroSampler
 from optnas.spaces import ChainSpace
-from optnas.storage import open_storage
-from optnas.storage_urls import StorageError
+from optnas.storage import opening as storage
+from optnas.storage import retrying as patient_storage
+from optnas.storage.opening import open_storage
+from optnas.storage.retrying import PatientDatabase
+from optnas.storage.urls import StorageError
 
 SPACE = ChainSpace(depth=(2, 4), width=(4, 6))
 
@@ -108,7 +109,7 @@ def test_a_server_that_stays_away_is_given_up_in_one_line(postgresql, postgresql
 def proxy(port: int, url: str) -> Iterator[None]:
     code = f"""
         from optuna.storages import run_grpc_proxy_server
-        from optnas.storage import open_storage
+        from optnas.storage.opening import open_storage
         run_grpc_proxy_server(open_storage({url!r}), host="127.0.0.1", port={port})
     """
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)]
@@ -138,7 +139,7 @@ def test_many_processes_make_the_tables_of_a_new_database(server):
     url = server.new_database()
     code = f"""
         import sys, optuna
-        from optnas.storage import open_storage
+        from optnas.storage.opening import open_storage
         print("ready", flush=True)
         sys.stdin.readline()
         storage = open_storage({url!r})

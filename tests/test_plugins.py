@@ -8,7 +8,14 @@ import optuna
 import pydantic
 import pytest
 
-from optnas.plugins import PluginError, argument_docs, check_name, load, names, options_model
+from optnas.config.plugins import (
+    PluginError,
+    argument_docs,
+    check_name,
+    load,
+    names,
+    options_model,
+)
 from optnas.spaces import ChainSpace
 
 
@@ -219,11 +226,11 @@ def test_objectives_have_the_options_of_from_settings() -> None:
 
 def test_importing_is_cheap() -> None:
     code = (
-        "import sys, optnas.plugins, optnas.study_file, optnas.study_schema\n"
+        "import sys, optnas.config.plugins, optnas.config.file, optnas.config.schema\n"
         "assert 'optuna' not in sys.modules, 'optuna'\n"
-        "optnas.plugins.check_name('objective', 'classification')\n"
-        "optnas.study_file.study_from_dict({'study': 'a', 'data': 'digits', 'sampler': 'tpe'})\n"
-        "optnas.study_schema.schema()\n"
+        "optnas.config.plugins.check_name('objective', 'classification')\n"
+        "optnas.config.file.study_from_dict({'study': 'a', 'data': 'digits', 'sampler': 'tpe'})\n"
+        "optnas.config.schema.schema()\n"
         "assert 'torch' not in sys.modules, 'torch'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from optnas.proxies import Proxy, proxy_from, reduced
+from optnas.config.proxy import Proxy, proxy_from, reduced
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 import optnas
+from optnas.config.proxy import Proxy
+from optnas.config.settings import DataSettings, NetworkSettings, TrainSettings
 from optnas.errors import UserError
-from optnas.objectives import sizes
 from optnas.objectives.classification import Classification
-from optnas.objectives.data import load_images
-from optnas.proxies import Proxy
-from optnas.retraining import retrain_found
-from optnas.settings import DataSettings, NetworkSettings, TrainSettings
+from optnas.objectives.data.images import load_images
+from optnas.objectives.networks import sizes
+from optnas.run.retraining import retrain_found
 from optnas.spaces import CellSpace, ChainSpace, NasBench201Space
-from optnas.studies import open_existing
+from optnas.study.opening import open_existing
 
 SMALL = NetworkSettings(cells=3, channels=8)
 DATA = DataSettings(name="digits", classes=(0, 1))

@@ -14,11 +14,14 @@ from optuna.trial import TrialState, create_trial
 from scipy.stats import chisquare
 
 from optnas.errors import UserError
-from optnas.lineage import ARCHITECTURE, record_without_weights
 from optnas.samplers import RandGrowSampler
-from optnas.samplers.randgrow import hull_of, lower_hull, parent_probabilities
+from optnas.samplers.randgrow import lower_hull, parent_probabilities
 from optnas.spaces import CellSpace, GrowthArchitecture, GrowthSpace
-from optnas.trials import Claim, mark_failure
+from optnas.trials.attributes import ARCHITECTURE
+from optnas.trials.claims import Claim
+from optnas.trials.failures import mark_failure
+from optnas.trials.hull import hull_of
+from optnas.trials.lineage import record_without_weights
 
 SPACE = GrowthSpace(cells=1, channels=4)
 

@@ -11,12 +11,12 @@ from conftest import SHARED
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optnas.cli import main
+from optnas.config.file import StudyFile, study_from_dict
+from optnas.config.proxy import Proxy
 from optnas.errors import UserError
-from optnas.experiments import Experiment, Stopped, _Watcher
-from optnas.proxies import Proxy
-from optnas.ranking import _dynamic, _monotonicity, parse_settings, rank
-from optnas.storage import open_storage
-from optnas.study_file import StudyFile, study_from_dict
+from optnas.experiments.ranking import _dynamic, _monotonicity, parse_settings, rank
+from optnas.experiments.studies import Experiment, Stopped, _Watcher
+from optnas.storage.opening import open_storage
 
 SETTINGS = (Proxy(0, 0, 0, 1), Proxy(0, 0, 0, 2))
 

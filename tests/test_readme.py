@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from optnas.study_file import load_study_file
+from optnas.config.file import load_study_file
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -33,9 +33,9 @@ def run(code: str, *, cwd: Path) -> str:
 
 
 def write_network(folder: Path) -> None:
-    from optnas.objectives import networks
-    from optnas.objectives.data import load_images
-    from optnas.settings import DataSettings, TrainSettings
+    from optnas.config.settings import DataSettings, TrainSettings
+    from optnas.objectives.data.images import load_images
+    from optnas.objectives.kept import trained as networks
     from optnas.spaces import ChainArchitecture
 
     networks.retrain(
@@ -65,9 +65,9 @@ def test_an_own_space_is_searched_trained_and_loaded(tmp_path):
     (tmp_path / "study.yaml").write_text(block_with("residual:ResidualSpace", language="yaml"))
     code = """
         import optnas
-        from optnas.objectives.models import build_model, count_params
-        from optnas.retraining import retrain_found
-        from optnas.study_file import load_study_file
+        from optnas.objectives.networks.build import build_model, count_params
+        from optnas.run.retraining import retrain_found
+        from optnas.config.file import load_study_file
 
         config = load_study_file("study.yaml").model_dump() | {"budget": {"trials": 2}}
         config["space"]["depth"] = [2, 3]

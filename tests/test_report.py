@@ -7,15 +7,15 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from searches import growing, opened, trial
 
-from optnas import report
-from optnas.artifacts import open_artifacts
-from optnas.checkpoints import UNNEEDED, Checkpoints
-from optnas.lineage import record_without_weights
-from optnas.report import best_fields, best_text, ending_text, status_fields, status_text
-from optnas.runner import Outcome
+from optnas.report import text as report
+from optnas.report.text import best_fields, best_text, ending_text, status_fields, status_text
+from optnas.run.runner import Outcome
 from optnas.spaces import CellSpace, NasBench201Architecture
-from optnas.studies import Conclusion
-from optnas.trials import Claim
+from optnas.storage.artifacts import open_artifacts
+from optnas.storage.checkpoints import UNNEEDED, Checkpoints
+from optnas.study.opening import Conclusion
+from optnas.trials.claims import Claim
+from optnas.trials.lineage import record_without_weights
 
 
 def test_asking_for_the_space_of_weights_makes_no_folder(tmp_path):

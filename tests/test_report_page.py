@@ -11,7 +11,7 @@ from searches import growing, opened, trial
 
 from optnas import cli
 from optnas.errors import UserError
-from optnas.report_page import default_path, report_page, report_rows, write_page
+from optnas.report.page import default_path, report_page, report_rows, write_page
 
 HOSTILE = "</pre></script><script>alert('x')</script><img src=http://example.org/x onerror=y>"
 GROWTH_KEYS = {"name": "growth", "cells": 1, "channels": 4}

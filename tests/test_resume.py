@@ -16,9 +16,9 @@ import pytest
 from optuna.trial import TrialState
 
 import optnas
-from optnas.retraining import retrain_found
-from optnas.storage import open_storage
-from optnas.studies import open_existing
+from optnas.run.retraining import retrain_found
+from optnas.storage.opening import open_storage
+from optnas.study.opening import open_existing
 
 # A trial takes a second or so, so that it can be hit in its middle.
 SLOW = """\

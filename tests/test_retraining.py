@@ -11,12 +11,12 @@ import torch
 
 import optnas
 from optnas import cli
+from optnas.config.settings import DataSettings
 from optnas.errors import UserError
-from optnas.objectives.descriptions import describe
-from optnas.objectives.training import Trainer
-from optnas.retraining import Report, retrain_found
-from optnas.settings import DataSettings
-from optnas.studies import OpenStudy, open_existing
+from optnas.objectives.kept.descriptions import describe
+from optnas.objectives.training.trainer import Trainer
+from optnas.run.retraining import Report, retrain_found
+from optnas.study.opening import OpenStudy, open_existing
 
 STUDIES = {
     "chain": "sampler: {name: macro_micro, epochs: 1, micro_epochs: 1, search_operations: false}\n"

@@ -13,13 +13,14 @@ import pytest
 from optuna.trial import TrialState
 
 import optnas
-from optnas.budget import used
+from optnas.config.file import study_from_dict
 from optnas.errors import UserError
-from optnas.runner import run
-from optnas.storage import open_storage
-from optnas.studies import RECORD, create_or_open, open_existing
-from optnas.study_file import study_from_dict
-from optnas.trials import LEASE, Claim
+from optnas.run.runner import run
+from optnas.storage.opening import open_storage
+from optnas.study.budget import used
+from optnas.study.opening import RECORD, create_or_open, open_existing
+from optnas.trials.attributes import LEASE
+from optnas.trials.claims import Claim
 
 TINY = {
     "study": "tiny",
@@ -367,7 +368,7 @@ def test_a_study_that_another_process_is_making_is_waited_for(tmp_path):
 
 
 def test_a_study_whose_maker_died_is_made_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr("optnas.studies.MAKING", 0.0)
+    monkeypatch.setattr("optnas.study.opening.MAKING", 0.0)
     config = study_from_dict(settings(tmp_path))
     storage = open_storage(config.storage)
     optuna.create_study(study_name="tiny", storage=storage, direction="maximize")
@@ -395,7 +396,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_created(tmp_path, monkeypatch,
 def test_leftovers_of_killed_workers_are_deleted(tmp_path, monkeypatch):
     """Killed after the result was stored, before its training state was deleted."""
     with monkeypatch.context() as patch:
-        patch.setattr("optnas.checkpoints.Checkpoints.clean", lambda *_: None)
+        patch.setattr("optnas.storage.checkpoints.Checkpoints.clean", lambda *_: None)
         optnas.run(settings(tmp_path, budget={"trials": 1}))
     assert len(list((tmp_path / "tiny.artifacts").glob("*.pt"))) == 1
     optnas.run(settings(tmp_path, budget={"trials": 2}))

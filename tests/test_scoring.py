@@ -12,11 +12,11 @@ import pytest
 from optuna.trial import TrialState
 
 import optnas
-from optnas.budget import used
+from optnas.config.settings import TrainSettings
 from optnas.objectives import stage_classification
-from optnas.objectives.training import Trainer, learning_rate
-from optnas.settings import TrainSettings
-from optnas.studies import open_existing
+from optnas.objectives.training.trainer import Trainer, learning_rate
+from optnas.study.budget import used
+from optnas.study.opening import open_existing
 
 STUDY = """
 study: scored

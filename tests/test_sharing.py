@@ -22,17 +22,18 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from optnas import cli, sharing
-from optnas.crew import Crew, check_gpus, cores, crew
+from optnas import cli
+from optnas.config.keys import Workers
+from optnas.devices.gpus import Gpu
+from optnas.devices.gpus import gpus as there_are
 from optnas.errors import UserError
-from optnas.gpus import Gpu
-from optnas.gpus import gpus as there_are
-from optnas.sharing import Orders, Sharing
-from optnas.sharing_policy import EVENTS, Memory, Rate, Window, decide
-from optnas.storage import open_storage
-from optnas.study_keys import Workers
-from optnas.trials import DEVICE_MEMORY
-from optnas.workers import LOST, Team
+from optnas.run import gpu_sharing as sharing
+from optnas.run.gpu_sharing import Orders, Sharing
+from optnas.run.gpu_sharing_policy import EVENTS, Memory, Rate, Window, decide
+from optnas.run.placement import Crew, check_gpus, cores, crew
+from optnas.run.workers import LOST, Team
+from optnas.storage.opening import open_storage
+from optnas.trials.attributes import DEVICE_MEMORY
 
 NAPPING = Path(__file__).parents[1] / "benchmarks" / "napping.py"
 GB = 10**9
@@ -204,7 +205,7 @@ def told(workers: int, *, peak: float = 1.0, foreign: float = 0.0, total: float 
 
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch) -> None:
-    for module in ("optnas.crew", "optnas.sharing"):
+    for module in ("optnas.run.placement", "optnas.run.gpu_sharing"):
         monkeypatch.setattr(f"{module}.cores", lambda: 8)
         monkeypatch.setattr(f"{module}.gpus", lambda: [])
         monkeypatch.setattr(f"{module}.mps_runs", lambda: False)
@@ -401,7 +402,7 @@ def test_the_time_in_which_a_killed_worker_is_replaced_does_not_count(killed):
     ],
 )
 def test_the_workers_of_a_start(monkeypatch, keys, threads, count, devices, is_measured):
-    monkeypatch.setattr("optnas.crew._default_device", lambda: "cpu")
+    monkeypatch.setattr("optnas.run.placement._default_device", lambda: "cpu")
     there = crew(Workers(**keys), threads)
     assert (there.count, there.workers.devices, there.is_measured) == (count, devices, is_measured)
 
@@ -432,9 +433,9 @@ def test_other_devices_want_a_number(devices):
 )
 def test_several_processes_are_refused_where_one_is_let_in(monkeypatch, keys, modes, mps, refused):
     present = [Gpu(f"GPU-{i}", "NVIDIA T4", GB, GB, mode) for i, mode in enumerate(modes)]
-    monkeypatch.setattr("optnas.crew.gpus", lambda: present)
-    monkeypatch.setattr("optnas.crew.mps_runs", lambda: mps)
-    monkeypatch.setattr("optnas.crew._default_device", lambda: "cuda")
+    monkeypatch.setattr("optnas.run.placement.gpus", lambda: present)
+    monkeypatch.setattr("optnas.run.placement.mps_runs", lambda: mps)
+    monkeypatch.setattr("optnas.run.placement._default_device", lambda: "cuda")
     there = crew(Workers(**keys), 1)
     if refused:
         with pytest.raises(UserError, match="nvidia-cuda-mps-control -d"):
@@ -445,9 +446,13 @@ def test_several_processes_are_refused_where_one_is_let_in(monkeypatch, keys, mo
 
 def test_devices_are_not_looked_for_without_need(monkeypatch):
     """That loads torch, which takes seconds."""
-    monkeypatch.setattr("optnas.crew._default_device", lambda: pytest.fail("torch was loaded"))
+    monkeypatch.setattr(
+        "optnas.run.placement._default_device", lambda: pytest.fail("torch was loaded")
+    )
     assert not crew(Workers(count=4), 1).shares_gpus  # Without a driver.
-    monkeypatch.setattr("optnas.crew.gpus", lambda: [Gpu("GPU-1", "T4", GB, GB, "default")])
+    monkeypatch.setattr(
+        "optnas.run.placement.gpus", lambda: [Gpu("GPU-1", "T4", GB, GB, "default")]
+    )
     assert not crew(Workers(), 1).shares_gpus
     check_gpus(crew(Workers(count=4), 1))
 
@@ -549,10 +554,10 @@ class Shared(napping.Nap):
 RUN = """\
 import sys
 from pathlib import Path
-import optnas.crew, optnas.sharing, optnas.sharing_policy
-from optnas.progress import JsonDisplay
-from optnas.runner import run
-from optnas.sharing_policy import Decision
+import optnas.run.placement, optnas.run.gpu_sharing, optnas.run.gpu_sharing_policy
+from optnas.cli.progress import JsonDisplay
+from optnas.run.runner import run
+from optnas.run.gpu_sharing_policy import Decision
 
 class Display(JsonDisplay):
     left = None
@@ -569,10 +574,10 @@ class Display(JsonDisplay):
                 Path("enough").touch()
 
 if __name__ == "__main__":
-    optnas.sharing_policy.SECONDS = 0
+    optnas.run.gpu_sharing_policy.SECONDS = 0
     decisions = [Decision(2, False), Decision(1, True, "no more pay")]
-    optnas.sharing.decide = lambda *_: decisions.pop(0)
-    optnas.crew.mps_runs = lambda: False
+    optnas.run.gpu_sharing.decide = lambda *_: decisions.pop(0)
+    optnas.run.placement.mps_runs = lambda: False
     print(run(sys.argv[1], display=Display()).ending)
 """
 STUDY = """\

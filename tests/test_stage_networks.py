@@ -7,13 +7,13 @@ import torch
 import torchvision
 from torch import nn
 
-from optnas.objectives.models import (
+from optnas.objectives.networks.build import (
     build_model,
     count_multiply_adds,
     count_params,
     forward_costs,
 )
-from optnas.objectives.stages import count_keras_params, stage_network
+from optnas.objectives.networks.stages import count_keras_params, stage_network
 from optnas.spaces import StageArchitecture
 
 CIFAR10 = (3, 32, 32)

@@ -8,11 +8,11 @@ import optuna
 import pytest
 from optuna.trial import create_trial
 
+from optnas.config.settings import DataSettings, NetworkSettings, TrainSettings
 from optnas.errors import UserError
-from optnas.objectives.data import load_images
+from optnas.objectives.data.images import load_images
 from optnas.objectives.stage_classification import StageClassification
 from optnas.samplers import StageWiseSampler
-from optnas.settings import DataSettings, NetworkSettings, TrainSettings
 from optnas.spaces import ChainSpace, StageArchitecture, StageSpace
 
 # The networks of the authors' files, and the temporary ones between them.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from optnas.statistics import (
+from optnas.experiments.statistics import (
     best_so_far,
     bootstrap,
     greater_p_value,

@@ -15,9 +15,9 @@ import pytest
 from optuna.storages.journal import JournalFileOpenLock, JournalFileSymlinkLock
 from servers import free_port
 
-from optnas import storage
-from optnas.storage import explained, open_storage
-from optnas.storage_urls import StorageError, hide_password, reason_of, storage_file
+from optnas.storage import opening as storage
+from optnas.storage.opening import explained, open_storage
+from optnas.storage.urls import StorageError, hide_password, reason_of, storage_file
 
 
 def refusal(url: str, **options) -> str:
@@ -104,7 +104,7 @@ def test_many_processes_make_one_new_storage_and_study(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
     code = f"""
         import sys, optuna
-        from optnas.storage import open_storage
+        from optnas.storage.opening import open_storage
         print("ready", flush=True)
         sys.stdin.readline()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -315,7 +315,7 @@ def test_a_new_database_is_opened_while_another_process_writes_to_it(tmp_path, m
         if other.in_transaction:
             other.execute("ROLLBACK")
 
-    monkeypatch.setattr("optnas.patient_storage.time.sleep", end_the_write)
+    monkeypatch.setattr("optnas.storage.retrying.time.sleep", end_the_write)
     optuna.create_study(storage=open_storage(url))
     assert waits
     assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -25,7 +25,10 @@ from optnas.samplers._history import History
 from optnas.samplers._replay import ReplaySampler
 from optnas.spaces import Architecture, ChainSpace, Space
 from optnas.spaces.base import proposal
-from optnas.trials import CLAIM, LEASE, Claim, mark_failure, worker_is_dead
+from optnas.trials.attributes import CLAIM, LEASE
+from optnas.trials.claims import Claim
+from optnas.trials.failures import mark_failure
+from optnas.trials.leases import worker_is_dead
 
 BEST = 7
 

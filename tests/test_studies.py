@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import optnas
-from optnas.study_file import load_study_file
+from optnas.config.file import load_study_file
 
 STUDIES = Path(__file__).parents[1] / "studies"
 FILES = sorted(path.name for path in STUDIES.glob("*.yaml"))

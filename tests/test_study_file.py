@@ -6,9 +6,8 @@ from typing import Any
 import optuna
 import pytest
 
-from optnas import plugins
-from optnas.spaces import ChainSpace
-from optnas.study_file import (
+from optnas.config import plugins
+from optnas.config.file import (
     StudyFile,
     StudyFileError,
     differences,
@@ -17,9 +16,10 @@ from optnas.study_file import (
     load_study_file,
     study_from_dict,
 )
-from optnas.study_keys import DATASETS
-from optnas.study_schema import schema
-from optnas.study_template import template
+from optnas.config.keys import DATASETS
+from optnas.config.schema import schema
+from optnas.config.template import template
+from optnas.spaces import ChainSpace
 
 STRATEGY = '''
 from optnas.spaces import ChainSpace

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from optnas.objectives.mixtures import MixedCell, MixedEdge
-from optnas.objectives.models import build_supernet, count_multiply_adds
-from optnas.objectives.supernet import MixedNetwork, NasBench201SuperNetwork, SuperNetwork
+from optnas.objectives.networks.build import build_supernet, count_multiply_adds
+from optnas.objectives.networks.mixtures import MixedCell, MixedEdge
+from optnas.objectives.networks.supernet import MixedNetwork, NasBench201SuperNetwork, SuperNetwork
 from optnas.spaces import CellSpace, ChainSpace, NasBench201Space
 from optnas.spaces.cell import OPERATIONS
 from optnas.spaces.nasbench201 import OPERATIONS as BENCH_OPERATIONS

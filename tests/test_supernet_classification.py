@@ -9,19 +9,19 @@ import torch
 from optuna.trial import TrialState
 
 import optnas
-from optnas.checkpoints import Checkpoints
+from optnas.config.file import StudyFileError, study_from_dict
+from optnas.config.settings import DataSettings, NetworkSettings, SearchSettings, TrainSettings
 from optnas.errors import UserError
-from optnas.network_rows import networks_of
-from optnas.objectives.data import load_images
-from optnas.objectives.models import build_supernet
+from optnas.objectives.data.images import load_images
+from optnas.objectives.networks.build import build_supernet
 from optnas.objectives.supernet_classification import SupernetClassification
-from optnas.report import best_fields
-from optnas.retraining import retrain_found
+from optnas.report.text import best_fields
+from optnas.run.retraining import retrain_found
 from optnas.samplers import DARTSSampler, FTSOSampler
 from optnas.samplers.ftso import topology
-from optnas.settings import DataSettings, NetworkSettings, SearchSettings, TrainSettings
 from optnas.spaces import CellSpace, ChainSpace, NasBench201Space
-from optnas.study_file import StudyFileError, study_from_dict
+from optnas.storage.checkpoints import Checkpoints
+from optnas.study.networks import networks_of
 
 SPACE = CellSpace(nodes=2)
 DATA = DataSettings(name="digits", classes=(0, 1, 2, 3), samples=0.4)

@@ -10,17 +10,18 @@ import torch
 from torch import nn
 from trainings import same, train
 
-from optnas.objectives import batches, training
-from optnas.objectives.augment import Augmentation
-from optnas.objectives.data import Images, load_images
-from optnas.objectives.models import build_model
-from optnas.objectives.training import (
+from optnas.config.settings import DataSettings, TrainSettings
+from optnas.objectives.data import batches
+from optnas.objectives.data.augment import Augmentation
+from optnas.objectives.data.images import Images, load_images
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.training import trainer as training
+from optnas.objectives.training.trainer import (
     NonFiniteLoss,
     Trainer,
     deterministic_algorithms,
     learning_rate,
 )
-from optnas.settings import DataSettings, TrainSettings
 from optnas.spaces import ChainArchitecture
 
 pytestmark = pytest.mark.usefixtures("one_thread")

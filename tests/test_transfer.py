@@ -12,21 +12,21 @@ import yaml
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 import optnas
-from optnas.artifacts import open_artifacts
-from optnas.checkpoints import Checkpoints
+from optnas.config.file import study_from_dict
+from optnas.config.settings import DataSettings, TrainSettings
 from optnas.errors import UserError
-from optnas.objectives import networks
-from optnas.objectives.data import load_images
-from optnas.objectives.donors import Donor, read_donor
-from optnas.objectives.inheritance import inherit
-from optnas.objectives.models import build_model
+from optnas.objectives.data.images import load_images
+from optnas.objectives.inheritance.adapters import inherit
+from optnas.objectives.kept import trained as networks
+from optnas.objectives.kept.donors import Donor, read_donor
+from optnas.objectives.networks.build import build_model
 from optnas.objectives.stage_classification import StageClassification
-from optnas.objectives.training import Trainer
+from optnas.objectives.training.trainer import Trainer
 from optnas.samplers import StageWiseSampler
-from optnas.settings import DataSettings, TrainSettings
 from optnas.spaces import ChainArchitecture, StageArchitecture, StageSpace
-from optnas.studies import open_existing
-from optnas.study_file import study_from_dict
+from optnas.storage.artifacts import open_artifacts
+from optnas.storage.checkpoints import Checkpoints
+from optnas.study.opening import open_existing
 
 DATA = DataSettings(name="digits", classes=(0, 1, 7), samples=0.3)
 SPACE = StageSpace(stages=2, modules=(1, 2))

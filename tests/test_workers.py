@@ -17,7 +17,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 import optnas
-from optnas.storage import open_storage
+from optnas.storage.opening import open_storage
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 OPTNAS = str(Path(sys.executable).with_name("optnas"))
@@ -265,12 +265,12 @@ def test_workers_whose_parent_is_killed_hand_their_trials_back(naps):
 SUSPENDED = """
 import os, signal, sys
 import napping
-import optnas.trials
-from optnas.runner import run
+import optnas.trials.leases
+from optnas.run.runner import run
 
 class Suspended(napping.Nap):
     def __call__(self, trial):
-        optnas.trials.renew_lease(trial.storage, trial._trial_id, 1.0)
+        optnas.trials.leases.renew_lease(trial.storage, trial._trial_id, 1.0)
         go_on = self.on_epoch
         def stop(progress):
             self.on_epoch = go_on
@@ -280,7 +280,7 @@ class Suspended(napping.Nap):
             self.on_epoch = stop
         return super().__call__(trial)
 
-optnas.trials._host = lambda: "another machine"
+optnas.trials.leases._host = lambda: "another machine"
 napping.Nap = Suspended
 print(run(sys.argv[1]).ending)
 """

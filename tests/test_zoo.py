@@ -6,7 +6,8 @@ import pytest
 
 from optnas.samplers.zoo import ZooSampler
 from optnas.spaces import ChainSpace, GrowthSpace, NasBench201Space
-from optnas.trials import LOST, mark_failure
+from optnas.trials.attributes import LOST
+from optnas.trials.failures import mark_failure
 
 SPACE = NasBench201Space()
 

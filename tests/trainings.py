@@ -2,7 +2,7 @@
 
 import torch
 
-from optnas.objectives.training import Trainer
+from optnas.objectives.training.trainer import Trainer
 
 
 def train(subject: Trainer, epochs: int) -> Trainer:

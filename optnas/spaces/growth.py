@@ -9,7 +9,6 @@ import numpy as np
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
-from optnas.lineage import ARCHITECTURE, PARENT, ancestors, without_weights
 from optnas.spaces.base import Space, proposal
 from optnas.spaces.growth_architecture import (
     INPUTS,
@@ -18,7 +17,9 @@ from optnas.spaces.growth_architecture import (
     Increment,
     Mode,
 )
-from optnas.trials import is_feasible
+from optnas.trials.attributes import ARCHITECTURE, PARENT
+from optnas.trials.claims import is_feasible
+from optnas.trials.lineage import ancestors, without_weights
 
 GROWTH_SEED = "growth_seed"
 """Parameter: what the increments of a child are drawn with."""

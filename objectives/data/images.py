@@ -1,0 +1,298 @@
+"""Images to search on: loaded, narrowed, split and ready to be moved to a device."""
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from optnas.config.settings import DataSettings
+from optnas.objectives.data.augment import Augmentation, resized
+from optnas.objectives.data.datasets import DATASETS, FUNCTION, Dataset, default_augmentation
+from optnas.objectives.data.image_files import ImageFiles, Pixels, joined, taken
+from optnas.objectives.data.splits import DataError, RawImages, draw_stratified, hold_out
+from optnas.seeds import derive_seed
+
+__all__ = ["DATASETS", "DataError", "Dataset", "Images", "load_images"]
+
+MOMENT_IMAGES = 10_000
+"""Number of images in files from which the mean and the deviation are estimated."""
+MOMENT_PIECE = 250
+"""How many of them are in memory at once."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+    """A data set split for training, choosing and testing.
+
+    Images are uint8 (N, C, H, W), in memory or in files; labels int64 (N,) from 0 to the number
+    of classes - 1.
+
+    Args:
+        train_images: What candidates learn from.
+        train_labels: Their classes.
+        validation_images: What candidates are judged by; none after
+            `with_validation_in_training`.
+        validation_labels: Their classes.
+        test_images: For the final network only.
+        test_labels: Their classes.
+        class_names: One name per class.
+        augmentation: The recipe for training images.
+        validates_on_test: Whether the validation split is the test set.
+    """
+
+    train_images: Pixels
+    train_labels: Tensor
+    validation_images: Pixels
+    validation_labels: Tensor
+    test_images: Pixels
+    test_labels: Tensor
+    class_names: tuple[str, ...]
+    augmentation: Augmentation
+    validates_on_test: bool = False
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images."""
+        return int(self.train_images.shape[1])
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images as a network sees them when it is evaluated."""
+        channels, height, width = self.train_images.shape[1:]
+        return channels, *(self.augmentation.resize or (height, width))
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean per channel of the training split's intensities in [0, 1].
+
+        Of images in files, the first 10,000 of a fixed random order are looked at.
+        """
+        return tuple(mean for mean, _ in self._moments)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation per channel, of the same; 1 for a channel that never changes."""
+        return tuple(std for _, std in self._moments)
+
+    @functools.cached_property
+    def _moments(self) -> tuple[tuple[float, float], ...]:
+        # Sums of integers, so that every device finds the same numbers.
+        counts = torch.zeros(self.in_channels, 256, dtype=torch.int64)
+        for images in self._looked_at():
+            for channel in range(self.in_channels):
+                pixels = images[:, channel].flatten()
+                counts[channel] += torch.bincount(pixels, minlength=256).cpu()
+        result = []
+        for channel in counts:
+            histogram = list(enumerate(channel.tolist()))
+            total = sum(count for _, count in histogram)
+            first = sum(value * count for value, count in histogram)
+            second = sum(value * value * count for value, count in histogram)
+            variance = (total * second - first * first) / (255 * total) ** 2
+            result.append((first / (255 * total), variance**0.5 or 1.0))
+        return tuple(result)
+
+    def _looked_at(self) -> Iterable[Tensor]:
+        """The images that the moments are of; those in files a few at a time."""
+        images = self.train_images
+        if isinstance(images, Tensor):
+            return [images]
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        return images.each(torch.split(order[:MOMENT_IMAGES], MOMENT_PIECE))
+
+    def to(self, device: torch.device | str) -> "Images":
+        """The same images on a device."""
+        moved = {
+            field.name: getattr(self, field.name).to(device)
+            for field in dataclasses.fields(self)
+            if isinstance(getattr(self, field.name), Tensor | ImageFiles)
+        }
+        return dataclasses.replace(self, **moved)
+
+    def reduced(self, side: Callable[[int], int]) -> "Images":
+        """The same images at a lower resolution.
+
+        Training images are resized after they were cropped and flipped, as in EcoNAS's code; the
+        others at once.
+
+        Args:
+            side: The reduced height or width, of the full one.
+
+        Raises:
+            DataError: If the images are in files.
+        """
+        _, height, width = self.input_shape
+        shape = (side(height), side(width))
+        return dataclasses.replace(
+            self,
+            validation_images=_resized_pixels(self.validation_images, shape),
+            test_images=_resized_pixels(self.test_images, shape),
+            augmentation=dataclasses.replace(self.augmentation, resize=shape),
+        )
+
+    def with_validation_in_training(self) -> "Images":
+        """For final training: everything but the test set is trained on; nothing is held out.
+
+        `mean` and `std` are those of the larger training split. Test images never enter it,
+        even where they served for validation.
+        """
+        images, labels = self.train_images, self.train_labels
+        if not self.validates_on_test:
+            images = joined(images, self.validation_images)
+            labels = torch.cat((labels, self.validation_labels))
+        return dataclasses.replace(
+            self,
+            train_images=images,
+            train_labels=labels,
+            validation_images=taken(self.validation_images, slice(0)),
+            validation_labels=self.validation_labels[:0],
+            validates_on_test=False,
+        )
+
+
+def _resized_pixels(images: Pixels, shape: tuple[int, int]) -> Tensor:
+    if isinstance(images, ImageFiles):
+        raise DataError(
+            "A proxy of reduced resolution needs the images in memory: leave out `stream`, or "
+            "write r0."
+        )
+    pieces = torch.split(images, 4096)
+    return torch.cat([resized(p.float(), shape).round().byte() for p in pieces]).contiguous()
+
+
+def load_images(settings: DataSettings, seed: int) -> Images:
+    """Load a data set and split it as the settings say.
+
+    The order is: the chosen classes, then the fraction of the training images, then the
+    validation split. Equal settings and seeds give equal splits.
+
+    Args:
+        settings: Which images, and how they are split and augmented.
+        seed: Decides which training images are used and held out.
+
+    Raises:
+        DataError: If the data cannot be found or read, or cannot be split as asked.
+    """
+    dataset = _find(settings.name)
+    if settings.size is not None and not dataset.resizes:
+        raise DataError(
+            f"`{settings.name}` does not take `size`: only `images` are resized; leave it out."
+        )
+    if settings.stream and not dataset.resizes:
+        raise DataError(
+            f"`{settings.name}` does not take `stream`: only `images` are read from files; leave "
+            "it out."
+        )
+    raw = dataset.load(settings)
+    full_size = len(raw.train_labels)
+    if settings.classes is not None:
+        raw = _only_classes(raw, settings.classes)
+    if settings.samples < 1:
+        raw = _sampled(raw, settings.samples, seed)
+    side = min(raw.train_images.shape[2:])
+    augmentation = dataset.augmentation or default_augmentation(side)
+    if settings.augment is not None:
+        augmentation = augmentation.restricted(settings.augment, side)
+    if settings.validation == "test":
+        return _validated_on_test(raw, augmentation)
+    count = _validation_count(settings.validation, dataset.validation, raw, full_size)
+    with _about("validation"):
+        kept, held = hold_out(raw.train_labels, count, derive_seed("validation split", seed))
+    return Images(
+        taken(raw.train_images, kept),
+        raw.train_labels[kept],
+        taken(raw.train_images, held),
+        raw.train_labels[held],
+        raw.test_images,
+        raw.test_labels,
+        raw.class_names,
+        augmentation,
+    )
+
+
+def _find(name: str) -> Dataset:
+    if name in DATASETS:
+        return DATASETS[name]
+    if ":" in name:
+        return DATASETS[FUNCTION]
+    close = difflib.get_close_matches(name, DATASETS, n=1)
+    hint = f" Did you mean `{close[0]}`?" if close else ""
+    raise DataError(f"There is no data set `{name}`.{hint} Known: {', '.join(DATASETS)}.")
+
+
+def _only_classes(raw: RawImages, classes: tuple[int, ...]) -> RawImages:
+    known = len(raw.class_names)
+    if len(set(classes)) != len(classes) or max(classes) >= known:
+        raise DataError(
+            f"`classes` must be different indices from 0 to {known - 1}: {list(classes)}."
+        )
+    new_label = torch.full((known,), -1)
+    new_label[list(classes)] = torch.arange(len(classes))
+    train_labels, test_labels = new_label[raw.train_labels], new_label[raw.test_labels]
+    return RawImages(
+        taken(raw.train_images, train_labels >= 0),
+        train_labels[train_labels >= 0],
+        taken(raw.test_images, test_labels >= 0),
+        test_labels[test_labels >= 0],
+        tuple(raw.class_names[index] for index in classes),
+    )
+
+
+def _sampled(raw: RawImages, fraction: float, seed: int) -> RawImages:
+    count = round(fraction * len(raw.train_labels))
+    with _about("samples"):
+        chosen = draw_stratified(raw.train_labels, count, derive_seed("samples", seed))
+    return dataclasses.replace(
+        raw,
+        train_images=taken(raw.train_images, chosen),
+        train_labels=raw.train_labels[chosen],
+    )
+
+
+@contextlib.contextmanager
+def _about(key: str) -> Iterator[None]:
+    """Name the key of the study file that an error is about."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"`{key}`: {error}") from None
+
+
+def _validation_count(
+    asked: int | float | None, default: int | float, raw: RawImages, full_size: int
+) -> int:
+    size = len(raw.train_labels)
+    if asked is None:
+        # A default number belongs to the whole set: it shrinks with what is left of the set.
+        fraction = default if isinstance(default, float) else default / full_size
+        return max(len(raw.class_names), round(fraction * size))
+    return round(asked * size) if isinstance(asked, float) else asked
+
+
+def _validated_on_test(raw: RawImages, augmentation: Augmentation) -> Images:
+    warnings.warn(
+        "Candidates are judged by the test set (`validation: test`): the accuracies of the search "
+        "are too good to be reported as test accuracies.",
+        stacklevel=3,
+    )
+    return Images(
+        raw.train_images,
+        raw.train_labels,
+        raw.test_images,
+        raw.test_labels,
+        raw.test_images,
+        raw.test_labels,
+        raw.class_names,
+        augmentation,
+        validates_on_test=True,
+    )

@@ -1,0 +1,1 @@
+"""Networks that `optnas retrain` keeps: alone, as ensembles, and as donors."""

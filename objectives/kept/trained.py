@@ -1,0 +1,335 @@
+"""Trained networks in folders: weights, architecture, and a card that says what they are."""
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from optnas._version import __version__
+from optnas.config.settings import TrainSettings, check_compile
+from optnas.errors import UserError
+from optnas.objectives.data.augment import normalise
+from optnas.objectives.data.image_files import ImageFiles
+from optnas.objectives.data.images import Images
+from optnas.objectives.kept.descriptions import NETWORK, Description, card, describe
+from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
+from optnas.objectives.training.allocator import kept_memory
+from optnas.objectives.training.memory import is_out_of_memory, reset_peak_memory
+from optnas.objectives.training.trainer import NonFiniteLoss, Trainer, deterministic_algorithms
+from optnas.seeds import derive_seed
+from optnas.spaces import SPACES, Architecture
+from optnas.storage.files import write_whole
+
+WEIGHTS = "weights.safetensors"
+CARD = "README.md"
+TRAINING = "training.pt"
+
+
+class Classifier(nn.Module):
+    """A trained network that takes images as they are.
+
+    Args:
+        network: The network, which takes normalised images.
+        mean: Mean of every channel of the training images, in [0, 1].
+        std: Their standard deviations.
+        class_names: The names of the classes, in the order of the outputs.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        class_names: tuple[str, ...],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.mean = mean
+        self.std = std
+        self.class_names = class_names
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits.
+
+        Args:
+            images: Shape (N, C, H, W): uint8, or floats in [0, 1].
+
+        Returns:
+            Shape (N, classes).
+        """
+        if images.dtype != torch.uint8:
+            images = images * 255
+        result: Tensor = self.network(normalise(images, self.mean, self.std))
+        return result
+
+
+def retrain(
+    architecture: Architecture,
+    images: Images,
+    train: TrainSettings,
+    folder: Path,
+    *,
+    network: dict[str, Any],
+    seed: int,
+    origin: dict[str, Any],
+    device: torch.device,
+    compiled: bool = False,
+    on_epoch: Callable[[int, int, float, float], None] | None = None,
+) -> Description:
+    """Train a network on the training and validation images, test it once, and keep it.
+
+    A training that was cut off goes on from its last epoch; one that is done is not repeated.
+
+    Args:
+        architecture: What to train.
+        images: The images, split.
+        train: How to train, and for how many epochs.
+        folder: Where the network goes.
+        network: Options of its builder, such as its number of cells.
+        seed: Seed of the training.
+        origin: Where the architecture comes from, for the card.
+        device: A torch device.
+        compiled: Whether the network is compiled with ``torch.compile`` first.
+        on_epoch: Called after every epoch with the epoch, the number of epochs, the training
+            accuracy and the seconds of the epoch.
+
+    Raises:
+        UserError: If the folder holds another network or cannot be written to, or the loss is
+            not finite, or there is not enough memory for a batch.
+        ValueError: If the recipe has no epochs, or networks of it cannot be compiled.
+    """
+    if train.epochs is None:
+        raise ValueError("`train.epochs` must be the number of epochs.")
+    if compiled:
+        check_compile(train)
+    epochs = train.epochs
+    torch.set_num_threads(train.threads)
+    chosen_by_test = images.validates_on_test
+    images = images.with_validation_in_training().to(device)
+    # One cycle goes unsaid: networks that were kept before there were cycles are still known.
+    unsaid = {"epochs", "initial_epochs", "graphs"} | ({"cycles"} if train.cycles == 1 else set())
+    identity = {
+        "space": _space_name(architecture),
+        "architecture": json.loads(architecture.to_json()),
+        "augmentation": dataclasses.asdict(images.augmentation),
+        "network": network,
+        "train": train.model_dump(mode="json", exclude=unsaid),
+        "epochs": epochs,
+        "seed": seed,
+        "data_sha256": digest(images),
+    }
+    training_seed = derive_seed("retrain", identity)
+    # Ways of computing the same training, unsaid where they are the usual ones, for that reason.
+    if not train.graphs:
+        identity["train"]["graphs"] = False
+    if compiled:
+        identity["train"]["compile"] = True
+    done = _done(folder, identity)
+    if done is not None:
+        return done
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; name another folder.") from None
+    options = {**network, "auxiliary": True} if train.auxiliary else network
+    generator = torch.Generator().manual_seed(training_seed)
+    try:
+        model = build_model(architecture, images.input_shape, images.classes, generator, **options)
+        trainer = Trainer(model.to(device), images, train, epochs=epochs, seed=training_seed)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"retrain: {error}") from None
+    _go_on(trainer, folder, identity)
+    reset_peak_memory(device)  # Which says whether there is memory for a graph.
+    if compiled:
+        model.compile()
+    with deterministic_algorithms(train.deterministic), kept_memory():
+        while trainer.epoch < epochs:
+            try:
+                result = trainer.train_epoch()
+            except NonFiniteLoss as error:
+                raise UserError(f"{folder}: {error}") from None
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise UserError(
+                    f"{folder}: out of memory; set `batch_size` under `retrain` to less than "
+                    f"{train.batch_size}."
+                ) from None
+            _save_training(folder, identity, trainer.state_dict())
+            if on_epoch is not None:
+                on_epoch(trainer.epoch, epochs, result.train_accuracy, result.seconds)
+        test_accuracy = trainer.evaluate(images.test_images, images.test_labels)
+    # The auxiliary head serves the training only.
+    state = {
+        k: v.cpu().contiguous() for k, v in model.state_dict().items() if "auxiliary" not in k
+    }
+    served = build_model(architecture, images.input_shape, images.classes, **network)
+    served.load_state_dict(state)
+    weights = safetensors.torch.save(state)
+    description = Description(
+        space=identity["space"],
+        architecture=identity["architecture"],
+        augmentation=identity["augmentation"],
+        input_shape=images.input_shape,
+        class_names=images.class_names,
+        mean=images.mean,
+        std=images.std,
+        network=network,
+        params=count_params(served),
+        multiply_adds=count_multiply_adds(served, images.input_shape),
+        train=identity["train"],
+        epochs=epochs,
+        seed=seed,
+        data_sha256=identity["data_sha256"],
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        origin=origin,
+        test_accuracy=test_accuracy,
+        test_images=len(images.test_labels),
+        chosen_by_test=chosen_by_test,
+        train_accuracy=trainer.history[-1].train_accuracy,
+        train_images=len(images.train_labels),
+        train_seconds=sum(result.seconds for result in trainer.history),
+        versions={"optnas": __version__, "torch": torch.__version__},
+    )
+    _keep(folder, weights, description)
+    return description
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier:
+    """The network that ``retrain`` kept, ready to classify images.
+
+    Args:
+        folder: The folder.
+        device: A torch device.
+
+    Raises:
+        UserError: If the folder holds no complete network, or what it holds was changed.
+    """
+    description, network = read(Path(folder))
+    classifier = Classifier(network, description.mean, description.std, description.class_names)
+    return classifier.to(device).eval()
+
+
+def read(folder: Path) -> tuple[Description, nn.Module]:
+    """The network that ``retrain`` kept, for normalised images, and what it is.
+
+    Raises:
+        UserError: As `load`.
+    """
+    description = describe(folder)
+    if description is None:
+        raise UserError(f"{folder} holds no trained network; `optnas retrain` makes one.")
+    try:
+        weights = (folder / WEIGHTS).read_bytes()
+        if hashlib.sha256(weights).hexdigest() != description.weights_sha256:
+            raise ValueError(f"{WEIGHTS} is not the file that {NETWORK} describes")
+        network = build_model(
+            architecture_of(description),
+            description.input_shape,
+            len(description.class_names),
+            **description.network,
+        )
+        network.load_state_dict(safetensors.torch.load(weights))
+    except (OSError, ValueError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{folder} holds no whole network: {reason}") from None
+    return description, network
+
+
+def _done(folder: Path, identity: dict[str, Any]) -> Description | None:
+    description = describe(folder)
+    if description is None:
+        return None
+    known = {name: getattr(description, name) for name in identity}
+    if known != identity:
+        raise UserError(
+            f"{folder} holds another network (or one trained otherwise); name another folder "
+            "with --output, or remove it."
+        )
+    return description
+
+
+def digest(images: Images) -> str:
+    """Checksum of the training and the test images and their labels.
+
+    Of images in files, their names and sizes count instead of what they hold.
+    """
+    checksum = hashlib.sha256()
+    for part in (images.train_images, images.train_labels, images.test_images, images.test_labels):
+        checksum.update(repr(tuple(part.shape)).encode())
+        if isinstance(part, ImageFiles):
+            checksum.update(part.fingerprint())
+        else:
+            checksum.update(part.cpu().numpy().tobytes())
+    return checksum.hexdigest()
+
+
+def architecture_of(description: Description) -> Architecture:
+    """The architecture of a kept network.
+
+    Raises:
+        ValueError: If its space is not known here, or has no such architecture.
+    """
+    space = SPACES.get(description.space)
+    if space is None:
+        raise ValueError(f"the space {description.space!r} is not known here")
+    return space.architecture_class.from_json(json.dumps(description.architecture))
+
+
+def _space_name(architecture: Architecture) -> str:
+    for name, space in SPACES.items():
+        if type(architecture) is space.architecture_class:
+            return name
+    return type(architecture).__name__
+
+
+def _save_training(folder: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save({"identity": json.dumps(identity, sort_keys=True), "state": state}, buffer)
+    content = buffer.getvalue()
+    write_whole(folder / TRAINING, hashlib.sha256(content).digest() + content)
+
+
+def _go_on(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
+    """Take up an unfinished training of the same network, if there is one.
+
+    Raises:
+        UserError: If it is of another network, or damaged.
+    """
+    path = folder / TRAINING
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    digest, content = content[:32], content[32:]
+    try:
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("its checksum is wrong")
+        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        is_same = loaded["identity"] == json.dumps(identity, sort_keys=True)
+        if is_same:
+            trainer.load_state_dict(loaded["state"])
+    except Exception as error:  # Who knows what torch.load says of a file that was made up.
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{path} is damaged ({reason}); remove it to train from the beginning."
+        ) from None
+    if not is_same:
+        raise UserError(
+            f"{path} belongs to another network (or one trained otherwise); name another folder "
+            "with --output, or remove it."
+        )
+
+
+def _keep(folder: Path, weights: bytes, description: Description) -> None:
+    """Write the network; its description comes last and makes it complete."""
+    write_whole(folder / WEIGHTS, weights)
+    write_whole(folder / CARD, card(folder.resolve().name, description).encode())
+    write_whole(folder / NETWORK, json.dumps(dataclasses.asdict(description), indent=1).encode())
+    (folder / TRAINING).unlink(missing_ok=True)

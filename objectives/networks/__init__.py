@@ -1,0 +1,1 @@
+"""The modules that architectures of every space are built as."""

@@ -1,0 +1,1 @@
+"""The engine that trains networks, and the states it keeps."""

@@ -1,0 +1,192 @@
+"""The step of a training as a CUDA graph: captured once, then replayed with one launch per batch.
+
+A step of a small network is hundreds of short operations, and replaying spares the host the launch
+of each. What is computed stays the same: the graph holds the operations of the very step that
+would run otherwise.
+
+Source: PyTorch's notes on CUDA semantics, "CUDA Graphs": whole-network capture.
+"""
+
+import threading
+import warnings
+import weakref
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from optnas.objectives.training.memory import is_out_of_memory
+
+Step = Callable[[Tensor, Tensor], list[Tensor]]
+"""Trains on a batch, inputs (N, C, H, W) and labels (N,); returns logits on the device."""
+
+WARM_UP = 3
+"""Steps before the capture, as many as PyTorch takes."""
+LEAST_STEPS = 10 * WARM_UP
+"""Steps from which a training captures: the warm-up is at most a tenth of them."""
+TOO_LITTLE_MEMORY = "there is too little memory for a graph beside the steps without one"
+
+# Streams of graphs that are gone, by device. A graph has one for itself as long as it lives:
+# PyTorch keeps a workspace of cuBLAS for every stream, and some versions free it with any graph
+# that was captured there. A new stream every time would leave the workspace of each behind.
+_idle: defaultdict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
+# PyTorch allows one capture at a time in a process.
+_capturing = threading.Lock()
+
+
+def are_supported(device: torch.device) -> bool:
+    """Whether steps on ``device`` can be captured at all."""
+    return device.type == "cuda"
+
+
+class StagedStep:
+    """Trains on batch after batch: on the first ones eagerly, then by replaying a graph.
+
+    Every batch is trained on once, in the order in which they come. The first `WARM_UP` ones of
+    the captured size run eagerly where the step is captured afterwards: libraries load their
+    kernels and reserve memory, and the optimiser makes its state. Capturing executes nothing, so
+    the batch that it was done with is replayed then. Batches of other sizes run eagerly at any
+    time, on the same weights and the same state of the optimiser.
+
+    A graph holds addresses: begin anew when a parameter, or what the optimiser keeps, has become
+    another tensor. The step must do the same operations every time, on the device alone.
+
+    Args:
+        size: Number of images of the batches that are captured.
+        device: Where they are.
+        eager_reason: Why nothing can be captured; None if it can.
+
+    Attributes:
+        eager_reason: Why all steps run eagerly; None if they do not, or it is not known yet.
+        failure: Why a capture failed in this process, which goes on without graphs then: PyTorch
+            before 2.12 never gets back the memory of a capture that broke.
+    """
+
+    failure: ClassVar[str | None] = None
+
+    def __init__(self, size: int, device: torch.device, eager_reason: str | None = None) -> None:
+        self.eager_reason = eager_reason or StagedStep.failure
+        self._size = size
+        self._warmed = 0
+        self._graph = None if self.eager_reason else StepGraph(device)
+
+    def __call__(self, step: Step, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+        """Train on a batch; what ``step``, the same every time, returns.
+
+        Raises:
+            RuntimeError: As of ``step``; not if memory does not suffice for its graph.
+        """
+        if self._graph is None or len(inputs) != self._size:
+            return step(inputs, labels)
+        if self._warmed < WARM_UP:
+            self._warmed += 1
+            return self._graph.warm_up(step, inputs, labels)
+        if not self._graph.is_captured:
+            self.eager_reason = _capture(self._graph, step, inputs, labels)
+            if self.eager_reason is not None:
+                self._graph = None
+                return step(inputs, labels)
+        return self._graph.replay(inputs, labels)
+
+
+class StepGraph:
+    """A step on batches of one size, on CUDA.
+
+    Its memory is a pool of its own, which is free again once the object is gone.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        streams = _idle[device]
+        self._device = device
+        if not streams:
+            streams.append(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+        self._stream = streams.pop()
+        weakref.finalize(self, streams.append, self._stream)
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether there is something to replay."""
+        return self._graph is not None
+
+    def fits(self) -> bool:
+        """Whether there is memory for the graph, and for a step or an evaluation beside it."""
+        used = torch.cuda.memory_allocated(self._device)
+        step = torch.cuda.max_memory_allocated(self._device) - used
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return free + torch.cuda.memory_reserved(self._device) - used >= 2 * step
+
+    def warm_up(self, step: Step, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+        """Run a step eagerly, on the stream of the graph."""
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        try:
+            with self._on_device(), torch.cuda.stream(self._stream):
+                return step(inputs, labels)
+        finally:
+            # Each waits for the other, so memory may pass between them as on one stream.
+            current.wait_stream(self._stream)
+
+    def capture(self, step: Step, inputs: Tensor, labels: Tensor) -> None:
+        """Record a step on batches of this shape and layout, without executing it.
+
+        Raises:
+            RuntimeError: If it cannot be captured, or memory does not suffice.
+        """
+        self._inputs, self._labels = inputs.clone(), labels.clone()
+        graph = torch.cuda.CUDAGraph()
+        # The step's error is to be told: leaving a broken capture raises one that says less.
+        errors: list[RuntimeError] = []
+        # The stream twice: older versions of PyTorch do not switch back when a capture failed.
+        with _capturing, self._on_device(), torch.cuda.stream(self._stream):
+            try:
+                # Only this thread is held to what a capture allows: others may be loading kernels.
+                with torch.cuda.graph(
+                    graph, stream=self._stream, capture_error_mode="thread_local"
+                ):
+                    try:
+                        self._outputs = step(self._inputs, self._labels)
+                    except RuntimeError as error:
+                        errors.append(error)
+            except RuntimeError as error:
+                errors.append(error)
+        try:
+            if errors:
+                raise errors[0]
+        finally:
+            errors.clear()  # An error that its own frame refers to would keep all of this alive.
+        self._graph = graph
+
+    def _on_device(self) -> AbstractContextManager[None]:
+        """The device as the current one: leaving a stream makes a context on that one."""
+        return torch.cuda.device(self._device)
+
+    def replay(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+        """Execute the step on a batch."""
+        assert self._graph is not None
+        self._inputs.copy_(inputs)
+        self._labels.copy_(labels)
+        self._graph.replay()
+        return [logits.clone() for logits in self._outputs]
+
+
+def _capture(graph: StepGraph, step: Step, inputs: Tensor, labels: Tensor) -> str | None:
+    """Capture a step; if that cannot be, why."""
+    if not graph.fits():
+        return TOO_LITTLE_MEMORY
+    try:
+        graph.capture(step, inputs, labels)
+    except RuntimeError as error:
+        if is_out_of_memory(error):  # Of the graph, not of the steps: these have just fitted.
+            return TOO_LITTLE_MEMORY
+        StagedStep.failure = f"a capture failed: {str(error).partition(chr(10))[0]}"
+        warnings.warn(
+            "A training step could not be captured as a CUDA graph, so this process trains step "
+            f"by step, which is slower ({StagedStep.failure}).",
+            stacklevel=2,
+        )
+        return StagedStep.failure
+    return None

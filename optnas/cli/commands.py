@@ -1,0 +1,341 @@
+"""The commands."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optnas.cli.console import (
+    INTERRUPTED,
+    again_with,
+    epoch_printer,
+    hush,
+    run_baselines,
+    run_search,
+    show,
+    workers_said,
+)
+from optnas.cli.experiment_commands import compare, rank
+from optnas.cli.options import (
+    Device,
+    Devices,
+    File,
+    Json,
+    Name,
+    PerDevice,
+    Target,
+    WorkerCount,
+)
+
+# Commands import what they need when they run: `optnas --help` loads neither Optuna nor torch.
+
+app = typer.Typer(
+    name="optnas",
+    help="Neural architecture search on Optuna.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+BAD_INPUT = 2
+"""Exit code."""
+
+
+def main() -> None:
+    """Entry point: what can go wrong ends with one message; exit code 2 for bad input."""
+    from optnas.errors import RunError, UserError
+
+    try:
+        app()
+    except UserError as error:
+        print(f"optnas: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except RunError as error:
+        print(f"optnas: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def run(
+    file: File,
+    workers: WorkerCount = None,
+    per_device: PerDevice = None,
+    devices: Devices = None,
+    as_json: Json = False,
+) -> None:
+    """Search as a study file says, or go on with its search."""
+    from optnas.config.file import load_study_file
+
+    again = shlex.join(["optnas", "run", str(file)])
+    config = load_study_file(file)
+    said = workers_said(config, workers, per_device, devices)
+    run_search(config, said, as_json, again=again)
+
+
+@app.command()
+def resume(
+    storage: Annotated[str, typer.Argument(metavar="STORAGE", help="A storage's URL.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],
+    workers: WorkerCount = None,
+    per_device: PerDevice = None,
+    devices: Devices = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a search without its file: everything is in the storage."""
+    from optnas.study.opening import open_existing
+
+    again = f"optnas resume {again_with(storage, study)}"
+    config = open_existing(storage, study).config
+    said = workers_said(config, workers, per_device, devices)
+    run_search(config, said, as_json, again=again)
+
+
+@app.command()
+def status(target: Target, study: Name = None, as_json: Json = False) -> None:
+    """How far a search is: trials, phases, budget."""
+    from optnas.report.text import status_fields, status_text
+    from optnas.study.opening import open_existing
+
+    opened = open_existing(target, study)
+    show(as_json, status_fields, status_text, opened)
+
+
+@app.command()
+def best(
+    target: Target,
+    study: Name = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg|FILE.png", help="Draw the network to a file, too."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The network found, or the best so far, and how to train and load it."""
+    from optnas.drawing.architectures import check_drawing
+    from optnas.drawing.attach import draw_best
+    from optnas.report.text import best_fields, best_text
+    from optnas.study.opening import open_existing
+
+    if draw is not None:
+        check_drawing(draw)
+    opened = open_existing(target, study)
+    if draw is not None:
+        draw_best(opened, draw)
+    show(as_json, best_fields, lambda o: best_text(o, again_with(target, study)), opened)
+    if draw is not None and not as_json:
+        print(f"drawn in {draw}")
+
+
+@app.command()
+def retrain(
+    target: Target,
+    study: Name = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs. Default: retrain.epochs of the study file.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Number of networks, best first.")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Trainings of each network, with seeds of their own.")
+    ] = None,
+    trial: Annotated[
+        int | None, typer.Option(min=0, help="Train this trial's network instead of the best.")
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(min=1, help="Channels of the first layers. Default: as found.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Train on this data set, or `module:function`, instead.")
+    ] = None,
+    root: Annotated[str | None, typer.Option(help="Folder that holds the data of --data.")] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Download the data of --data if it is absent.")
+    ] = False,
+    ensemble: Annotated[
+        bool,
+        typer.Option(
+            "--ensemble",
+            help="Train all networks that the search would have trained fully, or --top, and "
+            "average their probabilities.",
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the network. Default: beside the storage.")
+    ] = None,
+    as_json: Json = False,
+    device: Device = None,
+) -> None:
+    """Train what was found on all training images, test it once, and keep it."""
+    from optnas.config.settings import DataSettings
+    from optnas.errors import UserError
+    from optnas.run.retraining import retrain_found
+    from optnas.study.opening import open_existing
+
+    images = None if data is None else DataSettings(name=data, root=root, download=download)
+    if images is None and (root is not None or download):
+        raise UserError("--root and --download belong to --data; the study's data has its own")
+    opened = open_existing(target, study)
+    hush()
+    try:
+        for report in retrain_found(
+            opened,
+            epochs=epochs,
+            top=top,
+            repeats=repeats,
+            trial=trial,
+            channels=channels,
+            data=images,
+            ensemble=ensemble,
+            output=output,
+            device=device,
+            on_epoch=None if as_json else epoch_printer(),
+        ):
+            print(json.dumps(report.fields) if as_json else report.text, flush=True)
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command goes on after the last epoch.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def report(
+    target: Target,
+    study: Name = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The HTML file. Default: STUDY.html beside the storage.")
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print the networks as JSON; no page is written without --output."
+        ),
+    ] = False,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines",
+            help="Train the human-designed networks of the same kind too, by the search's recipe.",
+        ),
+    ] = False,
+    inference: Annotated[
+        bool,
+        typer.Option(help="Time the most accurate networks for one image on this machine's CPU."),
+    ] = True,
+    power: Annotated[
+        float | None,
+        typer.Option(
+            help="Watts of the training device, where its energy was not measured. Default: 12 "
+            "for every CPU thread, 250 for a GPU.",
+        ),
+    ] = None,
+    carbon_intensity: Annotated[
+        float, typer.Option(help="Grams of CO2-equivalent per kWh of your electricity.")
+    ] = 475.0,
+    device: Device = None,
+) -> None:
+    """Write a search as one HTML page: what was found, figures, every network."""
+    from optnas.errors import UserError
+    from optnas.report.costs import Footprint, measure
+    from optnas.report.page import default_path, report_page, report_rows, write_page
+    from optnas.study.opening import open_existing
+
+    if device is not None and not baselines:
+        raise UserError("--device is where --baselines trains; give both, or leave it out")
+    footprint = Footprint(carbon_intensity, power)
+    opened = open_existing(target, study)
+    hush()
+    if baselines:
+        run_baselines(opened, device)
+    measures = measure(opened, footprint, timed=inference)
+    if as_json:
+        print(json.dumps(report_rows(opened, measures)))
+    if output is not None or not as_json:
+        path = output or default_path(opened)
+        write_page(path, report_page(opened, again_with(target, study), measures))
+        if not as_json:
+            print(f"Wrote {path}. Open it in a browser.")
+
+
+@app.command()
+def doctor(
+    target: Target,
+    study: Name = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend what can be mended. Default: only say it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """What is wrong with a study: trials without a worker, damaged checkpoints and the like."""
+    from optnas.doctor.examination import consult, consultation_fields, consultation_text
+
+    hush()
+    opened, findings = consult(target, study, fix=fix)
+    treated = []
+    for finding in findings:
+        treated.append(finding)
+        if not as_json:
+            print(finding.text, flush=True)
+    if as_json:
+        print(json.dumps(consultation_fields(opened, treated)))
+    else:
+        print(consultation_text(opened, treated))
+    raise typer.Exit(1 if any(not each.mended for each in treated) else 0)
+
+
+@app.command()
+def dashboard(
+    target: Target,
+    study: Name = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8080,
+) -> None:
+    """Watch a search in the browser (optuna-dashboard, on this machine only)."""
+    from optnas.report.dashboard import serve
+    from optnas.study.opening import open_existing
+
+    opened = open_existing(target, study)
+    hush()
+    serve(opened, port)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The study file to write.")] = Path("study.yaml"),
+    data: Annotated[str, typer.Option(help="The data set.")] = "digits",
+    sampler: Annotated[str, typer.Option(help="The strategy.")] = "macro_micro",
+) -> None:
+    """Write a study file to start from, with every key explained."""
+    from optnas.config.template import template
+    from optnas.errors import UserError
+
+    text = template(path.stem, data, sampler)
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(f"{path} exists; name another file") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    print(f"Wrote {path}. Next: optnas run {path}")
+
+
+@app.command()
+def schema() -> None:
+    """The JSON schema of study files, for editors."""
+    from optnas.config.schema import schema as study_schema
+
+    print(json.dumps(study_schema(), indent=2))
+
+
+@app.command(name="list")
+def list_(as_json: Json = False) -> None:
+    """Strategies, spaces, data sets, pruners and objectives, each with one line."""
+    from optnas.report.text import known_fields, known_text
+
+    fields = known_fields()
+    print(json.dumps(fields) if as_json else known_text(fields))
+
+
+for command in (rank, compare):
+    app.command()(command)

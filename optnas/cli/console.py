@@ -1,0 +1,144 @@
+"""What commands have in common: how a search is run, what is shown, and on which stream."""
+
+import contextlib
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from optnas.config.file import StudyFile
+    from optnas.config.keys import Workers
+    from optnas.run.runner import Outcome
+    from optnas.study.opening import OpenStudy
+
+# Imported when they are needed: `optnas --help` loads neither Optuna nor torch.
+
+INTERRUPTED = 130
+"""Exit code."""
+
+
+def workers_said(
+    config: "StudyFile", count: int | None, per_device: str | None, devices: str | None
+) -> "Workers":
+    """The workers as a command asks for them; what it does not say is as the study says.
+
+    Args:
+        config: The study.
+        count: Number of workers.
+        per_device: Number of workers on each device, or ``auto``.
+        devices: Torch devices with commas between them.
+
+    Raises:
+        UserError: If it contradicts itself.
+    """
+    from optnas.config.checks import validated
+    from optnas.config.keys import Workers
+    from optnas.config.messages import Source
+
+    said: dict[str, Any] = config.workers.model_dump(mode="json")
+    if count is not None or per_device is not None:
+        is_number = per_device is not None and per_device.isascii() and per_device.isdigit()
+        said["count"] = count
+        said["per_device"] = int(per_device) if per_device and is_number else per_device
+    if devices is not None:
+        said["devices"] = [name.strip() for name in devices.split(",") if name.strip()]
+    return validated(Workers, said, Source("the command line"), ("workers",))
+
+
+def run_search(config: "StudyFile", workers: "Workers", as_json: bool, *, again: str) -> None:
+    """Run a search and show it, then exit as it ended.
+
+    Args:
+        config: The study file.
+        workers: The worker processes.
+        as_json: Whether to print a line of JSON for every event.
+        again: The command that goes on with it.
+    """
+    from optnas.cli.progress import LiveDisplay, make_display
+    from optnas.report.text import best_fields, ending_text
+    from optnas.run.runner import run as run_study
+
+    hush()
+    display = make_display(as_json=as_json)
+    with display if isinstance(display, LiveDisplay) else contextlib.nullcontext():
+        outcome = run_study(config, display=display, workers=workers)
+    if as_json:
+        fields = {"event": "end", "ending": outcome.ending, **best_fields(outcome.opened)}
+        print(json.dumps(fields))
+    else:
+        print(ending_text(outcome, again))
+    raise typer.Exit(_exit_code(outcome))
+
+
+def run_baselines(opened: "OpenStudy", device: str | None) -> None:
+    """Train the human-designed networks beside a study and show it, on stderr; exit if stopped."""
+    from optnas.cli.progress import LiveDisplay, make_display
+    from optnas.run.baselines import open_baselines, train_baselines
+
+    beside = open_baselines(opened)
+    if beside is not None and beside.is_finished:
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        display = make_display(as_json=False)
+        with display if isinstance(display, LiveDisplay) else contextlib.nullcontext():
+            outcome = train_baselines(opened, device=device, display=display)
+    if outcome.ending in ("interrupted", "terminated"):
+        print("Interrupted; nothing is lost: the same command goes on.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED if outcome.ending == "interrupted" else 0)
+
+
+def _exit_code(outcome: "Outcome") -> int:
+    if outcome.ending == "interrupted":
+        return INTERRUPTED
+    # SIGTERM is how clusters take a machine back: the search goes on elsewhere, nothing failed.
+    return 1 if outcome.ending == "finished" and outcome.best is None else 0
+
+
+def show(
+    as_json: bool,
+    fields: Callable[["OpenStudy"], dict[str, Any]],
+    text: Callable[["OpenStudy"], str],
+    opened: "OpenStudy",
+) -> None:
+    """Print what is to be said of a study, for programs or for people."""
+    print(json.dumps(fields(opened)) if as_json else text(opened))
+
+
+def again_with(target: str, study: str | None) -> str:
+    """How commands name a study, without its password."""
+    from optnas.storage.urls import hide_password
+
+    return shlex.join([hide_password(target), *([study] if study else [])])
+
+
+def epoch_printer() -> Callable[[int, int, float, float], None]:
+    """Prints the epochs of a training: all on one line of a terminal, else a few."""
+
+    def show(epoch: int, epochs: int, accuracy: float, seconds: float) -> None:
+        end = "\n" if not sys.stdout.isatty() or epoch == epochs else "\r"
+        if sys.stdout.isatty() or epoch % max(1, epochs // 20) == 0 or epoch == epochs:
+            left = f"about {seconds * (epochs - epoch):.0f} s left"
+            text = f"epoch {epoch}/{epochs}  training accuracy {accuracy:.4f}  {left}"
+            # Over what is left of a longer line.
+            print(text.ljust(78) if sys.stdout.isatty() else text, end=end, flush=True)
+
+    return show
+
+
+def hush() -> None:
+    """Show warnings as one line, and leave Optuna's log to the progress view."""
+    import warnings
+
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def show(message: Warning | str, *_details: Any, **_options: Any) -> None:
+        print(f"optnas: warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

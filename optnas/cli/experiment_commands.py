@@ -1,0 +1,127 @@
+"""The commands that run many studies: `optnas rank` and `optnas compare`."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optnas.cli.console import INTERRUPTED, hush
+from optnas.cli.options import Device, File, Json, Output
+
+if TYPE_CHECKING:
+    from optnas.experiments.studies import Experiment
+
+# Imported when they are needed: `optnas --help` loads neither Optuna nor torch.
+
+
+def rank(
+    file: File,
+    networks: Annotated[int, typer.Option(min=3, help="Random networks to train.")] = 50,
+    settings: Annotated[
+        str, typer.Option(help="Reduced settings, such as c4r4s0e60,c0r0s1e30.")
+    ] = "",
+    full_epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Epochs of the original setting. Default: retrain.epochs."),
+    ] = None,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="Compare static and dynamic learning rankings too.")
+    ] = False,
+    output: Output = None,
+    as_json: Json = False,
+    device: Device = None,
+) -> None:
+    """Measure how well reduced settings rank random networks, on your own data."""
+    from optnas.config.file import load_study_file
+    from optnas.experiments.ranking import parse_settings
+    from optnas.experiments.ranking import rank as run_ranking
+
+    _show_experiment(
+        lambda say: run_ranking(
+            load_study_file(file),
+            networks=networks,
+            settings=parse_settings(settings),
+            full_epochs=full_epochs,
+            dynamic=dynamic,
+            device=device,
+            on_study=say,
+        ),
+        "ranking",
+        output,
+        as_json,
+    )
+
+
+def compare(
+    file: File,
+    samplers: Annotated[
+        str,
+        typer.Option(
+            help="What to compare: NAME, NAME+PRUNER or {name: NAME, option: value}, with commas "
+            "between them. Default: the file's sampler, and random."
+        ),
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs that each may spend.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=1e-3, help="Seconds of training that each may spend.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials that each may spend.")] = None,
+    candidate_epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Epochs of a candidate where the sampler does not choose them. Default: "
+            "train.epochs, or 20.",
+        ),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Studies that run at once.")] = 1,
+    output: Output = None,
+    as_json: Json = False,
+    device: Device = None,
+) -> None:
+    """Compare strategies and stock samplers at equal cost, over several seeds."""
+    from optnas.config.file import load_study_file
+    from optnas.experiments.comparison import compare as run_comparison
+    from optnas.experiments.contenders import parse_contenders, spending
+
+    def perform(say: Callable[[str], None]) -> "Experiment":
+        config = load_study_file(file)
+        unit, amount = spending({"epochs": epochs, "seconds": seconds, "trials": trials}, config)
+        return run_comparison(
+            config,
+            parse_contenders(samplers, config),
+            unit=unit,
+            amount=amount,
+            seeds=seeds,
+            candidate_epochs=candidate_epochs,
+            processes=processes,
+            device=device,
+            on_study=say,
+        )
+
+    _show_experiment(perform, "comparison", output, as_json)
+
+
+def _show_experiment(
+    perform: Callable[[Callable[[str], None]], "Experiment"],
+    name: str,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Show an experiment: progress on stderr, what came of it on stdout and in a folder."""
+    from optnas.experiments.studies import Stopped
+
+    hush()
+    try:
+        experiment = perform(lambda line: print(line, file=sys.stderr, flush=True))
+    except (Stopped, KeyboardInterrupt) as stop:
+        print("Interrupted; nothing is lost: the same command goes on.", file=sys.stderr)
+        terminated = isinstance(stop, Stopped) and stop.ending == "terminated"
+        raise typer.Exit(0 if terminated else INTERRUPTED) from None
+    print(json.dumps(experiment.fields) if as_json else experiment.text)
+    if output is not None:
+        experiment.write(output, name)

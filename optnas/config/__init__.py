@@ -1,0 +1,1 @@
+"""The study file: read, checked, resolved, and turned into what it names."""

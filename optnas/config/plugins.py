@@ -1,0 +1,276 @@
+"""Samplers, pruners, objectives and spaces by name, and their options as pydantic models.
+
+Names come from entry points, or are ``module:Name``. Nothing is imported before it is asked for.
+"""
+
+import difflib
+import importlib
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Collection, Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from optnas.config.settings import Settings
+from optnas.errors import UserError
+
+Kind = Literal["sampler", "pruner", "objective", "space"]
+
+#: ``module:Name`` as third parties are named.
+REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+_GROUPS = {
+    "sampler": "optnas.samplers",
+    "pruner": "optnas.pruners",
+    "objective": "optnas.objectives",
+}
+# A fixed grid of parameters contradicts spaces that are defined by running them.
+_NEVER_OPTIONS = frozenset({"name", "search_space"})
+
+
+class PluginError(UserError):
+    """A sampler, pruner, objective or space that does not exist or cannot be used."""
+
+
+class Options(Settings):
+    """The options of a plugin's constructor."""
+
+    model_config = pydantic.ConfigDict(protected_namespaces=())
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name most like ``name``, or None if there is nothing like it."""
+    by_folded = {other.casefold().replace("-", "_"): other for other in valid}
+    folded = name.casefold().replace("-", "_")
+    matches = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.5)
+    return by_folded[matches[0]] if matches else None
+
+
+def unknown(what: str, name: str, valid: Collection[str], *, hint: str = "") -> str:
+    """The sentence that refuses ``name``: the nearest valid name, and all of them."""
+    match = nearest(name, valid)
+    suggestion = f"; did you mean {match!r}?" if match else "."
+    known = f"Known: {', '.join(sorted(valid))}" if valid else "None is known"
+    return f"unknown {what} {name!r}{suggestion} {known}{hint}"
+
+
+def names(kind: Kind) -> list[str]:
+    """The known names of a kind of plugin, sorted."""
+    if kind == "space":
+        from optnas.spaces import SPACES
+
+        return sorted(SPACES)
+    return sorted({entry.name for entry in entry_points(group=_GROUPS[kind])})
+
+
+def load(kind: Kind, name: str, folder: Path | None = None) -> type[Any]:
+    """The class of a plugin.
+
+    Args:
+        kind: ``"sampler"``, ``"pruner"``, ``"objective"`` or ``"space"``.
+        name: A known name or ``module:Name``.
+        folder: Where modules are looked for too: the study file's folder.
+
+    Raises:
+        PluginError: If there is no such plugin, it cannot be imported, or it is not of the kind.
+    """
+    if ":" in name:
+        found = _import_reference(kind, name, folder)
+    elif kind == "space":
+        from optnas.spaces import SPACES
+
+        found = SPACES.get(name)
+    else:
+        found = _load_entry(kind, name)
+    if found is None:
+        raise PluginError(unknown(kind, name, names(kind), hint=" (or `module:Name`)"))
+    base = _base(kind)
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise PluginError(f"{name!r} must be a subclass of {base.__module__}.{base.__qualname__}")
+    return found
+
+
+def check_name(kind: Kind, name: str) -> None:
+    """Refuse a name that ``load`` could not know, without importing anything.
+
+    Raises:
+        PluginError: If ``name`` is neither known nor of the form ``module:Name``.
+    """
+    if not REFERENCE.fullmatch(name) and name not in names(kind):
+        raise PluginError(unknown(kind, name, names(kind), hint=" (or `module:Name`)"))
+
+
+def options_model(cls: type[Any], exclude: Collection[str] = ()) -> type[Options]:
+    """A pydantic model of the options that a file can give to a constructor.
+
+    Parameters whose type has no JSON schema (callables, arbitrary objects), deprecated ones and
+    ``*args`` and ``**kwargs`` are left out. Where there is a class method ``from_settings``, its
+    parameters count instead of the constructor's, or before them if it takes ``**options``.
+    Validate as JSON, where lists are tuples.
+
+    Args:
+        cls: The class; its Google-style ``Args:`` section describes the options.
+        exclude: Parameters that do not come from the file.
+
+    Raises:
+        PluginError: If the constructor needs a parameter that a file cannot give.
+    """
+    described = argument_docs(cls)
+    fields: dict[str, Any] = {}
+    for parameter in _parameters(cls):
+        name, default = parameter.name, parameter.default
+        if name in exclude or "Deprecated in v" in described.get(name, ""):
+            continue
+        annotation = None if name in _NEVER_OPTIONS else _file_type(cls, parameter)
+        if annotation is not None:
+            text = _plain(described.get(name, "")) or f"Option of {cls.__name__}."
+            required = default is inspect.Parameter.empty
+            field = Field(description=text) if required else Field(default, description=text)
+            fields[name] = (annotation, field)
+        elif default is inspect.Parameter.empty:
+            raise PluginError(
+                f"{cls.__name__} cannot be used here: its constructor needs `{name}`, which a "
+                "study file cannot give"
+            )
+    return pydantic.create_model(f"{cls.__name__}Options", __base__=Options, **fields)
+
+
+def accepted(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``values`` that the constructor of ``cls`` has a parameter for."""
+    known = {parameter.name for parameter in _parameters(cls)}
+    return {name: value for name, value in values.items() if name in known}
+
+
+def argument_docs(cls: type[Any]) -> dict[str, str]:
+    """The text of each entry in the ``Args:`` section of a class docstring."""
+    sections = re.split(r"^Args:[ ]*\n", inspect.getdoc(cls) or "", maxsplit=1, flags=re.M)
+    if len(sections) < 2:
+        return {}
+    section = re.split(r"^\S", sections[1], maxsplit=1, flags=re.M)[0]
+    indent = len(section) - len(section.lstrip(" "))
+    entry = re.compile(
+        rf"^ {{{indent}}}(\w+)(?: \([^)\n]*\))?:(.*(?:\n(?: {{{indent + 1}}}.*)?)*)", re.M
+    )
+    return {match[1]: inspect.cleandoc(match[2]) for match in entry.finditer(section)}
+
+
+def _plain(text: str) -> str:
+    """The first paragraph on one line, without the roles and links of reStructuredText."""
+    paragraph = " ".join(text.strip().split("\n\n", 1)[0].split())
+    return re.sub(r"(?::[\w:]+:|(?<!`))`~?([^`<]+?)(?: <[^`]*>)?`_{0,2}(?!`)", r"\1", paragraph)
+
+
+def _parameters(cls: type[Any]) -> list[inspect.Parameter]:
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    found = dict(inspect.signature(cls.__init__).parameters)
+    found.pop("self", None)
+    maker = _maker(cls)
+    if inspect.ismethod(maker):
+        made = dict(inspect.signature(maker).parameters)
+        # What else it is given goes to the constructor.
+        passes_on = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in made.values())
+        found = (
+            {**made, **{n: p for n, p in found.items() if n not in made}} if passes_on else made
+        )
+    return [parameter for parameter in found.values() if parameter.kind not in variadic]
+
+
+def _maker(cls: type[Any]) -> Any:
+    """What makes an instance from a study file: objectives have a class method for it."""
+    return getattr(cls, "from_settings", cls.__init__)
+
+
+def _file_type(cls: type[Any], parameter: inspect.Parameter) -> Any:
+    """The type of a parameter, or None if a file cannot express its values or its default."""
+    if parameter.annotation is inspect.Parameter.empty or parameter.name.startswith("_"):
+        return None
+    # One by one: Optuna imports some types only for type checkers, so a few names are unknown.
+    holder = types.SimpleNamespace(__annotations__={"it": parameter.annotation})
+    scope: dict[str, Any] = {}
+    for maker in (cls.__init__, _maker(cls)):
+        scope |= getattr(inspect.unwrap(maker), "__globals__", {})
+    try:
+        hint = typing.get_type_hints(holder, globalns=scope, include_extras=True)["it"]
+        if parameter.default is None:
+            hint = hint | None
+        adapter = pydantic.TypeAdapter(hint)
+        adapter.json_schema()
+        if parameter.default is not inspect.Parameter.empty:
+            adapter.dump_json(parameter.default, warnings="error")
+    except (NameError, TypeError, ValueError, AttributeError, pydantic.PydanticUserError):
+        return None
+    return hint
+
+
+def _load_entry(kind: Kind, name: str) -> Any:
+    entries = {entry.value: entry for entry in entry_points(group=_GROUPS[kind], name=name)}
+    if not entries:
+        return None
+    if len(entries) > 1:
+        choices = " and ".join(sorted(entries))
+        raise PluginError(f"several packages offer the {kind} {name!r}; say which: {choices}")
+    return _imported(kind, next(iter(entries.values())))
+
+
+def make_importable(folder: Path) -> None:
+    """Let the modules beside a study file be imported.
+
+    Last, so that a file there cannot hide an installed module; and for good, because a module may
+    import its neighbours later.
+    """
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        importlib.invalidate_caches()
+
+
+def _import_reference(kind: Kind, name: str, folder: Path | None) -> Any:
+    if not REFERENCE.fullmatch(name):
+        raise PluginError(f"{name!r} is not of the form `module:Name`")
+    if folder is not None:
+        make_importable(folder)
+    return _imported(kind, EntryPoint(name, name, _GROUPS.get(kind, "optnas.spaces")))
+
+
+def _imported(kind: Kind, entry: EntryPoint) -> Any:
+    try:
+        module = importlib.import_module(entry.module)
+    except ModuleNotFoundError as error:
+        raise PluginError(
+            f"the {kind} {entry.name!r} cannot be imported: no module {error.name!r} among the "
+            "installed packages or in the study file's folder"
+        ) from error
+    except Exception as error:
+        raise PluginError(
+            f"the {kind} {entry.name!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(module, entry.attr):
+        public = [other for other in vars(module) if not other.startswith("_")]
+        match = nearest(entry.attr, public)
+        raise PluginError(
+            f"the module {entry.module!r} has no {entry.attr!r}"
+            + (f"; did you mean {match!r}?" if match else "")
+        )
+    return getattr(module, entry.attr)
+
+
+def _base(kind: Kind) -> type[Any]:
+    if kind == "space":
+        from optnas.spaces import Space
+
+        return Space
+    if kind == "sampler":
+        from optuna.samplers import BaseSampler
+
+        return BaseSampler
+    if kind == "pruner":
+        from optuna.pruners import BasePruner
+
+        return BasePruner
+    return object

@@ -1,0 +1,119 @@
+"""A study file to start from."""
+
+import json
+import re
+import textwrap
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from optnas.config import plugins
+from optnas.config.file import StudyFileError, study_from_dict
+from optnas.config.keys import (
+    DEFAULT_EPOCHS,
+    OPTIONAL_BLOCKS,
+    PLUGINS,
+    SUPPLIED,
+    StudyKeys,
+)
+from optnas.config.paths import default_storage, file_name
+from optnas.config.plugins import Kind
+
+_HEADER = """\
+# A study of optnas. A line that begins with '#' and a key shows the default: take the '#'
+# away to change it."""
+
+
+def template(study: str, data: str, sampler: str) -> str:
+    """The text of a study file: every key with its help, the defaults commented out.
+
+    Args:
+        study: The study's name.
+        data: The data set's name.
+        sampler: The sampler's name.
+
+    Raises:
+        StudyFileError: If there is no such sampler or data set.
+        PluginError: If a file cannot give the sampler's options.
+    """
+    fitting = _fitting({"study": study, "data": data, "sampler": sampler})
+    sets_epochs = getattr(plugins.load("sampler", sampler), "sets_epochs", False)
+    epochs = {} if sets_epochs else {"epochs": DEFAULT_EPOCHS}
+    given: dict[str, Any] = {**fitting, "train": epochs}
+    hints = {
+        "storage": default_storage(study),
+        "artifacts": f"{file_name(study)}.artifacts",
+    }
+    lines = [_HEADER]
+    fields = StudyKeys.model_fields
+    for key in sorted(fields, key=lambda key: key not in ("study", "data", "sampler")):
+        lines += ["", *_comment(fields[key])]
+        if key in PLUGINS or key == "data":
+            name = given.get(key) or fields[key].default.name
+            lines += [f"{key}:", f"  name: {_scalar(name)}", *_block(_options(key, name), {})]
+        elif key in OPTIONAL_BLOCKS:
+            lines += [f"{key}:", *_block(_nested(key), given.get(key, {}))]
+        elif key in given:
+            lines.append(f"{key}: {_scalar(given[key])}")
+        else:
+            lines.append(f"#{key}: {_scalar(hints.get(key, fields[key].default))}")
+    return "\n".join([*lines, ""])
+
+
+def _fitting(keys: dict[str, Any]) -> dict[str, Any]:
+    """The keys with a space that the sampler can search, and the objective that it needs."""
+    error = None
+    for space in (StudyKeys.model_fields["space"].default.name, *plugins.names("space")):
+        filled = {**keys, "space": space}
+        try:
+            objective = getattr(plugins.load("sampler", keys["sampler"]), "needs_objective", None)
+            if objective is not None:
+                filled["objective"] = objective
+            study_from_dict(filled)
+        except (StudyFileError, plugins.PluginError) as refused:
+            error = error or refused
+        else:
+            return filled
+    raise error or AssertionError("There are spaces.")
+
+
+def _block(fields: dict[str, FieldInfo], given: dict[str, Any]) -> list[str]:
+    lines = []
+    for key, field in fields.items():
+        lines += _comment(field, "  ")
+        if key in given:
+            lines.append(f"  {key}: {_scalar(given[key])}")
+        elif field.is_required():
+            lines.append(f"  {key}:")
+        else:
+            lines.append(f"  #{key}: {_scalar(field.default)}")
+    return lines
+
+
+def _options(key: str, name: str) -> dict[str, FieldInfo]:
+    """The keys beside the name; none of an objective, whose import takes seconds."""
+    if key == "data":
+        return {key: field for key, field in _nested("data").items() if key != "name"}
+    if key == "objective":
+        return {}
+    kind: Kind = next(kind for kind in PLUGINS if kind == key)
+    return plugins.options_model(plugins.load(kind, name), SUPPLIED[kind]).model_fields
+
+
+def _nested(key: str) -> dict[str, FieldInfo]:
+    block = StudyKeys.model_fields[key].annotation
+    fields: dict[str, FieldInfo] = getattr(block, "model_fields", {})
+    return fields
+
+
+def _comment(field: FieldInfo, indent: str = "") -> list[str]:
+    text = textwrap.shorten(field.description or "", 240, placeholder=" ...")
+    return textwrap.wrap(text, 97, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+
+
+def _scalar(value: Any) -> str:
+    """JSON is YAML; names that YAML reads as strings go without quotes."""
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w./:-]*\w", value, re.ASCII)
+    if plain and value.lower() not in ("true", "false", "null"):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,134 @@
+"""Energy of a training, where the device counts it: NVML on NVIDIA GPUs, RAPL on Linux hosts."""
+
+import ctypes
+import functools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from optnas.devices.gpus import nvml
+
+POWERCAP = Path("/sys/class/powercap")
+"""Where Linux shows what processors count; readable by root alone on most systems."""
+PROCESSOR_TIMES = Path("/proc/stat")
+
+# A package's counter starts again after 262 kJ: what may have gone round twice is not known.
+_MOST_WATTS = 300
+
+Lap = Callable[[], float | None]
+"""Joules since its last call; None where they are not known, as at the first call."""
+
+
+def energy_meter(device: torch.device) -> Lap:
+    """What tells the energy of a device between two calls.
+
+    Of a GPU it is all the energy of the board since, whoever used it. Of the CPU it is this
+    process's share of the energy of all packages: its part of the processors' busy time. Neither
+    holds main memory, fans and power supply.
+
+    Args:
+        device: A torch device.
+
+    Returns:
+        Called at any two moments, it returns the joules between them.
+    """
+    if device.type == "cuda":
+        handle = _gpu(str(torch.cuda.get_device_properties(device).uuid))
+        return _never if handle is None else _laps(functools.partial(_gpu_joules, handle))
+    packages = _packages()
+    return _processor_laps(packages) if packages and device.type == "cpu" else _never
+
+
+def _never() -> None:
+    return None
+
+
+def _laps(read: Callable[[], float | None]) -> Lap:
+    """Differences of a counter that only grows."""
+    last = read()
+
+    def lap() -> float | None:
+        nonlocal last
+        before, last = last, read()
+        return None if before is None or last is None else last - before
+
+    return lap
+
+
+def _gpu(uuid: str) -> ctypes.c_void_p | None:
+    """NVML's handle of the GPU that torch knows by ``uuid``, if that counts its energy.
+
+    NVML's own numbers do not follow ``CUDA_VISIBLE_DEVICES``. Parts of a GPU (MIG) have no
+    counter, nor have GPUs older than Volta.
+    """
+    handle = ctypes.c_void_p()
+    library = nvml()
+    if library is None or library.nvmlDeviceGetHandleByUUID(
+        f"GPU-{uuid}".encode(), ctypes.byref(handle)
+    ):
+        return None
+    return None if _gpu_joules(handle) is None else handle
+
+
+def _gpu_joules(handle: ctypes.c_void_p) -> float | None:
+    millijoules = ctypes.c_ulonglong()
+    failed = nvml().nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules))
+    return None if failed else millijoules.value / 1000
+
+
+def _packages() -> list[Path]:
+    """The processors whose counter can be read; empty unless all can."""
+    try:
+        domains = sorted(POWERCAP.glob("intel-rapl:[0-9]*"))  # AMD's have this name too.
+        # Their parts, as intel-rapl:0:1, and the whole platform would be counted twice.
+        packages = [d for d in domains if (d / "name").read_text().startswith("package")]
+        for package in packages:
+            _microjoules(package)
+    except (OSError, ValueError):
+        return []
+    return packages
+
+
+def _microjoules(package: Path) -> tuple[int, int]:
+    """The counter of a package, and how far it counts."""
+    counter = int((package / "energy_uj").read_text())
+    return counter, int((package / "max_energy_range_uj").read_text())
+
+
+def _processor_laps(packages: list[Path]) -> Lap:
+    def read() -> tuple[list[tuple[int, int]], float, float, float] | None:
+        try:
+            counters = [_microjoules(package) for package in packages]
+            return counters, time.process_time(), _busy_seconds(), time.monotonic()
+        except (OSError, ValueError):  # Nothing that a training should end for.
+            return None
+
+    last = read()
+
+    def lap() -> float | None:
+        nonlocal last
+        before, last = last, read()
+        if before is None or last is None:
+            return None
+        seconds = last[3] - before[3]
+        if any(seconds * _MOST_WATTS > reach / 1e6 for _, reach in before[0]):
+            return None
+        pairs = zip(before[0], last[0], strict=True)
+        joules = sum((after - counter) % reach for (counter, reach), (after, _) in pairs) / 1e6
+        own = last[1] - before[1]
+        # The machine's clock ticks in hundredths: of short times it may say less.
+        busy = max(last[2] - before[2], own)
+        return joules * own / busy if busy else 0.0
+
+    return lap
+
+
+def _busy_seconds() -> float:
+    """Time that all processors together have not been idle."""
+    user, nice, system, _idle, _wait, irq, softirq = map(
+        int, PROCESSOR_TIMES.read_text().split("\n", 1)[0].split()[1:8]
+    )
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")

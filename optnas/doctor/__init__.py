@@ -1,0 +1,1 @@
+"""What is wrong with a study, and how it is mended."""

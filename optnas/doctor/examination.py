@@ -1,0 +1,285 @@
+"""A study examined: what is wrong with it, and what of that can be put right."""
+
+import dataclasses
+import functools
+import itertools
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import TrialState
+
+from optnas.config.paths import split_bucket
+from optnas.devices.gpus import gpus, mps_runs
+from optnas.doctor.trials import Finding, never_run, run_twice, unlike, without_worker
+from optnas.errors import UserError
+from optnas.run.placement import check_gpus, crew
+from optnas.storage.artifacts import check_artifacts, open_artifacts
+from optnas.storage.checkpoints import CheckpointError, Checkpoints, checkpoint_of
+from optnas.storage.retention import needed
+from optnas.storage.urls import StorageError, hide_password, reason_of, storage_file
+from optnas.study.opening import OpenStudy, open_compared
+from optnas.trials.lineage import without_weights
+from optnas.units import size
+
+LEAST_FREE = 1 << 30
+"""Bytes that should be free on a disk; ten times the largest checkpoint, if that is more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Treated:
+    """What became of a finding.
+
+    Args:
+        finding: The finding.
+        mended: Whether it was put right.
+        error: Why it could not be, if that was tried.
+    """
+
+    finding: Finding
+    mended: bool = False
+    error: str | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """For programs: JSON values."""
+        finding = self.finding
+        return {
+            "kind": finding.kind,
+            "what": finding.what,
+            "cure": finding.cure,
+            "trials": finding.trials,
+            "mendable": finding.mend is not None,
+            "mended": self.mended,
+            "error": self.error,
+        }
+
+    @property
+    def text(self) -> str:
+        """For people: one line."""
+        finding = self.finding
+        said = f"{finding.kind}: {finding.what}."
+        if self.mended:
+            return f"{said} Mended: {finding.cure}."
+        if self.error is not None:
+            return f"{said} Not mended: {self.error}."
+        return f"{said} {'With --fix: ' if finding.mend else ''}{finding.cure}."
+
+
+def consult(
+    target: str, study_name: str | None = None, *, fix: bool = False
+) -> tuple[OpenStudy, Iterator[Treated]]:
+    """Examine a study, and put right what can be put right if ``fix`` is true.
+
+    Without ``fix`` nothing is written, but for a small object in a bucket of artifacts, which is
+    deleted at once. No trial is touched whose worker lives. Any number of doctors and workers may
+    be at it together.
+
+    Args:
+        target: The path of a study file, or the URL of a storage.
+        study_name: The study's name, if ``target`` is a storage with several.
+        fix: Whether to mend.
+
+    Returns:
+        The study, and what is wrong with it. What is examined later sees what was mended before.
+
+    Raises:
+        UserError: If there is no such study, or it was not made by ``optnas run``.
+    """
+    opened, differing = open_compared(target, study_name)
+    return opened, (_treated(finding, fix) for finding in examine(opened, differing))
+
+
+def examine(opened: OpenStudy, differing: Sequence[str] = ()) -> Iterator[Finding]:
+    """Everything that is wrong with a study; nothing is written.
+
+    Args:
+        opened: The study.
+        differing: How its file differs from the configuration that it was made with.
+    """
+    for line in differing:
+        cure = "Change the file back, or give the study another name: it is refused as it is"
+        yield Finding("configuration", line, cure)
+    yield from _unwritable_storage(opened)
+    yield from _little_space(opened)
+    yield from without_worker(opened)
+    yield from run_twice(opened)
+    yield from never_run(opened)
+    yield from _artifacts(opened)
+    yield from _impossible_workers(opened)
+    yield from unlike(opened)
+
+
+def _treated(finding: Finding, fix: bool) -> Treated:
+    if not fix or finding.mend is None:
+        return Treated(finding)
+    try:
+        finding.mend()
+    except OSError as error:
+        return Treated(finding, error=str(error))
+    return Treated(finding, mended=True)
+
+
+def _unwritable_storage(opened: OpenStudy) -> Iterator[Finding]:
+    url = opened.config.storage
+    reason = _why_unwritable(opened.study._storage, url)
+    if reason is not None:
+        what = f"{hide_password(url)}: the storage cannot be written to: {reason}"
+        yield Finding("storage", what, "No trial can be stored there")
+
+
+def _why_unwritable(storage: BaseStorage, url: str) -> str | None:
+    backend = getattr(storage, "_backend", storage)  # Behind Optuna's cache.
+    path = storage_file(url)
+    if path is not None and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        return "this user may not write there"
+    if isinstance(backend, RDBStorage):
+        try:
+            with backend.engine.connect() as connection:
+                # Rights are asked for, though there is no such row.
+                nobody = "UPDATE studies SET study_name = study_name WHERE study_id = -1"
+                connection.execute(sqlalchemy.text(nobody))
+                connection.rollback()
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            return reason_of(error, url)
+    return None
+
+
+def _little_space(opened: OpenStudy) -> Iterator[Finding]:
+    """Disks that are nearly full."""
+    trials = opened.study.get_trials(deepcopy=False)
+    largest = max(((checkpoint_of(trial) or {}).get("bytes", 0) for trial in trials), default=0)
+    places: dict[int, Path] = {}
+    for path in (storage_file(opened.config.storage), _folder(opened)):
+        if path is not None:
+            exists = next(place for place in (path, *path.absolute().parents) if place.exists())
+            places.setdefault(exists.stat().st_dev, exists)
+    for place in places.values():
+        free = shutil.disk_usage(place).free
+        if free < max(LEAST_FREE, 10 * largest):
+            what = f"{size(free)} are left on the disk of {place}"
+            yield Finding("space", what, "Make room before training states cannot be kept")
+
+
+def _folder(opened: OpenStudy) -> Path | None:
+    """The folder of the artifacts; None for a bucket."""
+    location = opened.config.artifacts
+    return Path(location) if split_bucket(location) is None else None
+
+
+def _artifacts(opened: OpenStudy) -> Iterator[Finding]:
+    """What is wrong with the training states, and with the place where they are kept."""
+    location = opened.config.artifacts
+    try:
+        check_artifacts(location)
+    except StorageError as error:
+        yield Finding("artifacts", str(error).rstrip("."), "No training state can be kept there")
+        return
+    checkpoints = opened.checkpoints(open_artifacts(location, create=False))
+    try:
+        yield from _unreadable(opened, checkpoints)
+        yield from _orphaned(opened, checkpoints)
+    except OSError as error:
+        yield Finding("artifacts", f"{location}: {error}", "Try again later")
+
+
+def _impossible_workers(opened: OpenStudy) -> Iterator[Finding]:
+    """Workers that this machine cannot have."""
+    try:
+        check_gpus(crew(opened.config.workers, opened.config.train.threads))
+    except UserError as error:
+        what, _, cure = str(error).rpartition(": ")
+        yield Finding("workers", what, f"{cure[0].upper()}{cure[1:]}")
+
+
+def _unreadable(opened: OpenStudy, checkpoints: Checkpoints) -> Iterator[Finding]:
+    """Training states that are needed but missing or damaged: all of them are read."""
+    for number in _needed(opened):
+        try:
+            checkpoints.load(opened.study.get_trials(deepcopy=False)[number])
+        except CheckpointError as error:
+            # Somebody may have deleted it meanwhile because nobody needs it any more.
+            if number in _needed(opened):
+                yield _without_state(opened, checkpoints, number, str(error))
+
+
+def _needed(opened: OpenStudy) -> list[int]:
+    """The finished trials whose state is needed and not known to be gone.
+
+    Where states are kept at all, every network that others may start from has one. Those of
+    running trials are in their workers' memory.
+    """
+    study = opened.study
+    trials = study.get_trials(deepcopy=False)
+    kept = any(checkpoint_of(trial) is not None for trial in trials)
+    inherits = getattr(study.sampler, "inherits", False) or opened.config.make_space().inherits
+    known = without_weights(study._storage, study._study_id)
+    return [
+        number
+        for number in sorted(needed(study, trials, opened.keep) - known.keys())
+        if checkpoint_of(trials[number]) is not None
+        or (kept and inherits and trials[number].state == TrialState.COMPLETE)
+        if trials[number].state.is_finished()
+    ]
+
+
+def _without_state(
+    opened: OpenStudy, checkpoints: Checkpoints, number: int, reason: str
+) -> Finding:
+    study = opened.study
+    cure = "recorded, so that no network starts from it"
+    if study.get_trials(deepcopy=False)[number].state != TrialState.COMPLETE:
+        cure = "recorded; its epochs are trained again"
+    mend = functools.partial(checkpoints.say_lost, study, number, reason)
+    return Finding("checkpoint", reason, cure, mend, (number,))
+
+
+def _orphaned(opened: OpenStudy, checkpoints: Checkpoints) -> Iterator[Finding]:
+    """Training states to which no trial refers: of workers that were killed at the wrong time."""
+    orphans = checkpoints.orphans(opened.study)
+    if orphans:
+        few = ", ".join(itertools.islice(sorted(orphans), 3))
+        names = few if len(orphans) <= 3 else f"{few} and {len(orphans) - 3} others"
+        what = f"no trial refers to {names}, in {opened.config.artifacts}"
+        cure = f"deleted, which frees {size(sum(orphans.values()))}"
+        yield Finding("orphans", what, cure, functools.partial(checkpoints.delete, orphans))
+
+
+def consultation_fields(opened: OpenStudy, treated: Sequence[Treated]) -> dict[str, Any]:
+    """What came of it, for programs."""
+    return {
+        "study": opened.study.study_name,
+        "trials": len(opened.study.get_trials(deepcopy=False)),
+        "findings": [each.fields for each in treated],
+        "left": sum(not each.mended for each in treated),
+        "gpus": [dataclasses.asdict(gpu) for gpu in gpus()],
+        "mps": mps_runs(),
+    }
+
+
+def consultation_text(opened: OpenStudy, treated: Sequence[Treated]) -> str:
+    """A line for every GPU of this machine, and one about what came of it."""
+    return "\n".join([*_gpu_lines(), _summary(opened, treated)])
+
+
+def _summary(opened: OpenStudy, treated: Sequence[Treated]) -> str:
+    trials = len(opened.study.get_trials(deepcopy=False))
+    if not treated:
+        return f"Nothing is wrong with {opened.study.study_name!r} ({trials} trials)."
+    mended = sum(each.mended for each in treated)
+    mendable = sum(each.finding.mend is not None and not each.mended for each in treated)
+    parts = [f"{len(treated)} found", *([f"{mended} mended"] if mended else [])]
+    if mendable:
+        parts.append(f"{mendable} can be mended with --fix")
+    return f"{opened.study.study_name!r} ({trials} trials): {', '.join(parts)}."
+
+
+def _gpu_lines() -> Iterator[str]:
+    mps = "MPS is running" if mps_runs() else "MPS is not running"
+    for gpu in gpus():
+        memory = f"{size(gpu.free)} of {size(gpu.total)} free"
+        yield f"{gpu.name}: {memory}, compute mode {gpu.mode}, {mps}."

@@ -1,0 +1,1 @@
+"""Experiments made of many studies: `optnas rank` and `optnas compare`."""

@@ -1,0 +1,224 @@
+"""`optnas compare`: strategies and stock samplers at equal cost, over several seeds."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
+
+from optnas.config.file import StudyFile
+from optnas.config.variants import experiment_seed, variant
+from optnas.errors import UserError
+from optnas.experiments.comparison_report import comparison_page, comparison_text
+from optnas.experiments.contenders import BASELINE, Contender, Unit
+from optnas.experiments.statistics import (
+    best_so_far,
+    greater_p_value,
+    mean_interval,
+    relative_improvement,
+)
+from optnas.experiments.studies import Experiment, finish_all, finite, is_result, number
+from optnas.seeds import derive_seed
+from optnas.storage.opening import open_storage
+from optnas.study.budget import trial_epochs
+from optnas.trials.attributes import CONTINUES, TRAIN_SECONDS
+from optnas.trials.failures import is_lost
+
+GRID = 100
+"""Points of a curve."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What came of one study.
+
+    Args:
+        costs: What had been spent when each trial ended, ascending, shape (n,).
+        values: The trials' values, shape (n,); ``-inf`` where a trial has no result.
+    """
+
+    costs: tuple[float, ...]
+    values: tuple[float, ...]
+
+
+def compare(
+    config: StudyFile,
+    contenders: Sequence[Contender],
+    *,
+    unit: Unit,
+    amount: float,
+    seeds: int = 5,
+    candidate_epochs: int | None = None,
+    processes: int = 1,
+    device: str | None = None,
+    on_study: Callable[[str], None] = lambda line: None,
+) -> Experiment:
+    """Run every contender with every seed until the same cost is spent, and compare the best.
+
+    Every contender and seed is a study of its own in the file's storage, named after the file's
+    study. Running it again goes on, also with a greater amount or more seeds.
+
+    Source of the relative improvement: *Efficient Global Neural Architecture Search*, section 4.
+
+    Args:
+        config: The space, the objective, the data, the training and the limits.
+        contenders: What is compared.
+        unit: What is spent: epochs, seconds of training as the objective records them, or trials.
+        amount: How much of it each study may spend.
+        seeds: Number of seeds; the same ones for all contenders.
+        candidate_epochs: Epochs of a candidate where the sampler does not choose them. None
+            takes ``train.epochs`` of the file, or else 20.
+        processes: Studies that run at once.
+        device: A torch device; None takes CUDA where there is one.
+        on_study: Called with a line for every study that is finished.
+
+    Raises:
+        UserError: If a contender cannot search this space, before anything is created.
+        Stopped: If it was interrupted.
+    """
+    configs = {
+        (contender.label, seed): _config(config, contender, seed, unit, amount, candidate_epochs)
+        for seed in range(seeds)
+        for contender in contenders
+    }
+    runs: dict[str, Run] = {}
+    check = functools.partial(_check_spends, unit)
+    studies = list(configs.values())
+    for one in finish_all(studies, processes=processes, device=device, check=check):
+        run = runs[one.study] = _read(one, unit)
+        (best,) = _finals([run], amount)
+        on_study(f"{len(runs)}/{len(configs)}  {one.study}: best {number(best, 4)}")
+    by_label = {
+        contender.label: [runs[configs[contender.label, seed].study] for seed in range(seeds)]
+        for contender in contenders
+    }
+    baseline = next((c.label for c in contenders if c.sampler["name"] == BASELINE), None)
+    fields = {
+        "study": config.study,
+        "unit": unit,
+        "amount": amount,
+        "seeds": seeds,
+        **_summary(by_label, amount, baseline),
+    }
+    return Experiment(fields, comparison_text(fields), comparison_page(fields))
+
+
+def _config(
+    config: StudyFile,
+    contender: Contender,
+    seed: int,
+    unit: Unit,
+    amount: float,
+    candidate_epochs: int | None,
+) -> StudyFile:
+    """The study of a contender and a seed."""
+    budget = {"hours": amount / 3600} if unit == "seconds" else {unit: int(amount)}
+    changes = {} if contender.pruner is None else {"pruner": contender.pruner}
+    try:
+        one = variant(
+            config,
+            f"compare-{contender.label}-{seed}",
+            sampler=contender.sampler,
+            seed=derive_seed(experiment_seed(config), "compare", seed) % 2**32,
+            train=config.resolved()["train"] | {"epochs": None},
+            budget=budget,
+            **changes,
+        )
+    except UserError as error:
+        raise UserError(f"{contender.label}: {error}") from None
+    epochs = candidate_epochs or config.train.epochs
+    if one.train.epochs is None or one.proxy is not None or epochs is None:
+        return one  # The sampler or the proxy says the epochs, or nobody does.
+    return one.model_copy(update={"train": one.train.model_copy(update={"epochs": epochs})})
+
+
+def _read(config: StudyFile, unit: Unit) -> Run:
+    """What a study spent and had, in the order in which its trials ended."""
+    study = optuna.load_study(study_name=config.study, storage=open_storage(config.storage))
+    trials = study.get_trials(deepcopy=False)
+    ended = [trial for trial in trials if trial.state.is_finished() and trial.datetime_complete]
+    ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
+    costs, values, total = [], [], 0.0
+    for trial in ended:
+        total += _cost(trial, trials, unit)
+        costs.append(total)
+        value = trial.value if is_result(trial) else None
+        values.append(-np.inf if value is None else value)
+    return Run(tuple(costs), tuple(values))
+
+
+def _cost(trial: FrozenTrial, trials: Sequence[FrozenTrial], unit: Unit) -> float:
+    """What a trial spent itself, beyond what the trial that it continues had spent."""
+    if unit == "trials":
+        return float(bool(trial.params) and not is_lost(trial))
+    continued = trial.user_attrs.get(CONTINUES)
+    before = 0.0 if continued is None else _spent(trials[continued], unit)
+    return max(0.0, _spent(trial, unit) - before)
+
+
+def _spent(trial: FrozenTrial, unit: Unit) -> float:
+    if unit == "epochs":
+        return float(trial_epochs(trial))
+    return float(trial.user_attrs.get(TRAIN_SECONDS, 0.0))
+
+
+def _check_spends(unit: Unit, trial: FrozenTrial) -> None:
+    """Refuse an objective whose trials cost nothing, so that no budget would ever end."""
+    if is_result(trial) and unit != "trials" and not _spent(trial, unit):
+        raise UserError(f"the objective records no {unit}; compare at equal --trials")
+
+
+def _summary(
+    runs: Mapping[str, Sequence[Run]], amount: float, baseline: str | None
+) -> dict[str, Any]:
+    """Everything that is said of the contenders, as JSON values."""
+    finals = {label: _finals(some, amount) for label, some in runs.items()}
+    random = [
+        value
+        for run in runs.get(baseline or "", ())
+        for cost, value in zip(run.costs, run.values, strict=True)
+        if cost <= amount and value > -np.inf
+    ]
+    rows = []
+    for label, some in runs.items():
+        row: dict[str, Any] = {"label": label, "finals": finals[label]}
+        known = [value for value in finals[label] if value is not None]
+        row |= _mean("mean", known)
+        others = [value for value in finals.get(baseline or "", ()) if value is not None]
+        tested = label != baseline and known and others
+        row["p_value"] = greater_p_value(known, others) if tested else None
+        improvements = [relative_improvement(v, random) for v in known] if any(random) else []
+        row |= _mean("relative_improvement", improvements)
+        row["curve"] = _curve(some, amount)
+        rows.append(row)
+    return {"baseline": baseline, "random_networks": len(random), "contenders": rows}
+
+
+def _finals(runs: Sequence[Run], amount: float) -> list[float | None]:
+    """The best value of every run at the end; None where there is none."""
+    return [finite(float(best_so_far(r.costs, r.values, [amount])[0])) for r in runs]
+
+
+def _mean(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    """The mean and its confidence interval."""
+    if not values:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    low, high = mean_interval(values)
+    return {name: float(np.mean(values)), f"{name}_low": low, f"{name}_high": high}
+
+
+def _curve(runs: Sequence[Run], amount: float) -> dict[str, list[float]]:
+    """The mean of the best so far against cost, from where every run has one."""
+    costs = np.linspace(amount / GRID, amount, GRID)
+    best = np.array([best_so_far(run.costs, run.values, costs) for run in runs])
+    known = ~np.isnan(best).any(axis=0)
+    ends = [mean_interval(column) for column in best[:, known].T]
+    return {
+        "cost": costs[known].tolist(),
+        "mean": best[:, known].mean(axis=0).tolist(),
+        "low": [low for low, _ in ends],
+        "high": [high for _, high in ends],
+    }

@@ -1,0 +1,213 @@
+"""What `optnas rank` and `optnas compare` share: studies made from a study file, and tables."""
+
+import dataclasses
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas.config.file import StudyFile
+from optnas.config.keys import Workers
+from optnas.errors import UserError
+from optnas.run.runner import run
+from optnas.study.opening import OpenStudy
+from optnas.trials.claims import is_feasible
+
+
+class Stopped(Exception):
+    """The experiment was interrupted; nothing is lost, and running it again goes on.
+
+    Args:
+        ending: ``interrupted`` (Ctrl-C) or ``terminated`` (SIGTERM).
+    """
+
+    def __init__(self, ending: Literal["interrupted", "terminated"]) -> None:
+        super().__init__(ending)
+        self.ending = ending
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What came of an experiment.
+
+    Args:
+        fields: For programs: JSON values.
+        text: For people: tables.
+        html: A page with plots that needs nothing else.
+    """
+
+    fields: dict[str, Any]
+    text: str
+    html: str
+
+    def write(self, folder: Path, name: str) -> None:
+        """Write ``name.json``, ``name.txt`` and ``name.html`` into ``folder``, made if absent.
+
+        Raises:
+            UserError: If they cannot be written.
+        """
+        contents = {"json": json.dumps(self.fields, indent=2), "txt": self.text, "html": self.html}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for ending, content in contents.items():
+                (folder / f"{name}.{ending}").write_text(content + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
+
+
+class _Watcher:
+    """A display that shows nothing, but has every finished trial looked at."""
+
+    def __init__(self, check: Callable[[FrozenTrial], None]) -> None:
+        self._check = check
+
+    def start(self, opened: OpenStudy) -> None:
+        pass
+
+    def epoch(self, progress: Any, worker: int) -> None:
+        pass
+
+    def trial(self, trial: FrozenTrial, worker: int) -> None:
+        self._check(trial)
+
+    def note(self, text: str) -> None:
+        pass
+
+
+def finish(
+    config: StudyFile,
+    device: str | None,
+    check: Callable[[FrozenTrial], None] = lambda trial: None,
+) -> optuna.Study:
+    """Run a study to its end, together with other processes that do so.
+
+    Args:
+        config: The study.
+        device: A torch device; None takes CUDA where there is one.
+        check: Called with every trial that is finished; what it raises ends the study.
+
+    Raises:
+        Stopped: If it was interrupted.
+        UserError: As ``optnas.run.runner.run``.
+    """
+    # One worker, whatever the file says: these studies are compared, and run side by side.
+    outcome = run(config, device=device, display=_Watcher(check), workers=Workers(count=1))
+    if outcome.ending in ("interrupted", "terminated"):
+        raise Stopped(outcome.ending)
+    return outcome.study
+
+
+def finish_all(
+    configs: Sequence[StudyFile],
+    *,
+    processes: int,
+    device: str | None,
+    check: Callable[[FrozenTrial], None],
+) -> Iterator[StudyFile]:
+    """Run studies to their end, some at once; yields each when it is finished.
+
+    Args:
+        configs: The studies.
+        processes: How many run at once, each in a process of its own; 1 stays in this one.
+        device: A torch device; None takes CUDA where there is one.
+        check: As for ``finish``; it can be pickled.
+
+    Raises:
+        Stopped: If one was interrupted; the others then end too.
+        UserError: As ``optnas.run.runner.run``.
+    """
+    if processes == 1:
+        for config in configs:
+            finish(config, device, check)
+            yield config
+        return
+    others = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=_start_worker) as pool:
+        # No more than can run, so that none is started after an interruption.
+        waiting = iter(configs)
+        running = {
+            pool.submit(_finish, config, device, check): config
+            for config in itertools.islice(waiting, processes)
+        }
+        try:
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    future.result()
+                    yield running.pop(future)
+                    for config in itertools.islice(waiting, 1):
+                        running[pool.submit(_finish, config, device, check)] = config
+        except BaseException:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()  # SIGTERM, on which a run hands its trial back.
+            raise
+
+
+def _finish(config: StudyFile, device: str | None, check: Callable[[FrozenTrial], None]) -> None:
+    finish(config, device, check)  # The study itself does not leave its process.
+
+
+def _start_worker() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    # Ctrl-C reaches every process of a terminal; between two studies it is the parent's affair.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # As an exception, so that no lock of a storage is left behind.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for ever for its next study."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        while True:  # Once to end the study, and once more to end the process.
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+
+def is_result(trial: FrozenTrial) -> bool:
+    """Whether a trial trained a feasible network to its end."""
+    feasible = is_feasible(trial)
+    return trial.state == TrialState.COMPLETE and feasible
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell: the first on the left, the others on the right."""
+    cells = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    )
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number of a table: ``-`` where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def interval(low: float | None, high: float | None, digits: int = 3) -> str:
+    """An interval of a table."""
+    return "-" if low is None else f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def finite(value: float) -> float | None:
+    """``value`` as JSON has it: None for NaN and the infinities."""
+    return value if abs(value) < float("inf") else None

@@ -1,0 +1,193 @@
+"""What a report says of networks beyond what their trials say: emissions, time, and rivals."""
+
+import dataclasses
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optnas.errors import UserError
+from optnas.run.baselines import open_baselines
+from optnas.spaces import Architecture, Space
+from optnas.study.networks import Network, best_first, networks_of, row
+from optnas.study.opening import RECORD, OpenStudy
+from optnas.trials.attributes import HUMAN_DESIGNED, TRAIN_JOULES, TRAIN_SECONDS
+
+CARBON_INTENSITY = 475.0
+"""Grams of CO2-equivalent per kWh: the world's mean (IEA, Global Energy & CO2 Status 2019)."""
+THREAD_WATTS, GPU_WATTS = 12.0, 250.0
+"""Power of a CPU's thread, and of a GPU, where nobody says it: Green Algorithms' core of any CPU
+(Lannelongue et al. 2021), and the design power of the GTX 1080 Ti of Stage-Wise NAS."""
+TIMED = 12
+"""Number of networks whose inference is timed, the most accurate first."""
+
+_CPU = re.compile(r"cpu \((\d+) threads")
+
+
+@dataclasses.dataclass(frozen=True)
+class Footprint:
+    """How energy and emissions are reckoned.
+
+    Args:
+        carbon_intensity: Grams of CO2-equivalent per kWh.
+        power: Watts of the device where its energy was not measured; None takes
+            ``THREAD_WATTS`` for every thread of a CPU, and ``GPU_WATTS``.
+
+    Raises:
+        UserError: If one is negative, infinite or NaN.
+    """
+
+    carbon_intensity: float = CARBON_INTENSITY
+    power: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not 0 <= value < math.inf:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} must be a number from 0 upwards: {value}")
+
+    def of(self, network: Network) -> dict[str, Any]:
+        """Energy of a network's training (Wh), whether it was measured, and emissions (g)."""
+        joules, how = network.attribute(TRAIN_JOULES), "measured"
+        seconds, watts = network.attribute(TRAIN_SECONDS), self._watts(network)
+        if joules is None and seconds is not None and watts is not None:
+            joules, how = seconds * watts, "estimated"
+        if joules is None:
+            return {"energy_wh": None, "energy": "", "co2e_g": None}
+        hours = joules / 3600
+        return {"energy_wh": hours, "energy": how, "co2e_g": hours / 1000 * self.carbon_intensity}
+
+    def _watts(self, network: Network) -> float | None:
+        device = network.trial.user_attrs.get("device")
+        if not isinstance(device, str):  # Nothing was trained, as with a table.
+            return None
+        if self.power is not None:
+            return self.power
+        threads = _CPU.match(device)
+        return GPU_WATTS if threads is None else THREAD_WATTS * int(threads[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Measures:
+    """What a report adds to what trials say.
+
+    Args:
+        footprint: How emissions are reckoned.
+        baselines: The networks that people designed, trained beside the study.
+        milliseconds: Inference of one image, by architecture.
+        processor: The CPU that they were measured on, this machine's.
+    """
+
+    footprint: Footprint = Footprint()
+    baselines: Sequence[Network] = ()
+    milliseconds: Mapping[Architecture, float] = dataclasses.field(default_factory=dict)
+    processor: str = ""
+
+    def rows(self, networks: Sequence[Network], space: Space[Any]) -> list[dict[str, Any]]:
+        """A row of JSON values for every network, the most accurate of the complete ones first.
+
+        Args:
+            networks: The networks of the study.
+            space: The space they are of.
+        """
+        return [
+            row(network, space)
+            | self.footprint.of(network)
+            | {"inference_ms": self._milliseconds(space.named_by(network.trial))}
+            for network in best_first([*networks, *self.baselines])
+        ]
+
+    def _milliseconds(self, architecture: Architecture | None) -> float | None:
+        return None if architecture is None else self.milliseconds.get(architecture)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the numbers of the rows rest on, in sentences."""
+        power = self.footprint.power
+        watts = f"{THREAD_WATTS:g} W for every CPU thread and {GPU_WATTS:g} W for a GPU"
+        notes = [
+            "Accuracy is the best on the validation images over the epochs.",
+            "Energy is that of the training device: measured by its counter, or estimated from "
+            f"the time and {watts if power is None else f'{power:g} W'}. Emissions are the energy "
+            f"at {self.footprint.carbon_intensity:g} g of CO2-equivalent per kWh.",
+        ]
+        if self.milliseconds:
+            notes.append(
+                "Inference is the median for one image, with one thread of the CPU on which this "
+                f"report was made: {self.processor}."
+            )
+        if self.baselines:
+            notes.append(
+                "Human-designed networks were trained from random weights by the recipe of the "
+                "search, and are no trials of it."
+            )
+        return notes
+
+
+NOTHING = Measures()
+
+
+def measure(opened: OpenStudy, footprint: Footprint, *, timed: bool = True) -> Measures:
+    """Everything that a report adds.
+
+    Args:
+        opened: The study.
+        footprint: How emissions are reckoned.
+        timed: Whether inference is timed: a second or so for each network.
+    """
+    baselines = baselines_of(opened)
+    if not timed:
+        return Measures(footprint, baselines)
+    own = networks_of(opened.study.get_trials(deepcopy=False))
+    complete = [network for network in best_first(own) if network.state == "complete"]
+    milliseconds, processor = _timed(opened, [*complete[:TIMED], *baselines])
+    return Measures(footprint, baselines, milliseconds, processor)
+
+
+def baselines_of(opened: OpenStudy) -> list[Network]:
+    """The human-designed networks that were trained beside a study, with their names."""
+    try:
+        beside = open_baselines(opened)
+    except UserError as error:
+        warnings.warn(f"the human-designed networks are left out: {error}", stacklevel=2)
+        return []
+    if beside is None:
+        return []
+    networks = networks_of(beside.study.get_trials(deepcopy=False))
+    # Not those that people have added to the study.
+    return [
+        dataclasses.replace(network, name=str(network.trial.user_attrs[HUMAN_DESIGNED]))
+        for network in networks
+        if network.state != "running" and HUMAN_DESIGNED in network.trial.user_attrs
+    ]
+
+
+def _timed(
+    opened: OpenStudy, networks: Sequence[Network]
+) -> tuple[dict[Architecture, float], str]:
+    """Milliseconds of those networks whose trials say of what shape their images were."""
+    space, classes = opened.config.make_space(), opened.study.user_attrs[RECORD]["classes"]
+    shapes = {
+        space.named_by(network.trial): network.trial.user_attrs.get("input_shape")
+        for network in networks
+    }
+    known = {a: tuple(s) for a, s in shapes.items() if a is not None and isinstance(s, list)}
+    if not known:
+        return {}, ""
+    # Here, because a report without such networks needs no torch.
+    from optnas.objectives.networks.build import build_model
+    from optnas.objectives.networks.inference import inference_milliseconds, processor
+    from optnas.objectives.networks.sizes import judged
+
+    config = opened.config
+    options = config.network.model_dump(exclude_none=True)
+    times = {}
+    for architecture, shape in known.items():
+        try:
+            sized, taken = judged(architecture, options, config.train, config.proxy)
+            model = build_model(sized, shape, classes, **taken)
+            times[architecture] = inference_milliseconds(model, shape)
+        except (TypeError, ValueError, RuntimeError, MemoryError, UserError):
+            continue  # Of an objective that builds other networks, or too large for this machine.
+    return times, processor()

@@ -1,0 +1,128 @@
+"""optuna-dashboard on a study's storage, for this machine only, with the figures of the search."""
+
+import contextlib
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import optuna
+from optuna_dashboard import save_plotly_graph_object, wsgi
+
+from optnas.errors import UserError
+from optnas.report.figures import figures, parents_of
+from optnas.storage.artifacts import Artifacts, open_artifacts
+from optnas.storage.urls import StorageError
+from optnas.study.opening import OpenStudy
+
+# It has no login: never another address.
+HOST = "127.0.0.1"
+
+PAUSE = 5.0
+"""Seconds between two looks at the study, at least."""
+SHARE = 10
+"""A pause is so many times longer than the drawing before it took, so that workers go first."""
+LAST = 10.0
+"""Seconds in which a drawing may end when the dashboard does."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass  # A page that is open asks every few seconds.
+
+
+def serve(opened: OpenStudy, port: int) -> None:
+    """Serve the dashboard until Ctrl-C or SIGTERM.
+
+    Args:
+        opened: The study whose page is named on stdout; its storage is served whole.
+        port: Port on this machine.
+
+    Raises:
+        UserError: If the port cannot be had.
+    """
+    study = opened.study
+    app = wsgi(study._storage, _artifacts(opened))
+    try:
+        server = make_server(HOST, port, app, _Server, _Handler)
+    except OSError as error:
+        raise UserError(f"port {port}: {error.strerror}; name another with --port") from None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    page = f"http://{HOST}:{port}/dashboard/studies/{study._study_id}"
+    print(f"{page}  (Ctrl-C ends)", flush=True)
+    with server, contextlib.suppress(KeyboardInterrupt), kept_drawn(study):
+        server.serve_forever()
+
+
+def _artifacts(opened: OpenStudy) -> Artifacts | None:
+    """Where the drawings of the trials are; without it the rest can be watched."""
+    try:
+        return open_artifacts(opened.config.artifacts, create=False)
+    except StorageError as error:
+        warnings.warn(f"The trials are shown without drawings: {error}", stacklevel=2)
+        return None
+
+
+class Drawing:
+    """The figures of a search, in its study, where the dashboard finds them.
+
+    Args:
+        study: The study, with its sampler.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._finished: int | None = None
+        self._drawn: dict[str, str] = {}
+
+    def refresh(self) -> bool:
+        """Draw again what has changed, if trials were finished since the last time.
+
+        A figure takes the place of the one before of its kind.
+
+        Returns:
+            Whether there was something to draw.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        finished = sum(trial.state.is_finished() for trial in trials)
+        if finished == self._finished:
+            return False
+        for name, figure in figures(trials, parents_of(self._study)).items():
+            drawn = figure.to_json()
+            if drawn != self._drawn.get(name):
+                save_plotly_graph_object(self._study, figure, graph_object_id=f"optnas-{name}")
+                self._drawn[name] = drawn
+        self._finished = finished
+        return True
+
+
+@contextlib.contextmanager
+def kept_drawn(study: optuna.Study) -> Iterator[None]:
+    """Draw the figures of ``study`` now and whenever trials have finished, in the background."""
+    drawing, ended = Drawing(study), threading.Event()
+
+    def keep() -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                drawing.refresh()
+            except Exception as error:  # A storage may fail as it likes; the next look may not.
+                warnings.warn(f"The figures were not drawn: {error}", stacklevel=1)
+            if ended.wait(max(PAUSE, SHARE * (time.monotonic() - began))):
+                return
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(LAST)

@@ -1,0 +1,257 @@
+"""What commands print about studies: as text for people, as fields for programs."""
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+from optuna.trial import TrialState
+
+from optnas.config import plugins
+from optnas.run.runner import Outcome
+from optnas.spaces import SPACES
+from optnas.storage.artifacts import open_artifacts
+from optnas.storage.checkpoints import UNNEEDED, checkpoint_of
+from optnas.storage.retention import needed
+from optnas.storage.urls import StorageError
+from optnas.study.budget import used
+from optnas.study.folders import network_folder
+from optnas.study.opening import RECORD, Conclusion, OpenStudy, conclusions, counted_trials
+from optnas.trials.attributes import PHASE
+from optnas.trials.lineage import without_weights
+from optnas.units import size
+
+SHOWN = 5
+"""How many networks are shown, best first."""
+
+
+def status_fields(opened: OpenStudy) -> dict[str, Any]:
+    """How far a search is."""
+    study = opened.study
+    trials = study.get_trials(deepcopy=False)
+    ended = counted_trials(study)
+    running = [t for t in trials if t.state == TrialState.RUNNING]
+    best = _best_trial(opened)
+    return {
+        "study": study.study_name,
+        "sampler": opened.config.sampler.name,
+        "finished": opened.is_finished,
+        "trials": dict(Counter(trial.state.name.lower() for trial in trials)),
+        "phases": dict(Counter(trial.user_attrs.get(PHASE, "-") for trial in ended)),
+        "running": [
+            {
+                "number": trial.number,
+                "phase": trial.user_attrs.get(PHASE),
+                "epochs": len(trial.intermediate_values),
+            }
+            for trial in running
+        ],
+        "used": vars(used(study)),
+        "budget": opened.config.budget.model_dump(),
+        "best_value": None if best is None else best["value"],
+        "weights": _weights_fields(opened),
+    }
+
+
+def status_text(opened: OpenStudy) -> str:
+    """The same, as a table."""
+    fields = status_fields(opened)
+    spent, budget = fields["used"], fields["budget"]
+    best = fields["best_value"]
+    rows = {
+        "study": f"{fields['study']} ({fields['sampler']})",
+        "state": "finished" if fields["finished"] else "not finished",
+        "trials": _counts(fields["trials"]),
+        "phases": _counts(fields["phases"]),
+        "running": ", ".join(
+            f"trial {r['number']} ({r['phase']}, {r['epochs']} epochs)" for r in fields["running"]
+        )
+        or "nothing",
+        "used": ", ".join(
+            f"{_amount(spent[name])}{f' of {budget[name]}' if budget[name] else ''} {name}"
+            for name in ("trials", "epochs", "hours")
+        ),
+        "best": "-" if best is None else f"{best:.4f}",
+        "weights": _weights_text(fields["weights"]),
+    }
+    return "\n".join(f"{name:<8} {value}" for name, value in rows.items())
+
+
+def best_fields(opened: OpenStudy) -> dict[str, Any]:
+    """The network found, and the trial with the best value."""
+    found = conclusions(opened)
+    return {
+        "study": opened.study.study_name,
+        "finished": opened.is_finished,
+        "found": [_conclusion_fields(opened, conclusion) for conclusion in found[:SHOWN]],
+        "best_trial": _best_trial(opened),
+    }
+
+
+def best_text(opened: OpenStudy, again: str) -> str:
+    """The same, with how to train and load it.
+
+    Args:
+        opened: The study.
+        again: How commands name this study.
+    """
+    found, best = conclusions(opened), _best_trial(opened)
+    if not found:
+        why = "" if best is None else f": trial {best['number']} names no architecture"
+        return f"No network has been trained yet{why}. Next: optnas run {again}"
+    first = found[0]
+    lines = [_headline(opened, first), _describe(opened, first)]
+    for other in found[1:SHOWN]:
+        lines += ["", f"Next, from trial {other.number}:", _describe(opened, other)]
+    if best is not None and best["number"] not in {c.number for c in found}:
+        value = f"{best['value']:.4f} (trial {best['number']}"
+        trial = opened.study.get_trials(deepcopy=False)[best["number"]]
+        named = opened.config.make_space().named_by(trial) is not None
+        value += ")" if named else ", which names no architecture)"
+        lines += ["", f"The best value of any trial is {value}."]
+    lines += [
+        "",
+        f"train it: optnas retrain {again}",
+        f"load it:  model = optnas.load({str(network_folder(opened))!r})",
+    ]
+    return "\n".join(lines)
+
+
+def ending_text(outcome: Outcome, again: str) -> str:
+    """What a run says at its end."""
+    opened = outcome.opened
+    endings = {
+        "finished": "The search is finished.",
+        "budget": "The budget is used up"
+        f"{' before the search is finished' if opened.has_end else ''}; "
+        f"raise it and run `{again}` to go on.",
+        "interrupted": f"Interrupted; nothing is lost. `{again}` goes on.",
+        "terminated": f"Terminated; nothing is lost. `{again}` goes on.",
+    }
+    text = endings[outcome.ending]
+    if outcome.ending not in ("finished", "budget"):
+        return text
+    if outcome.best is None and outcome.ending == "budget":
+        return f"{text} No network has been trained yet."
+    if outcome.best is None:
+        return f"{text} No network could be trained: see the reasons above."
+    again = again.removeprefix("optnas run ").removeprefix("optnas resume ")
+    return f"{text}\n\n{best_text(opened, again)}"
+
+
+def known_fields() -> dict[str, dict[str, str]]:
+    """Everything that a study file can name, with one line each."""
+    from optnas.objectives.data.images import DATASETS
+
+    fields = {
+        f"{kind}s": {name: _summary(plugins.load(kind, name)) for name in plugins.names(kind)}
+        for kind in ("sampler", "pruner", "objective")
+    }
+    fields["spaces"] = {name: _summary(space) for name, space in SPACES.items()}
+    fields["data"] = {name: data.description for name, data in DATASETS.items()}
+    return fields
+
+
+def known_text(fields: dict[str, dict[str, str]]) -> str:
+    """The same, as tables."""
+    tables = []
+    for title, rows in fields.items():
+        tables.append("\n".join([title, *(f"  {name:<20} {line}" for name, line in rows.items())]))
+    return "\n\n".join(tables)
+
+
+def _summary(cls: type[Any]) -> str:
+    return (cls.__doc__ or "").strip().splitlines()[0]
+
+
+def _headline(opened: OpenStudy, conclusion: Conclusion) -> str:
+    name = opened.study.study_name
+    if conclusion.settled:
+        return f"The search of {name!r} has found (trial {conclusion.number}):"
+    why = "the search is not finished" if opened.has_end else "this sampler has no end of its own"
+    return f"The best network of {name!r} so far (trial {conclusion.number}; {why}):"
+
+
+def _describe(opened: OpenStudy, conclusion: Conclusion) -> str:
+    fields = _conclusion_fields(opened, conclusion)
+    architecture = ", ".join(f"{k} {_short(v)}" for k, v in fields["architecture"].items())
+    cost = "" if fields["params"] is None else f", {fields['params']:,} parameters"
+    return (
+        f"  {architecture}{cost}\n"
+        f"  validation accuracy {conclusion.value:.4f} after {fields['epochs']} epochs of search"
+    )
+
+
+def _short(value: Any) -> str:
+    """A sequence as runs: ``separable x4, conv x2``."""
+    if not isinstance(value, tuple):
+        return str(value)
+    if value and isinstance(value[0], dict):  # Too much for a line: `--json` tells.
+        return f"({len(value)})"
+    runs: list[tuple[Any, int]] = []
+    for item in value:
+        if runs and runs[-1][0] == item:
+            runs[-1] = (item, runs[-1][1] + 1)
+        else:
+            runs.append((item, 1))
+    return "(" + ", ".join(f"{v} x{n}" if n > 1 else str(v) for v, n in runs) + ")"
+
+
+def _weights_fields(opened: OpenStudy) -> dict[str, Any]:
+    """The disk space of the training states, whose stay, and whose weights are lost and why."""
+    study = opened.study
+    trials = study.get_trials(deepcopy=False)
+    gone = without_weights(study._storage, study._study_id)
+    stay = needed(study, trials, opened.keep) - gone.keys()
+    return {
+        "bytes": _used_bytes(opened),
+        "trials": sorted(n for n in stay if checkpoint_of(trials[n]) is not None),
+        "lost": {str(n): why for n, why in sorted(gone.items()) if why != UNNEEDED},
+    }
+
+
+def _used_bytes(opened: OpenStudy) -> int | None:
+    """Bytes of the study's training states; None if the place cannot be read at present."""
+    try:
+        store = open_artifacts(opened.config.artifacts, create=False)
+        return opened.checkpoints(store).used_bytes()
+    except (StorageError, OSError):
+        return None
+
+
+def _weights_text(fields: dict[str, Any]) -> str:
+    space = "unknown space" if fields["bytes"] is None else size(fields["bytes"])
+    number = len(fields["trials"])
+    lost = f"; lost: {', '.join(fields['lost'])}" if fields["lost"] else ""
+    return f"{space}, of {number} trial{'' if number == 1 else 's'}{lost}"
+
+
+def _conclusion_fields(opened: OpenStudy, conclusion: Conclusion) -> dict[str, Any]:
+    record = opened.study.user_attrs[RECORD]
+    num_params = getattr(conclusion.architecture, "num_params", None)
+    trial = opened.study.get_trials(deepcopy=False)[conclusion.number]
+    return {
+        "architecture": dataclasses.asdict(conclusion.architecture),
+        "params": None
+        if num_params is None
+        else num_params(record["in_channels"], record["classes"]),
+        "trial": conclusion.number,
+        "value": conclusion.value,
+        "epochs": len(trial.intermediate_values) or trial.user_attrs.get("epochs_trained", 0),
+        "settled": conclusion.settled,
+    }
+
+
+def _best_trial(opened: OpenStudy) -> dict[str, Any] | None:
+    try:
+        trial = opened.study.best_trial
+    except ValueError:  # None is complete and feasible.
+        return None
+    return {"number": trial.number, "value": trial.value, "params": trial.params}
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in counts.items()) or "none"
+
+
+def _amount(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.2f}"

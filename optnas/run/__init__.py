@@ -1,0 +1,1 @@
+"""Studies run, by one process or several, and what they found trained fully."""

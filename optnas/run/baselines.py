@@ -1,0 +1,81 @@
+"""Human-designed networks, trained beside a search by its recipe: a study of their own."""
+
+import contextlib
+from typing import Any
+
+import optuna
+
+from optnas.config.file import StudyFile
+from optnas.config.variants import variant
+from optnas.errors import UserError
+from optnas.run.runner import Outcome, run
+from optnas.storage.opening import open_storage
+from optnas.study.opening import RECORD, OpenStudy, open_study
+
+SUFFIX = "baselines"
+"""What the study's name ends with, after that of the search."""
+
+
+def train_baselines(
+    opened: OpenStudy, *, device: str | None = None, display: Any = None
+) -> Outcome:
+    """Train the human-designed networks of a study's kind, as its candidates are trained.
+
+    They are the trials of a study of their own in the same storage, so that the search does not
+    see them: trained on the same images, for as many epochs, in the same proxy setting if there
+    is one, and judged by the same validation images. Its budget and limits do not apply. Where
+    candidates start from a donor's weights, these start from random ones and have the epochs of
+    networks without a parent. What was interrupted goes on, and what is done is not repeated.
+
+    Args:
+        opened: The search.
+        device: A torch device; None takes those of the study, or CUDA where there is one.
+        display: What shows progress; see :func:`optnas.run.runner.run`.
+
+    Raises:
+        UserError: If no human-designed networks are known for the study's space, or as
+            :func:`optnas.run.runner.run`.
+    """
+    if not opened.config.make_space().baselines():
+        raise UserError(
+            f"--baselines: no human-designed networks are known for {opened.config.make_space()!r}"
+            "; they are for the space `stage` with three stages of basic or nasnet modules, or "
+            "four of bottleneck modules"
+        )
+    return run(baselines_config(opened), device=device, display=display)
+
+
+def open_baselines(opened: OpenStudy) -> OpenStudy | None:
+    """The study of the human-designed networks, if there is one.
+
+    Raises:
+        UserError: If it was trained by another recipe.
+    """
+    config = opened.config
+    if not config.make_space().baselines():
+        return None
+    name = f"{config.study}-{SUFFIX}"
+    storage = open_storage(config.storage, create=False)
+    with contextlib.suppress(KeyError):
+        study = optuna.load_study(study_name=name, storage=storage)
+        return open_study(baselines_config(opened)) if RECORD in study.user_attrs else None
+    return None
+
+
+def baselines_config(opened: OpenStudy) -> StudyFile:
+    """The configuration of the study of the human-designed networks."""
+    config = opened.config
+    keys = config.resolved()
+    train, objective = keys["train"], keys["objective"]
+    return variant(
+        config,
+        SUFFIX,
+        sampler={"name": "baselines"},
+        pruner={"name": "none"},
+        # Deeper than any donor, and what one would be.
+        objective={key: value for key, value in objective.items() if key != "transfer"},
+        train=train
+        | {"epochs": train["initial_epochs"] or train["epochs"], "initial_epochs": None},
+        budget={},
+        limits={},
+    )

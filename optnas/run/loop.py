@@ -1,0 +1,298 @@
+"""One worker's loop over the trials of a study."""
+
+import contextlib
+import dataclasses
+import datetime
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from optnas.errors import RunError
+from optnas.run.signals import Signals
+from optnas.seeds import derive_seed, named_seed, reseed
+from optnas.storage.urls import StorageError
+from optnas.study.budget import has_room, may_go_on, may_start
+from optnas.study.opening import OpenStudy
+from optnas.trials.attributes import CANDIDATE, CONTINUES, FAILURE, INTERRUPTED, LEASE, LOST
+from optnas.trials.claims import Claim, queued_params
+from optnas.trials.failures import (
+    explain_loss,
+    fail_as_lost,
+    fail_dead,
+    is_lost,
+    mark_failure,
+    vain_attempts,
+)
+from optnas.trials.leases import renew_lease
+
+UNLEASED = datetime.timedelta(seconds=60)
+"""A trial of a run has a lease at once; one that has none for so long has no worker."""
+
+
+class BudgetUsedUp(KeyboardInterrupt):
+    """Hands the running trial back, to be continued when there is more budget."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """How the objective's work on a trial ended.
+
+    Args:
+        value: The objective's value, if it came to one.
+        state: The trial's state.
+        error: What ends the whole run.
+    """
+
+    value: float | None = None
+    state: TrialState = TrialState.COMPLETE
+    error: BaseException | None = None
+
+
+class Loop:
+    """Asks for trials, has them trained and tells what came of it.
+
+    Not ``Study.optimize``, which ends with an assertion when another worker has failed the trial
+    in the meantime, because its worker was taken for dead.
+
+    Args:
+        opened: The study.
+        objective: What a trial computes.
+        signals: What interrupts a training.
+        on_trial: Called with every trial that is finished.
+    """
+
+    def __init__(
+        self,
+        opened: OpenStudy,
+        objective: Callable[[Trial], Any],
+        signals: Signals,
+        on_trial: Callable[[FrozenTrial], None],
+    ) -> None:
+        self._study = opened.study
+        self._config = opened.config
+        self._objective = objective
+        self._signals = signals
+        self._on_trial = on_trial
+        self._is_stock = not hasattr(opened.study.sampler, "is_finished")
+        self._seed = named_seed(opened.config.study, opened.config.seed)
+        self._drawn = False
+        self._known: list[FrozenTrial] = []
+
+    def run(self) -> None:
+        """Run trials until the strategy or the budget ends, or a signal comes.
+
+        Raises:
+            KeyboardInterrupt: If a trial was handed back.
+            RunError: If a trial could not go on because of the machine.
+        """
+        with _stoppable(self._study):
+            while not self._study._stop_flag and self._is_due():
+                self._run_trial()
+
+    def recover(self) -> list[FrozenTrial]:
+        """End the trials of dead workers.
+
+        Returns:
+            All trials of the study, by number.
+        """
+        study = self._study
+        while True:
+            trials = study.get_trials(deepcopy=False)
+            abandoned = list(filter(is_abandoned, trials))
+            for trial in abandoned:
+                reason = "its worker died before it wrote a lease"
+                fail_as_lost(study._storage, trial, reason)
+            if not (fail_dead(study._storage, trials, self._config.max_retries) or abandoned):
+                return trials
+
+    def _is_due(self) -> bool:
+        """Whether another trial may start; it may be one that was lost."""
+        budget = self._config.budget
+        while True:
+            self._known = trials = self.recover()
+            if self._signals.ending is not None or not may_go_on(budget, trials):
+                return False
+            if may_start(budget, trials):
+                _queue_lost(self._study, trials, self._config.max_retries)
+                return True
+            if not any(map(_has_no_lease, trials)):
+                return False
+            # Its worker is about to write one, or died and leaves its place in the budget.
+            time.sleep(0.5)
+
+    def _run_trial(self) -> None:
+        """Run a trial; what came of it is dropped if another worker ended it meanwhile.
+
+        That may show wherever something is written on the trial.
+        """
+        number = None
+        attempt = Attempt()
+        try:
+            trial = self._study.ask()
+            number = trial.number
+            attempt = self._train(trial)
+            told = self._study.tell(trial, attempt.value, attempt.state, skip_if_finished=True)
+            # Who fails a trial of his own says why.
+            taken = told.state == TrialState.FAIL and FAILURE not in trial.user_attrs
+        except UpdateFinishedTrialError:
+            taken = True
+        if taken:
+            which = "A trial" if number is None else f"Trial {number}"
+            warnings.warn(
+                f"{which} was given to another worker while this one was suspended; its result "
+                "is dropped.",
+                stacklevel=2,
+            )
+        else:
+            self._on_trial(told)
+        if attempt.error is not None:
+            raise attempt.error
+
+    def _train(self, trial: Trial) -> Attempt:
+        """Have the objective work on a trial, and mark the trial with what went wrong."""
+        try:
+            with self._signals.may_interrupt():
+                self._begin(trial)
+                value = _number(self._objective(trial))
+        except optuna.TrialPruned:
+            return Attempt(state=TrialState.PRUNED)
+        except (UpdateFinishedTrialError, StorageError):
+            raise
+        except KeyboardInterrupt as error:
+            return self._failed(trial, LOST, INTERRUPTED, error)
+        except Exception as error:
+            if self._signals.ending is not None:
+                # What an interruption broke off, a transaction for example, may say so in words
+                # of its own.
+                return self._failed(trial, LOST, INTERRUPTED, KeyboardInterrupt())
+            return self._broken(trial, error)
+        if value is None:
+            return self._failed(trial, CANDIDATE, "the value is not a number")
+        return Attempt(value)
+
+    def _broken(self, trial: Trial, error: Exception) -> Attempt:
+        """A trial whose objective raised ``error``: the machine's fault, or the candidate's."""
+        if not isinstance(error, OSError):
+            return self._failed(trial, CANDIDATE, repr(error), error)
+        reason = f"{type(error).__name__}: {error}"
+        trials = self._study.get_trials(deepcopy=False)
+        loss = explain_loss(trials[trial.number], trials, self._config.max_retries, reason)
+        ending = RunError(f"trial {trial.number} could not go on: {reason}")
+        return self._failed(trial, *loss, ending)
+
+    @staticmethod
+    def _failed(
+        trial: Trial,
+        kind: Literal["lost", "candidate"],
+        reason: str,
+        error: BaseException | None = None,
+    ) -> Attempt:
+        if FAILURE not in trial.user_attrs:  # The objective may have said more.
+            mark_failure(trial, kind, reason)
+        return Attempt(state=TrialState.FAIL, error=error)
+
+    def _begin(self, trial: Trial) -> None:
+        """Let a trial begin, unless other workers were faster.
+
+        Raises:
+            TrialPruned: If it need not be run.
+            BudgetUsedUp: If it is a candidate that somebody queued, for which there is no room.
+        """
+        if self._is_stock:
+            renew_lease(trial.storage, trial._trial_id, None)
+            self._seed_draws(trial.number)
+        known, budget = self._known, self._config.budget
+        # These and those after them are all that can come before this one.
+        more = max(0, trial.number - len(known))
+        if CONTINUES not in trial.user_attrs and has_room(budget, known, len(known), more=more):
+            return
+        trials = self._study.get_trials(deepcopy=False)
+        frozen = trials[trial.number]
+        if _is_repeated(frozen, trials):
+            raise optuna.TrialPruned("Another trial goes on with the same lost one.")
+        if not has_room(budget, trials, trial.number):
+            if queued_params(frozen):
+                raise BudgetUsedUp
+            raise optuna.TrialPruned("The budget is used up.")
+
+    def _seed_draws(self, number: int) -> None:
+        """Make a stock sampler's draws a function of the trial's number.
+
+        So workers that start at once draw different candidates, and a search that goes on does
+        not repeat its draws. Samplers that hide their random state are seeded at random, as
+        Optuna does it for several workers, unless theirs is the study's first trial.
+        """
+        sampler = self._study.sampler
+        known = reseed(sampler, derive_seed(self._seed, "trial", number))
+        if not known and not self._drawn and number > 0:
+            sampler.reseed_rng()
+        self._drawn = True
+
+
+@contextlib.contextmanager
+def _stoppable(study: optuna.Study) -> Iterator[None]:
+    """Let ``study.stop()`` be called inside, as ``Study.optimize`` does."""
+    study._stop_flag = False
+    study._thread_local.in_optimize_loop = True
+    try:
+        yield
+    finally:
+        study._thread_local.in_optimize_loop = False
+        study._storage.remove_session()
+
+
+def _number(value: Any) -> float | None:
+    """``value`` as a number; None if it is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return None if math.isnan(number) else number
+
+
+def _has_no_lease(trial: FrozenTrial) -> bool:
+    return (
+        trial.state == TrialState.RUNNING and LEASE not in trial.system_attrs and not trial.params
+    )
+
+
+def is_abandoned(trial: FrozenTrial) -> bool:
+    """Whether the worker of a running trial died before it wrote anything on it."""
+    started = trial.datetime_start
+    return (
+        _has_no_lease(trial)
+        and started is not None
+        and datetime.datetime.now() - started > UNLEASED
+    )
+
+
+def _queue_lost(study: optuna.Study, trials: Sequence[FrozenTrial], max_retries: int) -> None:
+    """Queue the lost trials that no strategy takes up: of stock samplers, and people's own.
+
+    Several workers may queue the same one; all but the first copy end when they begin.
+    """
+    continued = {trial.user_attrs.get(CONTINUES) for trial in trials}
+    for trial in trials:
+        given = {**queued_params(trial), **trial.params}
+        if (
+            is_lost(trial)
+            and given
+            and Claim.of(trial) is None
+            and trial.number not in continued
+            and vain_attempts(trial, trials) <= max_retries
+        ):
+            study.enqueue_trial(given, user_attrs={CONTINUES: trial.number})
+
+
+def _is_repeated(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+    """Whether a trial was queued for a lost one with which an earlier trial goes on."""
+    lost = trial.user_attrs.get(CONTINUES)
+    if lost is None or not queued_params(trial):
+        return False
+    return any(other.user_attrs.get(CONTINUES) == lost for other in trials[: trial.number])

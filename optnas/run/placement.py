@@ -1,0 +1,105 @@
+"""The worker processes that a run starts with, and whether this machine can have them."""
+
+import dataclasses
+
+from optnas.config.keys import Workers
+from optnas.devices.gpus import gpus, mps_runs
+from optnas.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Crew:
+    """The workers that a run starts with.
+
+    Args:
+        workers: The settings; with ``per_device`` the devices are named.
+        count: Number of processes at the start.
+        is_measured: Whether more are added as is measured.
+    """
+
+    workers: Workers
+    count: int
+    is_measured: bool
+
+    @property
+    def shares_gpus(self) -> bool:
+        """Whether several processes are, or may come to be, on one GPU."""
+        devices = self.workers.devices
+        if not devices and self.count > 1 and gpus():  # Else there is no need to load torch.
+            devices = (_default_device(),)
+        several = self.is_measured or self.count > len(devices)
+        return several and any(map(is_gpu, devices))
+
+
+def crew(workers: Workers, threads: int) -> Crew:
+    """The workers that settings ask for on this machine.
+
+    Args:
+        workers: The settings.
+        threads: Processor threads of one training.
+
+    Raises:
+        UserError: If there is no way to tell how many a device should have.
+    """
+    number = workers.per_device
+    if number is None:
+        return Crew(workers, workers.count or 1, is_measured=False)
+    devices = workers.devices or (_default_device(),)
+    workers = workers.model_copy(update={"devices": devices})
+    if isinstance(number, int):
+        return Crew(workers, number * len(devices), is_measured=False)
+    if all(map(is_gpu, devices)):
+        return Crew(workers, len(devices), is_measured=True)
+    if devices != ("cpu",):
+        raise UserError(
+            f"workers.per_device: auto is for CUDA devices alone, or for the CPU alone, and not "
+            f"for {', '.join(devices)}: give a number"
+        )
+    return Crew(workers, max(1, cores() // threads), is_measured=False)
+
+
+def check_gpus(crew: Crew) -> None:
+    """Refuse several processes on GPUs that let a single one in.
+
+    Raises:
+        UserError: With what to do.
+    """
+    present = gpus()
+    closed = bool(present) and all(gpu.is_exclusive for gpu in present) and not mps_runs()
+    if closed and crew.count > len(crew.workers.devices) and crew.shares_gpus:
+        raise UserError(f"several workers on one GPU, but {EXCLUSIVE}")
+
+
+EXCLUSIVE = (
+    "its compute mode lets a single process in and MPS is not running: start it with "
+    "`nvidia-cuda-mps-control -d`, or have root set `nvidia-smi --compute-mode=DEFAULT`"
+)
+
+
+def how_shared() -> str:
+    """In what way the processes on one GPU use it."""
+    if mps_runs():
+        return "MPS is running: workers of one GPU use it at the same time"
+    return (
+        "MPS is not running: workers of one GPU take turns; "
+        "`nvidia-cuda-mps-control -d` before the run lets them use it at the same time"
+    )
+
+
+def is_gpu(device: str) -> bool:
+    """Whether torch's name of a device is that of a CUDA one."""
+    return device.partition(":")[0] == "cuda"
+
+
+def _default_device() -> str:
+    """Where an objective trains that is not told where."""
+    import torch  # Takes seconds, and commands that need no training do without.
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def cores() -> int:
+    """The processors that this process may use, and its container lets it use at a time."""
+    import joblib  # With its own pools: only where it is asked.
+
+    return int(joblib.cpu_count())

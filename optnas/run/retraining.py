@@ -1,0 +1,185 @@
+"""From a search to a trained network: which one, on what, and where it goes."""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from optnas.config.settings import DataSettings
+from optnas.errors import UserError
+from optnas.run.runner import make_objective
+from optnas.spaces import Architecture
+from optnas.study.folders import network_folder
+from optnas.study.opening import OpenStudy, conclusions
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a training, or several of one network, came to, for programs and for people."""
+
+    fields: dict[str, Any]
+    text: str
+
+
+def retrain_found(
+    opened: OpenStudy,
+    *,
+    epochs: int | None = None,
+    top: int | None = None,
+    repeats: int | None = None,
+    trial: int | None = None,
+    channels: int | None = None,
+    data: DataSettings | None = None,
+    ensemble: bool = False,
+    output: Path | None = None,
+    device: str | None = None,
+    on_epoch: Callable[[int, int, float, float], None] | None = None,
+) -> Iterator[Report]:
+    """Train the networks that a search found, on training and validation images; test each once.
+
+    They are trained in the full setting, whatever proxy judged them. Whatever was interrupted
+    goes on where it stood when it is asked for again, and what is done is not repeated.
+
+    Args:
+        opened: The study.
+        epochs: Number of epochs; None takes the study file's.
+        top: Number of networks; None takes the study file's, or what the strategy says.
+        repeats: Trainings of each network, with seeds of their own; None takes the study file's.
+            The first is the one that there is without repeats.
+        trial: Number of a trial whose network is trained instead.
+        channels: Channels of the network's first layers; None leaves those it was found with.
+        data: Images to train on and to test with instead of the study's.
+        ensemble: Whether to make an ensemble of all that was trained, which is kept in a folder
+            whose name ends with ``-ensemble``. Then ``top`` is all networks by default.
+        output: The network's folder; None puts it beside the storage, named after the study, and
+            after ``data`` and ``channels`` if they are given. A second network goes into a folder
+            whose name ends with ``-2``, its third training into ``-2-repeat-3``, and so on.
+        device: A torch device; None takes CUDA where there is one.
+        on_epoch: Called after every epoch with the epoch, the number of epochs, the training
+            accuracy and the seconds of the epoch.
+
+    Yields:
+        A report for every training, as soon as it is done, best network of the search first; one
+        of all trainings of a network, where there are several; and one of the ensemble.
+
+    Raises:
+        UserError: If there is no network yet, the folder holds another one, the network has no
+            channels to choose, or the data cannot be had.
+    """
+    said = {"epochs": epochs, "top": top, "repeats": repeats}
+    settings = opened.config.retrain.model_copy(
+        update={key: value for key, value in said.items() if value is not None}
+    )
+    full = opened.config.model_copy(update={"proxy": None, "data": data or opened.config.data})
+    chosen = _chosen(opened, trial, settings.top, full.data, every=ensemble)
+    objective = make_objective(full, device=device)
+    if not hasattr(objective, "ensemble" if ensemble else "retrain"):
+        raise UserError(f"the objective {full.objective.name!r} trains nothing; use another one")
+    base = _folder(opened, data, channels) if output is None else str(output)
+    members: list[Path] = []
+    for rank, (architecture, origin) in enumerate(chosen, start=1):
+        folder = base if rank == 1 else f"{base}-{rank}"
+        accuracies = []
+        for repeat in range(1, settings.repeats + 1):
+            own = Path(folder if repeat == 1 else f"{folder}-repeat-{repeat}")
+            description = objective.retrain(
+                architecture,
+                own,
+                settings,
+                channels=channels,
+                repeat=repeat,
+                origin=origin if repeat == 1 else {**origin, "repeat": repeat},
+                on_epoch=on_epoch,
+            )
+            accuracies.append(description.test_accuracy)
+            members.append(own)
+            yield _report(own, description, origin["trial"])
+        if settings.repeats > 1:
+            yield _summary(folder, accuracies, origin["trial"])
+    if ensemble:
+        own = Path(f"{base}-ensemble")
+        yield _ensemble_report(own, objective.ensemble(members, own))
+
+
+def _report(folder: Path, description: Any, trial: int) -> Report:
+    text = (
+        f"test accuracy {description.test_accuracy:.4f} on {description.test_images} images "
+        f"({description.params:,} parameters, {description.epochs} epochs, trial {trial})\n"
+        f"kept in {folder}; load it with optnas.load({str(folder)!r})"
+    )
+    return Report({"folder": str(folder), **dataclasses.asdict(description)}, text)
+
+
+def _summary(folder: str, accuracies: Sequence[float], trial: int) -> Report:
+    """All trainings of a network; the deviation is that of a sample (divided by n - 1)."""
+    mean, deviation = statistics.mean(accuracies), statistics.stdev(accuracies)
+    fields = {"folder": folder, "trial": trial, "n": len(accuracies)}
+    accuracy = {"mean": mean, "std": deviation, "values": list(accuracies)}
+    text = (
+        f"test accuracy {mean:.4f} +- {deviation:.4f} (mean and standard deviation of "
+        f"{len(accuracies)} trainings, trial {trial})"
+    )
+    return Report({**fields, **accuracy}, text)
+
+
+def _ensemble_report(folder: Path, description: Any) -> Report:
+    alone = description.member_accuracies
+    text = (
+        f"ensemble of {len(alone)}: test accuracy {description.test_accuracy:.4f} on "
+        f"{description.test_images} images ({description.params:,} parameters; alone "
+        f"{min(alone):.4f} to {max(alone):.4f})\n"
+        f"kept in {folder}; load it with optnas.load({str(folder)!r})"
+    )
+    return Report({"folder": str(folder), **dataclasses.asdict(description)}, text)
+
+
+def _folder(opened: OpenStudy, data: DataSettings | None, channels: int | None) -> str:
+    parts = [network_folder(opened)]
+    if data is not None:
+        parts.append(data.name.replace(":", "."))
+    if channels is not None:
+        parts.append(f"{channels}-channels")
+    return "-".join(parts)
+
+
+def _chosen(
+    opened: OpenStudy,
+    trial: int | None,
+    top: int | None,
+    data: DataSettings | None,
+    *,
+    every: bool,
+) -> list[tuple[Architecture, dict[str, Any]]]:
+    """The architectures to train, best first, and where each comes from."""
+    study = opened.study
+    origin = {"study": study.study_name, "strategy": opened.config.sampler.name}
+    searched = opened.config.data
+    if data is not None:
+        origin["data"] = data.name
+    if searched is not None and searched != data:
+        origin["found on"] = searched.name
+    if trial is not None:
+        trials = study.get_trials(deepcopy=False)
+        if not 0 <= trial < len(trials) or not trials[trial].params:
+            raise UserError(f"there is no trial {trial} with a network; see `optnas status`")
+        try:
+            architecture = opened.config.make_space().from_trial(trials[trial])
+        except ValueError:
+            raise UserError(f"trial {trial} has not named a whole network") from None
+        return [(architecture, origin | {"trial": trial, "chosen": "by hand"})]
+    default = None if every else getattr(study.sampler, "retrained", 1)
+    found = conclusions(opened)[: top or default]
+    if not found:
+        raise UserError("no network has been trained yet; run the search first")
+    return [
+        (
+            best.architecture,
+            origin
+            | {
+                "trial": best.number,
+                "chosen": "found by the search" if best.settled else "the best so far",
+            },
+        )
+        for best in found
+    ]

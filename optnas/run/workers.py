@@ -1,0 +1,281 @@
+"""Several worker processes on one machine: started, listened to, replaced and ended."""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import optuna
+
+from optnas.errors import RunError, UserError
+from optnas.run.signals import Interruption, Signals
+
+Tell = Callable[[str, Any], bool]
+"""What a worker says: the name of an event, and what there is to know of it.
+
+Returns whether the worker is to go on: not once it was dismissed."""
+Work = Callable[[int, Tell], Interruption | None]
+"""What a worker does, given its number: a function at the top of a module. SIGTERM ends it."""
+
+LOST = "lost"
+PATIENCE = 6.5
+"""Seconds that workers have to end after SIGTERM."""
+
+
+@dataclasses.dataclass
+class _Member:
+    number: int
+    process: BaseProcess
+    connection: Connection
+    has_ended: bool = False
+    """Whether it said that it came to its end."""
+    is_dismissed: bool = False
+    """Whether it was told to end, so that nobody takes its place."""
+    is_optional: bool = False
+    """Whether the others go on if it fails: as long as it has told nothing, if it came later."""
+
+
+class Team:
+    """Processes that do the same work, until all of them come to their end.
+
+    More may join while it runs, and some be dismissed.
+
+    One that dies (killed, out of memory) is replaced; one that fails with an error ends the
+    others. Ctrl-C and SIGTERM end all of them with SIGTERM, and with SIGKILL when they take too
+    long or Ctrl-C comes a second time. Processes whose parent is killed end by themselves.
+
+    Args:
+        work: What each does.
+        count: How many there are at the start, numbered from 0.
+        max_restarts: How many are replaced in all.
+        listen: Called with a worker's number and what it tells; and with ``LOST`` when one ended
+            before its time, of which the others go on, and whether another takes its place.
+
+    Attributes:
+        lost: What became of a worker that died and was not replaced, or None.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        count: int,
+        max_restarts: int,
+        listen: Callable[[int, str, Any], None],
+    ) -> None:
+        self._work = work
+        self._count = count
+        self._restarts = max_restarts
+        self._max_restarts = max_restarts
+        self._listen = listen
+        self.lost: str | None = None
+        self._members: list[_Member] = []
+        self._error: Exception | None = None
+        self._deadline: float | None = None
+        self._endings: list[Interruption | None] = []
+
+    def run(self) -> Interruption | None:
+        """Start the workers and wait for them.
+
+        Returns:
+            What ended them, or None if they came to their end.
+
+        Raises:
+            UserError: If a worker was given bad input.
+            RunError: If a worker failed.
+        """
+        signals = Signals(self._end, patience=None)
+        with signals:
+            try:
+                for number in range(self._count):
+                    self._start(number)
+                while self._members:
+                    self._wait()
+            finally:
+                for member in self._members:  # A second Ctrl-C, or what `listen` raised.
+                    member.process.kill()
+                    member.process.join()
+        if signals.ending is not None:
+            return signals.ending
+        if self._error is not None:
+            raise self._error
+        return "terminated" if set(self._endings) == {"terminated"} else None
+
+    def add(self, number: int) -> None:
+        """Start a further worker; to be called by ``listen``.
+
+        If it fails before it has told anything, for want of a device say, the others go on.
+        """
+        if self._deadline is None:
+            self._start(number, is_optional=True)
+
+    def dismiss(self, number: int) -> None:
+        """Let a worker end when it next tells something and heeds the answer.
+
+        What it does until then is done to its end, unless it is killed meanwhile: nobody takes
+        its place. To be called by ``listen``.
+        """
+        for member in self._members:
+            if member.number == number and not member.is_dismissed:
+                member.is_dismissed = True
+                with contextlib.suppress(ConnectionError):  # It has just died.
+                    member.connection.send(None)
+
+    def _start(self, number: int, *, is_optional: bool = False) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_begin, args=(self._work, number, theirs), name=f"worker {number}"
+        )
+        with _deaf_to_interrupts():
+            process.start()
+        theirs.close()
+        self._members.append(_Member(number, process, ours, is_optional=is_optional))
+        if self._deadline is not None:  # A signal came while it was started.
+            process.terminate()
+
+    def _wait(self) -> None:
+        """Wait until a worker says something or ends, for a second at most."""
+        for member in list(self._members):
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                member.process.kill()
+        waited_for = [m.connection for m in self._members]
+        ready = wait([*waited_for, *(m.process.sentinel for m in self._members)], timeout=1.0)
+        for member in list(self._members):
+            if member.connection in ready or member.process.sentinel in ready:
+                self._hear(member)
+
+    def _hear(self, member: _Member) -> None:
+        try:
+            while member.connection.poll():
+                self._take(member, *member.connection.recv())
+        except (EOFError, ConnectionError):
+            member.process.join(1.0)  # It is about to end.
+        if not member.process.is_alive():
+            member.process.join()
+            member.connection.close()
+            self._members.remove(member)
+            if not member.has_ended:
+                self._lose(member)
+
+    def _take(self, member: _Member, event: str, value: Any) -> None:
+        if event == "end":
+            member.has_ended = True
+            if not member.is_dismissed:
+                self._endings.append(value)
+                if value is not None:
+                    self._tell_lost(member)
+        elif event == "error":
+            member.has_ended = True
+            self._fail(member, value)
+        elif event == "warning":
+            warnings.warn(value, stacklevel=2)
+        else:
+            member.is_optional = False
+            self._listen(member.number, event, value)
+
+    def _lose(self, member: _Member) -> None:
+        """See to a worker that ended without a word."""
+        code = member.process.exitcode or 0
+        if self._deadline is not None or (member.is_dismissed and code < 0):
+            return
+        if code == -signal.SIGTERM:  # Somebody wanted it to end, before it could say so.
+            self._endings.append("terminated")
+            self._tell_lost(member)
+        elif code >= 0:
+            self._fail(member, RunError(f"worker {member.number} failed; its error is above"))
+        elif self._restarts > 0:
+            self._restarts -= 1
+            nth = f"{self._max_restarts - self._restarts} of at most {self._max_restarts}"
+            warnings.warn(
+                f"worker {member.number} was killed ({_name(-code)}); another takes its place "
+                f"({nth})",
+                stacklevel=2,
+            )
+            self._start(member.number, is_optional=member.is_optional)
+            self._tell_lost(member, is_replaced=True)
+        else:
+            self.lost = f"worker {member.number} was killed ({_name(-code)}) and not replaced"
+            warnings.warn(f"{self.lost}; no restarts are left", stacklevel=2)
+            self._tell_lost(member)
+
+    def _tell_lost(self, member: _Member, *, is_replaced: bool = False) -> None:
+        if self._deadline is None and not member.is_dismissed:
+            self._listen(member.number, LOST, is_replaced)
+
+    def _fail(self, member: _Member, error: Exception) -> None:
+        if member.is_optional:
+            said = f"worker {member.number} cannot start ({error}); the others go on"
+            warnings.warn(said, stacklevel=2)
+            self._tell_lost(member)
+            return
+        self._error = self._error or error
+        self._end()
+
+    def _end(self) -> None:
+        self._deadline = self._deadline or time.monotonic() + PATIENCE
+        for member in self._members:
+            member.process.terminate()
+
+
+def _name(number: int) -> str:
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Any:
+    """Processes started inside never hear Ctrl-C, which goes to all processes of a terminal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _begin(work: Work, number: int, connection: Connection) -> None:
+    """What a worker process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def tell(event: str, value: Any) -> bool:
+        with contextlib.suppress(ConnectionError):  # The parent is gone; `_end_with_parent`.
+            connection.send((event, value))
+        return not connection.poll()
+
+    def warn(message: Warning | str, *_details: Any, **_options: Any) -> None:
+        tell("warning", str(message))
+
+    warnings.showwarning = warn
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        ending = work(number, tell)
+    except UserError as error:
+        tell("error", UserError(str(error)))
+        sys.exit(1)
+    except RunError as error:
+        tell("error", error)
+        sys.exit(1)
+    tell("end", ending)
+
+
+def _end_with_parent() -> None:
+    """End the work of a process whose parent was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,240 @@
+"""Where checkpoints and drawings are kept: a folder, or a bucket of S3 or Google Cloud Storage."""
+
+import contextlib
+import io
+import os
+import shutil
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore, GCSArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+from optnas.config.paths import split_bucket
+from optnas.storage.urls import StorageError
+
+_PARTIAL = ".partial"
+_LEFT_OVER = 24 * 3600.0
+"""Seconds after which nobody still writes a partial file."""
+
+_RIGHTS = {
+    "s3": "the bucket must exist, and credentials that may list, write and delete there are "
+    "taken from AWS's usual environment variables and files",
+    "gs": "the bucket must exist, and credentials that may list, write and delete there are "
+    "taken from Google's usual environment variables and files",
+}
+_EXTRAS = {"s3": "s3", "gs": "gcs"}
+
+
+class Artifacts(Protocol):
+    """Optuna's artifact store, which can also say what it holds.
+
+    Whatever goes wrong is an ``OSError``, or ``ArtifactNotFound`` where there is no such artifact.
+    """
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """A file of the artifact's bytes."""
+        ...
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Store an artifact, whole or not at all, in place of one of the same name."""
+        ...
+
+    def remove(self, artifact_id: str) -> None:
+        """Delete an artifact."""
+        ...
+
+    def items(self) -> Iterator[tuple[str, int]]:
+        """Name and bytes of every artifact, in no particular order."""
+        ...
+
+
+def open_artifacts(location: str | Path, *, create: bool = True) -> Artifacts:
+    """Open the artifact store at ``location``.
+
+    Args:
+        location: A folder, or ``s3://BUCKET/PREFIX`` or ``gs://BUCKET/PREFIX``. Buckets take
+            credentials, region and endpoint from where the clouds' own tools do.
+        create: Whether a folder is made if it does not exist, and tidied if it does.
+
+    Raises:
+        StorageError: If the driver is missing, or there are no credentials.
+    """
+    bucket = split_bucket(str(location))
+    if bucket is None:
+        path = Path(location)
+        if create:
+            path.mkdir(parents=True, exist_ok=True)
+            _tidy(path)
+        return Folder(path)
+    scheme, name, prefix = bucket
+    with _explained(scheme, str(location)):
+        return (_s3 if scheme == "s3" else _google)(name, prefix)
+
+
+def check_artifacts(location: str | Path) -> None:
+    """Refuse a place that cannot take artifacts, and leave nothing there.
+
+    Args:
+        location: As for :func:`open_artifacts`. A folder is not made.
+
+    Raises:
+        StorageError: If it is no folder or bucket, or its rights do not suffice.
+    """
+    bucket = split_bucket(str(location))
+    if bucket is None:
+        return _check_folder(Path(location))
+    with _explained(bucket[0], str(location)):
+        store = open_artifacts(location)
+        next(store.items(), None)  # The first, because its errors are the clearest.
+        name = f"check-{uuid.uuid4().hex}"
+        store.write(name, io.BytesIO(b"optnas"))
+        store.remove(name)
+
+
+class Folder(FileSystemArtifactStore):
+    """Artifacts in a folder, each of which is there whole or not at all, whatever happens."""
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        path = self._get_filepath(artifact_id)
+        # A name of its own: a worker that was taken for dead may write the same artifact.
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PARTIAL}")
+        try:
+            with partial.open("xb") as file:
+                shutil.copyfileobj(content_body, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
+
+    def items(self) -> Iterator[tuple[str, int]]:
+        if not self._base_path.is_dir():  # Opened without making it.
+            return
+        for entry in os.scandir(self._base_path):
+            with contextlib.suppress(FileNotFoundError):  # Somebody deletes it meanwhile.
+                if entry.is_file() and not entry.name.endswith(_PARTIAL):
+                    yield entry.name, entry.stat().st_size
+
+
+class Bucket:
+    """Artifacts in a bucket, where their names have a prefix.
+
+    Args:
+        store: Optuna's store for the bucket.
+        prefix: What the names in the bucket begin with.
+        listing: Yields names and sizes of everything in the bucket whose name has a prefix.
+        errors: What the cloud's client raises.
+    """
+
+    def __init__(
+        self,
+        store: Any,
+        prefix: str,
+        listing: Callable[[str], Iterator[tuple[str, int]]],
+        errors: tuple[type[Exception], ...],
+    ) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._listing = listing
+        self._errors = errors
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        # Read at once, so that what can go wrong goes wrong here.
+        with self._translated(), self._store.open_reader(self._prefix + artifact_id) as body:
+            return io.BytesIO(body.read())
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        with self._translated():
+            self._store.write(self._prefix + artifact_id, content_body)
+
+    def remove(self, artifact_id: str) -> None:
+        with self._translated():
+            self._store.remove(self._prefix + artifact_id)
+
+    def items(self) -> Iterator[tuple[str, int]]:
+        with self._translated():
+            for name, size in self._listing(self._prefix):
+                yield name.removeprefix(self._prefix), size
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except ArtifactNotFound:
+            raise
+        except self._errors as error:
+            raise OSError(_first_line(error)) from error
+
+
+def _s3(bucket: str, prefix: str) -> Bucket:
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    store = Boto3ArtifactStore(bucket)
+
+    def listing(prefix: str) -> Iterator[tuple[str, int]]:
+        pages = store.client.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=bucket, Prefix=prefix):
+            yield from ((found["Key"], found["Size"]) for found in page.get("Contents", ()))
+
+    return Bucket(store, prefix, listing, (Boto3Error, BotoCoreError, ClientError))
+
+
+def _google(bucket: str, prefix: str) -> Bucket:
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls the class experimental.
+        store = GCSArtifactStore(bucket)
+
+    def listing(prefix: str) -> Iterator[tuple[str, int]]:
+        return ((blob.name, blob.size) for blob in store.bucket_obj.list_blobs(prefix=prefix))
+
+    errors = (GoogleAPIError, GoogleAuthError, DataCorruption, InvalidResponse)
+    return Bucket(store, prefix, listing, errors)
+
+
+@contextlib.contextmanager
+def _explained(scheme: str, location: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a bucket into a ``StorageError`` of one line."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except ImportError:
+        raise StorageError(
+            f"{location}: the driver is missing; pip install 'optnas[{_EXTRAS[scheme]}]'."
+        ) from None
+    except Exception as error:  # Clients raise what they like before there is a connection.
+        raise StorageError(
+            f"{location}: artifacts cannot be kept there: {_first_line(error)}; {_RIGHTS[scheme]}."
+        ) from None
+
+
+def _tidy(folder: Path) -> None:
+    """Delete what writers left behind that were killed."""
+    for path in folder.glob(f"*{_PARTIAL}"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _LEFT_OVER:
+                path.unlink()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+
+
+def _check_folder(path: Path) -> None:
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise StorageError(f"{path}: {nearest} is not a folder; name another place.")
+    if not os.access(nearest, os.W_OK):
+        raise StorageError(f"{path}: {nearest} cannot be written to; name another place.")

@@ -1,0 +1,168 @@
+"""Opening the storages that hold studies."""
+
+import contextlib
+import os
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import sqlalchemy
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import (
+    JournalFileBackend,
+    JournalFileOpenLock,
+    JournalFileSymlinkLock,
+)
+from optuna.storages.journal._file import BaseJournalFileLock
+
+from optnas.errors import UserError
+from optnas.storage.file_systems import NETWORK, STALE, WITHOUT_LINKS, file_system
+from optnas.storage.retrying import PatientDatabase, PatientProxy, SQLiteStorage
+from optnas.storage.urls import StorageError, hide_password, parse_url, reason_of, storage_file
+
+GRPC_TIMEOUT = 10.0
+"""Seconds for which a storage proxy may take to answer the first time."""
+
+_EXTRAS = ("postgresql", "mysql", "grpc")
+
+
+def open_storage(url: str, *, create: bool = True) -> BaseStorage:
+    """Open the storage at ``url``.
+
+    Database servers and proxies that go away later are waited for: see
+    :mod:`optnas.storage.retrying`.
+
+    Args:
+        url: ``sqlite:///PATH``, ``journal:///PATH`` (a journal file), the SQLAlchemy URL of a
+            database server, such as ``postgresql+psycopg://USER@HOST/NAME`` or
+            ``mysql+pymysql://USER@HOST/NAME``, or ``grpc://HOST:PORT`` (Optuna's storage proxy).
+        create: Whether a file that does not exist yet is created.
+
+    Raises:
+        StorageError: If the URL is malformed or the storage cannot be opened. No message holds a
+            password.
+    """
+    path = storage_file(url)
+    if path is not None:
+        if not path.parent.is_dir():
+            raise StorageError(f"{url}: the folder {path.parent} does not exist; create it.")
+        if not create and not path.exists():
+            raise StorageError(f"{url}: there is no such file.")
+    with explained(url):
+        if path is None:
+            return _open_proxy(url) if url.startswith("grpc:") else _open_server(url)
+        kind = file_system(path)
+        return _open_journal(path, kind) if url.startswith("journal:") else _open_file(url, kind)
+
+
+@contextlib.contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turn what goes wrong with the storage at ``url`` into a ``StorageError`` of one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError:
+        kind = url.partition(":")[0].partition("+")[0]
+        advice = f"pip install 'optnas[{kind}]'" if kind in _EXTRAS else "install it"
+        raise StorageError(f"{hide_password(url)}: the driver is missing; {advice}.") from None
+    except (
+        OSError,
+        ValueError,
+        sqlite3.Error,
+        sqlalchemy.exc.SQLAlchemyError,
+        optuna.exceptions.OptunaError,
+    ) as error:
+        raise StorageError(
+            f"{hide_password(url)}: the storage cannot be used: {reason_of(error, url)}"
+        ) from None
+
+
+def _open_file(url: str, kind: str) -> RDBStorage:
+    if kind in NETWORK:
+        raise StorageError(
+            f"{url}: sqlite loses trials on a network file system ({kind}); keep the file on a "
+            "local disk, or use a database server, or journal:///PATH."
+        )
+    return _first_come(lambda: SQLiteStorage(url))
+
+
+def _open_journal(path: Path, kind: str) -> JournalStorage:
+    if kind in STALE:
+        raise StorageError(
+            f"journal:///{path}: on this file system ({kind}) workers may not see what others "
+            "wrote; keep the journal on a local disk or on NFS, or use a database server."
+        )
+    if path.exists():
+        with path.open("rb") as file:
+            if file.read(1) not in (b"", b"{"):  # Optuna would append to whatever it is.
+                raise ValueError("this file is no journal of Optuna")
+    # Both kinds of lock are a file of one name, so that workers need not agree on one.
+    lock = JournalFileOpenLock if kind in WITHOUT_LINKS else JournalFileSymlinkLock
+    return JournalStorage(JournalFileBackend(str(path), MendingLock(lock(str(path)), path)))
+
+
+class MendingLock(BaseJournalFileLock):
+    """A lock whose holder finds whole lines in the journal.
+
+    A line that a full disk or a power failure cut off would swallow the next one.
+
+    Args:
+        lock: What keeps others out.
+        path: The journal.
+    """
+
+    def __init__(self, lock: BaseJournalFileLock, path: Path) -> None:
+        self.lock = lock
+        self._path = path
+
+    def acquire(self) -> bool:
+        acquired = self.lock.acquire()
+        try:
+            with self._path.open("rb+") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(size - 1, 0))
+                if file.read(1) not in (b"", b"\n"):
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
+        except BaseException:
+            self.lock.release()
+            raise
+        return acquired
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+def _open_server(url: str) -> RDBStorage:
+    return _first_come(lambda: PatientDatabase(url))
+
+
+def _open_proxy(url: str) -> BaseStorage:
+    parsed = parse_url(url)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls the class experimental.
+        storage = PatientProxy(host=parsed.host or "localhost", port=parsed.port or 13000)
+    storage.wait_server_ready(GRPC_TIMEOUT)
+    return storage
+
+
+def _first_come(make: Callable[[], RDBStorage]) -> RDBStorage:
+    """A database; its tables are made by the first of several processes that open it at once."""
+    attempts = 50
+    while True:
+        try:
+            return make()
+        except (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
+            attempts -= 1
+            cause = error.__cause__ if not hasattr(error, "orig") else error
+            # Another process was faster with a table, or is about to be.
+            raced = isinstance(cause, sqlalchemy.exc.IntegrityError) or any(
+                words in str(cause).lower() for words in ("already exists", "locked", "deadlock")
+            )
+            if not raced or attempts == 0:
+                raise
+            time.sleep(0.1)

@@ -1,0 +1,252 @@
+"""Databases that several processes share: what collides or goes away is tried again.
+
+Every method of a storage is a transaction of its own, so each is repeated by itself. It may have
+been done already, with only the answer lost. Attributes, reports and states are then set to what
+they are; parameters are ignored by Optuna where they exist. A new trial or a waiting one, though,
+stays behind, running without a worker: it has no lease, and is given up like that of a worker
+killed before it wrote one.
+"""
+
+import contextvars
+import functools
+import random
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
+from optuna.trial import TrialState
+
+from optnas.storage.urls import StorageError, hide_password, reason_of
+
+SQLITE_TIMEOUT = 60.0
+"""Seconds for which a writer waits for the others."""
+PATIENCE = 300.0
+"""Seconds for which a server that does not answer is asked again."""
+LONGEST_PAUSE = 2.0
+"""Seconds between two attempts, at most."""
+
+_METHODS = (
+    "create_new_study",
+    "set_study_user_attr",
+    "set_study_system_attr",
+    "get_study_id_from_name",
+    "get_study_name_from_id",
+    "get_study_directions",
+    "get_study_user_attrs",
+    "get_study_system_attrs",
+    "get_all_studies",
+    "set_trial_state_values",
+    "set_trial_intermediate_value",
+    "set_trial_user_attr",
+    "set_trial_system_attr",
+    "get_trial_id_from_study_id_trial_number",
+    "get_trial",
+)
+_DATABASE_METHODS = (  # Which Optuna calls from behind its cache.
+    "_create_new_trial",
+    "_set_trial_param",
+    "_get_trials",
+    "_get_best_trial_id",
+    "get_trial_param",
+    "get_trial_user_attrs",
+    "get_trial_system_attrs",
+)
+_PROXY_METHODS = ("create_new_trial", "set_trial_param", "get_all_trials")
+
+_JITTER = random.Random()  # Its own, so that nobody's seeds are disturbed.
+_READING = contextvars.ContextVar("_READING", default=False)
+
+S = TypeVar("S", bound=type[BaseStorage])
+
+
+def _patient(names: Iterable[str], passes: Callable[[Exception], bool]) -> Callable[[S], S]:
+    """Have methods of a storage called again while what they raise ``passes``."""
+
+    def decorate(cls: S) -> S:
+        for name in names:
+            setattr(cls, name, _retried(getattr(cls, name), passes))
+        return cls
+
+    return decorate
+
+
+def _retried(method: Callable[..., Any], passes: Callable[[Exception], bool]) -> Any:
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        pause = 0.02
+        while True:
+            try:
+                result = method(self, *args, **kwargs)
+            except Exception as error:
+                if not passes(error):
+                    raise
+                self.outage.lasts(error)
+            else:
+                self.outage.is_over()
+                return result
+            time.sleep(pause * _JITTER.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    return call
+
+
+class _Outage:
+    """How long a storage has not answered: counted over all calls, not for each of them."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._since: float | None = None
+        self._told = False
+
+    def lasts(self, error: Exception) -> None:
+        """An attempt was in vain.
+
+        Raises:
+            StorageError: If the storage has been away for too long.
+        """
+        now = time.monotonic()
+        self._since = since = now if self._since is None else self._since
+        said = f"{hide_password(self._url)}: {reason_of(error, self._url)}"
+        if now - since > PATIENCE:
+            raise StorageError(f"{said}: no answer for {PATIENCE:.0f} seconds.") from None
+        if not self._told and now - since > LONGEST_PAUSE:  # Collisions are over by then.
+            self._told = True
+            warnings.warn(f"{said}; trying again for {PATIENCE:.0f} seconds.", stacklevel=4)
+
+    def is_over(self) -> None:
+        """An attempt succeeded."""
+        self._since, self._told = None, False
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a database's error is of the moment: a collision, or a connection that broke."""
+    if not isinstance(error, StorageInternalError | sqlalchemy.exc.SQLAlchemyError):
+        return False
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, sqlalchemy.exc.OperationalError):
+            return True
+        if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.connection_invalidated:
+            return True
+        # Optuna asks again in the same transaction, which is broken then.
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _is_unavailable(error: Exception) -> bool:
+    """Whether a proxy's error means that nobody listens, or that the connection broke."""
+    code = getattr(error, "code", None)
+    return callable(code) and getattr(code(), "name", None) in ("UNAVAILABLE", "CANCELLED")
+
+
+def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        token = _READING.set(True)
+        try:
+            return method(*args, **kwargs)
+        finally:
+            _READING.reset(token)
+
+    return call
+
+
+class SQLiteStorage(RDBStorage):
+    """A database in a file that several processes can write to.
+
+    Optuna reads before it writes within a transaction, which two sqlite writers cannot do at
+    once; so a transaction that may write takes the write lock at its start, and waits for it.
+    Those that read long keep nobody waiting.
+
+    Args:
+        url: Its URL.
+    """
+
+    _get_trials = _reading(RDBStorage._get_trials)
+    get_trial = _reading(RDBStorage.get_trial)
+    get_all_studies = _reading(RDBStorage.get_all_studies)
+    get_study_user_attrs = _reading(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = _reading(RDBStorage.get_study_system_attrs)
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT}})
+        self._configure()
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self._configure()
+
+    def _configure(self) -> None:
+        @sqlalchemy.event.listens_for(self.engine, "connect")
+        def connect(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # Transactions begin where the next listener says.
+            _use_wal(connection)
+            # A commit survives the death of any process, and is not waited for on the disk: when
+            # the power fails, the last few may be undone, and the file is whole.
+            connection.execute("PRAGMA synchronous=NORMAL")
+
+        @sqlalchemy.event.listens_for(self.engine, "begin")
+        def begin(connection: Any) -> None:
+            connection.exec_driver_sql("BEGIN" if _READING.get() else "BEGIN IMMEDIATE")
+
+        self.engine.dispose()  # Connections made before the listeners.
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Let readers and a writer not wait for each other, in this database from now on."""
+    deadline = time.monotonic() + SQLITE_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            # A switch fails at once while somebody writes: sqlite waits in transactions only.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+class _FinishesOnce(BaseStorage):
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        try:
+            return super().set_trial_state_values(trial_id, state, values)  # type: ignore[safe-super]
+        except UpdateFinishedTrialError:
+            trial = self.get_trial(trial_id)
+            if trial.state != state or trial.values != (values and list(values)):
+                raise
+            return True  # The answer to the attempt before was lost.
+
+
+@_patient((*_METHODS, *_DATABASE_METHODS), _may_pass)
+class PatientDatabase(_FinishesOnce, RDBStorage):
+    """A database on a server that may restart, or have one of two that collide try again.
+
+    Args:
+        url: Its URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, engine_kwargs={"pool_pre_ping": True})
+        self.outage = _Outage(url)
+
+
+@_patient((*_METHODS, *_PROXY_METHODS), _is_unavailable)
+class PatientProxy(_FinishesOnce, GrpcStorageProxy):
+    """A storage proxy that may restart.
+
+    Args:
+        host: Its host.
+        port: Its port.
+    """
+
+    def __init__(self, *, host: str, port: int) -> None:
+        super().__init__(host=host, port=port)
+        self.outage = _Outage(f"grpc://{host}:{port}")

@@ -1,0 +1,1 @@
+"""Studies with the configuration they were made with: opened, counted, described."""

@@ -1,0 +1,214 @@
+"""The networks of a study, whatever number of trials it took to train each."""
+
+import dataclasses
+import functools
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas.spaces import Space
+from optnas.study.budget import trial_epochs
+from optnas.trials.attributes import (
+    ARCHITECTURE,
+    CONTINUES,
+    FAILURE_REASON,
+    INHERITED,
+    PHASE,
+    STAGE_IMPORTANCE,
+    TRAIN_SECONDS,
+)
+from optnas.trials.claims import is_feasible
+from optnas.trials.failures import is_lost
+from optnas.trials.lineage import parent_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network, and the trial that speaks for it.
+
+    What others wrote on a trial is taken as it is: a number that is none counts as absent.
+
+    Args:
+        trial: The last trial that trained it, unless that one was lost.
+        earlier: Numbers of the trials that it goes on from.
+        parent: Number of the trial that speaks for its parent; None for random weights.
+        generation: Number of its ancestors.
+        name: What people call it, if they designed it; then it is no trial of the study itself.
+    """
+
+    trial: FrozenTrial
+    earlier: tuple[int, ...] = ()
+    parent: int | None = None
+    generation: int = 0
+    name: str = ""
+
+    @property
+    def number(self) -> int:
+        """Number of the trial that speaks for it."""
+        return self.trial.number
+
+    @property
+    def phase(self) -> str:
+        """What the strategy was doing; empty where it does not say."""
+        return str(self.trial.user_attrs.get(PHASE, ""))
+
+    @property
+    def state(self) -> str:
+        """``complete``, ``infeasible``, ``pruned``, ``failed``, ``lost`` or ``running``."""
+        if self.trial.state == TrialState.COMPLETE:
+            return "complete" if is_feasible(self.trial) else "infeasible"
+        if self.trial.state == TrialState.FAIL:
+            return "lost" if is_lost(self.trial) else "failed"
+        return self.trial.state.name.lower()
+
+    @property
+    def accuracy(self) -> float | None:
+        """The trial's value: validation accuracy, a fraction; of a pruned one, the last."""
+        return _finite(self.trial.values[0]) if self.trial.values else None
+
+    @property
+    def curve(self) -> dict[int, float]:
+        """Validation accuracy by epoch."""
+        reported = sorted(self.trial.intermediate_values.items())
+        return {epoch: value for epoch, value in reported if math.isfinite(value)}
+
+    @property
+    def stage_importance(self) -> list[float]:
+        """Importance of each stage; empty where it was not measured."""
+        said = self.trial.user_attrs.get(STAGE_IMPORTANCE)
+        numbers = [_finite(number) for number in said] if isinstance(said, list) else []
+        return [number for number in numbers if number is not None]
+
+    @functools.cached_property
+    def increments(self) -> int | None:
+        """How many increments it has grown by; None for networks that do not grow."""
+        try:
+            return len(json.loads(self.trial.user_attrs[ARCHITECTURE])["increments"])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def attribute(self, name: str) -> float | None:
+        """A number among the trial's user attributes."""
+        return _finite(self.trial.user_attrs.get(name))
+
+    def depth(self, space: Space[Any]) -> int | None:
+        """Depth of the architecture, where its kind has one."""
+        depth: int | None = getattr(space.named_by(self.trial), "depth", None)
+        return depth
+
+
+def networks_of(trials: Sequence[FrozenTrial]) -> list[Network]:
+    """The networks that ``trials`` trained or train, by the number that speaks for each.
+
+    Trials that go on from one another are one network: adopted ones, continued ones, promotions.
+
+    Args:
+        trials: Trials of one study.
+    """
+    chains: dict[int, list[FrozenTrial]] = {}
+    begins: dict[int, int] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        if trial.params and trial.state != TrialState.WAITING:
+            before = _finite(trial.user_attrs.get(CONTINUES))
+            begin = trial.number if before is None else begins.get(int(before), trial.number)
+            begins[trial.number] = begin
+            chains.setdefault(begin, []).append(trial)
+    speakers = {begin: _speaker(chain) for begin, chain in chains.items()}
+    parents = {begin: begins.get(_parent(trial)) for begin, trial in speakers.items()}
+    networks = []
+    for begin, speaker in speakers.items():
+        ancestors = _ancestors(begin, parents)
+        networks.append(
+            Network(
+                speaker,
+                tuple(trial.number for trial in chains[begin] if trial.number < speaker.number),
+                speakers[ancestors[0]].number if ancestors else None,
+                len(ancestors),
+            )
+        )
+    return sorted(networks, key=lambda network: network.number)
+
+
+def _speaker(chain: Sequence[FrozenTrial]) -> FrozenTrial:
+    return next((trial for trial in reversed(chain) if not is_lost(trial)), chain[-1])
+
+
+def _parent(trial: FrozenTrial) -> int:
+    number = parent_of(trial)
+    return -1 if number is None else number
+
+
+def _ancestors(begin: int, parents: Mapping[int, int | None]) -> list[int]:
+    """The parent, its parent and so on; empty where they go round in a circle."""
+    found: list[int] = []
+    parent = parents[begin]
+    while parent is not None:
+        if len(found) == len(parents):
+            return []
+        found.append(parent)
+        parent = parents[parent]
+    return found
+
+
+def best_first(networks: Iterable[Network]) -> list[Network]:
+    """The networks, the most accurate of the complete ones first."""
+    order = ("complete", "pruned", "running", "infeasible", "failed", "lost")
+    return sorted(networks, key=lambda n: (order.index(n.state), -(n.accuracy or 0.0), n.number))
+
+
+def row(network: Network, space: Space[Any]) -> dict[str, Any]:
+    """What a network's trial says of it, as JSON values.
+
+    Args:
+        network: The network.
+        space: The space that it is of.
+    """
+    trial = network.trial
+    return {
+        "trial": None if network.name else network.number,
+        "human_designed": network.name,
+        "phase": "" if network.name else network.phase,
+        "state": network.state,
+        "accuracy": network.accuracy,
+        "depth": network.depth(space),
+        "params": network.attribute("params"),
+        "multiply_adds": network.attribute("multiply_adds"),
+        "memory_bytes": network.attribute("memory_bytes"),
+        "epochs": trial_epochs(trial),
+        "train_seconds": network.attribute(TRAIN_SECONDS),
+        "parent": network.parent,
+        "generation": network.generation,
+        "increments": network.increments,
+        "inherited_tensors": network.attribute(INHERITED),
+        "continues": list(network.earlier),
+        "reason": str(trial.user_attrs.get(FAILURE_REASON, "")),
+    }
+
+
+def lines(network: Network) -> Iterator[str]:
+    """What a person wants to know of a network at a glance, a line each."""
+    went_on = f", going on from {', '.join(map(str, network.earlier))}" if network.earlier else ""
+    yield network.name or f"trial {network.number}{went_on}"
+    yield " ".join(filter(None, (network.phase, network.state)))
+    if network.parent is not None:
+        yield f"parent: trial {network.parent}"
+    if network.accuracy is not None:
+        yield f"accuracy {network.accuracy:.4f}"
+    numbers = {
+        "multiply-adds": network.attribute("multiply_adds"),
+        "parameters": network.attribute("params"),
+        "increments": network.increments,
+        "inherited tensors": network.attribute(INHERITED),
+    }
+    for name, number in numbers.items():
+        if number is not None:
+            yield f"{name} {number:,.0f}"
+
+
+def _finite(value: Any) -> float | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if number and abs(value) <= sys.float_info.max else None

@@ -1,0 +1,303 @@
+"""Studies with the configuration they were made with: created, opened, and what they found."""
+
+import dataclasses
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas._version import __version__
+from optnas.config import plugins
+from optnas.config.file import (
+    StudyFile,
+    StudyFileError,
+    differences,
+    from_resolved,
+    load_study_file,
+)
+from optnas.config.paths import storage_url
+from optnas.errors import UserError
+from optnas.seeds import named_seed
+from optnas.spaces import Architecture
+from optnas.storage.artifacts import Artifacts
+from optnas.storage.checkpoints import Checkpoints
+from optnas.storage.opening import explained, open_storage
+from optnas.storage.urls import StorageError, hide_password
+from optnas.trials.claims import is_feasible
+from optnas.trials.failures import is_lost
+
+RECORD = "optnas"
+"""Study attribute: identity, configuration, its hash, version, seed, the shape of the data."""
+MAKING = 2.0
+"""Seconds in which the process that made a study has recorded its configuration."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenStudy:
+    """A study and the configuration it was made with; its sampler and pruner are in place."""
+
+    config: StudyFile
+    study: optuna.Study
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the strategy has come to its end."""
+        is_finished = getattr(self.study.sampler, "is_finished", None)
+        return is_finished is not None and bool(is_finished(self.study))
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the sampler comes to an end by itself, whatever the budget."""
+        sampler = self.study.sampler
+        return bool(getattr(sampler, "has_end", hasattr(sampler, "is_finished")))
+
+    @property
+    def keep(self) -> str | None:
+        """Whose weights stay, beyond those that a strategy may still need."""
+        said = self.config.checkpoint.keep
+        if said is None and not hasattr(self.study.sampler, "weights_needed"):
+            # A stock sampler may draw any earlier trial as a parent.
+            return "all" if self.config.make_space().inherits else None
+        return said
+
+    def checkpoints(self, store: Artifacts) -> Checkpoints:
+        """The training states of the study, which are kept in ``store``."""
+        study = self.study
+        # The name alone is that of studies in other storages, too, which may share the store.
+        name = f"{study.study_name} {study.user_attrs[RECORD].get('id', '')}".rstrip()
+        return Checkpoints(store, study._storage, name, keep=self.keep)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conclusion:
+    """A network to train fully.
+
+    Args:
+        architecture: Its architecture.
+        number: The trial that speaks for it.
+        value: That trial's validation accuracy, a fraction.
+        settled: Whether the strategy has come to its end with it; otherwise it is the best so
+            far, or the best of a sampler that has no end.
+    """
+
+    architecture: Architecture
+    number: int
+    value: float
+    settled: bool
+
+
+def create_or_open(config: StudyFile, *, in_channels: int, classes: int) -> OpenStudy:
+    """Open the study of a configuration, creating it if it does not exist.
+
+    Args:
+        config: The configuration.
+        in_channels: Channels of the images.
+        classes: Number of classes.
+
+    Raises:
+        StudyFileError: If the study exists with another configuration.
+        StorageError: If the storage cannot be opened.
+    """
+    record = _record(config, in_channels, classes)
+    with explained(config.storage):
+        storage = open_storage(config.storage)
+        try:
+            study = optuna.create_study(
+                study_name=config.study, storage=storage, direction="maximize"
+            )
+        except optuna.exceptions.DuplicatedStudyError:
+            study = optuna.load_study(study_name=config.study, storage=storage)
+            stored = _await_record(study)
+            if stored is not None:
+                _check_same(config, stored)
+                shape = {"in_channels": in_channels, "classes": classes}
+                if any(stored[key] != value for key, value in shape.items()):
+                    raise StudyFileError(f"{_where(config)} was made with other data") from None
+                # What may change has changed: `resume` goes on as the last run did.
+                record = {**stored, "config": record["config"]}
+            elif study.get_trials(deepcopy=False) or study.direction.name != "MAXIMIZE":
+                raise StudyFileError(
+                    f"{_where(config)} exists and was not made by optnas run; give this study "
+                    "another name"
+                ) from None
+        study.set_user_attr(RECORD, record)
+    return _prepared(config, study, in_channels, classes)
+
+
+def open_existing(target: str, study_name: str | None = None) -> OpenStudy:
+    """Open a study that exists, by its study file, or by its storage and name.
+
+    Args:
+        target: The path of a study file, or the URL of a storage.
+        study_name: The study's name, if ``target`` is a storage with several.
+
+    Raises:
+        UserError: If there is no such study, it was not made by ``optnas run``, or it has
+            another configuration than the file.
+    """
+    if "://" not in target:
+        return open_study(_study_file(target, study_name))
+    try:
+        url = storage_url(target, Path.cwd())
+    except ValueError as error:
+        raise StorageError(f"{hide_password(target)}: {error}") from None
+    storage = open_storage(url, create=False)
+    with explained(url):
+        names = [study.study_name for study in storage.get_all_studies()]
+    if study_name is None and len(names) != 1:
+        raise UserError(
+            f"{hide_password(url)} holds {len(names)} studies; name one of them: "
+            f"{', '.join(sorted(names)) or '(none)'}"
+        )
+    return _open(storage, url, study_name or names[0])
+
+
+def open_compared(target: str, study_name: str | None = None) -> tuple[OpenStudy, list[str]]:
+    """The same, even if the study file differs from the configuration of its study.
+
+    Returns:
+        The study as it was made, and how the file differs: a line per key.
+    """
+    if "://" in target:
+        return open_existing(target, study_name), []
+    config = _study_file(target, study_name)
+    storage = open_storage(config.storage, create=False)
+    study, stored = _load(storage, config.storage, config.study)
+    before = from_resolved({**stored["config"], "folder": str(config.folder)}, config.storage)
+    changed = differences(before.identity(), config.identity())
+    made = before if changed else config
+    return _prepared(made, study, stored["in_channels"], stored["classes"]), changed
+
+
+def conclusions(opened: OpenStudy) -> list[Conclusion]:
+    """What would be trained fully, best first: what the strategy says, else the best trials."""
+    study, sampler = opened.study, opened.study.sampler
+    if hasattr(sampler, "candidates"):
+        settled = opened.is_finished
+        return [Conclusion(a, n, v, settled) for n, a, v in sampler.candidates(study)]
+    space = opened.config.make_space()
+    trials = [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if is_feasible(trial)
+    ]
+    trials.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
+    best: dict[Architecture, Conclusion] = {}
+    for trial in trials:
+        architecture = space.named_by(trial)
+        if architecture is not None:  # Somebody may have added the trial.
+            value = trial.value or 0.0
+            best.setdefault(architecture, Conclusion(architecture, trial.number, value, False))
+    return list(best.values())
+
+
+def counted_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that trained something: not those that ended with the search, or were lost."""
+    return list(filter(is_counted, study.get_trials(deepcopy=False)))
+
+
+def is_counted(trial: FrozenTrial) -> bool:
+    """Whether a trial trained something to an end."""
+    return bool(trial.params) and trial.state.is_finished() and not is_lost(trial)
+
+
+def open_study(config: StudyFile) -> OpenStudy:
+    """Open the study of a configuration, which exists.
+
+    Raises:
+        UserError: As ``open_existing``.
+    """
+    storage = open_storage(config.storage, create=False)
+    return _open(storage, config.storage, config.study, config)
+
+
+def _study_file(path: str, study_name: str | None) -> StudyFile:
+    file = load_study_file(path)
+    if study_name not in (None, file.study):
+        raise UserError(f"{path}: the study is named {file.study!r}, not {study_name!r}")
+    return file
+
+
+def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict[str, Any]]:
+    """A study that exists, and its record."""
+    try:
+        with explained(url):
+            study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        raise UserError(
+            f"{hide_password(url)}: there is no study {name!r}; `optnas run` creates it."
+        ) from None
+    stored = study.user_attrs.get(RECORD)
+    if stored is None:
+        raise UserError(f"{hide_password(url)}: the study {name!r} was not made by optnas run.")
+    return study, stored
+
+
+def _open(storage: BaseStorage, url: str, name: str, config: StudyFile | None = None) -> OpenStudy:
+    study, stored = _load(storage, url, name)
+    if config is None:
+        # Not the folder in the storage: whoever can write there could have code run from it.
+        config = from_resolved({**stored["config"], "folder": str(Path.cwd())}, url)
+    else:
+        _check_same(config, stored)
+    return _prepared(config, study, stored["in_channels"], stored["classes"])
+
+
+def _await_record(study: optuna.Study) -> dict[str, Any] | None:
+    """The record of a study that another process may be making at this moment."""
+    deadline = time.monotonic() + MAKING
+    while True:
+        stored: dict[str, Any] | None = study.user_attrs.get(RECORD)
+        made = stored is not None or bool(study.get_trials(deepcopy=False))
+        if made or time.monotonic() > deadline:
+            # Once more: the record is older than the first trial.
+            return stored or study.user_attrs.get(RECORD)
+        time.sleep(0.05)
+
+
+def _check_same(config: StudyFile, stored: Mapping[str, Any]) -> None:
+    # Rebuilt, so that keys which an older version did not know have their defaults.
+    before = from_resolved(stored["config"], config.storage)
+    changed = differences(before.identity(), config.identity())
+    if changed:
+        lines = "".join(f"\n  {line}" for line in changed)
+        raise StudyFileError(
+            f"{_where(config)} has another configuration:{lines}\n"
+            "Change the file back, or give the study another name."
+        )
+
+
+def _prepared(config: StudyFile, study: optuna.Study, in_channels: int, classes: int) -> OpenStudy:
+    seed = named_seed(config.study, config.seed)
+    sampler = plugins.load("sampler", config.sampler.name, config.folder)
+    if not hasattr(sampler, "is_finished"):
+        seed %= 2**32  # Stock samplers take no more.
+    study.sampler = config.make_sampler(
+        config.make_space(), in_channels=in_channels, classes=classes, seed=seed
+    )
+    study.pruner = config.make_pruner()
+    return OpenStudy(config, study)
+
+
+def _record(config: StudyFile, in_channels: int, classes: int) -> dict[str, Any]:
+    identity = json.dumps(config.identity(), sort_keys=True)
+    return {
+        "id": secrets.token_hex(8),
+        "config": config.resolved(),
+        "hash": hashlib.sha256(identity.encode()).hexdigest(),
+        "version": __version__,
+        "seed": named_seed(config.study, config.seed),
+        "in_channels": in_channels,
+        "classes": classes,
+    }
+
+
+def _where(config: StudyFile) -> str:
+    return f"the study {config.study!r} in {hide_password(config.storage)}"

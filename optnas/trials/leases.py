@@ -1,0 +1,102 @@
+"""Which process works on a trial, and whether it is alive."""
+
+import contextlib
+import functools
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from optnas.trials.attributes import CLAIM, LEASE
+
+
+def renew_lease(
+    storage: BaseStorage, trial_id: int, seconds: float | None, *, decides: bool = False
+) -> dict[str, Any]:
+    """Say that this process works on a trial.
+
+    Args:
+        storage: The study's storage.
+        trial_id: The storage's id of the trial.
+        seconds: The lease is renewed, or the trial finished, within this time; a worker on
+            another host that does not keep the promise is taken for dead. None promises nothing.
+        decides: Whether the trial has no candidate yet. It may have been asked for and forgotten
+            by a process that lives, so that a broken promise says nothing of its worker.
+
+    Returns:
+        The lease.
+    """
+    pid = os.getpid()
+    lease: dict[str, Any] = {
+        "host": _host(),
+        "pid": pid,
+        "started": _process_start(pid),
+        "until": None if seconds is None else time.time() + seconds,
+        "decides": decides,
+    }
+    storage.set_trial_system_attr(trial_id, LEASE, lease)
+    return lease
+
+
+def lease_expired(trial: FrozenTrial) -> bool:
+    """Whether the promise in the lease of ``trial`` is broken."""
+    until: float | None = trial.system_attrs.get(LEASE, {}).get("until")
+    return until is not None and time.time() > until
+
+
+def worker_is_dead(trial: FrozenTrial) -> bool:
+    """Whether the worker of a running trial is known to be gone.
+
+    On this host its process is looked up; on another host a broken promise decides.
+    """
+    lease = trial.system_attrs.get(LEASE)
+    if lease is None:
+        return False
+    if is_local(trial):
+        return bool(_process_start(lease["pid"]) != lease["started"])
+    has_candidate = CLAIM in trial.system_attrs or not lease.get("decides", False)
+    return has_candidate and lease_expired(trial)
+
+
+def is_local(trial: FrozenTrial) -> bool:
+    """Whether the lease of ``trial`` is that of a process on this host."""
+    lease = trial.system_attrs.get(LEASE)
+    return lease is not None and lease["host"] == _host()
+
+
+@functools.cache
+def _host() -> str:
+    """Where process numbers mean the same: a machine, and on Linux a namespace of its own."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/etc/machine-id").read_text().strip())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return "/".join(parts)
+
+
+def _process_start(pid: int) -> str | None:
+    """An identity of the process beyond its number, which is reused; None if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # No such process, no /proc, or no permission.
+        return "exists" if _process_exists(pid) else None
+    state, *fields = stat.rpartition(")")[2].split()
+    # A zombie is dead: only its parent has not looked yet. Field 22 is the start time.
+    return None if state in "ZX" else fields[18]
+
+
+def _process_exists(pid: int) -> bool:
+    if os.name == "nt":  # There is nothing harmless to send.
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
