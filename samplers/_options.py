@@ -6,7 +6,6 @@ its JSON schema read the same annotations. A text among them says the rule in ot
 """
 
 import dataclasses
-import functools
 import math
 import types
 import typing
@@ -34,7 +33,7 @@ class Rule:
     holds: Callable[[Any], bool]
 
 
-def check_options(instance: Any) -> None:
+def check_options(instance: object) -> None:
     """Raise ValueError unless every field of a dataclass is what its annotation says.
 
     Fields whose annotation says nothing that can be checked, a space's for instance, are left out.
@@ -49,13 +48,12 @@ def check(name: str, rule: Rule, value: Any) -> None:
         raise ValueError(f"`{name}` must {rule.text}: {value!r}.")
 
 
-@functools.cache
-def _rules(cls: type[Any]) -> Mapping[str, Rule]:
+def _rules(cls: type[object]) -> Mapping[str, Rule]:
     # A subclass that is no dataclass itself adds no options, and its hints may be for type
     # checkers alone.
     declared = next(base for base in cls.__mro__ if "__dataclass_params__" in vars(base))
     hints = typing.get_type_hints(declared, include_extras=True)
-    rules = {field.name: rule_of(hints[field.name]) for field in dataclasses.fields(cls)}
+    rules = {field.name: rule_of(hints[field.name]) for field in dataclasses.fields(declared)}
     return {name: rule for name, rule in rules.items() if rule is not None}
 
 

@@ -119,8 +119,9 @@ class Walk(Generic[A]):
         except StopIteration as stop:
             self.next, self.conclusion = None, stop.value
         else:
-            known = isinstance(following, Candidate | Batch)
-            self.next = following if known else Together(following)
+            if not isinstance(following, Candidate | Batch):
+                following = Together(following)
+            self.next = following
 
 
 def _with_results(members: Members) -> list[tuple[Candidate, Result]]:
