@@ -42,12 +42,14 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     """A PostgreSQL server: whoever stops it starts it again."""
+    pytest.importorskip("psycopg")
     yield from _served(PostgreSQL)
 
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDB]:
     """The same of MariaDB."""
+    pytest.importorskip("pymysql")
     yield from _served(MariaDB)
 
 
