@@ -23,12 +23,12 @@ FLOORS = [
     ["cli"],
     ["doctor", "experiments", "report"],
     ["pages"],
-    ["run"],
+    ["running"],
     ["drawing"],
     ["study"],
     ["storage"],
     ["config"],
-    ["spaces"],
+    ["extensions", "spaces"],
     ["trials"],
     ["devices", "errors", "hull", "seeds", "units", "_version"],
 ]
@@ -44,6 +44,7 @@ BESIDE = {
         *GROUND,
         "config.proxy",
         "config.settings",
+        "extensions",
         "storage.checkpoints",
         "storage.files",
     ],
@@ -96,6 +97,13 @@ def test_few_modules_lie_directly_in_the_house():
     assert len(top) <= MODULES_AT_THE_TOP, top
 
 
+def test_no_module_hides_what_its_package_exports():
+    """Importing `optnas.load` as a module would put it in the place of the function."""
+    packages = [module for module in modules() if is_package(module)]
+    hidden = [f"{p}.{name}" for p in packages for name in exports(p) if f"{p}.{name}" in modules()]
+    assert not hidden
+
+
 def test_modules_are_short():
     lengths = {path: len((ROOT / path).read_text().splitlines()) for path in sources()}
     long = [f"{path} has {n} lines" for path, n in lengths.items() if n > LINES_OF_A_MODULE]
@@ -116,7 +124,7 @@ from optnas import seeds
 from optnas.spaces import Space, cell
 from typing import TYPE_CHECKING
 if TYPE_CHECKING:
-    from optnas.run.runner import Outcome
+    from optnas.running.runner import Outcome
 def late():
     from optnas.objectives.models import build_model
     from . import signals
@@ -125,18 +133,18 @@ def late():
     import torch
     importlib.import_module("optnas.report.text")
 """
-    found = [(a.target, a.lazy) for a in imports("optnas.run.loop", ast.parse(text))]
+    found = [(a.target, a.lazy) for a in imports("optnas.running.loop", ast.parse(text))]
     assert found == [
         ("optnas.errors", False),
         ("optnas.spaces.chain", False),
         ("optnas.seeds", False),
         ("optnas.spaces", False),
         ("optnas.spaces.cell", False),
-        ("optnas.run.runner", True),
+        ("optnas.running.runner", True),
         ("optnas.objectives.models", True),
-        ("optnas.run.signals", True),
+        ("optnas.running.signals", True),
         ("optnas.study.opening", True),
-        ("optnas.run.workers", True),
+        ("optnas.running.workers", True),
         ("optnas.report.text", True),
     ]
 
@@ -149,7 +157,7 @@ def late():
         ("optnas.experiments.ranking", "optnas.report.text", True),
         ("optnas.trials.claims", "optnas.spaces", False),
         ("optnas.errors", "optnas.trials", False),
-        ("optnas.run.runner", "optnas.objectives.tabular", False),
+        ("optnas.running.runner", "optnas.objectives.tabular", False),
         ("optnas.config.file", "optnas.samplers", False),
         ("optnas.report.text", "optnas", False),
         ("optnas.report.text", "optnas.settings", False),
@@ -222,6 +230,14 @@ def imported(module: str, node: ast.AST) -> list[str]:
             return (
                 [name] if ast.unparse(node.func).endswith(("import_module", "__import__")) else []
             )
+    return []
+
+
+def exports(package: str) -> list[str]:
+    """What a package lists in ``__all__``."""
+    for node in tree_of(path_of(package)).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
     return []
 
 
