@@ -33,7 +33,7 @@ def test_synchronous_orders_are_a_sampler_of_their_own(tmp_path: Path, order: st
 
 
 def test_in_the_asynchronous_order_they_mean_nothing(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="sampler.promote: .* means nothing"):
+    with pytest.warns(UserWarning, match=r"sampler\.promote: .* means nothing"):
         study = loaded(tmp_path, "order: asynchronous, promote: [3, 2]")
     assert study.sampler.name == "econas"
     assert study.identity() == loaded(tmp_path, "cycles: 100").identity()
@@ -41,7 +41,7 @@ def test_in_the_asynchronous_order_they_mean_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", ["asynchronous", "paper"])
 def test_what_was_stored_is_the_same_study(tmp_path: Path, order: str) -> None:
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="synchronous_econas"):
         study = loaded(tmp_path, f"order: {order}")
     stored = json.loads(json.dumps(study.resolved()))
     stored["sampler"] |= {"name": "econas", "order": order, "promote": [8, 4], "epochs": 20}
@@ -52,5 +52,5 @@ def test_what_was_stored_is_the_same_study(tmp_path: Path, order: str) -> None:
 
 
 def test_an_order_that_never_was_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StudyFileError, match="sampler.order"):
+    with pytest.raises(StudyFileError, match=r"sampler\.order"):
         loaded(tmp_path, "order: sideways")
