@@ -9,6 +9,7 @@ time; all of them by default.
 """
 
 import argparse
+import functools
 import tempfile
 import time
 import warnings
@@ -117,17 +118,15 @@ def orders(data: Path, seeds: int) -> None:
     table = np.load(data / "nasbench201_cifar10.npz")
     test = dict(zip(table["arch"].tolist(), table["test_200ep"].tolist(), strict=True))
     short, long = table["val_12ep"], table["val_200ep"]
+    cycles = functools.partial(SynchronousEcoNASSampler, SPACE, epochs=1)
     curve = np.stack([short, (short + long) / 2, long], axis=1)
     variants: dict[str, tuple[Callable[[int], BaseSampler], optuna.pruners.BasePruner | None]] = {
         "asynchronous, pruner": (
             lambda seed: EcoNASSampler(SPACE, seed=seed),
             HierarchicalPruner(epochs=1),
         ),
-        "paper": (lambda seed: SynchronousEcoNASSampler(SPACE, seed=seed, epochs=1), None),
-        "code": (
-            lambda seed: SynchronousEcoNASSampler(SPACE, seed=seed, order="code", epochs=1),
-            None,
-        ),
+        "paper": (lambda seed: cycles(seed=seed), None),
+        "code": (lambda seed: cycles(seed=seed, order="code"), None),
         "asynchronous, no pruner": (lambda seed: EcoNASSampler(SPACE, seed=seed), None),
         "random, pruner": (lambda seed: RandomSampler(seed), HierarchicalPruner(epochs=1)),
     }
