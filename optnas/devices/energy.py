@@ -1,15 +1,15 @@
 """Energy of a training, where the device counts it: NVML on NVIDIA GPUs, RAPL on Linux hosts."""
 
-import ctypes
 import functools
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from optnas.devices.gpus import nvml
+from optnas.devices.gpus import answer, nvml
 
 POWERCAP = Path("/sys/class/powercap")
 """Where Linux shows what processors count; readable by root alone on most systems."""
@@ -58,25 +58,21 @@ def _laps(read: Callable[[], float | None]) -> Lap:
     return lap
 
 
-def _gpu(uuid: str) -> ctypes.c_void_p | None:
-    """NVML's handle of the GPU that torch knows by ``uuid``, if that counts its energy.
+def _gpu(uuid: str) -> Any:
+    """NVML's handle of the GPU that torch knows by ``uuid``; None if that counts no energy.
 
     NVML's own numbers do not follow ``CUDA_VISIBLE_DEVICES``. Parts of a GPU (MIG) have no
     counter, nor have GPUs older than Volta.
     """
-    handle = ctypes.c_void_p()
-    library = nvml()
-    if library is None or library.nvmlDeviceGetHandleByUUID(
-        f"GPU-{uuid}".encode(), ctypes.byref(handle)
-    ):
+    if nvml() is None:
         return None
-    return None if _gpu_joules(handle) is None else handle
+    handle = answer(nvml().nvmlDeviceGetHandleByUUID, f"GPU-{uuid}")
+    return None if handle is None or _gpu_joules(handle) is None else handle
 
 
-def _gpu_joules(handle: ctypes.c_void_p) -> float | None:
-    millijoules = ctypes.c_ulonglong()
-    failed = nvml().nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules))
-    return None if failed else millijoules.value / 1000
+def _gpu_joules(handle: Any) -> float | None:
+    millijoules = answer(nvml().nvmlDeviceGetTotalEnergyConsumption, handle)
+    return None if millijoules is None else millijoules / 1000
 
 
 def _packages() -> list[Path]:
