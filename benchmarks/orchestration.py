@@ -26,7 +26,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState, create_trial
 
 from optnas.config.file import study_from_dict
-from optnas.run.runner import run
+from optnas.running.runner import run
 from optnas.samplers import (
     EcoNASSampler,
     FTSOSampler,

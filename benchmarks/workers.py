@@ -32,7 +32,7 @@ import optnas
 from optnas.config.file import study_from_dict
 from optnas.config.keys import Workers
 from optnas.devices.gpus import gpus, mps_runs
-from optnas.run.runner import run
+from optnas.running.runner import run
 from optnas.trials.attributes import DEVICE_MEMORY, LEASE
 from optnas.units import size
 

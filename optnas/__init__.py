@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from optnas.objectives.kept.ensembles import Ensemble
     from optnas.objectives.kept.trained import Classifier
-    from optnas.run.runner import Outcome
+    from optnas.running.runner import Outcome
     from optnas.spaces import Architecture
 
 __all__ = ["__version__", "draw", "load", "run"]
@@ -38,7 +38,7 @@ def run(config: "Mapping[str, Any] | str | Path", *, device: str | None = None) 
             not replaced. Nothing is lost.
     """
     # Imported here so that `import optnas` stays light.
-    from optnas.run import runner
+    from optnas.running import runner
 
     return runner.run(config, device=device)
 

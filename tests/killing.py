@@ -20,7 +20,7 @@ from optnas.config.file import load_study_file
 from optnas.config.keys import Workers
 from optnas.doctor.examination import consult
 from optnas.errors import UserError
-from optnas.run.runner import run
+from optnas.running.runner import run
 from optnas.samplers._replay import ReplaySampler
 from optnas.study.opening import OpenStudy, open_existing
 from optnas.trials.attributes import EDGE_WEIGHTS, FAILURE, LOST, OPERATION_WEIGHTS
@@ -32,7 +32,7 @@ from optnas.trials.lineage import parent_of
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
-        "optnas.run.runner",
+        "optnas.running.runner",
         "optnas.objectives.stage_classification",
         "optnas.objectives.supernet_classification",
         "optnas.objectives.tabular",

@@ -17,7 +17,7 @@ from servers import free_port
 from optnas.config.file import study_from_dict
 from optnas.config.paths import artifacts_location
 from optnas.report.text import network_folder
-from optnas.run.runner import run
+from optnas.running.runner import run
 from optnas.storage.artifacts import check_artifacts, open_artifacts
 from optnas.storage.urls import StorageError
 

@@ -17,8 +17,8 @@ from optnas.errors import UserError
 from optnas.objectives.data.images import load_images
 from optnas.objectives.stage_classification import StageClassification
 from optnas.objectives.training.trainer import Trainer
-from optnas.run import baselines
-from optnas.run.baselines import baselines_config, open_baselines, train_baselines
+from optnas.running import baselines
+from optnas.running.baselines import baselines_config, open_baselines, train_baselines
 from optnas.samplers.baselines import BaselineSampler
 from optnas.spaces import ChainSpace, StageSpace, stage
 from optnas.study.opening import open_existing

@@ -22,7 +22,7 @@ from optnas.doctor import examination as doctor
 from optnas.doctor import trials as diagnosis
 from optnas.doctor.examination import Treated, consult, examine
 from optnas.errors import RunError
-from optnas.run import placement as crew
+from optnas.running import placement as crew
 from optnas.spaces import CellSpace
 from optnas.storage.artifacts import open_artifacts
 from optnas.storage.checkpoints import CHECKPOINT
@@ -188,7 +188,7 @@ def test_trials_without_a_lease(ward, monkeypatch):
         if not bare:
             trial.suggest_int("x", 0, 9)
     assert kinds(ward) == []
-    monkeypatch.setattr("optnas.run.loop.UNLEASED", datetime.timedelta(0))
+    monkeypatch.setattr("optnas.running.loop.UNLEASED", datetime.timedelta(0))
     assert [t.finding.trials for t in found(ward)] == [(0,)]
     monkeypatch.setattr(diagnosis, "SILENCE", datetime.timedelta())
     assert [t.finding.trials for t in found(ward, fix=True)] == [(0,), (1,)]
@@ -651,7 +651,7 @@ def test_a_doctor_beside_a_worker_leaves_it_alone(grown):
 
         trial = epoch
 
-    from optnas.run.runner import run
+    from optnas.running.runner import run
 
     grown.write_text(grown.read_text().replace("trials: 3", "trials: 5"))
     outcome = run(grown, display=Visits())

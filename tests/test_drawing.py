@@ -26,7 +26,7 @@ from optnas.drawing.raster import png
 from optnas.drawing.shapes import FONTS, SIZE, Box, Picture, Text, svg, text_width
 from optnas.errors import UserError
 from optnas.report.page import report_page
-from optnas.run import runner
+from optnas.running import runner
 from optnas.spaces import (
     CellArchitecture,
     CellSpace,

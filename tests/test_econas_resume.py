@@ -31,7 +31,7 @@ def run_and_kill(file: Path, trial: int) -> None:
     """Run in a process of its own that is killed after the third epoch of ``trial``."""
     code = f"""
         import os, signal
-        from optnas.run import runner
+        from optnas.running import runner
         class Killer:
             def start(self, opened): pass
             def trial(self, trial, worker): pass

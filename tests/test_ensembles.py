@@ -17,7 +17,7 @@ from optnas.objectives.kept import ensembles
 from optnas.objectives.kept.descriptions import describe
 from optnas.objectives.kept.ensembles import Ensemble
 from optnas.objectives.kept.trained import Classifier
-from optnas.run.retraining import retrain_found
+from optnas.running.retraining import retrain_found
 from optnas.study.opening import conclusions, open_existing
 
 STUDY = """

@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from optnas.config.file import study_from_dict
 from optnas.config.keys import Budget
 from optnas.errors import RunError
-from optnas.run.loop import UNLEASED, Loop
-from optnas.run.signals import Signals
+from optnas.running.loop import UNLEASED, Loop
+from optnas.running.signals import Signals
 from optnas.seeds import derive_seed, reseed
 from optnas.spaces import CellSpace, NasBench201Space
 from optnas.study.budget import has_room, may_go_on, used
@@ -220,7 +220,7 @@ def test_an_error_of_the_objective_is_recorded_and_raised(tmp_path):
 
 
 def test_a_trial_that_never_got_a_lease_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("optnas.run.loop.UNLEASED", datetime.timedelta(seconds=1))
+    monkeypatch.setattr("optnas.running.loop.UNLEASED", datetime.timedelta(seconds=1))
     study = opened(tmp_path, budget={"trials": 1})
     storage = study.study._storage
     old = create_trial(state=TrialState.RUNNING)
@@ -458,7 +458,7 @@ class Dropping:
 
 
 def test_an_interruption_that_python_drops_is_repeated(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("optnas.run.signals.AGAIN", 0.05)
+    monkeypatch.setattr("optnas.running.signals.AGAIN", 0.05)
     study = opened(tmp_path)
     signals = Signals(lambda: None)
 
@@ -498,7 +498,7 @@ def test_what_an_interruption_breaks_off_is_no_failure_of_the_candidate(tmp_path
 
 
 def test_what_does_not_heed_sigterm_is_interrupted_wherever_it_is(monkeypatch):
-    monkeypatch.setattr("optnas.run.signals.AGAIN", 0.05)
+    monkeypatch.setattr("optnas.running.signals.AGAIN", 0.05)
 
     def wait_for_a_storage() -> None:
         with Signals(lambda: None, patience=0.2):

@@ -13,7 +13,7 @@ from optnas.errors import UserError
 from optnas.objectives.classification import Classification
 from optnas.objectives.data.images import load_images
 from optnas.objectives.networks import sizes
-from optnas.run.retraining import retrain_found
+from optnas.running.retraining import retrain_found
 from optnas.spaces import CellSpace, ChainSpace, NasBench201Space
 from optnas.study.opening import open_existing
 

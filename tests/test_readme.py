@@ -66,7 +66,7 @@ def test_an_own_space_is_searched_trained_and_loaded(tmp_path):
     code = """
         import optnas
         from optnas.objectives.networks.build import build_model, count_params
-        from optnas.run.retraining import retrain_found
+        from optnas.running.retraining import retrain_found
         from optnas.config.file import load_study_file
 
         config = load_study_file("study.yaml").model_dump() | {"budget": {"trials": 2}}

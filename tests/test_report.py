@@ -9,7 +9,7 @@ from searches import growing, opened, trial
 
 from optnas.report import text as report
 from optnas.report.text import best_fields, best_text, ending_text, status_fields, status_text
-from optnas.run.runner import Outcome
+from optnas.running.runner import Outcome
 from optnas.spaces import CellSpace, NasBench201Architecture
 from optnas.storage.artifacts import open_artifacts
 from optnas.storage.checkpoints import UNNEEDED, Checkpoints

@@ -16,7 +16,7 @@ import pytest
 from optuna.trial import TrialState
 
 import optnas
-from optnas.run.retraining import retrain_found
+from optnas.running.retraining import retrain_found
 from optnas.storage.opening import open_storage
 from optnas.study.opening import open_existing
 

@@ -15,7 +15,7 @@ from optnas.config.settings import DataSettings
 from optnas.errors import UserError
 from optnas.objectives.kept.descriptions import describe
 from optnas.objectives.training.trainer import Trainer
-from optnas.run.retraining import Report, retrain_found
+from optnas.running.retraining import Report, retrain_found
 from optnas.study.opening import OpenStudy, open_existing
 
 STUDIES = {

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 import optnas
 from optnas.config.file import study_from_dict
 from optnas.errors import UserError
-from optnas.run.runner import run
+from optnas.running.runner import run
 from optnas.storage.opening import open_storage
 from optnas.study.budget import used
 from optnas.study.opening import RECORD, create_or_open, open_existing

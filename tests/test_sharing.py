@@ -27,11 +27,11 @@ from optnas.config.keys import Workers
 from optnas.devices.gpus import Gpu
 from optnas.devices.gpus import gpus as there_are
 from optnas.errors import UserError
-from optnas.run import gpu_sharing as sharing
-from optnas.run.gpu_sharing import Orders, Sharing
-from optnas.run.gpu_sharing_policy import EVENTS, Memory, Rate, Window, decide
-from optnas.run.placement import Crew, check_gpus, cores, crew
-from optnas.run.workers import LOST, Team
+from optnas.running import gpu_sharing as sharing
+from optnas.running.gpu_sharing import Orders, Sharing
+from optnas.running.gpu_sharing_policy import EVENTS, Memory, Rate, Window, decide
+from optnas.running.placement import Crew, check_gpus, cores, crew
+from optnas.running.workers import LOST, Team
 from optnas.storage.opening import open_storage
 from optnas.trials.attributes import DEVICE_MEMORY
 
@@ -205,7 +205,7 @@ def told(workers: int, *, peak: float = 1.0, foreign: float = 0.0, total: float 
 
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch) -> None:
-    for module in ("optnas.run.placement", "optnas.run.gpu_sharing"):
+    for module in ("optnas.running.placement", "optnas.running.gpu_sharing"):
         monkeypatch.setattr(f"{module}.cores", lambda: 8)
         monkeypatch.setattr(f"{module}.gpus", lambda: [])
         monkeypatch.setattr(f"{module}.mps_runs", lambda: False)
@@ -402,7 +402,7 @@ def test_the_time_in_which_a_killed_worker_is_replaced_does_not_count(killed):
     ],
 )
 def test_the_workers_of_a_start(monkeypatch, keys, threads, count, devices, is_measured):
-    monkeypatch.setattr("optnas.run.placement._default_device", lambda: "cpu")
+    monkeypatch.setattr("optnas.running.placement._default_device", lambda: "cpu")
     there = crew(Workers(**keys), threads)
     assert (there.count, there.workers.devices, there.is_measured) == (count, devices, is_measured)
 
@@ -433,9 +433,9 @@ def test_other_devices_want_a_number(devices):
 )
 def test_several_processes_are_refused_where_one_is_let_in(monkeypatch, keys, modes, mps, refused):
     present = [Gpu(f"GPU-{i}", "NVIDIA T4", GB, GB, mode) for i, mode in enumerate(modes)]
-    monkeypatch.setattr("optnas.run.placement.gpus", lambda: present)
-    monkeypatch.setattr("optnas.run.placement.mps_runs", lambda: mps)
-    monkeypatch.setattr("optnas.run.placement._default_device", lambda: "cuda")
+    monkeypatch.setattr("optnas.running.placement.gpus", lambda: present)
+    monkeypatch.setattr("optnas.running.placement.mps_runs", lambda: mps)
+    monkeypatch.setattr("optnas.running.placement._default_device", lambda: "cuda")
     there = crew(Workers(**keys), 1)
     if refused:
         with pytest.raises(UserError, match="nvidia-cuda-mps-control -d"):
@@ -447,11 +447,11 @@ def test_several_processes_are_refused_where_one_is_let_in(monkeypatch, keys, mo
 def test_devices_are_not_looked_for_without_need(monkeypatch):
     """That loads torch, which takes seconds."""
     monkeypatch.setattr(
-        "optnas.run.placement._default_device", lambda: pytest.fail("torch was loaded")
+        "optnas.running.placement._default_device", lambda: pytest.fail("torch was loaded")
     )
     assert not crew(Workers(count=4), 1).shares_gpus  # Without a driver.
     monkeypatch.setattr(
-        "optnas.run.placement.gpus", lambda: [Gpu("GPU-1", "T4", GB, GB, "default")]
+        "optnas.running.placement.gpus", lambda: [Gpu("GPU-1", "T4", GB, GB, "default")]
     )
     assert not crew(Workers(), 1).shares_gpus
     check_gpus(crew(Workers(count=4), 1))
@@ -554,10 +554,10 @@ class Shared(napping.Nap):
 RUN = """\
 import sys
 from pathlib import Path
-import optnas.run.placement, optnas.run.gpu_sharing, optnas.run.gpu_sharing_policy
+import optnas.running.placement, optnas.running.gpu_sharing, optnas.running.gpu_sharing_policy
 from optnas.cli.progress import JsonDisplay
-from optnas.run.runner import run
-from optnas.run.gpu_sharing_policy import Decision
+from optnas.running.runner import run
+from optnas.running.gpu_sharing_policy import Decision
 
 class Display(JsonDisplay):
     left = None
@@ -574,10 +574,10 @@ class Display(JsonDisplay):
                 Path("enough").touch()
 
 if __name__ == "__main__":
-    optnas.run.gpu_sharing_policy.SECONDS = 0
+    optnas.running.gpu_sharing_policy.SECONDS = 0
     decisions = [Decision(2, False), Decision(1, True, "no more pay")]
-    optnas.run.gpu_sharing.decide = lambda *_: decisions.pop(0)
-    optnas.run.placement.mps_runs = lambda: False
+    optnas.running.gpu_sharing.decide = lambda *_: decisions.pop(0)
+    optnas.running.placement.mps_runs = lambda: False
     print(run(sys.argv[1], display=Display()).ending)
 """
 STUDY = """\

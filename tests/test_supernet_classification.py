@@ -16,7 +16,7 @@ from optnas.objectives.data.images import load_images
 from optnas.objectives.networks.build import build_supernet
 from optnas.objectives.supernet_classification import SupernetClassification
 from optnas.report.text import best_fields
-from optnas.run.retraining import retrain_found
+from optnas.running.retraining import retrain_found
 from optnas.samplers import DARTSSampler, FTSOSampler
 from optnas.samplers.ftso import topology
 from optnas.spaces import CellSpace, ChainSpace, NasBench201Space

@@ -266,7 +266,7 @@ SUSPENDED = """
 import os, signal, sys
 import napping
 import optnas.trials.leases
-from optnas.run.runner import run
+from optnas.running.runner import run
 
 class Suspended(napping.Nap):
     def __call__(self, trial):

@@ -171,7 +171,7 @@ def retrain(
     """Train what was found on all training images, test it once, and keep it."""
     from optnas.config.settings import DataSettings
     from optnas.errors import UserError
-    from optnas.run.retraining import retrain_found
+    from optnas.running.retraining import retrain_found
     from optnas.study.opening import open_existing
 
     images = None if data is None else DataSettings(name=data, root=root, download=download)

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from optnas.config.file import StudyFile
     from optnas.config.keys import Workers
-    from optnas.run.runner import Outcome
+    from optnas.running.runner import Outcome
     from optnas.study.opening import OpenStudy
 
 # Imported when they are needed: `optnas --help` loads neither Optuna nor torch.
@@ -60,7 +60,7 @@ def run_search(config: "StudyFile", workers: "Workers", as_json: bool, *, again:
     """
     from optnas.cli.progress import LiveDisplay, make_display
     from optnas.report.text import best_fields, ending_text
-    from optnas.run.runner import run as run_study
+    from optnas.running.runner import run as run_study
 
     hush()
     display = make_display(as_json=as_json)
@@ -77,7 +77,7 @@ def run_search(config: "StudyFile", workers: "Workers", as_json: bool, *, again:
 def run_baselines(opened: "OpenStudy", device: str | None) -> None:
     """Train the human-designed networks beside a study and show it, on stderr; exit if stopped."""
     from optnas.cli.progress import LiveDisplay, make_display
-    from optnas.run.baselines import open_baselines, train_baselines
+    from optnas.running.baselines import open_baselines, train_baselines
 
     beside = open_baselines(opened)
     if beside is not None and beside.is_finished:

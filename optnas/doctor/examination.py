@@ -17,7 +17,7 @@ from optnas.config.paths import split_bucket
 from optnas.devices.gpus import gpus, mps_runs
 from optnas.doctor.trials import Finding, never_run, run_twice, unlike, without_worker
 from optnas.errors import UserError
-from optnas.run.placement import check_gpus, crew
+from optnas.running.placement import check_gpus, crew
 from optnas.storage.artifacts import check_artifacts, open_artifacts
 from optnas.storage.checkpoints import CheckpointError, Checkpoints, checkpoint_of
 from optnas.storage.retention import needed

@@ -14,7 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas._version import __version__
-from optnas.run.loop import is_abandoned
+from optnas.running.loop import is_abandoned
 from optnas.study.budget import may_start
 from optnas.study.opening import OpenStudy
 from optnas.trials.attributes import CONTINUES, LEASE, LOST

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.errors import UserError
-from optnas.run.runner import run
+from optnas.running.runner import run
 from optnas.study.opening import OpenStudy
 from optnas.trials.claims import is_feasible
 
@@ -100,7 +100,7 @@ def finish(
 
     Raises:
         Stopped: If it was interrupted.
-        UserError: As ``optnas.run.runner.run``.
+        UserError: As ``optnas.running.runner.run``.
     """
     # One worker, whatever the file says: these studies are compared, and run side by side.
     outcome = run(config, device=device, display=_Watcher(check), workers=Workers(count=1))
@@ -126,7 +126,7 @@ def finish_all(
 
     Raises:
         Stopped: If one was interrupted; the others then end too.
-        UserError: As ``optnas.run.runner.run``.
+        UserError: As ``optnas.running.runner.run``.
     """
     if processes == 1:
         for config in configs:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optnas.errors import UserError
-from optnas.run.baselines import open_baselines
+from optnas.running.baselines import open_baselines
 from optnas.spaces import Architecture, Space
 from optnas.study.networks import Network, best_first, networks_of, row
 from optnas.study.opening import RECORD, OpenStudy

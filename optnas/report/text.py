@@ -7,7 +7,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from optnas.config import plugins
-from optnas.run.runner import Outcome
+from optnas.running.runner import Outcome
 from optnas.spaces import SPACES
 from optnas.storage.artifacts import open_artifacts
 from optnas.storage.checkpoints import UNNEEDED, checkpoint_of

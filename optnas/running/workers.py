@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 
 from optnas.errors import RunError, UserError
-from optnas.run.signals import Interruption, Signals
+from optnas.running.signals import Interruption, Signals
 
 Tell = Callable[[str, Any], bool]
 """What a worker says: the name of an event, and what there is to know of it.

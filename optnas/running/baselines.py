@@ -8,7 +8,7 @@ import optuna
 from optnas.config.file import StudyFile
 from optnas.config.variants import variant
 from optnas.errors import UserError
-from optnas.run.runner import Outcome, run
+from optnas.running.runner import Outcome, run
 from optnas.storage.opening import open_storage
 from optnas.study.opening import RECORD, OpenStudy, open_study
 
@@ -30,11 +30,11 @@ def train_baselines(
     Args:
         opened: The search.
         device: A torch device; None takes those of the study, or CUDA where there is one.
-        display: What shows progress; see :func:`optnas.run.runner.run`.
+        display: What shows progress; see :func:`optnas.running.runner.run`.
 
     Raises:
         UserError: If no human-designed networks are known for the study's space, or as
-            :func:`optnas.run.runner.run`.
+            :func:`optnas.running.runner.run`.
     """
     if not opened.config.make_space().baselines():
         raise UserError(

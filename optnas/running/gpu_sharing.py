@@ -10,8 +10,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.devices.gpus import Gpu, gpus, mps_runs
-from optnas.run.gpu_sharing_policy import EVENTS, PATIENCE, Memory, Rate, Window, decide
-from optnas.run.placement import EXCLUSIVE, Crew, cores
+from optnas.running.gpu_sharing_policy import EVENTS, PATIENCE, Memory, Rate, Window, decide
+from optnas.running.placement import EXCLUSIVE, Crew, cores
 from optnas.trials.attributes import DEVICE_MEMORY
 from optnas.trials.claims import is_feasible
 
@@ -36,7 +36,7 @@ class Orders:
 class Sharing:
     """Adds workers to GPUs, and ends them, as the first trials show that it pays.
 
-    Every device is decided on by itself, by :func:`optnas.run.gpu_sharing_policy.decide`.
+    Every device is decided on by itself, by :func:`optnas.running.gpu_sharing_policy.decide`.
 
     Args:
         crew: The workers at the start, one on each device.

@@ -8,7 +8,7 @@ from typing import Any
 
 from optnas.config.settings import DataSettings
 from optnas.errors import UserError
-from optnas.run.runner import make_objective
+from optnas.running.runner import make_objective
 from optnas.spaces import Architecture
 from optnas.study.folders import network_folder
 from optnas.study.opening import OpenStudy, conclusions

@@ -14,7 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optnas.errors import RunError
-from optnas.run.signals import Signals
+from optnas.running.signals import Signals
 from optnas.seeds import derive_seed, named_seed, reseed
 from optnas.storage.urls import StorageError
 from optnas.study.budget import has_room, may_go_on, may_start

@@ -19,11 +19,11 @@ from optnas.config.file import StudyFile, load_study_file, study_from_dict
 from optnas.config.keys import Workers
 from optnas.drawing.attach import with_drawings
 from optnas.errors import RunError
-from optnas.run.gpu_sharing import Orders, Sharing
-from optnas.run.loop import BudgetUsedUp, Loop
-from optnas.run.placement import Crew, check_gpus, crew, how_shared
-from optnas.run.signals import Interruption, Signals
-from optnas.run.workers import LOST, Team, Tell
+from optnas.running.gpu_sharing import Orders, Sharing
+from optnas.running.loop import BudgetUsedUp, Loop
+from optnas.running.placement import Crew, check_gpus, crew, how_shared
+from optnas.running.signals import Interruption, Signals
+from optnas.running.workers import LOST, Team, Tell
 from optnas.seeds import named_seed
 from optnas.storage.artifacts import check_artifacts, open_artifacts
 from optnas.study.budget import may_go_on, may_start
