@@ -1,7 +1,9 @@
 """Energy of a training, with counters that are made up: no such device is at hand."""
 
+import os
 import types
 
+import psutil
 import pynvml
 import pytest
 import torch
@@ -29,13 +31,13 @@ class Processor:
             (path / "max_energy_range_uj").write_text(f"{REACH}\n")
         self.set(busy=0.0)
         monkeypatch.setattr(energy, "POWERCAP", self.powercap)
-        monkeypatch.setattr(energy, "PROCESSOR_TIMES", self.stat)
+        monkeypatch.setattr(psutil, "PROCFS_PATH", str(folder))
         clocks = types.SimpleNamespace(process_time=lambda: self.own, monotonic=lambda: self.clock)
         monkeypatch.setattr(energy, "time", clocks)
 
     def set(self, *, busy, own=0.0, clock=0.0, **joules):
         self.own, self.clock = own, clock
-        ticks = energy.os.sysconf("SC_CLK_TCK")
+        ticks = os.sysconf("SC_CLK_TCK")
         self.stat.write_text(STAT.format(user=round(busy * ticks)))
         for package, value in joules.items():
             path = self.powercap / f"intel-rapl:{package.removeprefix('p')}" / "energy_uj"

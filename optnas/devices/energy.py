@@ -1,19 +1,18 @@
 """Energy of a training, where the device counts it: NVML on NVIDIA GPUs, RAPL on Linux hosts."""
 
 import functools
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from optnas.devices.gpus import answer, nvml
 
 POWERCAP = Path("/sys/class/powercap")
 """Where Linux shows what processors count; readable by root alone on most systems."""
-PROCESSOR_TIMES = Path("/proc/stat")
 
 # A package's counter starts again after 262 kJ: what may have gone round twice is not known.
 _MOST_WATTS = 300
@@ -99,7 +98,7 @@ def _processor_laps(packages: list[Path]) -> Lap:
         try:
             counters = [_microjoules(package) for package in packages]
             return counters, time.process_time(), _busy_seconds(), time.monotonic()
-        except (OSError, ValueError):  # Nothing that a training should end for.
+        except (OSError, ValueError, TypeError):  # Nothing that a training should end for.
             return None
 
     last = read()
@@ -124,7 +123,5 @@ def _processor_laps(packages: list[Path]) -> Lap:
 
 def _busy_seconds() -> float:
     """Time that all processors together have not been idle."""
-    user, nice, system, _idle, _wait, irq, softirq = map(
-        int, PROCESSOR_TIMES.read_text().split("\n", 1)[0].split()[1:8]
-    )
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq)
