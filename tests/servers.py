@@ -1,4 +1,7 @@
-"""Real servers on loopback, for tests: nothing outside a temporary folder is touched."""
+"""Real servers on loopback, for tests: nothing outside a temporary folder is touched.
+
+Their drivers are imported where a server is made: all other tests run without them.
+"""
 
 import contextlib
 import getpass
@@ -10,9 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-import psycopg
-import pymysql
 
 
 def free_port() -> int:
@@ -27,9 +27,13 @@ class PostgreSQL:
 
     Raises:
         FileNotFoundError: If PostgreSQL is not installed.
+        ModuleNotFoundError: If its driver is not.
     """
 
     def __init__(self) -> None:
+        import psycopg
+
+        self._connect = psycopg.connect
         self._programs = _postgresql_programs()
         # The server refuses to run as root.
         self._user: dict[str, Any] = {}
@@ -59,7 +63,7 @@ class PostgreSQL:
         """The URL of a new, empty database."""
         self._databases += 1
         name, server = f"optnas{self._databases}", f"optnas@127.0.0.1:{self._port}"
-        with psycopg.connect(f"postgresql://{server}/postgres", autocommit=True) as connection:
+        with self._connect(f"postgresql://{server}/postgres", autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return f"postgresql+psycopg://{server}/{name}"
 
@@ -87,9 +91,13 @@ class MariaDB:
 
     Raises:
         FileNotFoundError: If MariaDB is not installed.
+        ModuleNotFoundError: If its driver is not.
     """
 
     def __init__(self) -> None:
+        import pymysql
+
+        self._driver = pymysql
         found = shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin")
         if found is None:
             raise FileNotFoundError("MariaDB is not installed")
@@ -137,7 +145,7 @@ class MariaDB:
         """The URL of a new, empty database."""
         self._databases += 1
         name = f"optnas{self._databases}"
-        with pymysql.connect(host="127.0.0.1", port=self._port, user="root") as connection:
+        with self._driver.connect(host="127.0.0.1", port=self._port, user="root") as connection:
             connection.cursor().execute(f"CREATE DATABASE {name}")
         return f"mysql+pymysql://root@127.0.0.1:{self._port}/{name}"
 
@@ -148,8 +156,8 @@ class MariaDB:
 
     def _answers(self) -> bool:
         try:
-            pymysql.connect(host="127.0.0.1", port=self._port, user="root").close()
-        except pymysql.OperationalError:
+            self._driver.connect(host="127.0.0.1", port=self._port, user="root").close()
+        except self._driver.OperationalError:
             return False
         return True
 
