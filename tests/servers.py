@@ -61,6 +61,8 @@ class PostgreSQL:
 
     def new_database(self) -> str:
         """The URL of a new, empty database."""
+        import psycopg
+
         self._databases += 1
         name, server = f"optnas{self._databases}", f"optnas@127.0.0.1:{self._port}"
         with self._connect(f"postgresql://{server}/postgres", autocommit=True) as connection:
@@ -143,6 +145,8 @@ class MariaDB:
 
     def new_database(self) -> str:
         """The URL of a new, empty database."""
+        import pymysql
+
         self._databases += 1
         name = f"optnas{self._databases}"
         with self._driver.connect(host="127.0.0.1", port=self._port, user="root") as connection:
@@ -155,6 +159,8 @@ class MariaDB:
         shutil.rmtree(self._folder)
 
     def _answers(self) -> bool:
+        import pymysql
+
         try:
             self._driver.connect(host="127.0.0.1", port=self._port, user="root").close()
         except self._driver.OperationalError:
