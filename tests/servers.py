@@ -1,7 +1,4 @@
-"""Real servers on loopback, for tests: nothing outside a temporary folder is touched.
-
-Their drivers are imported where a server is made: all other tests run without them.
-"""
+"""Real servers on loopback, for tests: nothing outside a temporary folder is touched."""
 
 import contextlib
 import getpass
@@ -27,13 +24,9 @@ class PostgreSQL:
 
     Raises:
         FileNotFoundError: If PostgreSQL is not installed.
-        ModuleNotFoundError: If its driver is not.
     """
 
     def __init__(self) -> None:
-        import psycopg
-
-        self._connect = psycopg.connect
         self._programs = _postgresql_programs()
         # The server refuses to run as root.
         self._user: dict[str, Any] = {}
@@ -65,7 +58,7 @@ class PostgreSQL:
 
         self._databases += 1
         name, server = f"optnas{self._databases}", f"optnas@127.0.0.1:{self._port}"
-        with self._connect(f"postgresql://{server}/postgres", autocommit=True) as connection:
+        with psycopg.connect(f"postgresql://{server}/postgres", autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return f"postgresql+psycopg://{server}/{name}"
 
@@ -93,13 +86,9 @@ class MariaDB:
 
     Raises:
         FileNotFoundError: If MariaDB is not installed.
-        ModuleNotFoundError: If its driver is not.
     """
 
     def __init__(self) -> None:
-        import pymysql
-
-        self._driver = pymysql
         found = shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin")
         if found is None:
             raise FileNotFoundError("MariaDB is not installed")
@@ -149,7 +138,7 @@ class MariaDB:
 
         self._databases += 1
         name = f"optnas{self._databases}"
-        with self._driver.connect(host="127.0.0.1", port=self._port, user="root") as connection:
+        with pymysql.connect(host="127.0.0.1", port=self._port, user="root") as connection:
             connection.cursor().execute(f"CREATE DATABASE {name}")
         return f"mysql+pymysql://root@127.0.0.1:{self._port}/{name}"
 
@@ -162,8 +151,8 @@ class MariaDB:
         import pymysql
 
         try:
-            self._driver.connect(host="127.0.0.1", port=self._port, user="root").close()
-        except self._driver.OperationalError:
+            pymysql.connect(host="127.0.0.1", port=self._port, user="root").close()
+        except pymysql.OperationalError:
             return False
         return True
 
