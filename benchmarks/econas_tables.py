@@ -10,6 +10,7 @@ time; all of them by default.
 
 import argparse
 import functools
+import itertools
 import tempfile
 import time
 import warnings
@@ -136,19 +137,18 @@ def orders(data: Path, seeds: int) -> None:
         path = Path(folder, "curves.npz")
         np.savez(path, arch=table["arch"], curve=curve, epoch=np.arange(1, 4))
         objective = Tabular(SPACE, path, "curve")
-        for name, (make, pruner) in variants.items():
-            for seed in range(seeds):
-                study = optuna.create_study(
-                    direction="maximize",
-                    sampler=make(seed),
-                    pruner=pruner or optuna.pruners.NopPruner(),
-                )
-                spent = 0
-                for budget in budgets:
-                    while spent < budget:
-                        study.optimize(objective, n_trials=1)
-                        spent += new_epochs(study)
-                    scores.setdefault((name, budget), []).append(test[pick_of(study)])
+        for (name, (make, pruner)), seed in itertools.product(variants.items(), range(seeds)):
+            study = optuna.create_study(
+                direction="maximize",
+                sampler=make(seed),
+                pruner=pruner or optuna.pruners.NopPruner(),
+            )
+            spent = 0
+            for budget in budgets:
+                while spent < budget:
+                    study.optimize(objective, n_trials=1)
+                    spent += new_epochs(study)
+                scores.setdefault((name, budget), []).append(test[pick_of(study)])
     print("\n| order | n | epochs | test accuracy | p (asynchronous) |\n|---|---|---|---|---|")
     for budget in budgets:
         reference = scores["asynchronous, pruner", budget]
