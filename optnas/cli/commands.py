@@ -68,10 +68,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Search as a study file says, or go on with its search."""
-    from optnas.config.file import load_study_file
+    from optnas.study.opening import settled
 
     again = shlex.join(["optnas", "run", str(file)])
-    config = load_study_file(file)
+    config = settled(file)
     said = workers_said(config, workers, per_device, devices)
     run_search(config, said, as_json, again=again)
 
