@@ -20,6 +20,7 @@ from optnas.config.messages import Source, StudyFileError, found
 from optnas.config.paths import (
     absolute,
     artifacts_location,
+    artifacts_now,
     default_artifacts,
     default_storage,
     storage_url,
@@ -288,6 +289,10 @@ def from_resolved(resolved: Mapping[str, Any], storage: str) -> StudyFile:
     except ValueError as error:
         raise Source(source).error(("storage",), str(error)) from None
     values = with_old_behaviour(values, Path(folder))
+    artifacts = values.get("artifacts")
+    if isinstance(artifacts, str):
+        study = str(values.get("study"))
+        values["artifacts"] = artifacts_now(artifacts, study, values["storage"])
     return _written(values, Path(folder), source).checked()
 
 
