@@ -8,7 +8,7 @@ from typing import Any
 
 from optnas.config.settings import DataSettings
 from optnas.errors import UserError
-from optnas.running.runner import make_objective
+from optnas.running.runner import make_objective, say_kept
 from optnas.spaces import Architecture
 from optnas.study.folders import mark_network, network_folder
 from optnas.study.opening import OpenStudy, conclusions
@@ -67,6 +67,7 @@ def retrain_found(
         UserError: If there is no network yet, the folder holds another one, the network has no
             channels to choose, or the data cannot be had.
     """
+    say_kept(opened.config)
     said = {"epochs": epochs, "top": top, "repeats": repeats}
     settings = opened.config.retrain.model_copy(
         update={key: value for key, value in said.items() if value is not None}
