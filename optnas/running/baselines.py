@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 
-from optnas.config.file import StudyFile
+from optnas.config.file import StudyFile, from_resolved
 from optnas.config.variants import variant
 from optnas.errors import UserError
 from optnas.running.runner import Outcome, run
@@ -64,7 +64,8 @@ def open_baselines(opened: OpenStudy) -> OpenStudy | None:
 
 def baselines_config(opened: OpenStudy) -> StudyFile:
     """The configuration of the study of the human-designed networks."""
-    config = opened.config
+    # All that the search was made with, also what its file does not say.
+    config = from_resolved(opened.config.resolved(), opened.config.storage)
     keys = config.resolved()
     train, objective = keys["train"], keys["objective"]
     return variant(
