@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import inspect
 import signal
 import types
 import warnings
@@ -14,7 +13,6 @@ from typing import Any, Literal, Protocol
 import optuna
 from optuna.trial import FrozenTrial
 
-from optnas.config import plugins
 from optnas.config.file import StudyFile, load_study_file, study_from_dict
 from optnas.config.keys import Workers
 from optnas.drawing.attach import with_drawings
@@ -24,9 +22,9 @@ from optnas.running.loop import BudgetUsedUp, Loop
 from optnas.running.placement import Crew, check_gpus, crew, how_shared
 from optnas.running.signals import Interruption, Signals
 from optnas.running.workers import LOST, Team, Tell
-from optnas.seeds import named_seed
 from optnas.storage.artifacts import check_artifacts, open_artifacts
 from optnas.study.budget import may_go_on, may_start
+from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import Conclusion, OpenStudy, conclusions, create_or_open, open_study
 from optnas.trials.failures import fail_dead
 
@@ -119,9 +117,10 @@ def _run_alone(
     is_dismissed: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Run a study in this process, as the worker with this number, until it is dismissed."""
-    objective = make_objective(config, device=device)
+    maker = ObjectiveMaker(config, device=device)
+    in_channels, classes = maker.check()
     check_artifacts(config.artifacts)
-    opened = create_or_open(config, in_channels=objective.in_channels, classes=objective.classes)
+    opened = create_or_open(config, in_channels=in_channels, classes=classes)
     study = opened.study
     store = open_artifacts(config.artifacts)
     checkpoints = opened.checkpoints(store)
@@ -149,7 +148,7 @@ def _run_alone(
         if is_dismissed():
             stop()
 
-    objective.checkpoints, objective.on_epoch = checkpoints, on_epoch
+    objective = maker.make(checkpoints=checkpoints, on_epoch=on_epoch)
     loop = Loop(opened, with_drawings(objective, opened, store), signals, on_trial)
     loop.recover()
     checkpoints.clean(study)  # What workers left that were killed before they could.
@@ -295,33 +294,6 @@ def _say_lost(numbers: Sequence[int]) -> None:
             "that are left.",
             stacklevel=2,
         )
-
-
-def make_objective(config: StudyFile, *, device: str | None = None) -> Any:
-    """The objective of a configuration, with its data loaded.
-
-    Raises:
-        UserError: If the data cannot be had.
-    """
-    plugins.make_importable(config.folder)  # Data may be a function beside the study file.
-    cls = plugins.load("objective", config.objective.name, config.folder)
-    supplied = {
-        "space": config.make_space(),
-        "data": config.data,
-        "train": config.train,
-        "network": config.network,
-        "proxy": config.proxy,
-        "limits": config.limits.model_dump(exclude_none=True),
-        "seed": named_seed(config.study, config.seed),
-        "checkpoint": config.checkpoint,
-        "device": device,
-        "folder": config.folder,
-    }
-    taken = inspect.signature(cls.from_settings).parameters
-    return cls.from_settings(
-        **{name: value for name, value in supplied.items() if name in taken},
-        **config.objective_options(cls),
-    )
 
 
 def _checked(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:
