@@ -143,11 +143,11 @@ def load_function(name: str, folder: Path) -> RawImages:
     Raises:
         DataError: If the function cannot be called or returns something else.
     """
-    with modules_of(folder):
-        try:
-            function = load_reference("data set", name, folder)
-        except PluginError as error:
-            raise DataError(f"`{name}` failed: {error}") from error
+    try:
+        function = load_reference("data set", name, folder)
+    except PluginError as error:
+        raise DataError(f"`{name}` failed: {error}") from error
+    with modules_of(folder):  # It may import its neighbours when it runs.
         return images_of(function, name)
 
 
