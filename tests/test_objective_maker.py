@@ -66,7 +66,7 @@ def test_the_images_come_first_and_the_objective_last(tmp_path, events):
     [
         ({"network": {"cells": 3}}, "has no such option"),
         ({"data": {"name": "images", "root": "nowhere"}}, "needs `root`"),
-        ({"objective": {"name": "classification"}, "train": {"epochs": 1, "drop_path": 0.1}}, "has none"),
+        ({"train": {"epochs": 1, "drop_path": 0.1}}, "has none"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_created(tmp_path, change, message):

@@ -134,12 +134,7 @@ def _run_alone(
     def on_epoch(progress: Any) -> None:
         if display is not None:
             display.epoch(progress, number)
-        if signals.ending is not None:  # Python drops what is raised inside some callbacks.
-            raise KeyboardInterrupt
-        if progress.epoch < progress.epochs and not may_go_on(
-            config.budget, study.get_trials(deepcopy=False)
-        ):
-            raise BudgetUsedUp
+        _check_may_go_on(progress, opened, signals)
 
     def on_trial(trial: FrozenTrial) -> None:
         checkpoints.clean(study, trial)
@@ -159,6 +154,20 @@ def _run_alone(
         if not opened.is_finished:
             loop.run()
     return Outcome(opened, signals.ending or _ending(opened))
+
+
+def _check_may_go_on(progress: Any, opened: OpenStudy, signals: Signals) -> None:
+    """End the running trial after an epoch, if a signal came or the budget is used up.
+
+    Raises:
+        KeyboardInterrupt: Then, so that the trial is handed back.
+    """
+    if signals.ending is not None:  # Python drops what is raised inside some callbacks.
+        raise KeyboardInterrupt
+    if progress.epoch < progress.epochs and not may_go_on(
+        opened.config.budget, opened.study.get_trials(deepcopy=False)
+    ):
+        raise BudgetUsedUp
 
 
 def _run_team(config: StudyFile, display: Display | None, there: Crew) -> Outcome:
