@@ -122,31 +122,17 @@ def retrain(
     done = _done(folder, identity)
     if done is not None:
         return done
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}; name another folder.") from None
-    options = {**network, "auxiliary": True} if train.auxiliary else network
-    generator = torch.Generator().manual_seed(training_seed)
-    try:
-        model = build_model(architecture, images.input_shape, images.classes, generator, **options)
-        trainer = Trainer(model.to(device), images, train, epochs=train.epochs, seed=training_seed)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"retrain: {error}") from None
+    _make(folder)
+    trainer = _trainer(architecture, images, train, network, training_seed)
     _go_on(trainer, folder, identity)
     reset_peak_memory(device)  # Which says whether there is memory for a graph.
     if compiled:
-        model.compile()
+        trainer.model.compile()
     with deterministic_algorithms(train.deterministic), kept_memory():
         _train(trainer, folder, identity, on_epoch)
         test_accuracy = trainer.evaluate(images.test_images, images.test_labels)
-    # The auxiliary head serves the training only.
-    state = {
-        k: v.cpu().contiguous() for k, v in model.state_dict().items() if "auxiliary" not in k
-    }
-    served = build_model(architecture, images.input_shape, images.classes, **network)
-    served.load_state_dict(state)
-    weights = safetensors.torch.save(state)
+    served = _served(trainer.model, architecture, images, network)
+    weights = safetensors.torch.save(served.state_dict())
     description = Description(
         **identity,
         **_measured(served, trainer, images),
@@ -180,6 +166,49 @@ def _identity(
         "seed": seed,
         "data_sha256": digest(images),
     }
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; name another folder.") from None
+
+
+def _served(
+    trained: nn.Module, architecture: Architecture, images: Images, network: dict[str, Any]
+) -> nn.Module:
+    """A trained network on the CPU, without the auxiliary head, which serves training only."""
+    served = build_model(architecture, images.input_shape, images.classes, **network)
+    state = {
+        name: tensor.cpu().contiguous()
+        for name, tensor in trained.state_dict().items()
+        if "auxiliary" not in name
+    }
+    served.load_state_dict(state)
+    return served
+
+
+def _trainer(
+    architecture: Architecture,
+    images: Images,
+    train: TrainSettings,
+    network: dict[str, Any],
+    seed: int,
+) -> Trainer:
+    """A training that has not begun, on the device of the images.
+
+    Raises:
+        UserError: If there is no such network, or no such training of it.
+    """
+    options = {**network, "auxiliary": True} if train.auxiliary else network
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        model = build_model(architecture, images.input_shape, images.classes, generator, **options)
+        model = model.to(images.train_labels.device)
+        return Trainer(model, images, train, epochs=train.epochs or 0, seed=seed)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"retrain: {error}") from None
 
 
 def _measured(network: nn.Module, trainer: Trainer, images: Images) -> dict[str, Any]:
