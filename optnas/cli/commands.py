@@ -20,6 +20,7 @@ from optnas.cli.console import (
 )
 from optnas.cli.experiment_commands import compare, rank
 from optnas.cli.options import (
+    Allow,
     Device,
     Devices,
     File,
@@ -83,24 +84,25 @@ def resume(
     workers: WorkerCount = None,
     per_device: PerDevice = None,
     devices: Devices = None,
+    allow: Allow = None,
     as_json: Json = False,
 ) -> None:
     """Go on with a search without its file: everything is in the storage."""
     from optnas.study.opening import open_existing
 
-    again = f"optnas resume {again_with(storage, study)}"
-    config = open_existing(storage, study).config
+    again = f"optnas resume {again_with(storage, study, allow)}"
+    config = open_existing(storage, study, allow=allow or ()).config
     said = workers_said(config, workers, per_device, devices)
     run_search(config, said, as_json, again=again)
 
 
 @app.command()
-def status(target: Target, study: Name = None, as_json: Json = False) -> None:
+def status(target: Target, study: Name = None, allow: Allow = None, as_json: Json = False) -> None:
     """How far a search is: trials, phases, budget."""
     from optnas.report.text import status_fields, status_text
     from optnas.study.opening import open_existing
 
-    opened = open_existing(target, study)
+    opened = open_existing(target, study, allow=allow or ())
     show(as_json, status_fields, status_text, opened)
 
 
@@ -108,6 +110,7 @@ def status(target: Target, study: Name = None, as_json: Json = False) -> None:
 def best(
     target: Target,
     study: Name = None,
+    allow: Allow = None,
     draw: Annotated[
         Path | None,
         typer.Option(metavar="FILE.svg|FILE.png", help="Draw the network to a file, too."),
@@ -122,10 +125,10 @@ def best(
 
     if draw is not None:
         check_drawing(draw)
-    opened = open_existing(target, study)
+    opened = open_existing(target, study, allow=allow or ())
     if draw is not None:
         draw_best(opened, draw)
-    show(as_json, best_fields, lambda o: best_text(o, again_with(target, study)), opened)
+    show(as_json, best_fields, lambda o: best_text(o, again_with(target, study, allow)), opened)
     if draw is not None and not as_json:
         print(f"drawn in {draw}")
 
@@ -134,6 +137,7 @@ def best(
 def retrain(
     target: Target,
     study: Name = None,
+    allow: Allow = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs. Default: retrain.epochs of the study file.")
     ] = None,
@@ -177,7 +181,7 @@ def retrain(
     images = None if data is None else DataSettings(name=data, root=root, download=download)
     if images is None and (root is not None or download):
         raise UserError("--root and --download belong to --data; the study's data has its own")
-    opened = open_existing(target, study)
+    opened = open_existing(target, study, allow=allow or ())
     hush()
     try:
         for report in retrain_found(
@@ -203,6 +207,7 @@ def retrain(
 def report(
     target: Target,
     study: Name = None,
+    allow: Allow = None,
     output: Annotated[
         Path | None, typer.Option(help="The HTML file. Default: STUDY.html beside the storage.")
     ] = None,
@@ -245,7 +250,7 @@ def report(
     if device is not None and not baselines:
         raise UserError("--device is where --baselines trains; give both, or leave it out")
     footprint = Footprint(carbon_intensity, power)
-    opened = open_existing(target, study)
+    opened = open_existing(target, study, allow=allow or ())
     hush()
     if baselines:
         run_baselines(opened, device)
@@ -254,7 +259,7 @@ def report(
         print(json.dumps(report_rows(opened, measures)))
     if output is not None or not as_json:
         path = output or page_path(opened)
-        write_page(path, report_page(opened, again_with(target, study), measures))
+        write_page(path, report_page(opened, again_with(target, study, allow), measures))
         if not as_json:
             print(f"Wrote {path}. Open it in a browser.")
 
@@ -263,6 +268,7 @@ def report(
 def doctor(
     target: Target,
     study: Name = None,
+    allow: Allow = None,
     fix: Annotated[
         bool, typer.Option("--fix", help="Mend what can be mended. Default: only say it.")
     ] = False,
@@ -272,7 +278,7 @@ def doctor(
     from optnas.doctor.examination import consult, consultation_fields, consultation_text
 
     hush()
-    opened, findings = consult(target, study, fix=fix)
+    opened, findings = consult(target, study, fix=fix, allow=allow or ())
     treated = []
     for finding in findings:
         treated.append(finding)
@@ -289,13 +295,14 @@ def doctor(
 def dashboard(
     target: Target,
     study: Name = None,
+    allow: Allow = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8080,
 ) -> None:
     """Watch a search in the browser (optuna-dashboard, on this machine only)."""
     from optnas.report.dashboard import serve
     from optnas.study.opening import open_existing
 
-    opened = open_existing(target, study)
+    opened = open_existing(target, study, allow=allow or ())
     hush()
     serve(opened, port)
 

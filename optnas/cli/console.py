@@ -4,7 +4,7 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -108,11 +108,12 @@ def show(
     print(json.dumps(fields(opened)) if as_json else text(opened))
 
 
-def again_with(target: str, study: str | None) -> str:
+def again_with(target: str, study: str | None, allow: Sequence[str] | None = None) -> str:
     """How commands name a study, without its password."""
     from optnas.storage.urls import hide_password
 
-    return shlex.join([hide_password(target), *([study] if study else [])])
+    allowed = [word for name in allow or () for word in ("--allow", name)]
+    return shlex.join([hide_password(target), *([study] if study else []), *allowed])
 
 
 def epoch_printer() -> Callable[[int, int, float, float], None]:

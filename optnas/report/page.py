@@ -22,7 +22,8 @@ from optnas.storage.files import write_whole
 from optnas.storage.urls import hide_password
 from optnas.study.folders import page_mark
 from optnas.study.networks import Network, networks_of
-from optnas.study.opening import RECORD, OpenStudy
+from optnas.study.opening import OpenStudy
+from optnas.study.record import RECORD
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 """What the page may do: run its own scripts and styles, and load nothing."""

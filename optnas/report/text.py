@@ -17,7 +17,8 @@ from optnas.storage.retention import needed
 from optnas.storage.urls import StorageError
 from optnas.study.budget import used
 from optnas.study.folders import network_folder
-from optnas.study.opening import RECORD, Conclusion, OpenStudy, conclusions, counted_trials
+from optnas.study.opening import Conclusion, OpenStudy, conclusions, counted_trials
+from optnas.study.record import RECORD
 from optnas.trials.attributes import PHASE
 from optnas.trials.lineage import without_weights
 from optnas.units import size

@@ -22,7 +22,7 @@ from optnas.running.loop import BudgetUsedUp, Loop
 from optnas.running.placement import Crew, check_gpus, crew, how_shared
 from optnas.running.signals import Interruption, Signals
 from optnas.running.workers import LOST, Team, Tell
-from optnas.storage.artifacts import check_artifacts, open_artifacts
+from optnas.storage.artifacts import check_artifacts, mark_artifacts, open_artifacts
 from optnas.study.budget import may_go_on, may_start
 from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import (
@@ -33,6 +33,7 @@ from optnas.study.opening import (
     open_study,
     settled,
 )
+from optnas.study.record import RECORD
 from optnas.trials.failures import fail_dead
 
 Ending = Literal["finished", "budget"] | Interruption
@@ -123,14 +124,16 @@ def _run_alone(
     number: int = 0,
     heard: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
     is_dismissed: Callable[[], bool] = lambda: False,
+    patient: bool = False,
 ) -> Outcome:
     """Run a study in this process, as the worker with this number, until it is dismissed."""
     maker = ObjectiveMaker(config, device=device)
     in_channels, classes = maker.check()
     check_artifacts(config.artifacts)
-    opened = create_or_open(config, in_channels=in_channels, classes=classes)
+    opened = create_or_open(config, in_channels=in_channels, classes=classes, patient=patient)
     study = opened.study
     store = open_artifacts(config.artifacts)
+    mark_artifacts(config.artifacts, opened.study.user_attrs[RECORD].get("id", ""))
     checkpoints = opened.checkpoints(store)
 
     def stop() -> None:
@@ -218,6 +221,7 @@ def _work(config: StudyFile, workers: Workers, number: int, tell: Tell) -> Inter
         number=number,
         heard=(signal.SIGTERM,),
         is_dismissed=lambda: teller.is_dismissed,
+        patient=True,  # Its siblings wait, too.
     )
     return outcome.ending if outcome.ending in ("interrupted", "terminated") else None
 
