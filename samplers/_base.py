@@ -34,11 +34,12 @@ from optnas.trials.attributes import (
     FAILURE_REASON,
     INTERRUPTED,
     LOST,
+    MACHINE,
     MAX_EPOCHS,
     PHASE,
 )
 from optnas.trials.claims import Claim
-from optnas.trials.failures import fail_dead
+from optnas.trials.failures import fail_dead, is_grounds, one_line
 from optnas.trials.leases import renew_lease
 from optnas.trials.lineage import without_weights
 
@@ -309,6 +310,8 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         cause = _cause_of_failure()
         if isinstance(cause, KeyboardInterrupt):
             attrs = {FAILURE: LOST, FAILURE_REASON: INTERRUPTED}
+        elif cause is not None and is_grounds(cause):
+            attrs = {FAILURE: LOST, FAILURE_REASON: f"{MACHINE}{one_line(cause)}"}
         else:
             reason = "the value is not a number" if cause is None else repr(cause)
             attrs = {FAILURE: CANDIDATE, FAILURE_REASON: reason}

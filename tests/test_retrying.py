@@ -94,9 +94,7 @@ def test_a_server_that_stays_away_is_given_up_in_one_line(postgresql, postgresql
     postgresql.stop("immediate")
     try:
         for _ in range(2):  # The second time nobody waits again.
-            with pytest.raises(
-                StorageGone, match=r"no answer for 0 seconds; nothing is lost"
-            ) as caught:
+            with pytest.raises(StorageGone, match=r"no answer for 0 seconds; ") as caught:
                 study.set_user_attr("a", 1)
             assert "s3cret" not in str(caught.value)
             assert "\n" not in str(caught.value)

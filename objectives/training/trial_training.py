@@ -43,6 +43,9 @@ EAGER_REASON = "eager_reason"
 """User attribute, on CUDA: why the steps were not replayed from a graph; see `Trainer`."""
 
 
+_ONE_VALUE = "Expected more than 1 value per channel"
+
+
 class CandidateFailure(Exception):
     """A candidate cannot be judged; the message is the reason."""
 
@@ -205,6 +208,12 @@ class TrialTraining:
                 result = trainer.train_epoch()
             except NonFiniteLoss as error:
                 raise CandidateFailure(str(error)) from error
+            except ValueError as error:
+                if _ONE_VALUE not in str(error):
+                    raise
+                raise CandidateFailure(
+                    "cannot be trained: batch normalisation sees a batch of one image of one pixel"
+                ) from error
             is_last = trainer.epoch == epochs
             if is_last or self._settings.is_due(trainer.epoch, time.monotonic() - self._saved):
                 self._save(must=is_last and self._inherited)

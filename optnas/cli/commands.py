@@ -58,6 +58,13 @@ def main() -> None:
     except RunError as error:
         print(f"optnas: {error}", file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        from optnas.trials.failures import is_grounds, one_line
+
+        if not is_grounds(error):
+            raise
+        print(f"optnas: {one_line(error)}; nothing is lost: try again", file=sys.stderr)
+        sys.exit(1)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
+from optnas.config.paths import default_artifacts
 from optnas.drawing.attach import with_drawings
 from optnas.errors import RunError
 from optnas.running.gpu_sharing import Orders, Sharing
@@ -133,7 +134,8 @@ def _run_alone(
     opened = create_or_open(config, in_channels=in_channels, classes=classes, patient=patient)
     study = opened.study
     store = open_artifacts(config.artifacts)
-    mark_artifacts(config.artifacts, opened.study.user_attrs[RECORD].get("id", ""))
+    if config.artifacts != default_artifacts(config.study, config.storage, config.folder):
+        mark_artifacts(config.artifacts, opened.study.user_attrs[RECORD].get("id", ""))
     checkpoints = opened.checkpoints(store)
 
     def stop() -> None:

@@ -59,5 +59,7 @@ MAX_EPOCHS = 1_000_000
 
 LOST: Literal["lost"] = "lost"
 CANDIDATE: Literal["candidate"] = "candidate"
+MACHINE = "not the candidate's: "
+"""How the reason of a loss begins that was the machine's: no failed attempt of the candidate."""
 INTERRUPTED = "interrupted"
 """The reason of a loss that was wanted (Ctrl-C, a budget's end): it is no failed attempt."""
