@@ -151,7 +151,7 @@ def divide(
         remarks.append(f"classes with very few images to divide: {some(small)}")
     if same:
         remarks.append(
-            f"{some(same)}: fewer different images than splits, so that identical ones are trained "
+            f"{some(same)}: fewer different images than splits, so identical ones are trained "
             "on and tested by"
         )
     _check_divided(rows["label"][is_open], splits[is_open], class_names, wanted, known, remarks)
