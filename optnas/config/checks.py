@@ -30,16 +30,26 @@ M = TypeVar("M", bound=pydantic.BaseModel)
 _NAMED = (*PLUGINS, "data")
 
 
-def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
-    """``data`` with every block as a mapping with its name, and the keys that were only a name."""
+def expand(
+    data: Mapping[str, Any], stored: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """``data`` with every block as a mapping with its name, and the keys that were only a name.
+
+    Args:
+        data: What was written.
+        stored: The configuration whose names stand for those that were not written, instead of
+            the defaults.
+    """
     expanded = dict(data)
     shorthand = frozenset(key for key in _NAMED if isinstance(data.get(key), str))
     expanded.update((key, {"name": data[key]}) for key in shorthand)
     expanded.update((key, {}) for key in OPTIONAL_BLOCKS if key in data and data[key] is None)
     for key in PLUGINS:
         if isinstance(data.get(key), dict):
-            default = StudyKeys.model_fields[key].default
-            expanded[key] = {"name": default.name, **data[key]}
+            default = (
+                StudyKeys.model_fields[key].default.name if stored is None else stored[key]["name"]
+            )
+            expanded[key] = {"name": default, **data[key]}
     return expanded, shorthand
 
 

@@ -65,17 +65,17 @@ def open_baselines(opened: OpenStudy) -> OpenStudy | None:
 def baselines_config(opened: OpenStudy) -> StudyFile:
     """The configuration of the study of the human-designed networks."""
     config = opened.config
-    keys = config.resolved()
+    # All that the search was made with, also what its file does not say.
+    keys = {k: v for k, v in config.resolved().items() if k not in ("study", "seed", "folder")}
     train, objective = keys["train"], keys["objective"]
-    return variant(
-        config,
-        SUFFIX,
-        sampler={"name": "baselines"},
-        pruner={"name": "none"},
+    changes = {
+        "sampler": {"name": "baselines"},
+        "pruner": {"name": "none"},
         # Deeper than any donor, and what one would be.
-        objective={key: value for key, value in objective.items() if key != "transfer"},
-        train=train
+        "objective": {key: value for key, value in objective.items() if key != "transfer"},
+        "train": train
         | {"epochs": train["initial_epochs"] or train["epochs"], "initial_epochs": None},
-        budget={},
-        limits={},
-    )
+        "budget": {},
+        "limits": {},
+    }
+    return variant(config, SUFFIX, **(keys | changes))

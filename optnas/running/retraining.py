@@ -10,7 +10,7 @@ from optnas.config.settings import DataSettings
 from optnas.errors import UserError
 from optnas.running.runner import make_objective
 from optnas.spaces import Architecture
-from optnas.study.folders import network_folder
+from optnas.study.folders import mark_network, network_folder
 from optnas.study.opening import OpenStudy, conclusions
 
 
@@ -77,6 +77,13 @@ def retrain_found(
     if not hasattr(objective, "ensemble" if ensemble else "retrain"):
         raise UserError(f"the objective {full.objective.name!r} trains nothing; use another one")
     base = _folder(opened, data, channels) if output is None else str(output)
+
+    def after_epoch(*result: Any) -> None:
+        if output is None:
+            mark_network(opened, Path(base))
+        if on_epoch is not None:
+            on_epoch(*result)
+
     members: list[Path] = []
     for rank, (architecture, origin) in enumerate(chosen, start=1):
         folder = base if rank == 1 else f"{base}-{rank}"
@@ -90,7 +97,7 @@ def retrain_found(
                 channels=channels,
                 repeat=repeat,
                 origin=origin if repeat == 1 else {**origin, "repeat": repeat},
-                on_epoch=on_epoch,
+                on_epoch=after_epoch,
             )
             accuracies.append(description.test_accuracy)
             members.append(own)
@@ -135,12 +142,12 @@ def _ensemble_report(folder: Path, description: Any) -> Report:
 
 
 def _folder(opened: OpenStudy, data: DataSettings | None, channels: int | None) -> str:
-    parts = [network_folder(opened)]
+    parts = []
     if data is not None:
-        parts.append(data.name.replace(":", "."))
+        parts.append(f"-{data.name.replace(':', '.')}")
     if channels is not None:
-        parts.append(f"{channels}-channels")
-    return "-".join(parts)
+        parts.append(f"-{channels}-channels")
+    return network_folder(opened, "".join(parts))
 
 
 def _chosen(

@@ -15,7 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from optnas.config import plugins
-from optnas.config.file import StudyFile, load_study_file, study_from_dict
+from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.drawing.attach import with_drawings
 from optnas.errors import RunError
@@ -27,7 +27,14 @@ from optnas.running.workers import LOST, Team, Tell
 from optnas.seeds import named_seed
 from optnas.storage.artifacts import check_artifacts, open_artifacts
 from optnas.study.budget import may_go_on, may_start
-from optnas.study.opening import Conclusion, OpenStudy, conclusions, create_or_open, open_study
+from optnas.study.opening import (
+    Conclusion,
+    OpenStudy,
+    conclusions,
+    create_or_open,
+    open_study,
+    settled,
+)
 from optnas.trials.failures import fail_dead
 
 Ending = Literal["finished", "budget"] | Interruption
@@ -99,7 +106,8 @@ def run(
         RunError: If a trial could not go on because of the machine, or a worker died and was not
             replaced. Nothing is lost.
     """
-    config = _checked(config)
+    config = settled(config)
+    say_kept(config)
     workers = workers or config.workers
     if device is not None and not workers.devices:
         workers = workers.model_copy(update={"devices": (device,)})
@@ -297,6 +305,12 @@ def _say_lost(numbers: Sequence[int]) -> None:
         )
 
 
+def say_kept(config: StudyFile) -> None:
+    """Warn of what a study was made with that the file does not say, and is otherwise today."""
+    if config.kept:
+        warnings.warn(f"kept from when the study was made: {', '.join(config.kept)}", stacklevel=3)
+
+
 def make_objective(config: StudyFile, *, device: str | None = None) -> Any:
     """The objective of a configuration, with its data loaded.
 
@@ -322,9 +336,3 @@ def make_objective(config: StudyFile, *, device: str | None = None) -> Any:
         **{name: value for name, value in supplied.items() if name in taken},
         **config.objective_options(cls),
     )
-
-
-def _checked(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:
-    if isinstance(config, StudyFile):
-        return config
-    return study_from_dict(config) if isinstance(config, Mapping) else load_study_file(config)
