@@ -149,6 +149,7 @@ class Classification:
         seed: int,
         checkpoint: CheckpointSettings | None = None,
         device: str | None,
+        known: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Self:
         """The objective of a study file; ``options`` are those of a subclass.
@@ -165,7 +166,7 @@ class Classification:
             data = data.model_copy(update={"samples": proxy.samples(data.samples)})
         objective = cls(
             space,
-            load_images(data, seed),
+            load_images(data, seed, known=known),
             train=train,
             network=network,
             proxy=proxy,

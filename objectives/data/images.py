@@ -5,7 +5,8 @@ import dataclasses
 import difflib
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,8 +27,7 @@ from optnas.objectives.data.dividing import (
     reading_of_known,
 )
 from optnas.objectives.data.image_files import ImageFiles, Pixels, joined, taken
-from optnas.objectives.data.membership import Membership
-from optnas.objectives.data.reading import Reading
+from optnas.objectives.data.reading import Reading, membership_of
 from optnas.objectives.data.splits import DataError, RawImages, draw_stratified, hold_out
 from optnas.seeds import derive_seed
 
@@ -186,7 +186,9 @@ def _resized_pixels(images: Pixels, shape: tuple[int, int]) -> Tensor:
     return torch.cat([resized(p.float(), shape).round().byte() for p in pieces]).contiguous()
 
 
-def load_images(settings: DataSettings, seed: int, known: Membership | None = None) -> Images:
+def load_images(
+    settings: DataSettings, seed: int, *, known: Mapping[str, Any] | None = None
+) -> Images:
     """Load a data set and split it as the settings say.
 
     The order is: the chosen classes, then the fraction of the training images, then the
@@ -196,7 +198,8 @@ def load_images(settings: DataSettings, seed: int, known: Membership | None = No
     Args:
         settings: Which images, and how they are split and augmented.
         seed: Decides which training images are used and held out.
-        known: The images that a study has seen, which stay in their splits.
+        known: What a study has recorded of its data (`Reading.record`); the images that it has
+            seen stay in their splits.
 
     Raises:
         DataError: If the data cannot be found or read, or cannot be split as asked.
@@ -206,7 +209,8 @@ def load_images(settings: DataSettings, seed: int, known: Membership | None = No
     found = dataset.load(settings)
     if isinstance(found, RawImages):
         return _drawn(found, settings, dataset, seed)
-    whole = divided(found, settings, dataset.validation, seed, known)
+    membership = None if known is None else membership_of(known)
+    whole = divided(found, settings, dataset.validation, seed, membership)
     parts = whole.parts
     is_by_test = settings.validation == "test"
     if is_by_test:

@@ -19,10 +19,13 @@ OPEN = 255
 TEST_SHARE = 0.2
 
 ROWS = np.dtype(
-    [("content", "S32"), ("samples", "S32"), ("name", "S32"), ("label", "<u4"), ("split", "u1")]
+    [
+        *(("content", "S32"), ("samples", "S32"), ("name", "S32"), ("label", "<u4")),
+        *(("split", "u1"), ("gone", "?")),
+    ]
 )
 """An image: digests of its bytes, of its decoded samples and of its name in the data set, its
-class and its split (0 training, 1 validation, 2 test)."""
+class, its split (0 training, 1 validation, 2 test), and whether it is not there any more."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,7 +69,8 @@ class Membership:
         """This one, and the images of an earlier one that are not there any more."""
         if before is None or before.class_names != self.class_names:
             return self
-        gone = before.rows[~np.isin(before.rows["content"], self.rows["content"])]
+        gone = before.rows[~np.isin(before.rows["content"], self.rows["content"])].copy()
+        gone["gone"] = True
         return Membership(np.concatenate((self.rows, gone)), self.class_names)
 
     def splits_of(self) -> dict[bytes, int]:
@@ -295,7 +299,7 @@ def _differences(before: Membership, after: Membership) -> Iterator[str]:
         yield f"classes: {some(gone) or 'none'} became {some(come) or 'none'}"
     elif old_names != new_names:
         yield "classes: in another order"
-    old, new = before.rows, after.rows
+    old, new = (one.rows[~one.rows["gone"]] for one in (before, after))
     more = Counter(new["content"].tolist())
     more.subtract(old["content"].tolist())
     added = {content for content, number in more.items() if number > 0}
@@ -308,7 +312,7 @@ def _differences(before: Membership, after: Membership) -> Iterator[str]:
             yield f"{counted(number, 'image')} {what}"
     if changed:
         yield f"{counted(changed, 'image')} changed"
-    yield from _moves(before, after)
+    yield from _moves(Membership(old, old_names), Membership(new, new_names))
 
 
 def _changed(old: np.ndarray, new: np.ndarray, lost: set[bytes], added: set[bytes]) -> int:

@@ -3,14 +3,14 @@
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from optnas.objectives.data.decoding import FACTS, FRAMES, ROTATED, TRANSPARENT, Framing
-from optnas.objectives.data.errors import counted, shown, some
-from optnas.objectives.data.membership import Membership
+from optnas.objectives.data.errors import DataError, counted, shown, some
+from optnas.objectives.data.membership import Membership, differences
 from optnas.objectives.data.names import SPLITS
 
 IMBALANCE = 5.0
@@ -85,6 +85,37 @@ class Reading:
         }
         return {**values, "twins": dataclasses.asdict(self.twins), "lines": self.lines()}
 
+    def record(self) -> dict[str, Any]:
+        """What is kept with a study: `fields`, and the bytes of the list of images."""
+        images = None if self.membership is None else self.membership.encoded()
+        return {**self.fields(), "images": images}
+
+    def differences(self, known: Mapping[str, Any]) -> list[str]:
+        """How the images differ from those of an earlier `record`.
+
+        Raises:
+            DataError: If that is damaged.
+        """
+        if known.get("digest") == self.digest:
+            return []
+        before = membership_of(known)
+        if before is None or self.membership is None:
+            return self._by_counts(known)
+        return differences(before, self.membership) or ["the images are in another order"]
+
+    def _by_counts(self, known: Mapping[str, Any]) -> list[str]:
+        """Where single images are not known."""
+        if tuple(known.get("class_names") or ()) != self.class_names:
+            return [f"classes: {some(known.get('class_names') or ())} became "
+                    f"{some(self.class_names)}"]  # fmt: skip
+        counts = known.get("counts") or {}
+        lines = []
+        for split in SPLITS:
+            was, now = sum(counts.get(split) or ()), sum(self.counts[split])
+            if was != now:
+                lines.append(f"{_WORDS[split]} images: {was:,} became {now:,}")
+        return lines or ["as many images as before, with other pixels or labels"]
+
     def lines(self) -> list[str]:
         """The same in a few lines for people."""
         totals = [f"{sum(self.counts.get(split, ())):,} {_WORDS[split]}" for split in SPLITS]
@@ -126,6 +157,21 @@ class Reading:
         modes = ", ".join(f"{mode} {number:,}" for mode, number in self.modes.items())
         how = f", {self.framing} to" if self.framing else "; the network sees"
         return f"images: {sizes}; {modes}{how} {seen}"
+
+
+def membership_of(record: Mapping[str, Any]) -> Membership | None:
+    """The list of images in a `Reading.record`; None if it has none.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    if record.get("images") is None:
+        return None
+    names = tuple(str(name) for name in record.get("class_names") or ())
+    try:
+        return Membership.decoded(record["images"], names)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"What the study has recorded of its data is damaged: {error}.") from None
 
 
 _WORDS = {"train": "training", "validation": "validation", "test": "test"}

@@ -20,6 +20,7 @@ from optnas.cli.console import (
 )
 from optnas.cli.experiment_commands import compare, rank
 from optnas.cli.options import (
+    AcceptChangedData,
     Device,
     Devices,
     File,
@@ -65,6 +66,7 @@ def run(
     workers: WorkerCount = None,
     per_device: PerDevice = None,
     devices: Devices = None,
+    accept_changed_data: AcceptChangedData = False,
     as_json: Json = False,
 ) -> None:
     """Search as a study file says, or go on with its search."""
@@ -73,7 +75,7 @@ def run(
     again = shlex.join(["optnas", "run", str(file)])
     config = settled(file)
     said = workers_said(config, workers, per_device, devices)
-    run_search(config, said, as_json, again=again)
+    run_search(config, said, as_json, accept_changed_data=accept_changed_data, again=again)
 
 
 @app.command()
@@ -83,6 +85,7 @@ def resume(
     workers: WorkerCount = None,
     per_device: PerDevice = None,
     devices: Devices = None,
+    accept_changed_data: AcceptChangedData = False,
     as_json: Json = False,
 ) -> None:
     """Go on with a search without its file: everything is in the storage."""
@@ -91,7 +94,7 @@ def resume(
     again = f"optnas resume {again_with(storage, study)}"
     config = open_existing(storage, study).config
     said = workers_said(config, workers, per_device, devices)
-    run_search(config, said, as_json, again=again)
+    run_search(config, said, as_json, accept_changed_data=accept_changed_data, again=again)
 
 
 @app.command()
@@ -165,6 +168,7 @@ def retrain(
     output: Annotated[
         Path | None, typer.Option(help="Folder for the network. Default: beside the storage.")
     ] = None,
+    accept_changed_data: AcceptChangedData = False,
     as_json: Json = False,
     device: Device = None,
 ) -> None:
@@ -190,6 +194,7 @@ def retrain(
             data=images,
             ensemble=ensemble,
             output=output,
+            accept_changed_data=accept_changed_data,
             device=device,
             on_epoch=None if as_json else epoch_printer(),
         ):
@@ -233,6 +238,7 @@ def report(
     carbon_intensity: Annotated[
         float, typer.Option(help="Grams of CO2-equivalent per kWh of your electricity.")
     ] = 475.0,
+    accept_changed_data: AcceptChangedData = False,
     device: Device = None,
 ) -> None:
     """Write a search as one HTML page: what was found, figures, every network."""
@@ -248,7 +254,7 @@ def report(
     opened = open_existing(target, study)
     hush()
     if baselines:
-        run_baselines(opened, device)
+        run_baselines(opened, device, accept_changed_data=accept_changed_data)
     measures = measure(opened, footprint, timed=inference)
     if as_json:
         print(json.dumps(report_rows(opened, measures)))

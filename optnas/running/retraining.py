@@ -8,8 +8,9 @@ from typing import Any
 
 from optnas.config.settings import DataSettings
 from optnas.errors import UserError
-from optnas.running.runner import make_objective
+from optnas.running.runner import make_objective, reading_of
 from optnas.spaces import Architecture
+from optnas.study.data import check_same, record_data, seen_of
 from optnas.study.folders import mark_network, network_folder
 from optnas.study.opening import OpenStudy, conclusions
 
@@ -34,6 +35,7 @@ def retrain_found(
     ensemble: bool = False,
     output: Path | None = None,
     device: str | None = None,
+    accept_changed_data: bool = False,
     on_epoch: Callable[[int, int, float, float], None] | None = None,
 ) -> Iterator[Report]:
     """Train the networks that a search found, on training and validation images; test each once.
@@ -56,6 +58,8 @@ def retrain_found(
             after ``data`` and ``channels`` if they are given. A second network goes into a folder
             whose name ends with ``-2``, its third training into ``-2-repeat-3``, and so on.
         device: A torch device; None takes CUDA where there is one.
+        accept_changed_data: Whether to train on other images than the study has seen, which is
+            recorded.
         on_epoch: Called after every epoch with the epoch, the number of epochs, the training
             accuracy and the seconds of the epoch.
 
@@ -73,7 +77,12 @@ def retrain_found(
     )
     full = opened.config.model_copy(update={"proxy": None, "data": data or opened.config.data})
     chosen = _chosen(opened, trial, settings.top, full.data, every=ensemble)
-    objective = make_objective(full, device=device)
+    seen = None if data is not None else seen_of(opened)
+    objective = make_objective(full, device=device, seen=seen)
+    reading = reading_of(objective)
+    changes = check_same(seen, reading, accept=accept_changed_data)
+    if changes:
+        record_data(opened.study, reading, seen, changes, full.artifacts)
     if not hasattr(objective, "ensemble" if ensemble else "retrain"):
         raise UserError(f"the objective {full.objective.name!r} trains nothing; use another one")
     base = _folder(opened, data, channels) if output is None else str(output)
