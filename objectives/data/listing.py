@@ -22,6 +22,7 @@ _CURES = {
         "convert them to PNG",
     ),
 }
+_OTHERS = "files that are no images"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +107,12 @@ def walk(root: Path, left_out: dict[str, list[str]]) -> Tree:
         for entry in entries:
             where = f"{shown_as}{entry.name}"
             if is_junk(entry.name):
-                left_out.setdefault("hidden or of the system", []).append(where)
+                left_out.setdefault("hidden or system entries", []).append(where)
             elif entry.is_dir():
                 stat = entry.stat()
                 place = (stat.st_dev, stat.st_ino)
                 if place in above:
-                    left_out.setdefault("a link to a folder above", []).append(where)
+                    left_out.setdefault("links to a folder above", []).append(where)
                     continue
                 below = look(entry.path, entry.name, f"{where}/", above | {place})
                 tree.folders[entry.name] = below
@@ -119,11 +120,11 @@ def walk(root: Path, left_out: dict[str, list[str]]) -> Tree:
                 if entry.is_file():
                     tree.images.append(entry.name)
                 else:
-                    left_out.setdefault("a link that leads nowhere", []).append(where)
+                    left_out.setdefault("links that lead nowhere", []).append(where)
             else:
                 cure = _CURES.get(suffix)
                 kind = suffix or "no suffix"
-                why = f"{kind} files, which cannot be read here: {cure}" if cure else "no images"
+                why = f"{kind} files, which cannot be read here: {cure}" if cure else _OTHERS
                 left_out.setdefault(why, []).append(where)
         return tree
 
@@ -139,7 +140,7 @@ def said(left_out: dict[str, list[str]]) -> list[str]:
     lines = []
     for reason, names in left_out.items():
         count = f"{len(names):,} {reason}"
-        if reason == "no images":
+        if reason == _OTHERS:
             kinds = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in names)
             count += f" ({', '.join(f'{kind} {n:,}' for kind, n in kinds.most_common(5))})"
         lines.append(f"{count}: {some(names, 3)}")
@@ -170,7 +171,9 @@ def by_folders(root: Path) -> Listing:
     else:
         found = _class_folders(tree, root, listing)
     if tree.images:
-        listing.left_out.setdefault("outside the folders of the classes", []).extend(tree.images)
+        listing.left_out.setdefault("images outside the folders of the classes", []).extend(
+            tree.images
+        )
     listing.class_names = tuple(ordered({entry.label for entry in found}))
     if len(listing.class_names) < 2:
         raise DataError(
@@ -204,11 +207,11 @@ def _split_folders(
             # As test images are handed out whose classes are a secret.
             images = [f"{name}/{image}" for _, image in folder.every()]
             if images:
-                listing.left_out["without a class"] = images
+                listing.left_out["images without a class"] = images
             else:
                 listing.remarks.append(f"{shown(name)!r} holds no images")
             continue
-        listing.left_out.setdefault("outside the folders of the classes", []).extend(
+        listing.left_out.setdefault("images outside the folders of the classes", []).extend(
             f"{name}/{image}" for image in folder.images
         )
         for label, images_of in folder.classes.items():

@@ -5,7 +5,7 @@ import hashlib
 import io
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -73,11 +73,13 @@ class Membership:
         gone["gone"] = True
         return Membership(np.concatenate((self.rows, gone)), self.class_names)
 
-    def splits_of(self) -> dict[bytes, int]:
-        """The split of every digest, of bytes or of samples."""
+    def splits_of(self, wanted: Sequence[int]) -> dict[bytes, int]:
+        """The split of every digest, of bytes or of samples; the first of the wanted ones."""
         known: dict[bytes, int] = {}
-        for key in ("samples", "content"):
-            known.update(zip(self.rows[key].tolist(), self.rows["split"].tolist(), strict=True))
+        for split in sorted(wanted, reverse=True):
+            rows = self.rows[self.rows["split"] == split]
+            for key in ("samples", "content"):
+                known.update(dict.fromkeys(rows[key].tolist(), split))
         return known
 
 
@@ -126,7 +128,7 @@ def divide(
         *([TEST] if shares.test else []),
         *([VALIDATION] if shares.validation else []),
     ]
-    twins = known.splits_of() if known is not None else {}
+    twins = known.splits_of(wanted) if known is not None else {}
     for index in np.flatnonzero(is_open):
         before = twins.get(rows["content"][index], twins.get(rows["samples"][index], OPEN))
         splits[index] = before

@@ -120,8 +120,8 @@ class Reading:
         """The same in a few lines for people."""
         totals = [f"{sum(self.counts.get(split, ())):,} {_WORDS[split]}" for split in SPLITS]
         lines = [
-            f"{shown(self.name)}: {counted(len(self.class_names), 'class', 'classes')}, images: "
-            f"{', '.join(totals)}",
+            f"data {shown(self.name)!r}: {counted(len(self.class_names), 'class', 'classes')}; "
+            f"{', '.join(totals)} images",
             f"classes: {self._classes()}",
             self._pictures(),
         ]

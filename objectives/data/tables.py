@@ -59,7 +59,7 @@ def by_table(root: Path, table: Path) -> Listing:
     others: dict[str, list[str]] = {}
     there = [name for _, name in walk(root, others).every() if name not in entries]
     if there:
-        listing.left_out["not in the table"] = there
+        listing.left_out["images that the table does not name"] = there
     return listing
 
 

@@ -56,6 +56,7 @@ SUPPLIED: Mapping[Kind, frozenset[str]] = {
             "checkpoint",
             "device",
             "folder",
+            "known",
         }
     ),
 }
