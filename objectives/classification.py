@@ -136,6 +136,29 @@ class Classification:
         self._checkpoint = checkpoint or CheckpointSettings.model_validate({})
         self.on_epoch = on_epoch
 
+    @staticmethod
+    def load_images(
+        data: DataSettings,
+        *,
+        seed: int,
+        proxy: Proxy | None = None,
+        known: Mapping[str, Any] | None = None,
+    ) -> Images:
+        """The images of a study file, as many as the proxy leaves.
+
+        Args:
+            data: Which images.
+            seed: Seed of the study.
+            proxy: The reduced setting; None is the full one.
+            known: What the study has recorded of its data.
+
+        Raises:
+            UserError: If the data cannot be had.
+        """
+        if proxy is not None:
+            data = data.model_copy(update={"samples": proxy.samples(data.samples)})
+        return load_images(data, seed, known=known)
+
     @classmethod
     def from_settings(
         cls,
@@ -162,11 +185,9 @@ class Classification:
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"the device {device!r} cannot be used: {error}") from None
-        if proxy is not None:
-            data = data.model_copy(update={"samples": proxy.samples(data.samples)})
         objective = cls(
             space,
-            load_images(data, seed, known=known),
+            cls.load_images(data, seed=seed, proxy=proxy, known=known),
             train=train,
             network=network,
             proxy=proxy,

@@ -139,11 +139,11 @@ def said(left_out: dict[str, list[str]]) -> list[str]:
     """What was left out, a line for every reason."""
     lines = []
     for reason, names in left_out.items():
-        count = f"{len(names):,} {reason}"
+        count = f"{len(names):,}"
         if reason == _OTHERS:
             kinds = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in names)
-            count += f" ({', '.join(f'{kind} {n:,}' for kind, n in kinds.most_common(5))})"
-        lines.append(f"{count}: {some(names, 3)}")
+            count = ", ".join(f"{kind} {number:,}" for kind, number in kinds.most_common(5))
+        lines.append(f"{reason} ({count}): {some(names, 3)}")
     return lines
 
 

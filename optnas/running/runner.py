@@ -18,7 +18,7 @@ from optnas.config import plugins
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.drawing.attach import with_drawings
-from optnas.errors import RunError
+from optnas.errors import RunError, UserError
 from optnas.running.gpu_sharing import Orders, Sharing
 from optnas.running.loop import BudgetUsedUp, Loop
 from optnas.running.placement import Crew, check_gpus, crew, how_shared
@@ -334,6 +334,28 @@ def say_kept(config: StudyFile) -> None:
     """Warn of what a study was made with that the file does not say, and is otherwise today."""
     if config.kept:
         warnings.warn(f"kept from when the study was made: {', '.join(config.kept)}", stacklevel=3)
+
+
+def load_data(config: StudyFile, seen: Seen | None) -> Any:
+    """The images of a configuration, without an objective.
+
+    Args:
+        config: The configuration.
+        seen: What its study has seen: known images stay in their splits.
+
+    Raises:
+        UserError: If the data cannot be had, or the objective needs none.
+    """
+    plugins.make_importable(config.folder)
+    cls = plugins.load("objective", config.objective.name, config.folder)
+    if config.data is None or not hasattr(cls, "load_images"):
+        raise UserError(f"the objective {config.objective.name!r} says nothing of its data")
+    return cls.load_images(
+        config.data,
+        seed=named_seed(config.study, config.seed),
+        proxy=config.proxy,
+        known=None if seen is None else seen.record,
+    )
 
 
 def reading_of(objective: Any) -> DataReading | None:
