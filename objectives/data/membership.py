@@ -341,7 +341,8 @@ def _moves(before: Membership, after: Membership) -> Iterator[str]:
         elif (name, split) not in was:
             moved += 1
             examples[f"{SPLITS[min(was)[1]]} to {SPLITS[split]}"] += 1
-    shown = ", ".join(f"{text} {number:,}" for text, number in examples.most_common(3))
+    ranked = sorted(examples.items(), key=lambda pair: (-pair[1], pair[0]))
+    shown = ", ".join(f"{text} {number:,}" for text, number in ranked[:3])
     if labels:
         yield f"{counted(labels, 'label')} moved ({shown})"
     elif moved:
