@@ -71,14 +71,16 @@ class _Part:
     @property
     def firsts(self) -> list[Any]:
         """Some images, by which the sizes are guessed."""
-        return [self.source[i][0] for i in range(min(8, len(self)))]
+        images = (self.source[i][0] for i in range(min(8, len(self))))
+        return [image for image in images if hasattr(image, "size")]
 
 
 def _class(name: str) -> type[Any]:
     from torchvision import datasets
 
     found = getattr(datasets, name.partition(":")[2], None)
-    if not (inspect.isclass(found) and issubclass(found, datasets.VisionDataset)):
+    base = datasets.VisionDataset
+    if not inspect.isclass(found) or not issubclass(found, base) or found is base:
         raise DataError(
             f"torchvision has no data set {shown(name.partition(':')[2])!r}; its documentation "
             "lists them, such as `torchvision:SVHN`."
@@ -133,7 +135,10 @@ def _read(
     names: list[str] = []
     for split, part in parts.items():
         for index in range(len(part)):
-            image, label = part.source[index][:2]
+            try:
+                image, label = part.source[index][:2]
+            except Exception as error:  # a damaged file, in words of a library's own
+                raise DataError(f"`{name}`: image {index} cannot be read: {error}") from error
             if isinstance(label, torch.Tensor | np.integer) and np.ndim(label) == 0:
                 label = int(label)
             if not isinstance(image, Image.Image) or type(label) is not int or label < 0:
@@ -151,5 +156,6 @@ def _read(
 def _class_names(source: Any, labels: Sequence[int]) -> tuple[str, ...]:
     named = getattr(source, "classes", None) or getattr(source, "categories", None) or ()
     if len(named) > max(labels):
-        return tuple(str(name) for name in named)
+        firsts = (name[0] if isinstance(name, tuple) and name else name for name in named)
+        return tuple(str(name) for name in firsts)
     return tuple(str(number) for number in range(max(labels) + 1))
