@@ -5,8 +5,6 @@ Every mistake is one :class:`StudyFileError` that names the file, the line and t
 
 import dataclasses
 import json
-import os.path
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +13,19 @@ from pydantic import PrivateAttr
 
 from optnas.config import plugins
 from optnas.config.checks import check_data, checked_plugins, expand, validated
+from optnas.config.former import in_todays_words
 from optnas.config.keys import SUPPLIED, Choice, StudyKeys
 from optnas.config.messages import Source, StudyFileError, found
 from optnas.config.paths import (
     absolute,
     artifacts_location,
+    artifacts_now,
     default_artifacts,
     default_storage,
     storage_url,
 )
 from optnas.config.plugins import Kind
+from optnas.config.reading import json_values, read_text
 from optnas.config.stored import (
     contradictions,
     differences,
@@ -33,7 +34,7 @@ from optnas.config.stored import (
     overlaid,
     with_old_behaviour,
 )
-from optnas.config.yaml import MAX_DEPTH, KeyPath, YamlError, parse
+from optnas.config.yaml import KeyPath, YamlError, parse
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -53,9 +54,6 @@ __all__ = [
     "study_from_dict",
     "written_in_python",
 ]
-
-#: A study file is a page of text; what is longer is another file.
-MAX_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,7 +234,7 @@ def read_study_file(path: str | Path) -> Written:
     path = Path(path)
     name = str(path)
     try:
-        document = parse(_read(path))
+        document = parse(read_text(path))
     except YamlError as error:
         lines: dict[KeyPath, int] = {error.path: error.line}
         raise Source(name, lines).error(error.path, str(error)) from None
@@ -288,40 +286,22 @@ def from_resolved(resolved: Mapping[str, Any], storage: str) -> StudyFile:
     except ValueError as error:
         raise Source(source).error(("storage",), str(error)) from None
     values = with_old_behaviour(values, Path(folder))
+    artifacts = values.get("artifacts")
+    if isinstance(artifacts, str):
+        study = str(values.get("study"))
+        values["artifacts"] = artifacts_now(artifacts, study, values["storage"])
     return _written(values, Path(folder), source).checked()
-
-
-def _read(path: Path) -> str:
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise StudyFileError(f"{path}: expected a file, but this is a folder or a device")
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise StudyFileError(
-            f"{path}: no such file; `optnas init` writes one to start from"
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StudyFileError(f"{path}: cannot be read: {reason}") from None
-    if len(content) > MAX_BYTES:
-        raise StudyFileError(f"{path}: larger than 1 MiB, so not a study file")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise StudyFileError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
 
 
 def _written(
     data: Any, folder: Path, name: str = "", lines: Mapping[KeyPath, int] | None = None
 ) -> Written:
     source = Source(name, lines or {})
-    data = _json_values(data, (), source)
+    data = json_values(data, (), source)
     if not isinstance(data, dict):
         text = f"expected keys and values such as 'study: digits' {found(data)}"
         raise source.error((), text)
-    return Written(data, folder, source)
+    return Written(in_todays_words(data, source), folder, source)
 
 
 def _paths(study: StudyKeys, folder: Path, source: Source) -> dict[str, Any]:
@@ -341,24 +321,3 @@ def _paths(study: StudyKeys, folder: Path, source: Source) -> dict[str, Any]:
         places = {key: absolute(place, folder) for key, place in places.items()}
         data = data.model_copy(update=places)
     return {"storage": storage, "artifacts": artifacts, "data": data}
-
-
-def _json_values(value: Any, path: KeyPath, source: Source) -> Any:
-    """Python's values as JSON's: tuples as lists and paths as strings."""
-    if len(path) > MAX_DEPTH:
-        raise source.error(path[:3], f"nested more than {MAX_DEPTH} levels deep")
-    if isinstance(value, Mapping):
-        wrong = [key for key in value if not isinstance(key, str)]
-        if wrong:
-            raise source.error(path, f"every key must be a string {found(wrong[0])}")
-        return {key: _json_values(value[key], (*path, key), source) for key in value}
-    if isinstance(value, (list, tuple)):
-        return [_json_values(item, (*path, i), source) for i, item in enumerate(value)]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
-        raise source.error(path, f"expected text without lone surrogates {found(value)}")
-    if value is None or isinstance(value, (str, int, float)):
-        return value
-    text = f"expected a string, a number, a bool, None, a list or a mapping {found(value)}"
-    raise source.error(path, text)

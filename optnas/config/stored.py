@@ -6,7 +6,6 @@ say has the stored value, so that a default can change for new studies alone.
 
 import json
 import os.path
-import typing
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -164,7 +163,7 @@ def _nested(
 def _model(key: str, block: Mapping[str, Any], folder: Path) -> type[pydantic.BaseModel] | None:
     if key not in PLUGINS:
         return _inner_model(StudyKeys, key)
-    kind = typing.cast(Kind, key)
+    kind: Kind = key
     try:
         return plugins.options_model(
             plugins.load(kind, str(block.get("name")), folder), SUPPLIED[kind]
@@ -186,7 +185,7 @@ def _place(path: tuple[str, ...], stored: Mapping[str, Any], folder: Path) -> Ke
     """The path of a key of ``OLD_BEHAVIOUR`` in a stored configuration; None if it has none."""
     if path[0] not in PLUGINS:
         return path
-    kind, name = typing.cast(Kind, path[0]), path[1]
+    kind, name = path[0], path[1]
     block = stored.get(kind)
     if not isinstance(block, dict):
         return None

@@ -14,7 +14,7 @@ def experiment_seed(config: StudyFile) -> int:
 def variant(config: StudyFile, suffix: str, **changes: Any) -> StudyFile:
     """A study like ``config``, in its storage, with a name and keys of its own.
 
-    What ``config`` leaves open it leaves open, too.
+    What ``config`` leaves open it leaves open, too, and blocks that do not differ are as written.
 
     Args:
         config: The configuration.
@@ -31,7 +31,9 @@ def variant(config: StudyFile, suffix: str, **changes: Any) -> StudyFile:
         "artifacts": config.artifacts,
         "seed": experiment_seed(config),
     }
-    return study_from_dict(keys | changes, config.folder)
+    blocks = config.resolved()
+    differing = {key: value for key, value in changes.items() if value != blocks.get(key)}
+    return study_from_dict(keys | differing, config.folder)
 
 
 def written_block(config: StudyFile, key: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import yaml
 
 from optnas.config.file import StudyFile
-from optnas.config.variants import written_block
 from optnas.errors import UserError
 
 Unit = Literal["epochs", "seconds", "trials"]
@@ -99,5 +98,5 @@ def _contender(item: Any, config: StudyFile) -> Contender:
 
 def _block(name: str, config: StudyFile, key: Literal["sampler", "pruner"]) -> dict[str, Any]:
     """The file's block if it has this name, else one without options."""
-    is_the_file_s = getattr(config, key).name == name
-    return {**(written_block(config, key) if is_the_file_s else {}), "name": name}
+    block: dict[str, Any] = config.resolved()[key]
+    return block if block["name"] == name else {"name": name}

@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 
-from optnas.config.file import StudyFile
+from optnas.config.file import StudyFile, from_resolved
 from optnas.config.variants import variant
 from optnas.errors import UserError
 from optnas.running.runner import Outcome, run
@@ -75,18 +75,19 @@ def open_baselines(opened: OpenStudy) -> OpenStudy | None:
 
 def baselines_config(opened: OpenStudy) -> StudyFile:
     """The configuration of the study of the human-designed networks."""
-    config = opened.config
     # All that the search was made with, also what its file does not say.
-    keys = {k: v for k, v in config.resolved().items() if k not in ("study", "seed", "folder")}
+    config = from_resolved(opened.config.resolved(), opened.config.storage)
+    keys = config.resolved()
     train, objective = keys["train"], keys["objective"]
-    changes = {
-        "sampler": {"name": "baselines"},
-        "pruner": {"name": "none"},
+    return variant(
+        config,
+        SUFFIX,
+        sampler={"name": "baselines"},
+        pruner={"name": "none"},
         # Deeper than any donor, and what one would be.
-        "objective": {key: value for key, value in objective.items() if key != "transfer"},
-        "train": train
+        objective={key: value for key, value in objective.items() if key != "transfer"},
+        train=train
         | {"epochs": train["initial_epochs"] or train["epochs"], "initial_epochs": None},
-        "budget": {},
-        "limits": {},
-    }
-    return variant(config, SUFFIX, **(keys | changes))
+        budget={},
+        limits={},
+    )

@@ -8,11 +8,13 @@ from typing import Any
 
 from optnas.config.settings import DataSettings
 from optnas.errors import UserError
-from optnas.running.runner import make_objective, reading_of
+from optnas.running.runner import make_objective, reading_of, say_kept
 from optnas.spaces import Architecture
 from optnas.study.data import check_same, record_data, seen_of
 from optnas.study.folders import mark_network, network_folder
 from optnas.study.opening import OpenStudy, conclusions
+
+OnEpoch = Callable[[int, int, float, float], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +38,7 @@ def retrain_found(
     output: Path | None = None,
     device: str | None = None,
     accept_changed_data: bool = False,
-    on_epoch: Callable[[int, int, float, float], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Iterator[Report]:
     """Train the networks that a search found, on training and validation images; test each once.
 
@@ -71,6 +73,7 @@ def retrain_found(
         UserError: If there is no network yet, the folder holds another one, the network has no
             channels to choose, or the data cannot be had.
     """
+    say_kept(opened.config)
     said = {"epochs": epochs, "top": top, "repeats": repeats}
     settings = opened.config.retrain.model_copy(
         update={key: value for key, value in said.items() if value is not None}
@@ -86,13 +89,7 @@ def retrain_found(
     if not hasattr(objective, "ensemble" if ensemble else "retrain"):
         raise UserError(f"the objective {full.objective.name!r} trains nothing; use another one")
     base = _folder(opened, data, channels) if output is None else str(output)
-
-    def after_epoch(*result: Any) -> None:
-        if output is None:
-            mark_network(opened, Path(base))
-        if on_epoch is not None:
-            on_epoch(*result)
-
+    after_epoch = on_epoch if output is not None else _marking(opened, Path(base), on_epoch)
     members: list[Path] = []
     for rank, (architecture, origin) in enumerate(chosen, start=1):
         folder = base if rank == 1 else f"{base}-{rank}"
@@ -116,6 +113,17 @@ def retrain_found(
     if ensemble:
         own = Path(f"{base}-ensemble")
         yield _ensemble_report(own, objective.ensemble(members, own))
+
+
+def _marking(opened: OpenStudy, folder: Path, on_epoch: OnEpoch | None) -> OnEpoch:
+    """``on_epoch``, and the study's mark in its folder, which is there by then."""
+
+    def after_epoch(epoch: int, epochs: int, accuracy: float, seconds: float) -> None:
+        mark_network(opened, folder)
+        if on_epoch is not None:
+            on_epoch(epoch, epochs, accuracy, seconds)
+
+    return after_epoch
 
 
 def _report(folder: Path, description: Any, trial: int) -> Report:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas._version import __version__
@@ -176,37 +176,34 @@ def open_compared(target: str, study_name: str | None = None) -> tuple[OpenStudy
     return _open_file(target, study_name, refuse=False)
 
 
-def settled(config: StudyFile | Written | Mapping[str, Any] | str | Path) -> StudyFile:
+def settled(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:
     """A configuration to run: with what its study was made with, if that exists.
 
     Nothing is created, but for the tables of a database that had none.
 
     Args:
-        config: The path of a study file, a mapping with its keys, or either as it was read.
+        config: The path of a study file, a mapping with its keys, or a checked configuration.
 
     Raises:
         UserError: If the configuration is wrong, or the study exists with another one.
         StorageError: If the storage cannot be read.
     """
-    written = _written(config)
+    if isinstance(config, StudyFile):
+        written = config.written
+    elif isinstance(config, Mapping):
+        written = written_in_python(config)
+    else:
+        written = read_study_file(config)
     try:
         new = config if isinstance(config, StudyFile) else written.checked()
     except StudyFileError:
-        stored = _stored(written)
-        if stored is None:
-            raise
         # What is wrong with a new study may be right with what this one was made with.
-        return _as_made(written, *stored)
+        with contextlib.suppress(StorageError):
+            if (stored := _stored(written)) is not None:
+                return _as_made(written, *stored)
+        raise
     stored = _stored(written)
     return new if stored is None else _as_made(written, *stored)
-
-
-def _written(config: StudyFile | Written | Mapping[str, Any] | str | Path) -> Written:
-    if isinstance(config, StudyFile):
-        return config.written
-    if isinstance(config, Written):
-        return config
-    return written_in_python(config) if isinstance(config, Mapping) else read_study_file(config)
 
 
 def _stored(written: Written) -> tuple[dict[str, Any], str] | None:
@@ -218,10 +215,15 @@ def _stored(written: Written) -> tuple[dict[str, Any], str] | None:
     if path is not None and not path.exists():
         return None
     storage = open_storage(url, create=False)
-    with explained(url), contextlib.suppress(KeyError):
-        study = optuna.load_study(study_name=name, storage=storage)
-        stored = study.user_attrs.get(RECORD)
-        return None if stored is None else (stored, url)
+    try:
+        with explained(url), contextlib.suppress(KeyError):
+            study = optuna.load_study(study_name=name, storage=storage)
+            stored = study.user_attrs.get(RECORD)
+            return None if stored is None else (stored, url)
+    finally:
+        if isinstance(storage, RDBStorage):  # Servers have connections for few.
+            storage.remove_session()
+            storage.engine.dispose()
     return None
 
 
