@@ -22,6 +22,7 @@ import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from scipy.stats import mannwhitneyu
 
+from optnas.config.contract import strategy_of
 from optnas.objectives.tabular import Tabular
 from optnas.samplers import EcoNASSampler, HierarchicalPruner, SynchronousEcoNASSampler
 from optnas.spaces import CellSpace, NasBench201Space, RowSpace
@@ -223,7 +224,7 @@ def sampler_time(data: Path, seeds: int) -> None:
             start = time.process_time()
             trial = study.ask()
             space.suggest(trial)
-            if getattr(study.sampler, "sets_epochs", False):
+            if strategy_of(study.sampler).sets_epochs:
                 trial.suggest_int("epochs", 1, 1_000_000)
             study.tell(trial, np.random.default_rng(number).random())
             milliseconds.append(1000 * (time.process_time() - start))

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from optnas.config.settings import DataSettings
+from optnas.extensions.importing import PluginError, load_reference, modules_of
 from optnas.objectives.data import legacy
 from optnas.objectives.data.errors import DataError, shown, some
 from optnas.objectives.data.found import Found, rows_of
@@ -17,6 +19,24 @@ from optnas.objectives.data.splits import RawImages
 
 _LAYOUTS = {"NHW": 3, "NHWC": 4, "NCHW": 4}
 _WANTED = "uint8 of shape (N, H, W), (N, H, W, C) or (N, C, H, W)"
+
+
+def load_function(settings: DataSettings, folder: Path) -> Found | RawImages:
+    """The images that ``module:function`` returns; see `load_arrays`.
+
+    Args:
+        settings: The function's name, and what else is said.
+        folder: Where its module is looked for, unless it is installed.
+
+    Raises:
+        DataError: If the function cannot be called or returns something else.
+    """
+    try:
+        function = load_reference("data set", settings.name, folder)
+    except PluginError as error:
+        raise DataError(f"`{settings.name}` failed: {error}") from error
+    with modules_of(folder):  # It may import its neighbours when it runs.
+        return images_of(function, settings)
 
 
 def images_of(function: Callable[[], Any], settings: DataSettings) -> Found | RawImages:

@@ -4,8 +4,6 @@ import dataclasses
 import functools
 import gzip
 import importlib.util
-import os
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ import torch
 
 from optnas.config.settings import DataSettings
 from optnas.objectives.data import legacy
-from optnas.objectives.data.arrays import images_of
+from optnas.objectives.data.arrays import load_function
 from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.errors import DataError, shown
 from optnas.objectives.data.folders import DEFAULT_SIZE, load_files
@@ -28,6 +26,8 @@ DEFAULT_ROOT = "~/.cache/optnas/data"
 FUNCTION = "module:function"
 TORCHVISION = "torchvision:NAME"
 _FILES = ("labels", "resize", "background", "unreadable", "channels")
+GROUP = "optnas.data"
+"""The entry points by which packages offer data sets: each a `Dataset`, or a function."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,18 +201,9 @@ def _load_images(settings: DataSettings) -> RawImages | Found:
     return load_files(root, settings)
 
 
-def _load_function(settings: DataSettings) -> RawImages | Found:
-    module, _, name = settings.name.partition(":")
-    return images_of(lambda: _called(module, name), settings)
-
-
-def _called(module: str, function: str) -> Any:
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        return getattr(importlib.import_module(module), function)()
-    finally:
-        sys.path.remove(here)
+def function_dataset(load: Callable[[DataSettings], RawImages | Found]) -> Dataset:
+    """The data set that a function gives."""
+    return dataclasses.replace(DATASETS[FUNCTION], load=load)
 
 
 def _load_torchvision(settings: DataSettings) -> Found:
@@ -288,8 +279,17 @@ DATASETS: dict[str, Dataset] = {
     ),
     FUNCTION: Dataset(
         "Your own images: a function that returns training and test images and labels",
-        _load_function,
+        lambda settings: load_function(settings, Path.cwd()),
         validation=0.2,
         takes=("layout", "channels"),
     ),
 }
+
+# What the entry points of the group `optnas.data` name.
+DIGITS = DATASETS["digits"]
+FASHION_MNIST = DATASETS["fashion_mnist"]
+KMNIST = DATASETS["kmnist"]
+EMNIST_BALANCED = DATASETS["emnist_balanced"]
+CIFAR10 = DATASETS["cifar10"]
+CIFAR100 = DATASETS["cifar100"]
+IMAGES = DATASETS["images"]

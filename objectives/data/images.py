@@ -6,19 +6,23 @@ import difflib
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from optnas.config.settings import DataSettings
+from optnas.extensions.importing import PluginError, entry_names, load_entry
+from optnas.objectives.data.arrays import images_of, load_function
 from optnas.objectives.data.augment import Augmentation, resized
 from optnas.objectives.data.datasets import (
     DATASETS,
-    FUNCTION,
+    GROUP,
     TORCHVISION,
     Dataset,
     default_augmentation,
+    function_dataset,
 )
 from optnas.objectives.data.dividing import (
     chosen_classes,
@@ -187,7 +191,11 @@ def _resized_pixels(images: Pixels, shape: tuple[int, int]) -> Tensor:
 
 
 def load_images(
-    settings: DataSettings, seed: int, *, known: Mapping[str, Any] | None = None
+    settings: DataSettings,
+    seed: int,
+    folder: Path | None = None,
+    *,
+    known: Mapping[str, Any] | None = None,
 ) -> Images:
     """Load a data set and split it as the settings say.
 
@@ -198,13 +206,15 @@ def load_images(
     Args:
         settings: Which images, and how they are split and augmented.
         seed: Decides which training images are used and held out.
+        folder: Where the module of a function is looked for that is not installed: the study
+            file's folder. None is the current folder.
         known: What a study has recorded of its data (`Reading.record`); the images that it has
             seen stay in their splits.
 
     Raises:
         DataError: If the data cannot be found or read, or cannot be split as asked.
     """
-    dataset = _find(settings.name)
+    dataset = _find(settings.name, folder or Path.cwd())
     dataset.check(settings)
     found = dataset.load(settings)
     if isinstance(found, RawImages):
@@ -277,16 +287,25 @@ def _indices(raw: RawImages, settings: DataSettings) -> tuple[int, ...]:
     return tuple(chosen_classes(raw.class_names, classes))
 
 
-def _find(name: str) -> Dataset:
-    if name in DATASETS:
-        return DATASETS[name]
+def _find(name: str, folder: Path) -> Dataset:
     if name.startswith("torchvision:"):
         return DATASETS[TORCHVISION]
     if ":" in name:
-        return DATASETS[FUNCTION]
-    close = difflib.get_close_matches(name, DATASETS, n=1)
+        return function_dataset(functools.partial(load_function, folder=folder))
+    try:
+        found = load_entry("data set", GROUP, name)
+    except PluginError as error:
+        raise DataError(str(error)) from error
+    if isinstance(found, Dataset):
+        return found
+    if callable(found):
+        return function_dataset(functools.partial(images_of, found))
+    if found is not None:
+        raise DataError(f"The data set `{name}` must be a `Dataset` or a function: {found!r}.")
+    known = list(dict.fromkeys((*DATASETS, *entry_names(GROUP))))
+    close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean `{close[0]}`?" if close else ""
-    raise DataError(f"There is no data set `{name}`.{hint} Known: {', '.join(DATASETS)}.")
+    raise DataError(f"There is no data set `{name}`.{hint} Known: {', '.join(known)}.")
 
 
 def _only_classes(raw: RawImages, classes: tuple[int, ...]) -> RawImages:

@@ -4,10 +4,11 @@ Every mistake is one :class:`StudyFileError` that names the file, the line and t
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import PrivateAttr
 
@@ -168,9 +169,25 @@ class StudyFile(StudyKeys):
         """The part of ``resolved`` that must not change between the runs of one study."""
         return identity_of(self.resolved())
 
-    def make_space(self) -> "Space[Any]":
-        """The search space."""
+    @functools.cached_property
+    def search_space(self) -> "Space[Any]":
+        """The search space: one, made when it is first asked for."""
         return self._make("space", self.space, {})  # type: ignore[no-any-return]
+
+    def make_space(self) -> "Space[Any]":
+        """The same; samplers and pruners are made anew."""
+        return self.search_space
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied.__dict__.pop("search_space", None)  # A copy may say another one.
+        return copied
+
+    def __getstate__(self) -> dict[Any, Any]:
+        # Who gets the configuration makes the space himself: it may not be picklable.
+        state = super().__getstate__()
+        kept = {key: value for key, value in state["__dict__"].items() if key != "search_space"}
+        return {**state, "__dict__": kept}
 
     def make_sampler(
         self, space: "Space[Any]", *, in_channels: int, classes: int, seed: int | None

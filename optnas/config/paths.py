@@ -4,7 +4,7 @@ import os.path
 import re
 from pathlib import Path
 
-from optnas.config.plugins import nearest
+from optnas.extensions.importing import nearest
 
 STORAGES = ("sqlite", "journal", "postgresql", "mysql", "grpc")
 

@@ -121,7 +121,7 @@ def _setting(config: StudyFile, networks: int, setting: Proxy, original: Proxy) 
 
 
 def _zoo(study: optuna.Study, config: StudyFile, setting: Proxy) -> Zoo:
-    space = config.make_space()
+    space = config.search_space
     trained = [trial for trial in study.get_trials(deepcopy=False) if is_result(trial)]
     if len(trained) < LEAST:
         raise UserError(

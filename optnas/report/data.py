@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optnas.config.file import StudyFile
-from optnas.running.runner import load_data
+from optnas.errors import UserError
 from optnas.study.data import seen_by
+from optnas.study.objectives import ObjectiveMaker
 
 SPLITS = ("train", "validation", "test")
 
@@ -29,7 +30,10 @@ def read_data(config: StudyFile) -> Any:
     Raises:
         UserError: If they cannot be had, or cannot be trained on.
     """
-    return load_data(config, seen_by(config))
+    images = ObjectiveMaker(config, seen=seen_by(config)).images
+    if getattr(images, "reading", None) is None:
+        raise UserError(f"the objective {config.objective.name!r} does not say what data it reads")
+    return images
 
 
 def data_text(fields: Mapping[str, Any]) -> str:

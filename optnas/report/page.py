@@ -92,7 +92,7 @@ def report_rows(opened: OpenStudy, measures: Measures = NOTHING) -> list[dict[st
     Raises:
         UserError: If no trial is finished.
     """
-    return measures.rows(_finished_networks(opened), opened.config.make_space())
+    return measures.rows(_finished_networks(opened), opened.config.search_space)
 
 
 def report_page(opened: OpenStudy, again: str, measures: Measures = NOTHING) -> str:
@@ -107,7 +107,7 @@ def report_page(opened: OpenStudy, again: str, measures: Measures = NOTHING) -> 
         UserError: If no trial is finished.
     """
     networks = _finished_networks(opened)
-    table = measures.rows(networks, opened.config.make_space())
+    table = measures.rows(networks, opened.config.search_space)
     sections = {
         "Found": _pre(best_text(opened, again)) + _drawing(opened),
         "Search": _pre(status_text(opened)),

@@ -41,9 +41,9 @@ def train_baselines(
         UserError: If no human-designed networks are known for the study's space, or as
             :func:`optnas.running.runner.run`.
     """
-    if not opened.config.make_space().baselines():
+    if not opened.config.search_space.baselines():
         raise UserError(
-            f"--baselines: no human-designed networks are known for {opened.config.make_space()!r}"
+            f"--baselines: no human-designed networks are known for {opened.config.search_space!r}"
             "; they are for the space `stage` with three stages of basic or nasnet modules, or "
             "four of bottleneck modules"
         )
@@ -63,7 +63,7 @@ def open_baselines(opened: OpenStudy) -> OpenStudy | None:
         UserError: If it was trained by another recipe.
     """
     config = opened.config
-    if not config.make_space().baselines():
+    if not config.search_space.baselines():
         return None
     name = f"{config.study}-{SUFFIX}"
     storage = open_storage(config.storage, create=False)

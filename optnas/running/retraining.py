@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from optnas.config.contract import strategy_of
 from optnas.config.settings import DataSettings
 from optnas.errors import UserError
-from optnas.running.runner import make_objective, reading_of, say_kept
+from optnas.running.runner import say_kept
 from optnas.spaces import Architecture
 from optnas.study.data import check_same, record_data, seen_of
 from optnas.study.folders import mark_network, network_folder
+from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import OpenStudy, conclusions
 
 OnEpoch = Callable[[int, int, float, float], None]
@@ -81,13 +83,14 @@ def retrain_found(
     full = opened.config.model_copy(update={"proxy": None, "data": data or opened.config.data})
     chosen = _chosen(opened, trial, settings.top, full.data, every=ensemble)
     seen = None if data is not None else seen_of(opened)
-    objective = make_objective(full, device=device, seen=seen)
-    reading = reading_of(objective)
-    changes = check_same(seen, reading, accept=accept_changed_data)
-    if changes:
-        record_data(opened.study, reading, seen, changes, full.artifacts)
-    if not hasattr(objective, "ensemble" if ensemble else "retrain"):
+    maker = ObjectiveMaker(full, device=device, seen=seen)
+    changes = check_same(seen, maker.reading, accept=accept_changed_data)
+    objective = maker.make()
+    retrain, combine = objective.retrain, objective.ensemble
+    if retrain is None or (ensemble and combine is None):
         raise UserError(f"the objective {full.objective.name!r} trains nothing; use another one")
+    if changes:
+        record_data(opened.study, maker.reading, seen, changes, full.artifacts)
     base = _folder(opened, data, channels) if output is None else str(output)
     after_epoch = on_epoch if output is not None else _marking(opened, Path(base), on_epoch)
     members: list[Path] = []
@@ -96,7 +99,7 @@ def retrain_found(
         accuracies = []
         for repeat in range(1, settings.repeats + 1):
             own = Path(folder if repeat == 1 else f"{folder}-repeat-{repeat}")
-            description = objective.retrain(
+            description = retrain(
                 architecture,
                 own,
                 settings,
@@ -110,9 +113,9 @@ def retrain_found(
             yield _report(own, description, origin["trial"])
         if settings.repeats > 1:
             yield _summary(folder, accuracies, origin["trial"])
-    if ensemble:
+    if ensemble and combine is not None:
         own = Path(f"{base}-ensemble")
-        yield _ensemble_report(own, objective.ensemble(members, own))
+        yield _ensemble_report(own, combine(members, own))
 
 
 def _marking(opened: OpenStudy, folder: Path, on_epoch: OnEpoch | None) -> OnEpoch:
@@ -188,11 +191,11 @@ def _chosen(
         if not 0 <= trial < len(trials) or not trials[trial].params:
             raise UserError(f"there is no trial {trial} with a network; see `optnas status`")
         try:
-            architecture = opened.config.make_space().from_trial(trials[trial])
+            architecture = opened.config.search_space.from_trial(trials[trial])
         except ValueError:
             raise UserError(f"trial {trial} has not named a whole network") from None
         return [(architecture, origin | {"trial": trial, "chosen": "by hand"})]
-    default = None if every else getattr(study.sampler, "retrained", 1)
+    default = None if every else strategy_of(study.sampler).retrained
     found = conclusions(opened)[: top or default]
     if not found:
         raise UserError("no network has been trained yet; run the search first")

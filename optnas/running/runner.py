@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import inspect
 import signal
 import types
 import warnings
@@ -14,20 +13,19 @@ from typing import Any, Literal, Protocol
 import optuna
 from optuna.trial import FrozenTrial
 
-from optnas.config import plugins
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.drawing.attach import with_drawings
-from optnas.errors import RunError, UserError
+from optnas.errors import RunError
 from optnas.running.gpu_sharing import Orders, Sharing
 from optnas.running.loop import BudgetUsedUp, Loop
 from optnas.running.placement import Crew, check_gpus, crew, how_shared
 from optnas.running.signals import Interruption, Signals
 from optnas.running.workers import LOST, Team, Tell
-from optnas.seeds import named_seed
 from optnas.storage.artifacts import check_artifacts, open_artifacts
 from optnas.study.budget import may_go_on, may_start
-from optnas.study.data import DataReading, Seen, check_same, record_data, seen_by, seen_of
+from optnas.study.data import Seen, check_same, record_data, seen_by, seen_of
+from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import (
     Conclusion,
     OpenStudy,
@@ -145,14 +143,14 @@ def _run_alone(
 ) -> Outcome:
     """Run a study in this process, as the worker with this number, until it is dismissed."""
     seen = seen_by(config)
-    objective = make_objective(config, device=device, seen=seen or data.like)
-    reading = reading_of(objective)
-    changes = check_same(seen, reading, accept=data.accept)
-    check_same(data.like, reading, accept=data.accept)
+    maker = ObjectiveMaker(config, device=device, seen=seen or data.like)
+    changes = check_same(seen, maker.reading, accept=data.accept)
+    check_same(data.like, maker.reading, accept=data.accept)
+    in_channels, classes = maker.check()
     check_artifacts(config.artifacts)
-    opened = create_or_open(config, in_channels=objective.in_channels, classes=objective.classes)
+    opened = create_or_open(config, in_channels=in_channels, classes=classes)
     study = opened.study
-    record_data(study, reading, seen, changes, config.artifacts)
+    record_data(study, maker.reading, seen, changes, config.artifacts)
     store = open_artifacts(config.artifacts)
     checkpoints = opened.checkpoints(store)
 
@@ -165,12 +163,7 @@ def _run_alone(
     def on_epoch(progress: Any) -> None:
         if display is not None:
             display.epoch(progress, number)
-        if signals.ending is not None:  # Python drops what is raised inside some callbacks.
-            raise KeyboardInterrupt
-        if progress.epoch < progress.epochs and not may_go_on(
-            config.budget, study.get_trials(deepcopy=False)
-        ):
-            raise BudgetUsedUp
+        _check_may_go_on(progress, opened, signals)
 
     def on_trial(trial: FrozenTrial) -> None:
         checkpoints.clean(study, trial)
@@ -179,7 +172,7 @@ def _run_alone(
         if is_dismissed():
             stop()
 
-    objective.checkpoints, objective.on_epoch = checkpoints, on_epoch
+    objective = maker.make(checkpoints=checkpoints, on_epoch=on_epoch)
     loop = Loop(opened, with_drawings(objective, opened, store), signals, on_trial)
     loop.recover()
     checkpoints.clean(study)  # What workers left that were killed before they could.
@@ -190,6 +183,20 @@ def _run_alone(
         if not opened.is_finished:
             loop.run()
     return Outcome(opened, signals.ending or _ending(opened))
+
+
+def _check_may_go_on(progress: Any, opened: OpenStudy, signals: Signals) -> None:
+    """End the running trial after an epoch, if a signal came or the budget is used up.
+
+    Raises:
+        KeyboardInterrupt: Then, so that the trial is handed back.
+    """
+    if signals.ending is not None:  # Python drops what is raised inside some callbacks.
+        raise KeyboardInterrupt
+    if progress.epoch < progress.epochs and not may_go_on(
+        opened.config.budget, opened.study.get_trials(deepcopy=False)
+    ):
+        raise BudgetUsedUp
 
 
 def _run_team(config: StudyFile, display: Display | None, there: Crew, data: _Data) -> Outcome:
@@ -334,67 +341,3 @@ def say_kept(config: StudyFile) -> None:
     """Warn of what a study was made with that the file does not say, and is otherwise today."""
     if config.kept:
         warnings.warn(f"kept from when the study was made: {', '.join(config.kept)}", stacklevel=3)
-
-
-def load_data(config: StudyFile, seen: Seen | None) -> Any:
-    """The images of a configuration, without an objective.
-
-    Args:
-        config: The configuration.
-        seen: What its study has seen: known images stay in their splits.
-
-    Raises:
-        UserError: If the data cannot be had, or the objective needs none.
-    """
-    plugins.make_importable(config.folder)
-    cls = plugins.load("objective", config.objective.name, config.folder)
-    if config.data is None or not hasattr(cls, "load_images"):
-        raise UserError(f"the objective {config.objective.name!r} says nothing of its data")
-    return cls.load_images(
-        config.data,
-        seed=named_seed(config.study, config.seed),
-        proxy=config.proxy,
-        known=None if seen is None else seen.record,
-    )
-
-
-def reading_of(objective: Any) -> DataReading | None:
-    """What an objective has read of its data; None if it does not say."""
-    images = getattr(objective, "images", None)
-    reading: DataReading | None = getattr(images, "reading", None)
-    return reading
-
-
-def make_objective(
-    config: StudyFile, *, device: str | None = None, seen: Seen | None = None
-) -> Any:
-    """The objective of a configuration, with its data loaded.
-
-    Args:
-        config: The configuration.
-        device: A torch device; None leaves it to the objective.
-        seen: What the study has seen of its data: known images stay in their splits.
-
-    Raises:
-        UserError: If the data cannot be had.
-    """
-    plugins.make_importable(config.folder)  # Data may be a function beside the study file.
-    cls = plugins.load("objective", config.objective.name, config.folder)
-    supplied = {
-        "space": config.make_space(),
-        "data": config.data,
-        "train": config.train,
-        "network": config.network,
-        "proxy": config.proxy,
-        "limits": config.limits.model_dump(exclude_none=True),
-        "seed": named_seed(config.study, config.seed),
-        "checkpoint": config.checkpoint,
-        "device": device,
-        "folder": config.folder,
-        "known": None if seen is None else seen.record,
-    }
-    taken = inspect.signature(cls.from_settings).parameters
-    return cls.from_settings(
-        **{name: value for name, value in supplied.items() if name in taken},
-        **config.objective_options(cls),
-    )

@@ -107,7 +107,7 @@ def _was_made_for(opened: OpenStudy, folder: Path) -> bool:
         return False
     if "channels" in origin:
         return True  # The architecture was changed before it was trained.
-    named: Architecture | None = opened.config.make_space().named_by(trials[number])
+    named: Architecture | None = opened.config.search_space.named_by(trials[number])
     return named is not None and json.loads(named.to_json()) == description.get("architecture")
 
 

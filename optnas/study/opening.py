@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas._version import __version__
 from optnas.config import plugins
+from optnas.config.contract import strategy_of
 from optnas.config.file import (
     StudyFile,
     StudyFileError,
@@ -51,23 +52,21 @@ class OpenStudy:
     @property
     def is_finished(self) -> bool:
         """Whether the strategy has come to its end."""
-        is_finished = getattr(self.study.sampler, "is_finished", None)
-        return is_finished is not None and bool(is_finished(self.study))
+        return bool(strategy_of(self.study.sampler).is_finished(self.study))
 
     @property
     def has_end(self) -> bool:
         """Whether the sampler comes to an end by itself, whatever the budget."""
-        sampler = self.study.sampler
-        return bool(getattr(sampler, "has_end", hasattr(sampler, "is_finished")))
+        return bool(strategy_of(self.study.sampler).has_end)
 
     @property
     def keep(self) -> str | None:
         """Whose weights stay, beyond those that a strategy may still need."""
-        said = self.config.checkpoint.keep
-        if said is None and not hasattr(self.study.sampler, "weights_needed"):
+        keep = self.config.checkpoint.keep
+        if keep is None and strategy_of(self.study.sampler).weights_needed is None:
             # A stock sampler may draw any earlier trial as a parent.
-            return "all" if self.config.make_space().inherits else None
-        return said
+            return "all" if self.config.search_space.inherits else None
+        return keep
 
     def checkpoints(self, store: Artifacts) -> Checkpoints:
         """The training states of the study, which are kept in ``store``."""
@@ -229,11 +228,11 @@ def _stored(written: Written) -> tuple[dict[str, Any], str] | None:
 
 def conclusions(opened: OpenStudy) -> list[Conclusion]:
     """What would be trained fully, best first: what the strategy says, else the best trials."""
-    study, sampler = opened.study, opened.study.sampler
-    if hasattr(sampler, "candidates"):
+    study, space = opened.study, opened.config.search_space
+    candidates = strategy_of(study.sampler).candidates(study)
+    if candidates is not None:
         settled = opened.is_finished
-        return [Conclusion(a, n, v, settled) for n, a, v in sampler.candidates(study)]
-    space = opened.config.make_space()
+        return [Conclusion(a, n, v, settled) for n, a, v in candidates]
     trials = [
         trial
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -338,10 +337,10 @@ def _contradicted(config: StudyFile, changed: Sequence[str]) -> StudyFileError:
 def _prepared(config: StudyFile, study: optuna.Study, record: Mapping[str, Any]) -> OpenStudy:
     seed = named_seed(config.study, config.seed)
     sampler = plugins.load("sampler", config.sampler.name, config.folder)
-    if not hasattr(sampler, "is_finished"):
-        seed %= 2**32  # Stock samplers take no more.
+    if strategy_of(sampler).is_stock:
+        seed %= 2**32  # They take no more.
     shape = {"in_channels": record["in_channels"], "classes": record["classes"]}
-    study.sampler = config.make_sampler(config.make_space(), **shape, seed=seed)
+    study.sampler = config.make_sampler(config.search_space, **shape, seed=seed)
     study.pruner = config.make_pruner()
     return OpenStudy(config, study)
 
