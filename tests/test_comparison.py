@@ -178,7 +178,7 @@ def test_table_and_page_show_the_samplers(
     rows = [line.split("  ")[0] for line in experiment.text.splitlines()[1:4]]
     assert rows == ["macro_micro", "random", "tpe n_startup_trials=2"]
     page = (tmp_path / "comparison.html").read_text()
-    assert page.count("<polyline") == page.count("<polygon") == 3
+    assert page.count('<g class="line">') == page.count('<g class="band">') == 3
 
 
 @pytest.mark.parametrize(
