@@ -77,7 +77,7 @@ def _environment() -> "Environment":
         "as_it_is": Markup,
         "plot": drawn,
         "legend": lambda series: Markup(legend_svg(series)),
-        "drawing": lambda picture: Markup(svg(picture)),
+        "drawing": lambda picture: Markup(printable(svg(picture))),
         "anchor": _anchor,
     }
     return environment

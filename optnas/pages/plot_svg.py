@@ -1,19 +1,16 @@
 """Plots as SVG inside a page, drawn by matplotlib when the page is made.
 
 matplotlib says where everything stands; the page's style says in which colours, light or dark.
-So what matplotlib writes is changed: colours become classes, since the page allows no other style
-than its own, and what only a file of its own needs is left out. The same plot gives the same
-bytes.
+The same plot gives the same bytes, whatever taste in plots the machine has.
 """
 
 import io
 import itertools
-import re
 import warnings
-import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from optnas.pages.embedding import FONT_SIZE, INK, RULE, WIDTH, class_of, embedded
 from optnas.pages.plots import COLOURS, GREY, Mark, Plot, Series
 from optnas.pages.text import printable
 
@@ -21,11 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.ticker import Formatter, Locator
 
-WIDTH = 480
-"""Pixels: narrow, so that its texts can be read on a telephone, and two stand side by side."""
-FONT_SIZE = 13
-INK, RULE = "#010203", "#d0d1d2"
-"""What matplotlib calls the colours of text and of the grid; no colour of a series is the same."""
 STEPS = (1, 2, 5, 10)
 """Between the numbers at an axis, times a power of ten."""
 SCALE = 10
@@ -54,7 +46,6 @@ STYLE: dict[str, Any] = {
     "ytick.labelcolor": INK,
     "lines.markersize": 6,
     "legend.frameon": False,
-    "errorbar.capsize": 2,
 }
 _MARKS: dict[Mark, dict[str, Any]] = {
     "": {},
@@ -63,11 +54,6 @@ _MARKS: dict[Mark, dict[str, Any]] = {
     "diamond": {"marker": "D", "markerfacecolor": "none", "markeredgewidth": 1.5},
     "ring": {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.5},
 }
-_CLASSES = {INK: "ink", GREY: "grey", RULE: "rule", "none": "none"} | {
-    colour: f"c{index}" for index, colour in enumerate(COLOURS)
-}
-_KEPT = ("stroke-width", "stroke-dasharray", "text-anchor", "opacity", "fill-opacity")
-_XLINK = "{http://www.w3.org/1999/xlink}href"
 
 
 def plot_svg(plot: Plot) -> str:
@@ -79,11 +65,12 @@ def plot_svg(plot: Plot) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    defaults = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
+    settings: dict[Any, Any] = {**matplotlib.rcParamsDefault, **STYLE, "svg.hashsalt": plot.name}
+    del settings["backend"]  # Whoever shows plots on a screen has chosen one.
     written = io.BytesIO()
     labels: dict[str, Sequence[str]] = {}
     with (
-        matplotlib.rc_context({**defaults, **STYLE, "svg.hashsalt": plot.name}),
+        matplotlib.rc_context(settings),
         warnings.catch_warnings(),
     ):
         # Of letters that its font lacks: the browser has them.
@@ -95,7 +82,7 @@ def plot_svg(plot: Plot) -> str:
         _label(axes, plot)
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(written, format="svg", transparent=True, metadata=nothing)
-    return _embedded(written.getvalue(), plot, labels)
+    return embedded(written.getvalue(), plot, labels)
 
 
 def legend_svg(series: Series) -> str:
@@ -110,7 +97,7 @@ def legend_svg(series: Series) -> str:
             for index, colour in enumerate(_scale())
         ]
         return _sign(6 * SCALE, parts)
-    colour = _CLASSES[_colour(series)]
+    colour = class_of(_colour(series))
     parts = []
     if series.line:
         dashes = ' stroke-dasharray="2 3"' if series.line == "dotted" else ""
@@ -165,31 +152,38 @@ def _draw(axes: "Axes", series: Series, group: str) -> dict[str, Sequence[str]]:
         steps = "steps-post" if series.line == "steps" else "default"
         axes.plot(x, y, style, drawstyle=steps, color=colour, lw=series.thickness, gid="line")
     for text, at_x, at_y in zip(series.beside, x, y, strict=bool(series.beside)):
-        offset = {"xytext": (-6, -6), "textcoords": "offset points", "ha": "right", "va": "top"}
-        axes.annotate(printable(text), (at_x, at_y), **offset)
+        offset: dict[str, Any] = {
+            "xytext": (-6, -6),
+            "textcoords": "offset points",
+            "ha": "right",
+            "va": "top",
+        }
+        axes.annotate(_on_a_line(text), (at_x, at_y), **offset)
     if not series.mark:
         return {}
     if series.values:
-        return _draw_values(axes, series, group)
+        return _draw_values(axes, series, x, y, group)
     axes.plot(x, y, ls="none", color=colour, gid=group, **_MARKS[series.mark])
     drawn = [at is not None for at in series.y]  # matplotlib leaves the others out.
     return {group: list(itertools.compress(series.labels, drawn))}
 
 
-def _draw_values(axes: "Axes", series: Series, group: str) -> dict[str, Sequence[str]]:
+def _draw_values(
+    axes: "Axes", series: Series, x: Sequence[float], y: Sequence[float], group: str
+) -> dict[str, Sequence[str]]:
     """Points in the colours of their values, a group for every colour."""
     low, high = min(series.values), max(series.values)
     steps = [
         min(int(SCALE * (value - low) / (high - low)), SCALE - 1) if high > low else SCALE - 1
         for value in series.values
     ]
-    labels = {}
+    labels: dict[str, Sequence[str]] = {}
     for step, colour in enumerate(_scale()):
         chosen = [index for index, own in enumerate(steps) if own == step]
         if chosen:
-            x, y = ([values[index] for index in chosen] for values in (series.x, series.y))
+            at_x, at_y = [x[index] for index in chosen], [y[index] for index in chosen]
             look = _MARKS[series.mark] | {"markeredgecolor": GREY, "markeredgewidth": 0.75}
-            axes.plot(x, y, ls="none", color=colour, gid=f"{group}-{step}", **look)
+            axes.plot(at_x, at_y, ls="none", color=colour, gid=f"{group}-{step}", **look)
             labels[f"{group}-{step}"] = [series.labels[i] for i in chosen if series.labels]
     return labels
 
@@ -197,7 +191,7 @@ def _draw_values(axes: "Axes", series: Series, group: str) -> dict[str, Sequence
 def _label(axes: "Axes", plot: Plot) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlabel(printable(plot.x_label))
+    axes.set_xlabel(_on_a_line(plot.x_label))
     if plot.log_x:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(_log_locator(plot))
@@ -210,10 +204,14 @@ def _label(axes: "Axes", plot: Plot) -> None:
     axes.xaxis.set_major_formatter(_formatter(axes.get_xlim(), log=plot.log_x))
     axes.yaxis.set_major_formatter(_formatter(axes.get_ylim()))
     if plot.y_label:
-        axes.set_ylabel(printable(plot.y_label))
+        axes.set_ylabel(_on_a_line(plot.y_label))
     else:
         axes.yaxis.set_visible(False)
         axes.spines["left"].set_visible(False)
+
+
+def _on_a_line(text: str) -> str:
+    return " ".join(printable(text).split())
 
 
 def _formatter(limits: tuple[float, float], *, log: bool = False) -> "Formatter":
@@ -242,77 +240,3 @@ def _amount(value: float) -> str:
         if abs(value) >= 10**power:
             return f"{value / 10**power:g}{unit}"
     return f"{value:g}"
-
-
-def _embedded(document: bytes, plot: Plot, labels: dict[str, Sequence[str]]) -> str:
-    """What matplotlib wrote, as an element of a page."""
-    root = ET.fromstring(document)
-    parents = {child: parent for parent in root.iter() for child in parent}
-    for element in list(root.iter()):
-        element.tag = element.tag.rpartition("}")[2]
-        if element.tag in ("metadata", "style"):
-            parents[element].remove(element)
-    used = set(re.findall(rb'(?:url\(|href=")#([^)"]+)', document))
-    for element in root.iter():
-        _restyle(element)
-        name = element.get("id", "")
-        if name.encode() not in used:
-            element.attrib.pop("id", None)
-        if name in labels:
-            element.set("class", "points")
-            _tell(element, labels[name])
-        elif name in ("line", "band"):
-            element.set("class", name)
-    root.attrib = {
-        "id": f"figure-{plot.name}",
-        "class": "plot",
-        "viewBox": f"0 0 {WIDTH} {plot.height}",
-        "width": str(WIDTH),
-        "height": str(plot.height),
-        "role": "img",
-        "aria-label": printable(plot.description),
-    }
-    return ET.tostring(root, encoding="unicode")
-
-
-def _tell(group: ET.Element, labels: Sequence[str]) -> None:
-    """Give every point of a group the text that is shown under the pointer."""
-    if labels:
-        for point, label in zip(list(group.iter("use")), labels, strict=True):
-            ET.SubElement(point, "title").text = printable(label)
-
-
-def _restyle(element: ET.Element) -> None:
-    """Turn the style of an element into classes and attributes, and shorten its numbers."""
-    declarations = dict(
-        (part.strip() for part in declaration.split(":", 1))
-        for declaration in element.attrib.pop("style", "").split(";")
-        if ":" in declaration
-    )
-    if _XLINK in element.attrib:
-        element.set("href", element.attrib.pop(_XLINK))
-    classes = []
-    for name in ("fill", "stroke"):
-        colour = declarations.get(name)
-        if colour in _CLASSES:
-            classes.append(f"{name}-{_CLASSES[colour]}")
-        elif colour is not None:
-            element.set(name, colour)
-    for name in _KEPT:
-        if name in declarations:
-            element.set(name, declarations[name])
-    if element.tag == "text":
-        classes = ["fill-ink"]
-        element.set("font-size", str(FONT_SIZE))
-    if classes:
-        element.set("class", " ".join(classes))
-    for name in {"d", "x", "y", "transform", "width", "height", "stroke-dasharray"}:
-        if name in element.attrib:
-            element.set(name, re.sub(r"-?\d+\.\d+", _short, element.attrib[name]))
-    if element.text is not None and not element.text.strip():
-        element.text = None
-    element.tail = None
-
-
-def _short(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")

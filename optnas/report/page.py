@@ -99,7 +99,7 @@ def report_page(opened: OpenStudy, again: str, measures: Measures = NOTHING) -> 
     networks = _finished_networks(opened)
     table = measures.rows(networks, opened.config.make_space())
     notes = [Paragraph(note) for note in measures.notes]
-    sections = {
+    sections: dict[str, list[Block]] = {
         "Found": [Preformatted(best_text(opened, again)), *_drawing(opened)],
         "Search": [Preformatted(status_text(opened))],
         "Figures": [_figures(opened, measures.baselines)],
