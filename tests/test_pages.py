@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -273,13 +272,3 @@ class Objective:
     def __call__(self, trial):
         return 1 - 1 / self.space.suggest(trial).width
 """
-
-
-def test_the_distribution_takes_the_templates_along():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    setuptools = project["tool"]["setuptools"]
-    assert "optnas.pages" in setuptools["packages"]
-    folder = ROOT / "optnas" / "pages"
-    taken = {path for g in setuptools["package-data"]["optnas.pages"] for path in folder.glob(g)}
-    assert {path for path in folder.rglob("*") if path.suffix in (".html", ".css", ".js")} == taken
-    assert len(taken) == 4

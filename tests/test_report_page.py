@@ -66,6 +66,14 @@ def test_the_page_tells_all_of_a_search(tmp_path):
     assert figures == [f"figure-{name}" for name in names]
 
 
+def test_trials_that_all_failed_have_no_figures(tmp_path):
+    lost = trial(0, state=FAIL, failure="candidate", failure_reason="the loss is NaN")
+    reader = Reader(report_page(opened(tmp_path, [lost]), "made.yaml"))
+    assert "Networks" in reader.texts
+    assert "Figures" not in reader.texts
+    assert "the loss is NaN" in reader.texts
+
+
 def test_columns_in_which_nothing_stands_are_left_out(tmp_path):
     texts = Reader(report_page(opened(tmp_path, [trial(0, 0.5)]), "made.yaml")).texts
     assert "trial" in texts

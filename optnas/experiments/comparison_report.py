@@ -16,10 +16,9 @@ def comparison_text(fields: Mapping[str, Any]) -> str:
 def comparison_page(fields: Mapping[str, Any]) -> Page:
     """The table of a comparison and its curves, as a page."""
     notes = [Paragraph(note) for note in _notes(fields)]
-    sections = [
-        Section("Samplers", [_table(fields), *notes]),
-        Section("Search", [_curves(fields)]),
-    ]
+    sections = [Section("Samplers", [_table(fields), *notes])]
+    if any(row["curve"]["cost"] for row in fields["contenders"]):
+        sections.append(Section("Search", [_curves(fields)]))
     return Page(f"Comparison on {fields['study']}", sections)
 
 

@@ -102,12 +102,12 @@ def report_page(opened: OpenStudy, again: str, measures: Measures = NOTHING) -> 
     sections: dict[str, list[Block]] = {
         "Found": [Preformatted(best_text(opened, again)), *_drawing(opened)],
         "Search": [Preformatted(status_text(opened))],
-        "Figures": [_figures(opened, measures.baselines)],
+        "Figures": _figures(opened, measures.baselines),
         "Networks": [_networks_table(table), *notes],
         "Configuration": [Preformatted(_configuration(opened))],
         "Versions and hardware": [_circumstances(opened, networks)],
     }
-    parts = [Section(heading, blocks) for heading, blocks in sections.items()]
+    parts = [Section(heading, blocks) for heading, blocks in sections.items() if blocks]
     return render(Page(f"Search {opened.study.study_name}", parts))
 
 
@@ -134,9 +134,11 @@ def _drawing(opened: OpenStudy) -> list[Block]:
     return [] if drawn is None else [Drawing(drawn, "Drawing of the best network")]
 
 
-def _figures(opened: OpenStudy, baselines: Sequence[Network]) -> Plots:
+def _figures(opened: OpenStudy, baselines: Sequence[Network]) -> list[Block]:
+    """Those that apply; trials that all failed have none."""
     trials = opened.study.get_trials(deepcopy=False)
-    return Plots(list(figures(trials, parents_of(opened.study), baselines).values()))
+    plots = figures(trials, parents_of(opened.study), baselines)
+    return [Plots(list(plots.values()))] if plots else []
 
 
 def _networks_table(table: Sequence[Mapping[str, Any]]) -> Table:
