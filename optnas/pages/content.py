@@ -1,7 +1,7 @@
 """What a page holds. Texts are plain: the frame escapes them, whatever stands in them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from optnas.drawing.shapes import Picture
@@ -114,7 +114,9 @@ class Page:
     Args:
         title: Its heading, and its name in the browser.
         sections: Its sections.
+        marks: What its head says to programs, by name.
     """
 
     title: str
     sections: Sequence[Section]
+    marks: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -2,12 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from optnas.config.paths import default_artifacts
 from optnas.drawing.attach import best_picture
 from optnas.errors import UserError
 from optnas.pages.content import (
@@ -26,6 +24,7 @@ from optnas.report.costs import NOTHING, Measures
 from optnas.report.figures import figures, parents_of
 from optnas.report.text import best_text, status_text
 from optnas.storage.urls import hide_password
+from optnas.study.folders import page_marks
 from optnas.study.networks import Network, networks_of
 from optnas.study.opening import RECORD, OpenStudy
 
@@ -82,7 +81,7 @@ def report_rows(opened: OpenStudy, measures: Measures = NOTHING) -> list[dict[st
     Raises:
         UserError: If no trial is finished.
     """
-    return measures.rows(_finished_networks(opened), opened.config.make_space())
+    return measures.rows(_finished_networks(opened), opened.config.search_space)
 
 
 def report_page(opened: OpenStudy, again: str, measures: Measures = NOTHING) -> str:
@@ -97,7 +96,7 @@ def report_page(opened: OpenStudy, again: str, measures: Measures = NOTHING) -> 
         UserError: If no trial is finished.
     """
     networks = _finished_networks(opened)
-    table = measures.rows(networks, opened.config.make_space())
+    table = measures.rows(networks, opened.config.search_space)
     notes = [Paragraph(note) for note in measures.notes]
     sections: dict[str, list[Block]] = {
         "Found": [Preformatted(best_text(opened, again)), *_drawing(opened)],
@@ -108,14 +107,7 @@ def report_page(opened: OpenStudy, again: str, measures: Measures = NOTHING) -> 
         "Versions and hardware": [_circumstances(opened, networks)],
     }
     parts = [Section(heading, blocks) for heading, blocks in sections.items() if blocks]
-    return render(Page(f"Search {opened.study.study_name}", parts))
-
-
-def default_path(opened: OpenStudy) -> Path:
-    """``STUDY.html`` beside the storage, or beside the study file for database servers."""
-    config = opened.config
-    beside = default_artifacts(config.study, config.storage, config.folder)
-    return Path(beside.removesuffix(".artifacts") + ".html")
+    return render(Page(f"Search {opened.study.study_name}", parts, page_marks(opened)))
 
 
 def _finished_networks(opened: OpenStudy) -> list[Network]:
