@@ -16,6 +16,7 @@ from optnas.config.settings import DataSettings
 from optnas.extensions.importing import PluginError, entry_names, load_entry
 from optnas.objectives.data.arrays import images_of, load_function
 from optnas.objectives.data.augment import Augmentation, resized
+from optnas.objectives.data.contact import Strip, contact_sheet
 from optnas.objectives.data.datasets import (
     DATASETS,
     GROUP,
@@ -129,6 +130,10 @@ class Images:
             return [images]
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         return images.each(torch.split(order[:MOMENT_IMAGES], MOMENT_PIECE))
+
+    def contact_sheet(self) -> list[Strip]:
+        """Some training images of every class, with and without augmentation."""
+        return contact_sheet(self)
 
     def to(self, device: torch.device | str) -> "Images":
         """The same images on a device."""

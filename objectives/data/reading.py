@@ -48,6 +48,7 @@ class Reading:
         shape: Channels, height and width of what the network sees.
         sizes: Width, height and how many images have them, the most frequent ones first.
         further_sizes: How many other pairs of width and height there are.
+        size_range: Least and greatest width, least and greatest height.
         modes: How many images have which mode, by Pillow's names, or type of array.
         framing: How images of other sizes become that shape, in words.
         left_out: What was not taken, a line for every reason.
@@ -67,6 +68,7 @@ class Reading:
     digest: str
     sizes: tuple[tuple[int, int, int], ...] = ()
     further_sizes: int = 0
+    size_range: tuple[int, int, int, int] | None = None
     modes: dict[str, int] = dataclasses.field(default_factory=dict)
     framing: str = ""
     left_out: tuple[str, ...] = ()
@@ -153,7 +155,9 @@ class Reading:
             return f"images: {seen}"
         sizes = ", ".join(f"{w}x{h} ({n:,})" for w, h, n in self.sizes[:_SIZES])
         further = self.further_sizes + max(0, len(self.sizes) - _SIZES)
-        sizes += f" and {counted(further, 'other size')}" if further else ""
+        if further and self.size_range is not None:
+            w, wide, h, high = self.size_range
+            sizes = f"{further + _SIZES:,} sizes from {w}x{h} to {wide}x{high}"
         modes = ", ".join(f"{mode} {number:,}" for mode, number in self.modes.items())
         how = f", {self.framing} to" if self.framing else "; the network sees"
         return f"images: {sizes}; {modes}{how} {seen}"
@@ -227,8 +231,15 @@ def sizes_and_modes(facts: np.ndarray) -> dict[str, Any]:
     return {
         "sizes": sizes,
         "further_sizes": max(0, len(pairs) - _KEPT_SIZES),
+        "size_range": tuple(
+            int(extreme) for key in ("width", "height") for extreme in _range(facts[key])
+        ),
         "modes": dict(modes.most_common()),
     }
+
+
+def _range(values: np.ndarray) -> tuple[int, int]:
+    return int(values.min()), int(values.max())
 
 
 def conversions(facts: np.ndarray, framing: Framing, channels: int) -> list[str]:

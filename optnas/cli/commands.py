@@ -317,7 +317,8 @@ def data(
     as_json: Json = False,
 ) -> None:
     """What a study sees: images per class and split, what was left out, duplicates, a sheet."""
-    from optnas.report.data import data_fields, data_text, read_data
+    from optnas.pages.frame import render, write_page
+    from optnas.report.data import data_fields, data_page, data_text, read_data
     from optnas.study.opening import settled
 
     hush()
@@ -325,6 +326,10 @@ def data(
     images = read_data(config)
     fields = data_fields(images, config)
     print(json.dumps(fields) if as_json else data_text(fields))
+    if html is not None:
+        write_page(html, render(data_page(fields, images)))
+        if not as_json:
+            print(f"\nWrote {html}. Open it in a browser.")
 
 
 @app.command()
