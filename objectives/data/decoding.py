@@ -324,7 +324,8 @@ def _extremes(source: "Image.Image") -> tuple[int, int]:
     bands = source.getbands()
     pairs = ranges if isinstance(ranges[0], tuple) else (ranges,)
     colours = [pair for pair, band in zip(pairs, bands, strict=True) if band not in "Aa"]
-    return min(low for low, _ in colours) << 8, max(top for _, top in colours) << 8 | 255
+    low, top = min(low for low, _ in colours), max(top for _, top in colours)
+    return 256 * int(low), 256 * int(top) + 255
 
 
 def _turn(source: "Image.Image") -> "Image.Transpose | None":

@@ -254,7 +254,8 @@ def _drawn(raw: RawImages, settings: DataSettings, dataset: Dataset, seed: int) 
     augmentation = _augmentation(dataset, settings, raw.train_images)
     if settings.validation == "test":
         _warn_of_test()
-        kept, held = slice(None), (raw.test_images, raw.test_labels)
+        kept: Tensor | slice = slice(None)
+        held = raw.test_images, raw.test_labels
     else:
         count = _validation_count(settings.validation, dataset.validation, raw, full_size)
         with _about("validation"):
