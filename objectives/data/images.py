@@ -133,7 +133,13 @@ class Images:
 
     def contact_sheet(self) -> list[Strip]:
         """Some training images of every class, with and without augmentation."""
-        return contact_sheet(self)
+        return contact_sheet(
+            self.train_images,
+            self.train_labels,
+            self.class_names,
+            self.augmentation,
+            (self.mean, self.std),
+        )
 
     def to(self, device: torch.device | str) -> "Images":
         """The same images on a device."""
