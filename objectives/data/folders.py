@@ -81,7 +81,9 @@ def load_files(root: Path, settings: DataSettings) -> Found:
             **sizes_and_modes(facts),
             "framing": HOW[settings.resize],
             "left_out": tuple(said(listing.left_out)),
-            "unreadable": tuple((entry.name, why) for entry, why in looked.unreadable),
+            "unreadable": tuple(
+                (shown(entry.name), shown(why)) for entry, why in looked.unreadable
+            ),
             "converted": (*conversions(facts, framing, channels), *looked.remarks),
             "remarks": tuple(listing.remarks),
         },

@@ -210,16 +210,17 @@ def twins_of(rows: np.ndarray, splits: np.ndarray, names: Sequence[str]) -> Twin
     for index in doubled:
         groups.setdefault(int(inverse[index]), []).append(int(index))
     within = across = labels = 0
-    examples: list[tuple[str, str]] = []
+    examples: list[tuple[bool, str, str]] = []
     for members in groups.values():
         where = Counter(splits[members].tolist())
         within += sum(number for number in where.values() if number > 1)
         across += sum(number for split, number in where.items() if split > min(where))
         labels += len(members) if len(set(rows["label"][members].tolist())) > 1 else 0
         last = next((i for i in members[1:] if splits[i] != splits[members[0]]), members[1])
-        examples.append((len(where) < 2, names[members[0]], names[last]))  # type: ignore[arg-type]
+        pair = shown(names[members[0]]), shown(names[last])
+        examples.append((len(where) < 2, *pair))
     examples.sort()
-    return Twins(within, across, labels, tuple(pair[1:] for pair in examples[:20]))  # type: ignore[misc]
+    return Twins(within, across, labels, tuple((a, b) for _, a, b in examples[:20]))
 
 
 def sizes_and_modes(facts: np.ndarray) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 from optnas.config.file import StudyFile
 from optnas.errors import UserError
 from optnas.pages.content import Block, Column, Page, Paragraph, Pictures, Section, Table
+from optnas.pages.text import printable
 from optnas.study.data import seen_by
 from optnas.study.objectives import ObjectiveMaker
 
@@ -55,7 +56,7 @@ def data_text(fields: Mapping[str, Any]) -> str:
         lines += [f"  {line}" for line in fields["changes"]]
     elif fields["changes"] is not None:
         lines += ["", _SAME]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def data_page(fields: Mapping[str, Any], images: Any) -> Page:
@@ -129,7 +130,9 @@ def class_rows(fields: Mapping[str, Any]) -> list[list[str]]:
     rows = [["class", *SPLITS, "all", "share"]]
     for place, name in enumerate(fields["class_names"]):
         numbers = [f"{split[place]:,}" for split in counts]
-        rows.append([name, *numbers, f"{totals[place]:,}", f"{totals[place] / whole:.1%}"])
+        rows.append(
+            [printable(name), *numbers, f"{totals[place]:,}", f"{totals[place] / whole:.1%}"]
+        )
     return rows
 
 
