@@ -134,8 +134,9 @@ def check_same(seen: Seen | None, reading: DataReading | None, *, accept: bool) 
     changes = reading.differences(seen.record)
     if changes and not accept:
         lines = "".join(f"\n  {line}" for line in changes)
+        place = _visible(str(seen.record.get("place")))
         raise ChangedData(
-            f"the data is not what the study has seen (in {_visible(str(seen.record.get('place')))}):{lines}\n"
+            f"the data is not what the study has seen (in {place}):{lines}\n"
             "Restore it, give the study another name, or go on with other data by "
             "--accept-changed-data."
         )
