@@ -104,6 +104,12 @@ class GrowthSpace(Space[GrowthArchitecture]):
         added = tuple(_drawn(parent, target, rng) for target in targets)
         return dataclasses.replace(parent, increments=parent.increments + added)
 
+    def mutate(
+        self, architecture: GrowthArchitecture, rng: np.random.Generator
+    ) -> GrowthArchitecture:
+        """A child of ``architecture``."""
+        return self.grow(architecture, int(rng.integers(_LARGEST, endpoint=True)))
+
     def suggest(self, trial: BaseTrial) -> GrowthArchitecture:
         """Suggest the parameters of a network and record the network on ``trial``.
 
