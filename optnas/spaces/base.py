@@ -133,6 +133,20 @@ class Space(abc.ABC, Generic[A]):
                 return other
         raise ValueError(f"{self!r} has no architecture beside {architecture}.")
 
+    def random_params(self, rng: np.random.Generator) -> dict[str, ParamValue]:
+        """The parameters of a trial of a random network, for a strategy that knows no better."""
+        return self.to_params(self.random(rng))
+
+    def mutated_params(
+        self, trial: FrozenTrial, rng: np.random.Generator
+    ) -> dict[str, ParamValue]:
+        """The parameters of a trial of a mutant of the network of ``trial``.
+
+        Raises:
+            ValueError: If the space has no other network, or the trial names none.
+        """
+        return self.to_params(self.mutate(self.from_trial(trial), rng))
+
     def baselines(self) -> Mapping[str, A]:
         """Networks of this kind that people designed, by name; they may lie outside the space."""
         return {}
