@@ -21,7 +21,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from scipy.stats import mannwhitneyu
 
 from optnas.objectives.tabular import Tabular
-from optnas.samplers import EcoNASSampler, HierarchicalPruner
+from optnas.samplers import EcoNASSampler, HierarchicalPruner, SynchronousEcoNASSampler
 from optnas.spaces import CellSpace, NasBench201Space, RowSpace
 from optnas.trials.attributes import CONTINUES
 
@@ -123,8 +123,11 @@ def orders(data: Path, seeds: int) -> None:
             lambda seed: EcoNASSampler(SPACE, seed=seed),
             HierarchicalPruner(epochs=1),
         ),
-        "paper": (lambda seed: EcoNASSampler(SPACE, seed=seed, order="paper", epochs=1), None),
-        "code": (lambda seed: EcoNASSampler(SPACE, seed=seed, order="code", epochs=1), None),
+        "paper": (lambda seed: SynchronousEcoNASSampler(SPACE, seed=seed, epochs=1), None),
+        "code": (
+            lambda seed: SynchronousEcoNASSampler(SPACE, seed=seed, order="code", epochs=1),
+            None,
+        ),
         "asynchronous, no pruner": (lambda seed: EcoNASSampler(SPACE, seed=seed), None),
         "random, pruner": (lambda seed: RandomSampler(seed), HierarchicalPruner(epochs=1)),
     }
@@ -208,7 +211,7 @@ def sampler_time(data: Path, seeds: int) -> None:
     makers: dict[str, Callable[[], BaseSampler]] = {
         "random": lambda: RandomSampler(0),
         "EcoNAS": lambda: EcoNASSampler(space, seed=0),
-        "EcoNAS, order=paper": lambda: EcoNASSampler(space, seed=0, order="paper"),
+        "EcoNAS, order=paper": lambda: SynchronousEcoNASSampler(space, seed=0),
         "TPE": lambda: TPESampler(seed=0),
     }
     marks = (250, 500, 1000)

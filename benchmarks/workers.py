@@ -197,8 +197,8 @@ def training_line(made: Training) -> str:
     )
 
 
-def main() -> None:
-    """Measure, and print as a table or as JSON."""
+def arguments() -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--storages", nargs="+", default=["sqlite", "journal"])
@@ -213,6 +213,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     options = parser.parse_args()
     options.trials = options.trials or (40 if options.device is None else 10)
+    return options
+
+
+def main() -> None:
+    """Measure, and print as a table or as JSON."""
+    options = arguments()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
     about: dict[str, Any] = {

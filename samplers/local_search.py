@@ -1,12 +1,13 @@
 """Local search: from a random network to a better neighbour, again and again."""
 
+import dataclasses
 from typing import TypeVar
 
 import numpy as np
 
-from optnas.samplers._base import Candidate, Step
+from optnas.samplers._batches import Candidate, Step
+from optnas.samplers._endless import EndlessSampler
 from optnas.samplers._history import History, Result
-from optnas.samplers._population import PopulationSampler
 from optnas.spaces import Architecture
 from optnas.trials.attributes import PHASE
 
@@ -16,7 +17,8 @@ START = "start"
 """The phase of the network that a climb starts from."""
 
 
-class LocalSearchSampler(PopulationSampler[A]):
+@dataclasses.dataclass(eq=False)
+class LocalSearchSampler(EndlessSampler[A]):
     """Sampler using local search: hill-climbing by first improvement, with restarts.
 
     The search stands at a network, at first a random one, and tries its neighbours, those that
@@ -41,9 +43,6 @@ class LocalSearchSampler(PopulationSampler[A]):
 
     Args:
         space: The space to search.
-        seed: Seed of the study. None derives one from the study's name.
-        max_retries: How often a candidate is tried again whose worker died before it got further.
-        patience: Seconds after which a running trial that decides nothing is not waited for.
 
     Differences from the paper:
         The paper starts from the best of several random networks; here from one. Neighbours are

@@ -1,18 +1,22 @@
 """Regularized evolution: the best of a few living networks has a child, and the oldest dies."""
 
+import dataclasses
+from dataclasses import KW_ONLY
 from typing import TypeVar
 
 import numpy as np
 
-from optnas.samplers._base import Candidate, Step, check_at_least
+from optnas.samplers._batches import Candidate, Step
+from optnas.samplers._endless import EndlessSampler
 from optnas.samplers._history import History
-from optnas.samplers._population import PopulationSampler
-from optnas.spaces import Architecture, Space
+from optnas.samplers._options import Positive
+from optnas.spaces import Architecture
 
 A = TypeVar("A", bound=Architecture)
 
 
-class RegularizedEvolutionSampler(PopulationSampler[A]):
+@dataclasses.dataclass(eq=False)
+class RegularizedEvolutionSampler(EndlessSampler[A]):
     """Sampler using regularized (ageing) evolution.
 
     The first networks are random. Then the best of a few networks drawn from the population has a
@@ -37,9 +41,6 @@ class RegularizedEvolutionSampler(PopulationSampler[A]):
         space: The space to search.
         population: Networks that are alive, and random networks at the start.
         tournament: Networks drawn, of which the best is the parent.
-        seed: Seed of the study. None derives one from the study's name.
-        max_retries: How often a candidate is tried again whose worker died before it got further.
-        patience: Seconds after which a running trial that decides nothing is not waited for.
 
     Raises:
         ValueError: If a number is below 1, or ``tournament`` above ``population``.
@@ -49,29 +50,23 @@ class RegularizedEvolutionSampler(PopulationSampler[A]):
         for 30 to 100. No network is trained twice. Failed networks are never in the population.
     """
 
-    def __init__(
-        self,
-        space: Space[A],
-        *,
-        population: int = 20,
-        tournament: int = 5,
-        seed: int | None = None,
-        max_retries: int = 5,
-        patience: float = 60.0,
-    ) -> None:
-        check_at_least("population", population, 1)
-        check_at_least("tournament", tournament, 1)
-        if tournament > population:
-            raise ValueError(f"`tournament` must be {population}, the `population`, or less.")
-        super().__init__(space, seed=seed, max_retries=max_retries, patience=patience)
-        self._population = population
-        self._tournament = tournament
+    _: KW_ONLY
+    population: Positive = 20
+    tournament: Positive = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tournament > self.population:
+            raise ValueError(
+                f"`tournament` must be {self.population}, the `population`, or less: "
+                f"{self.tournament}."
+            )
 
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
-        living = self.networks(history)[-self._population :]
+        living = self.networks(history)[-self.population :]
         child = None
-        if living and history.claims >= self._population:
-            size = min(self._tournament, len(living))
+        if living and history.claims >= self.population:
+            size = min(self.tournament, len(living))
             drawn = rng.choice(len(living), size, replace=False)
             parent = max((living[i] for i in drawn), key=lambda member: member.value)
             child = self.new_mutant(history, parent, rng, "child")

@@ -3,13 +3,16 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import KW_ONLY
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
-from optnas.samplers._base import Candidate, Step, check_at_least
+from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._encoding import Codes, Encoding
+from optnas.samplers._endless import EndlessSampler, is_new
 from optnas.samplers._gaussian_process import (
     Features,
     GaussianProcess,
@@ -19,8 +22,7 @@ from optnas.samplers._gaussian_process import (
     normal_scores,
 )
 from optnas.samplers._history import FAILED, History
-from optnas.samplers._population import PopulationSampler, is_new
-from optnas.spaces import Architecture, Space
+from optnas.spaces import Architecture
 
 A = TypeVar("A", bound=Architecture)
 
@@ -71,7 +73,8 @@ class Evidence:
         return dataclasses.replace(self, codes=self.codes[rows], values=self.values[rows])
 
 
-class SurrogateSampler(PopulationSampler[A]):
+@dataclasses.dataclass(eq=False)
+class SurrogateSampler(EndlessSampler[A]):
     """Sampler using Bayesian optimisation with a Gaussian process, for any space.
 
     The first networks are random. Then, for every proposal:
@@ -90,9 +93,9 @@ class SurrogateSampler(PopulationSampler[A]):
     The objective suggests the parameters of the space; its value is an accuracy. Failed and
     infeasible networks count as the worst.
 
-    Source: our own composition of known parts: BANANAS (White et al. 2021) for mutants as the pool,
-    Ru et al. 2021 for Gaussian processes on architectures; figures in
-    ``docs/measurements/search.md``.
+    Source: a composition of known parts: White et al. 2021 (*BANANAS*) for mutants as the pool,
+    Ru et al. 2021 (*NAS-BOWL*) for Gaussian processes on architectures. What it is worth is
+    measured in ``docs/measurements/search.md``.
 
     Example:
 
@@ -104,9 +107,6 @@ class SurrogateSampler(PopulationSampler[A]):
     Args:
         space: The space to search; its parameters say the whole network.
         initial: Random networks at the start.
-        seed: Seed of the study. None derives one from the study's name.
-        max_retries: How often a candidate is tried again whose worker died before it got further.
-        patience: Seconds after which a running trial that decides nothing is not waited for.
 
     Raises:
         TypeError: If the networks of ``space`` descend from one another.
@@ -116,31 +116,24 @@ class SurrogateSampler(PopulationSampler[A]):
         There is no paper.
     """
 
-    def __init__(
-        self,
-        space: Space[A],
-        *,
-        initial: int = 10,
-        seed: int | None = None,
-        max_retries: int = 5,
-        patience: float = 60.0,
-    ) -> None:
-        if space.inherits:
+    _: KW_ONLY
+    initial: Annotated[int, Ge(2)] = 10
+
+    def __post_init__(self) -> None:
+        if self.space.inherits:
             raise TypeError(
                 "SurrogateSampler needs parameters that say the whole network; those of "
-                f"{space!r} name only what a network descends from."
+                f"{self.space!r} name only what a network descends from."
             )
-        check_at_least("initial", initial, 2)
-        super().__init__(space, seed=seed, max_retries=max_retries, patience=patience)
-        self._initial = initial
-        self._encoding = Encoding(space.distributions())
+        super().__post_init__()
+        self._encoding = Encoding(self._distributions)
         self._features = Features(self._encoding.axes)
         self._rows: dict[Any, Codes] = {}
         self._fitted: tuple[bytes, Weights] | None = None
 
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
         evidence = self._evidence(history)
-        if history.claims < self._initial or len(evidence.values) < 2:
+        if history.claims < self.initial or len(evidence.values) < 2:
             return self.new_anywhere(history, rng, "initial")
         process, best = self._process(evidence)
         pool = self._pool(evidence, rng)
@@ -180,7 +173,7 @@ class SurrogateSampler(PopulationSampler[A]):
 
     def _process(self, evidence: Evidence) -> tuple[GaussianProcess, float]:
         """The process through the results, and its greatest mean at one of them."""
-        weights = self._weights(evidence.first(_fitted_on(len(evidence.values), self._initial)))
+        weights = self._weights(evidence.first(_fitted_on(len(evidence.values), self.initial)))
         known = evidence.kept()
         x, z = self._features.of(known.codes), normal_scores(known.values)
         process = GaussianProcess(self._features, x, z, weights)

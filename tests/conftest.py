@@ -10,6 +10,7 @@ import optuna
 import pytest
 from servers import MariaDB, PostgreSQL
 
+DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -22,10 +23,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(scope="session")
 def traces() -> dict[str, Any]:
     """The published macro-micro searches, evaluation by evaluation."""
-    path = SHARED / "goldens" / "macro_micro_traces.json"
-    if not path.exists():
-        pytest.skip(f"{path} is not here")
-    return json.loads(path.read_text())
+    return json.loads((DATA / "macro_micro_traces.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +40,14 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     """A PostgreSQL server: whoever stops it starts it again."""
+    pytest.importorskip("psycopg")
     yield from _served(PostgreSQL)
 
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDB]:
     """The same of MariaDB."""
+    pytest.importorskip("pymysql")
     yield from _served(MariaDB)
 
 

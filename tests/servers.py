@@ -11,9 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psycopg
-import pymysql
-
 
 def free_port() -> int:
     """A port of the loopback interface that nobody listens on."""
@@ -57,6 +54,8 @@ class PostgreSQL:
 
     def new_database(self) -> str:
         """The URL of a new, empty database."""
+        import psycopg
+
         self._databases += 1
         name, server = f"optnas{self._databases}", f"optnas@127.0.0.1:{self._port}"
         with psycopg.connect(f"postgresql://{server}/postgres", autocommit=True) as connection:
@@ -135,6 +134,8 @@ class MariaDB:
 
     def new_database(self) -> str:
         """The URL of a new, empty database."""
+        import pymysql
+
         self._databases += 1
         name = f"optnas{self._databases}"
         with pymysql.connect(host="127.0.0.1", port=self._port, user="root") as connection:
@@ -147,6 +148,8 @@ class MariaDB:
         shutil.rmtree(self._folder)
 
     def _answers(self) -> bool:
+        import pymysql
+
         try:
             pymysql.connect(host="127.0.0.1", port=self._port, user="root").close()
         except pymysql.OperationalError:

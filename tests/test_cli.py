@@ -298,6 +298,7 @@ def test_a_file_that_does_not_exist(optnas_command, tmp_path):
 def test_a_database_server_that_does_not_answer_keeps_its_password(
     optnas_command, study_file, tmp_path
 ):
+    pytest.importorskip("psycopg")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = FOREIGN_URL.format(port=free.getsockname()[1])

@@ -14,10 +14,14 @@ from optuna.trial import TrialState, create_trial
 from scipy.stats import chisquare, mannwhitneyu
 
 from optnas.objectives.tabular import Tabular
-from optnas.samplers import EcoNASSampler, HierarchicalPruner
-from optnas.samplers._cycles import Cycles, Member, by_rung, shares, tournament
-from optnas.samplers._history import Result
-from optnas.spaces import CellSpace, ChainSpace, NasBench201Space
+from optnas.samplers import (
+    EcoNASSampler,
+    HierarchicalPruner,
+    Result,
+    SynchronousEcoNASSampler,
+)
+from optnas.samplers._populations import Member, by_rung, shares, tournament
+from optnas.spaces import CellSpace, GrowthSpace, NasBench201Space
 from optnas.trials.attributes import RUNG
 from optnas.trials.claims import Claim
 from optnas.trials.failures import mark_failure
@@ -76,9 +80,9 @@ def test_a_tournament_prefers_the_best_as_often_as_it_should():
 
 def test_an_empty_population_lends_its_parents():
     first, third = Member(0, 0.5, 1), Member(1, 0.5, 3)
-    assert [c[0].rung for c in shares(by_rung([first, third]), (6, 5, 5))] == [1] * 6 + [3] * 5
-    assert shares(by_rung([third]), (6, 5, 0)) == [[third]]
-    assert shares(by_rung([]), (6, 5, 5)) == []
+    assert [c[0].rung for c in shares(by_rung([first, third], 3), (6, 5, 5))] == [1] * 6 + [3] * 5
+    assert shares(by_rung([third], 3), (6, 5, 0)) == [[third]]
+    assert shares(by_rung([], 3), (6, 5, 5)) == []
 
 
 def add(study, architecture, value, state=TrialState.COMPLETE, rung=None):
@@ -266,7 +270,9 @@ def test_threads_never_try_a_network_twice():
 
 
 def run_in_cycles(order, cycles, **options):
-    sampler = EcoNASSampler(SPACE, order=order, cycles=cycles, epochs=20, seed=0, **options)
+    sampler = SynchronousEcoNASSampler(
+        SPACE, order=order, cycles=cycles, epochs=20, seed=0, **options
+    )
     study = study_with(sampler)
     study.optimize(in_rungs)
     return study
@@ -307,32 +313,29 @@ def test_promotions_are_of_the_best_and_point_to_what_they_continue():
     assert {trial.user_attrs["schedule_epochs"] for trial in trials} == {60}
 
 
-def yielded(cycles):
-    """What a search of cycles yields when the accuracies are random."""
-    search, rng, trained = cycles.search([]), np.random.default_rng(0), 0
+def yielded(**options):
+    """The trainings that a search asks for at once when the accuracies are random."""
+    search = SynchronousEcoNASSampler(SPACE, **options).search()
+    rng, trained = np.random.default_rng(0), 0
     try:
-        tasks = next(search)
+        batch = next(search)
         while True:
-            yield tasks
-            numbers = range(trained, trained + len(tasks))
-            tasks = search.send([Result(rng.random(), number) for number in numbers])
-            trained += len(tasks)
+            yield [drawing.args[0] for drawing in batch.drawings]
+            numbers = range(trained, trained + batch.number)
+            trained += batch.number
+            batch = search.send([Result(rng.random(), number) for number in numbers])
     except StopIteration:
         return
 
 
-def cycles_with(**options):
-    return Cycles(parents=(6, 5, 5), max_age=10, cycles=100, promote=(8, 4), **options)
-
-
 def test_the_papers_search_trains_57000_epochs():
     """50 + 100 cycles of 16 children, 8 and 4 promotions: 2,850 trainings of 20 epochs."""
-    tasks = list(yielded(cycles_with(initial=50, snapshot=False)))
+    tasks = list(yielded(initial=50, order="paper"))
     assert 20 * sum(map(len, tasks)) == 57_000
 
 
 def test_the_authors_search_trains_1601_models_and_settles():
-    first, *cycles = yielded(cycles_with(initial=16, snapshot=True))
+    first, *cycles = yielded(initial=16, order="code")
     models = [task for tasks in [first, *cycles] for task in tasks if task.promotes is None]
     assert len(models) == 1601
     assert 20 * sum(map(len, [first, *cycles])) == 55_940
@@ -345,7 +348,7 @@ def test_the_authors_search_trains_1601_models_and_settles():
 
 @pytest.mark.parametrize("order", ["paper", "code"])
 def test_a_failed_promotion_leaves_the_populations(order):
-    sampler = EcoNASSampler(SPACE, order=order, cycles=2, initial=10, seed=0)
+    sampler = SynchronousEcoNASSampler(SPACE, order=order, cycles=2, initial=10, seed=0)
     study = study_with(sampler)
 
     def fragile(trial):
@@ -361,11 +364,11 @@ def test_a_failed_promotion_leaves_the_populations(order):
 @pytest.mark.parametrize("order", ["paper", "code"])
 def test_cycles_in_threads_and_after_losses_are_the_same(order):
     options = {"order": order, "cycles": 2, "initial": 10, "epochs": 5, "seed": 0}
-    once = study_with(EcoNASSampler(SPACE, **options))
+    once = study_with(SynchronousEcoNASSampler(SPACE, **options))
     once.optimize(in_rungs)
-    threads = study_with(EcoNASSampler(SPACE, **options))
+    threads = study_with(SynchronousEcoNASSampler(SPACE, **options))
     threads.optimize(in_rungs, n_jobs=3)
-    lossy = study_with(EcoNASSampler(SPACE, **options))
+    lossy = study_with(SynchronousEcoNASSampler(SPACE, **options))
 
     def lose(trial):
         value = in_rungs(trial)
@@ -418,7 +421,7 @@ def test_it_beats_random_search_and_keeps_up_with_evolution(column, trials, evol
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"initial": 0}, "`initial` must be greater than or equal to 1"),
+        ({"initial": 0}, "`initial` must be an integer, 1 or more"),
         ({"parents": (0, 0, 0)}, r"`sum\(parents\)` must be greater than or equal to 1"),
         ({"parents": (6, 5)}, "`parents` must hold 3 integers from 0 upwards"),
         ({"parents": (6, 5, -1)}, "`parents` must hold 3 integers"),
@@ -431,12 +434,45 @@ def test_it_beats_random_search_and_keeps_up_with_evolution(column, trials, evol
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        EcoNASSampler(SPACE, **options)
+        SynchronousEcoNASSampler(SPACE, **options)
 
 
-def test_a_space_without_mutations_is_refused():
-    with pytest.raises(TypeError, match="a space with a method `mutate"):
-        EcoNASSampler(ChainSpace())
+@pytest.mark.parametrize("sampler", [EcoNASSampler, SynchronousEcoNASSampler])
+def test_networks_that_descend_from_others_are_refused(sampler):
+    with pytest.raises(TypeError, match="name only what a network descends from"):
+        sampler(GrowthSpace())
+
+
+def test_with_more_rungs_than_three_the_whole_training_stands_above_all_others():
+    """The rungs between the first and the last are one population, in which the higher wins."""
+    sampler = EcoNASSampler(SPACE, initial=12, seed=0)
+    shares_of_rungs = (1 / 2,) * 4
+    study = study_with(
+        sampler, pruner=HierarchicalPruner(first=1, factor=2, promote=shares_of_rungs)
+    )
+
+    def curve(trial):
+        accuracy = score(SPACE.suggest(trial))
+        for epoch in range(1, 17):
+            # The first epochs look best: only the rung says who was trained to the end.
+            trial.report(accuracy * (1 if epoch < 4 else 0.5), epoch)
+            if epoch < 16 and trial.should_prune():
+                raise optuna.TrialPruned
+        return accuracy * 0.5
+
+    study.optimize(curve, n_trials=60)
+    rungs = {
+        trial.system_attrs[RUNG] for trial in study.trials if trial.state == TrialState.PRUNED
+    }
+    assert len(rungs) >= 3
+    states = [study.trials[number].state for number, _, _ in sampler.candidates(study)]
+    complete = sum(trial.state == TrialState.COMPLETE for trial in study.trials)
+    assert states[: min(complete, 5)] == [TrialState.COMPLETE] * min(complete, 5)
+    first, middle, last = by_rung([Member(n, 0.5, r) for n, r in enumerate((1, 2, 3, 4, 9))], 9)
+    assert [len(first), len(middle), len(last)] == [1, 3, 1]
+    won = {tournament(middle, np.random.default_rng(seed)).rung for seed in range(50)}
+    assert won == {2, 3, 4}
+    assert tournament(middle * 40, np.random.default_rng(0)).rung == 4
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -19,10 +19,14 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
 from optuna.trial import TrialState, create_trial
 
-from optnas.samplers import MacroMicroSampler
-from optnas.samplers._base import Candidate, Step, StrategySampler
-from optnas.samplers._history import History
-from optnas.samplers._replay import ReplaySampler
+from optnas.samplers import (
+    Candidate,
+    History,
+    MacroMicroSampler,
+    ReplaySampler,
+    Step,
+    StrategySampler,
+)
 from optnas.spaces import Architecture, ChainSpace, Space
 from optnas.spaces.base import proposal
 from optnas.trials.attributes import CLAIM, LEASE
@@ -593,3 +597,67 @@ class TestConformance(BasicSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
     def sampler(self):
         return lambda: MacroMicroSampler(ChainSpace(), in_channels=3, classes=10)
+
+
+# Batches.
+
+
+class Sweep(ReplaySampler[Number]):
+    """Looks at every tenth number at once, then at the neighbours of the best."""
+
+    def search(self):
+        best, phase = 0, "wide"
+        for step in (10, 1):
+            tried = [x for x in range(best - 4 * step, best + 5 * step, step) if x >= 0]
+            results = yield [Candidate({"x": x}, phase=phase) for x in tried]
+            best = max(zip(tried, results, strict=True), key=lambda pair: pair[1].value)[0]
+            phase = "near"
+        return Number(best)
+
+
+SWEPT = [0, 10, 20, 30, 40, 0, 1, 2, 3, 4]
+
+
+def test_a_batch_is_trained_and_received_together():
+    study = study_with(Sweep(Line()))
+    study.optimize(height)
+    # 0 is known from the first batch.
+    assert [x for x, _ in values(study)] == [0, 10, 20, 30, 40, 1, 2, 3, 4]
+    assert study.sampler.found(study) == Number(4)
+    assert study.sampler.candidates(study)[0] == (8, Number(4), 4.0)
+
+
+def test_a_batch_in_threads_and_after_losses_is_the_same():
+    threads = study_with(Sweep(Line()))
+    threads.optimize(height, n_jobs=4)
+    lossy = study_with(Sweep(Line()))
+
+    def lose(trial):
+        x = height(trial)
+        if trial.number % 3 == 1:
+            mark_failure(trial, "lost", "a test")
+            return float("nan")
+        return x
+
+    lossy.optimize(lose)
+    for study in (threads, lossy):
+        assert {x for x, _ in values(study)} == set(SWEPT)
+        assert len(values(study)) == len(set(SWEPT))
+        assert study.sampler.found(study) == Number(4)
+
+
+def test_the_former_names_of_the_base_are_known():
+    from optnas.samplers import _base, _replay
+
+    assert (_base.Candidate, _base.Step, _base.StrategySampler) == (
+        Candidate,
+        Step,
+        StrategySampler,
+    )
+    assert _replay.ReplaySampler is ReplaySampler
+
+
+def test_importing_the_strategies_is_light():
+    heavy = "{'torch', 'sklearn', 'pydantic'} & sys.modules.keys()"
+    code = f"import sys, optnas.samplers; assert not {heavy}, {heavy}"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,6 +14,7 @@ from pydantic import PrivateAttr
 
 from optnas.config import plugins
 from optnas.config.checks import check_data, checked_plugins, expand, validated
+from optnas.config.former import in_todays_words
 from optnas.config.keys import SUPPLIED, Choice, StudyKeys
 from optnas.config.messages import Source, StudyFileError, found, key_text
 from optnas.config.paths import (
@@ -248,7 +249,7 @@ def _build(
     if not isinstance(data, dict):
         text = f"expected keys and values such as 'study: digits' {found(data)}"
         raise source.error((), text)
-    expanded, shorthand = expand(data)
+    expanded, shorthand = expand(in_todays_words(data, source))
     source = Source(name, source.lines, shorthand)
     study = validated(StudyFile, expanded, source)
     study = study.model_copy(update=_paths(study, folder, source))

@@ -149,8 +149,15 @@ def accepted(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def argument_docs(cls: type[Any]) -> dict[str, str]:
-    """The text of each entry in the ``Args:`` section of a class docstring."""
-    sections = re.split(r"^Args:[ ]*\n", inspect.getdoc(cls) or "", maxsplit=1, flags=re.M)
+    """The text of each entry in the ``Args:`` sections of a class and those it is derived from."""
+    texts: dict[str, str] = {}
+    for base in cls.__mro__:
+        texts = _argument_docs(inspect.cleandoc(vars(base).get("__doc__") or "")) | texts
+    return texts
+
+
+def _argument_docs(docstring: str) -> dict[str, str]:
+    sections = re.split(r"^Args:[ ]*\n", docstring, maxsplit=1, flags=re.M)
     if len(sections) < 2:
         return {}
     section = re.split(r"^\S", sections[1], maxsplit=1, flags=re.M)[0]

@@ -45,7 +45,7 @@ def figures(
 
 def parents_of(study: Study) -> Mapping[int, float]:
     """Trials that the next network may start from, if the study's strategy has such."""
-    parents = getattr(study.sampler, "parents", None)
+    parents = getattr(study.sampler, "parent_probabilities", None)
     return {} if parents is None else parents(study)
 
 

@@ -1,5 +1,6 @@
 """What the strategies share that go on from the results there are, whatever the space."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -8,9 +9,11 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.samplers._base import Candidate, Step, StrategySampler, all_trials
+from optnas.samplers._base import StrategySampler
+from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._history import History, Result
-from optnas.spaces import Architecture, Space
+from optnas.spaces import Architecture
+from optnas.spaces.axes import Axis
 
 A = TypeVar("A", bound=Architecture)
 
@@ -18,27 +21,19 @@ DRAWS = 100
 """How often a candidate is drawn that nobody has tried, before there seems to be none."""
 
 
-class PopulationSampler(StrategySampler[A]):
+@dataclasses.dataclass(eq=False)
+class EndlessSampler(StrategySampler[A]):
     """Base of the strategies for every space, which have no order and no end of their own."""
 
-    def __init__(
-        self,
-        space: Space[A],
-        *,
-        seed: int | None = None,
-        max_retries: int = 5,
-        patience: float = 60.0,
-    ) -> None:
-        super().__init__(space, seed=seed, max_retries=max_retries, patience=patience)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._named: dict[int, tuple[FrozenTrial, A | None]] = {}
+        sizes = [Axis(distribution).size for distribution in self._distributions.values()]
+        self._size = math.prod(sizes) or math.inf
 
     @property
     def has_end(self) -> bool:
         return False
-
-    def found(self, study: Study) -> A | None:
-        """The best network that is finished, or None before there is one."""
-        return next((architecture for _, architecture, _ in self.candidates(study)), None)
 
     def candidates(self, study: Study) -> list[tuple[int, A, float]]:
         """Trial number, architecture and value of the finished networks, best first.
@@ -51,14 +46,14 @@ class PopulationSampler(StrategySampler[A]):
             number, architecture = _number(result), self.architecture(history, result)
             if architecture is not None and math.isfinite(result.value):
                 found.setdefault(architecture, (number, architecture, result.value))
-        pruned = {t.number for t in all_trials(study) if t.state != TrialState.COMPLETE}
+        pruned = {t.number for t in history.trials if t.state != TrialState.COMPLETE}
         return sorted(found.values(), key=lambda entry: (entry[0] in pruned, -entry[2]))
 
     def networks(self, history: History) -> list[Result]:
         """The results of networks of the space that did not fail, by number."""
         return [
             result
-            for result in history.answers
+            for result in history.results
             if not result.failed and self.architecture(history, result) is not None
         ]
 
@@ -70,6 +65,10 @@ class PopulationSampler(StrategySampler[A]):
         if known is None or known[0] is not trial:
             known = self._named[number] = (trial, self.space.named_by(trial))
         return known[1]
+
+    def _is_over(self, study: Study, history: History) -> bool:
+        # Deciding twice a trial would double what a proposal costs, for nothing in most spaces.
+        return history.claims >= self._size and super()._is_over(study, history)
 
     def new_random(
         self, history: History, rng: np.random.Generator, phase: str
