@@ -22,7 +22,7 @@ SPREAD = 1.0
 """Standard deviation of the prior of the logarithm of a weight, and of the noise."""
 STEPS = 12
 """Steps of the optimiser in a fit."""
-BINS = 8
+BINS = 16
 """Parts of the range of a number, in which distance grows linearly from one to another."""
 JITTER = 1e-6
 

@@ -405,7 +405,7 @@ def test_it_beats_random_search_and_keeps_up_with_evolution(column, trials, evol
     tabular = Tabular(space, NASBENCH, column)
     econas, random = [], []
     for seed in range(20):
-        sampler = EcoNASSampler(space, seed=seed)
+        sampler = EcoNASSampler(space, initial=50, seed=seed)  # The paper's, for long searches.
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.optimize(tabular, n_trials=trials)
         econas.append(test[str(sampler.found(study))])
@@ -446,10 +446,8 @@ def test_networks_that_descend_from_others_are_refused(sampler):
 def test_with_more_rungs_than_three_the_whole_training_stands_above_all_others():
     """The rungs between the first and the last are one population, in which the higher wins."""
     sampler = EcoNASSampler(SPACE, initial=12, seed=0)
-    shares_of_rungs = (1 / 2,) * 4
-    study = study_with(
-        sampler, pruner=HierarchicalPruner(first=1, factor=2, promote=shares_of_rungs)
-    )
+    pruner = HierarchicalPruner(first=1, factor=2, promote=(1 / 2,) * 4)
+    study = study_with(sampler, pruner=pruner)
 
     def curve(trial):
         accuracy = score(SPACE.suggest(trial))

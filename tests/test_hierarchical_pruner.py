@@ -237,7 +237,7 @@ def test_a_report_that_jumps_over_a_rung_arrives_at_the_last_one_reached():
     assert not trial.should_prune()
     trial.report(0.5, 7)
     assert not trial.should_prune()
-    assert trial.system_attrs == {RUNG: 2}
+    assert study.trials[0].system_attrs == {RUNG: 2}
 
 
 @pytest.mark.parametrize(

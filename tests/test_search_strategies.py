@@ -71,7 +71,17 @@ def test_on_any_space_no_network_is_tried_twice_and_the_best_is_found(make, spac
     sampler: Any = study.sampler
     assert sampler.found(study) == architectures[int(np.argmax(values))]
     assert [v for _, _, v in sampler.candidates(study)] == sorted(values, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("space", "value"),
+    [SPACES[0], SPACES[1], SPACES[3], SPACES[4]],
+    ids=["mixed", "nb", "chain", "stage"],
+)
+def test_what_is_known_is_made_use_of(make, space, value):
+    values = [trial.value or 0.0 for trial in searched(make, space, value, 60).trials]
     assert max(values[20:]) > max(values[:5])
+    assert np.mean(values[30:]) > np.mean(values[:5])
 
 
 def test_the_seed_decides(make):
