@@ -339,18 +339,6 @@ def _set_attrs(storage: BaseStorage, trial: FrozenTrial, attrs: Mapping[str, Any
         trial.user_attrs[name] = value
 
 
-def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    """Raise ValueError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {choices}: {value!r}.")
-
-
-def check_integer(name: str, value: Any, least: int) -> None:
-    """Raise ValueError unless ``value`` is an integer and ``value >= least``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"`{name}` must be an integer, {least} or more: {value!r}.")
-
-
 def check_at_least(name: str, value: float, least: float) -> None:
     """Raise ValueError unless ``value >= least``."""
     if not value >= least:

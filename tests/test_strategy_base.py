@@ -1,6 +1,7 @@
 """Claims, ticket order, leases, adoption, waiting and failures, on the replay base."""
 
 import dataclasses
+import os
 import pickle
 import subprocess
 import sys
@@ -8,16 +9,18 @@ import textwrap
 import threading
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import psutil
 import pytest
 from optuna.distributions import IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optnas.samplers import (
     Candidate,
@@ -388,6 +391,67 @@ def test_leases_tell_the_living_from_the_dead():
         assert worker_is_dead(frozen) is dead, change
     # Whoever has claimed nothing yet may have been asked for and forgotten, in a living process.
     frozen.system_attrs = {LEASE: lease | {"host": "elsewhere", "until": time.time() - 1}}
+    assert not worker_is_dead(frozen)
+
+
+def leased_by(pid: int, started: str) -> FrozenTrial:
+    """A trial with a lease of a process of this host, as version 0.1.0 wrote it."""
+    study = study_with(Climb(Line()))
+    frozen = study._storage.get_trial(study.ask()._trial_id)
+    frozen.system_attrs[LEASE] |= {"pid": pid, "started": started}
+    return frozen
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="needs /proc")
+def test_leases_of_version_0_1_0_tell_the_living_from_the_dead():
+    worker = subprocess.Popen(["sleep", "60"])
+    try:
+        fields = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
+        started = fields[19]  # Field 22 of proc(5).
+        assert not worker_is_dead(leased_by(worker.pid, started))
+        assert worker_is_dead(leased_by(worker.pid, str(int(started) - 1)))
+    finally:
+        worker.kill()
+    while psutil.Process(worker.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert worker_is_dead(leased_by(worker.pid, started))
+    worker.wait()
+    assert worker_is_dead(leased_by(worker.pid, started))
+
+
+def test_a_lease_that_says_no_more_than_that_a_process_exists():
+    # As systems without /proc had it.
+    assert not worker_is_dead(leased_by(os.getpid(), "exists"))
+    assert worker_is_dead(leased_by(2**22 + 1, "exists"))
+
+
+def test_setting_the_clock_kills_nobody(monkeypatch):
+    study = study_with(Climb(Line()))
+    frozen = study._storage.get_trial(study.ask()._trial_id)
+    now, start = psutil.boot_time(), psutil.Process.create_time
+    monkeypatch.setattr(psutil, "boot_time", lambda: now + 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: start(process) + 3600)
+    assert not worker_is_dead(frozen)
+
+
+def test_a_process_that_may_not_be_looked_at_lives(monkeypatch):
+    frozen = leased_by(4242, "99")
+
+    def denied(pid: int) -> None:
+        raise psutil.AccessDenied(pid)
+
+    def hidden(pid: int) -> None:
+        raise psutil.NoSuchProcess(pid)
+
+    def another_users(pid: int, signal: int) -> None:
+        assert signal == 0
+        raise PermissionError
+
+    monkeypatch.setattr(psutil, "Process", denied)
+    assert not worker_is_dead(frozen)
+    # As with hidepid=2, which shows a user no other users' processes.
+    monkeypatch.setattr(psutil, "Process", hidden)
+    monkeypatch.setattr(os, "kill", another_users)
     assert not worker_is_dead(frozen)
 
 
