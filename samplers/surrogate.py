@@ -31,7 +31,9 @@ CAP = 150
 POOL = 400
 """Mutants that are judged for a proposal."""
 RANDOM = 100
-"""Random networks that are judged beside them; a quarter where parameters are conditional."""
+"""Random networks that are judged beside them."""
+DRAWN = 3000
+"""Parameters of all random networks together, where they are conditional: drawn one by one."""
 PARENTS = 10
 """How many of the best networks have mutants."""
 CHANGES = 4
@@ -41,7 +43,7 @@ FINALISTS = 8
 GROWTH = 1.25
 """How much the number of results grows between two fits of the weights."""
 OLD = 20
-"""Results since the best one, after which proposals are drawn instead of computed."""
+"""Results since the best one, after which the search looks elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +88,9 @@ class SurrogateSampler(EndlessSampler[A]):
        are still training take the mean of the process.
     2. Mutants of the ten best networks, with one to four changes, and random networks are judged
        by their expected improvement over the greatest mean.
-    3. The best of them is proposed. When the best network is older than 20 results, the process
-       is trusted less: every network of the pool gets a draw from its marginal distribution, and
-       the greatest is proposed (Thompson sampling).
+    3. The best of them is proposed. When the best network is 20 results old, the search looks
+       elsewhere: all networks that are judged are random, and every other time by a draw from
+       the marginal distribution of each (Thompson sampling), until there is a new best one.
 
     The objective suggests the parameters of the space; its value is an accuracy. Failed and
     infeasible networks count as the worst.
@@ -136,13 +138,14 @@ class SurrogateSampler(EndlessSampler[A]):
         if history.claims < self.initial or len(evidence.values) < 2:
             return self.new_anywhere(history, rng, "initial")
         process, best = self._process(evidence)
-        pool = self._pool(evidence, rng)
         is_old = len(evidence.values) - 1 - int(evidence.values.argmax()) >= OLD
-        phase = "draw" if is_old else "improvement"
+        pool = self._random(POOL + RANDOM, evidence, rng) if is_old else self._near(evidence, rng)
+        draws = is_old and len(evidence.values) % 2 == 0
+        phase = "elsewhere" if is_old else "improvement"
 
         def judged(codes: Codes) -> NDArray[np.float64]:
             mean, deviation = process.predict(self._features.of(codes))
-            if is_old:
+            if draws:
                 return np.asarray(mean + deviation * rng.standard_normal(len(mean)))
             return expected_improvement(mean, deviation, best)
 
@@ -193,21 +196,25 @@ class SurrogateSampler(EndlessSampler[A]):
             self._fitted = (key, fit(self._features, x, z))
         return self._fitted[1]
 
-    def _pool(self, evidence: Evidence, rng: np.random.Generator) -> Codes:
-        """Mutants of the best networks, and random ones, shape (n, p)."""
+    def _near(self, evidence: Evidence, rng: np.random.Generator) -> Codes:
+        """Mutants of the best networks, and some random ones, shape (n, p)."""
+        random = self._random(RANDOM, evidence, rng)
         best = np.argsort(-evidence.values, kind="stable")[:PARENTS]
         best = best[evidence.values[best] > FAILED]
-        parents = evidence.codes[best[rng.integers(len(best), size=POOL)]] if len(best) else None
-        if np.isnan(evidence.codes).any():
-            some = [self.space.random_params(rng) for _ in range(RANDOM // 4)]
-            drawn = np.array([self._encoding.codes(params) for params in some])
-        else:
-            drawn = self._encoding.drawn(RANDOM, rng)
-        if parents is None:
-            return drawn
+        if not len(best):
+            return random
+        parents = evidence.codes[best[rng.integers(len(best), size=POOL)]]
         changes = rng.integers(1, CHANGES, size=POOL, endpoint=True)
-        pool = np.vstack([self._encoding.mutants(parents, changes, rng), drawn])
-        return np.unique(pool, axis=0)
+        mutants = self._encoding.mutants(parents, changes, rng)
+        return np.unique(np.vstack([mutants, random]), axis=0)
+
+    def _random(self, n: int, evidence: Evidence, rng: np.random.Generator) -> Codes:
+        """Random networks, shape (n, p); fewer where some parameters depend on others."""
+        if not np.isnan(evidence.codes).any():
+            return np.unique(self._encoding.drawn(n, rng), axis=0)
+        few = max(10, min(n // 4, DRAWN // len(self._encoding.axes)))
+        drawn = [self.space.random_params(rng) for _ in range(few)]
+        return np.array([self._encoding.codes(params) for params in drawn])
 
     def _chosen(
         self,

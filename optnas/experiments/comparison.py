@@ -13,7 +13,12 @@ from optuna.trial import FrozenTrial
 from optnas.config.file import StudyFile
 from optnas.config.variants import experiment_seed, variant, written_block
 from optnas.errors import UserError
-from optnas.experiments.comparison_report import comparison_page, comparison_text
+from optnas.experiments.comparison_report import (
+    comparison_page,
+    comparison_text,
+    overall_page,
+    overall_text,
+)
 from optnas.experiments.contenders import BASELINE, Contender, Unit
 from optnas.experiments.in_memory import is_instant, simulate_all
 from optnas.experiments.standings import standings
@@ -124,6 +129,26 @@ def compare(
         **_summary(by_label, amount, baseline),
     }
     return Experiment(fields, comparison_text(fields), comparison_page(fields))
+
+
+def overall(tables: Sequence[Mapping[str, Any]]) -> Experiment:
+    """Comparisons of the same contenders on several study files, and the ranking over all.
+
+    Args:
+        tables: The fields of each comparison.
+
+    Raises:
+        UserError: If they did not compare the same.
+    """
+    labels = [[row["label"] for row in one["contenders"]] for one in tables]
+    if any(some != labels[0] for some in labels):
+        raise UserError("several study files need the same --samplers: say them")
+    rows = [
+        {"label": label, "finals": [v for one in tables for v in one["contenders"][i]["finals"]]}
+        for i, label in enumerate(labels[0])
+    ]
+    fields = {"tables": list(tables), **standings(rows)}
+    return Experiment(fields, overall_text(fields), overall_page(fields))
 
 
 def _config(

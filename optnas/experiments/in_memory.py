@@ -1,4 +1,4 @@
-"""Searches whose objective trains nothing, in memory: tables, where a trial takes a millisecond."""
+"""Searches in memory, where the objective trains nothing: tables."""
 
 import dataclasses
 import functools
