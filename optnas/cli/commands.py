@@ -305,13 +305,23 @@ def dashboard(
 def init(
     path: Annotated[Path, typer.Argument(help="The study file to write.")] = Path("study.yaml"),
     data: Annotated[str, typer.Option(help="The data set.")] = "digits",
-    sampler: Annotated[str, typer.Option(help="The strategy.")] = "macro_micro",
+    sampler: Annotated[
+        str | None, typer.Option(help="The strategy. Default: one that fits space and budget.")
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="The search space. Default: one that fits the strategy.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="How many networks the search may train.")
+    ] = None,
 ) -> None:
     """Write a study file to start from, with every key explained."""
+    from optnas.config.proposal import proposed
     from optnas.config.template import template
     from optnas.errors import UserError
 
-    text = template(path.stem, data, sampler)
+    proposal = proposed(space, trials)
+    text = template(path.stem, data, sampler or proposal.sampler, space=space, trials=trials)
     try:
         with path.open("x") as file:
             file.write(text)
@@ -319,6 +329,8 @@ def init(
         raise UserError(f"{path} exists; name another file") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+    if sampler is None:
+        print(f"The sampler is {proposal.sampler}: {proposal.why}. `optnas list` shows others.")
     print(f"Wrote {path}. Next: optnas run {path}")
 
 

@@ -104,7 +104,7 @@ def compare(
         Stopped: If it was interrupted.
     """
     configs = {
-        (contender.label, seed): _config(config, contender, seed, unit, amount, candidate_epochs)
+        (contender.label, seed): study_of(config, contender, seed, unit, amount, candidate_epochs)
         for seed in range(seeds)
         for contender in contenders
     }
@@ -151,7 +151,7 @@ def overall(tables: Sequence[Mapping[str, Any]]) -> Experiment:
     return Experiment(fields, overall_text(fields), overall_page(fields))
 
 
-def _config(
+def study_of(
     config: StudyFile,
     contender: Contender,
     seed: int,

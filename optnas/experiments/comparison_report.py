@@ -11,7 +11,7 @@ from optnas.pages.plots import Plot, Series
 def comparison_text(fields: Mapping[str, Any]) -> str:
     """The tables of a comparison, from its fields."""
     found = [table_text(_table(fields)), *_notes(fields)]
-    return "\n".join([*found, *_standings_text(fields)])
+    return "\n".join([*found, *standings_text(fields)])
 
 
 def comparison_page(fields: Mapping[str, Any]) -> Page:
@@ -29,7 +29,7 @@ def comparison_page(fields: Mapping[str, Any]) -> Page:
 def overall_text(fields: Mapping[str, Any]) -> str:
     """The comparisons of several study files, and the ranking over all of them."""
     parts = [f"{one['study']}\n{comparison_text(one)}" for one in fields["tables"]]
-    return "\n\n".join([*parts, "\n".join(["all together", *_standings_text(fields)])])
+    return "\n\n".join([*parts, "\n".join(["all together", *standings_text(fields)])])
 
 
 def overall_page(fields: Mapping[str, Any]) -> Page:
@@ -41,7 +41,7 @@ def overall_page(fields: Mapping[str, Any]) -> Page:
     return Page("Comparison on " + ", ".join(one["study"] for one in fields["tables"]), sections)
 
 
-def _standings_text(fields: Mapping[str, Any]) -> list[str]:
+def standings_text(fields: Mapping[str, Any]) -> list[str]:
     if len(fields["ranking"]) < 2:
         return []
     return ["", table_text(_standings(fields)), *_standings_notes(fields)]
