@@ -66,7 +66,8 @@ def _picks(curve: np.ndarray, pruner: optuna.pruners.BasePruner, seed: int) -> I
             stops = rung < len(ends) and trial.should_prune()
             if stops:
                 break
-        study.tell(trial, value, TrialState.PRUNED if stops else TrialState.COMPLETE)
+        told = {"state": TrialState.PRUNED} if stops else {"values": value}
+        study.tell(trial, **told)
         spent += end
         picks.append(max(picks[-1], (rung, value, int(row))))
         while budgets and spent >= budgets[0] * whole:

@@ -188,7 +188,8 @@ class GaussianProcess:
         between = _kernel(x, self._x, self._weights)
         known = solve_triangular(self._factor[0], between.T, lower=True, check_finite=False)
         variance = 1 - np.einsum("nm,nm->m", known, known)
-        return between @ self._alpha, np.sqrt(np.maximum(variance, JITTER))
+        deviation = np.sqrt(np.maximum(variance, JITTER))
+        return np.asarray(between @ self._alpha), np.asarray(deviation)
 
 
 def _kernel(a: Matrix, b: Matrix, weights: Matrix) -> Matrix:

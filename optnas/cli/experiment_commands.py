@@ -12,6 +12,7 @@ from optnas.cli.console import INTERRUPTED, hush
 from optnas.cli.options import Device, File, Files, Json, Output
 
 if TYPE_CHECKING:
+    from optnas.experiments.contenders import Unit
     from optnas.experiments.studies import Experiment
 
 # Imported when they are needed: `optnas --help` loads neither Optuna nor torch.
@@ -97,7 +98,11 @@ def compare(
     from optnas.experiments.contenders import parse_contenders, spending
 
     def perform(say: Callable[[str], None]) -> "Experiment":
-        given = {"epochs": epochs, "seconds": seconds, "trials": trials}
+        given: "dict[Unit, float | None]" = {
+            "epochs": epochs,
+            "seconds": seconds,
+            "trials": trials,
+        }
         configs = [load_study_file(file) for file in files]
         plans = [(c, parse_contenders(samplers, c), *spending(given, c)) for c in configs]
         done = [
