@@ -98,7 +98,7 @@ def compare(
     from optnas.experiments.contenders import parse_contenders, spending
 
     def perform(say: Callable[[str], None]) -> "Experiment":
-        given: "dict[Unit, float | None]" = {
+        given: dict[Unit, float | None] = {
             "epochs": epochs,
             "seconds": seconds,
             "trials": trials,
