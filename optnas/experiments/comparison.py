@@ -10,7 +10,10 @@ import optuna
 from numpy.typing import ArrayLike, NDArray
 from optuna.trial import FrozenTrial
 
+from optnas.config import plugins
+from optnas.config.contract import strategy_of
 from optnas.config.file import StudyFile
+from optnas.config.plugins import PluginError
 from optnas.config.variants import experiment_seed, variant, written_block
 from optnas.errors import UserError
 from optnas.experiments.comparison_report import (
@@ -171,13 +174,21 @@ def study_of(
     if contender.pruner is not None:
         changes["pruner"] = contender.pruner
     name = f"compare-{contender.label}-{seed}"
+    if epochs is not None and config.proxy is None and not _sets_epochs(contender, config):
+        changes["train"] = train | {"epochs": epochs}
     try:
-        one = variant(config, name, **changes)
-        if one.train.epochs is None or one.proxy is not None or epochs is None:
-            return one  # The sampler or the proxy says the epochs, or nobody does.
-        return variant(config, name, **changes | {"train": train | {"epochs": epochs}})
+        return variant(config, name, **changes)
     except UserError as error:
         raise UserError(f"{contender.label}: {error}") from None
+
+
+def _sets_epochs(contender: Contender, config: StudyFile) -> bool:
+    """Whether the sampler chooses the epochs of its candidates."""
+    try:
+        sampler = plugins.load("sampler", contender.sampler["name"], config.folder)
+    except PluginError:
+        return False  # The study file's checks say what is wrong.
+    return strategy_of(sampler).sets_epochs
 
 
 def _runs(
