@@ -73,6 +73,13 @@ def former_artifacts(record: Mapping[str, Any], now: str, url: str) -> list[str]
     ]
 
 
+def stored_places(study: optuna.Study) -> list[str]:
+    """Folders in which artifacts of a study may be, to be read by what their contents are."""
+    record = read_record(study) or {"config": {}}
+    places = [*record.get(FORMER, ()), record["config"].get("artifacts")]
+    return [place for place in places if isinstance(place, str) and os.path.isdir(place)]
+
+
 def beside(record: Mapping[str, Any], url: str) -> dict[str, Any]:
     """The record of a study that was opened by its storage alone, so that it writes beside it.
 
