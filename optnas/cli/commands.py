@@ -33,6 +33,7 @@ from optnas.cli.options import (
     Target,
     WorkerCount,
 )
+from optnas.cli.storage_commands import app as storage_app
 
 # Commands import what they need when they run: `optnas --help` loads neither Optuna nor torch.
 
@@ -326,3 +327,5 @@ def dashboard(
 
 for command in (data, init, schema, list_, rank, compare):
     app.command(name=command.__name__.rstrip("_"))(command)
+
+app.add_typer(storage_app)

@@ -216,10 +216,20 @@ def _images(said: Any, study: optuna.Study, artifacts: str) -> bytes | None:
         with contextlib.suppress(ValueError, TypeError, binascii.Error, zlib.error):
             content = base64.b85decode(said["inline"])
     else:
-        for place in [artifacts, *stored_places(study)]:  # It may have been renamed since.
-            with contextlib.suppress(OSError, ArtifactNotFound):
-                store = open_artifacts(place, create=False)
-                content = content or store.open_reader(_artifact(study, digest)).read()
+        for place in [artifacts, *stored_places(study)]:
+            content = content or _found_in(place, digest)
     if content is None or hashlib.sha256(content).hexdigest() != digest:
         raise wrong
     return content
+
+
+def _found_in(place: str, digest: str) -> bytes | None:
+    """The list of images with a checksum among artifacts, whatever the study's name was."""
+    with contextlib.suppress(OSError, ArtifactNotFound):
+        store = open_artifacts(place, create=False)
+        for name, _ in store.items():
+            if name.startswith("images-") and name.endswith(f"-{digest[:16]}"):
+                content = store.open_reader(name).read()
+                if hashlib.sha256(content).hexdigest() == digest:
+                    return content
+    return None
