@@ -93,6 +93,7 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
     """
 
     sets_epochs = True
+    compares_fractions = True
     searches = (ChainSpace,)
 
     space: ChainSpace

@@ -1,6 +1,7 @@
 """Databases whose tables an older Optuna made, brought up to the version that is installed."""
 
 import contextlib
+import logging
 import os
 import sqlite3
 from pathlib import Path
@@ -39,6 +40,7 @@ def upgrade(target: str, *, copy: bool = True) -> str:
             f"{shown}: copy the database with its own tools first (pg_dump, mysqldump), then say "
             "--no-copy."
         )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     with explained(url):
         storage = RDBStorage(
             engine_url(url), skip_compatibility_check=True, skip_table_creation=True
