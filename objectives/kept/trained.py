@@ -18,6 +18,7 @@ from optnas.errors import UserError
 from optnas.objectives.data.augment import normalise
 from optnas.objectives.data.image_files import ImageFiles
 from optnas.objectives.data.images import Images
+from optnas.objectives.kept.bounds import check_sizes
 from optnas.objectives.kept.descriptions import NETWORK, Description, card, describe
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
 from optnas.objectives.training.allocator import kept_memory
@@ -283,6 +284,7 @@ def read(folder: Path) -> tuple[Description, nn.Module]:
         weights = (folder / WEIGHTS).read_bytes()
         if hashlib.sha256(weights).hexdigest() != description.weights_sha256:
             raise ValueError(f"{WEIGHTS} is not the file that {NETWORK} describes")
+        check_sizes(description.architecture, description.network, weights)
         network = build_model(
             architecture_of(description),
             description.input_shape,
@@ -383,6 +385,7 @@ def _go_on(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
 def _keep(folder: Path, weights: bytes, description: Description) -> None:
     """Write the network; its description comes last and makes it complete."""
     write_whole(folder / WEIGHTS, weights)
-    write_whole(folder / CARD, card(folder.resolve().name, description).encode())
+    page = card(folder.resolve().name, description)
+    write_whole(folder / CARD, page.encode(errors="backslashreplace"))
     write_whole(folder / NETWORK, json.dumps(dataclasses.asdict(description), indent=1).encode())
     (folder / TRAINING).unlink(missing_ok=True)
