@@ -47,7 +47,14 @@ KEYS = (
         "epochs_trained",
     ),
     *("epochs_trained", "train_seconds", "multiply_adds", "schedule_epochs", "accumulation"),
-    *("train_accuracy", "edge_weights", "operation_weights", "stage_importance", "params", "training_seed"),
+    *(
+        "train_accuracy",
+        "edge_weights",
+        "operation_weights",
+        "stage_importance",
+        "params",
+        "training_seed",
+    ),
 )
 TABLES = (
     *("studies", "study_directions", "study_user_attributes", "study_system_attributes", "trials"),

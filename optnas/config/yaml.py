@@ -97,7 +97,8 @@ def parse(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if "'\\t'" in str(error.problem):
-            raise YamlError("a tab; indent and separate with spaces", mark.line + 1) from None
+            line = mark.line + 1 if mark else 1
+            raise YamlError("a tab; indent and separate with spaces", line) from None
         raise YamlError(f"not valid YAML: {error.problem}", mark.line + 1 if mark else 1) from None
     lines: dict[KeyPath, int] = {(): node.start_mark.line + 1 if node else 1}
     return Document(_construct(node, (), lines) if node else None, lines)

@@ -254,8 +254,10 @@ def _installed_modules_first() -> Iterator[None]:
     path, before = list(sys.path), {n: os.environ.get(n) for n in (SAFE_PATH, PATH)}
     if not before[SAFE_PATH]:
         os.environ[SAFE_PATH] = OURS
-    if before[PATH] is not None:  # An empty entry, which a stray colon makes, is that folder.
-        os.environ[PATH] = os.pathsep.join(_elsewhere(before[PATH].split(os.pathsep)))
+    if (
+        modules := before[PATH]
+    ) is not None:  # An empty entry, which a stray colon makes, is that folder.
+        os.environ[PATH] = os.pathsep.join(_elsewhere(modules.split(os.pathsep)))
     elsewhere = _elsewhere(path)  # What a process has of it comes last in those it starts.
     sys.path[:] = [*elsewhere, *(entry for entry in path if entry not in elsewhere)]
     try:

@@ -210,6 +210,7 @@ def _study_text(key: str, expected: str) -> str:
     return f"what is stored of the study as {key!r} is damaged: expected {expected}"
 
 
+_KINDS = {"INF_POS": float("inf"), "INF_NEG": -float("inf"), "NAN": float("nan")}
 _ROWS: Mapping[str, tuple[str, Callable[..., Any], str]] = {
     "trials": (
         "SELECT number, 'state', state FROM trials ORDER BY number",
@@ -262,7 +263,6 @@ _ROWS: Mapping[str, tuple[str, Callable[..., Any], str]] = {
         "a direction",
     ),
 }
-_KINDS = {"INF_POS": float("inf"), "INF_NEG": -float("inf"), "NAN": float("nan")}
 
 
 def _undecodable(engine: sqlalchemy.Engine) -> dict[tuple[int, str], str]:

@@ -107,12 +107,17 @@ def seen_of(opened: OpenStudy) -> Seen | None:
     return seen_data(opened.study, opened.config.artifacts)
 
 
-def seen_by(config: StudyFile) -> Seen | None:
-    """The same of the study of a configuration, if that exists; nothing is created."""
+def seen_by(config: StudyFile, *, patient: bool = False) -> Seen | None:
+    """The same of the study of a configuration, if that exists; nothing is created.
+
+    Args:
+        config: The configuration.
+        patient: Whether a server that does not answer is waited for.
+    """
     path = storage_file(config.storage)
     if path is not None and not path.exists():
         return None
-    storage = open_storage(config.storage, create=False)
+    storage = open_storage(config.storage, create=False, patient=patient)
     with explained(config.storage), contextlib.suppress(KeyError):
         study = optuna.load_study(study_name=config.study, storage=storage)
         return seen_data(study, config.artifacts)

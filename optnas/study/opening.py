@@ -34,7 +34,15 @@ from optnas.storage.checking import checks_of
 from optnas.storage.checkpoints import Checkpoints
 from optnas.storage.opening import explained, open_storage
 from optnas.storage.urls import StorageError, hide_password, storage_file
-from optnas.study.record import FORMER, RECORD, beside, former_artifacts, read_record
+from optnas.study.record import (
+    FORMER,
+    RECORD,
+    beside,
+    check_directions,
+    check_whole,
+    former_artifacts,
+    read_record,
+)
 from optnas.trials.claims import is_feasible
 from optnas.trials.failures import is_lost
 
@@ -137,7 +145,8 @@ def create_or_open(
                     "another name"
                 ) from None
         study.set_user_attr(RECORD, record)
-    return _whole(_prepared(config, study, record))
+    check_whole(study)
+    return _prepared(config, study, record)
 
 
 def open_existing(
@@ -155,8 +164,11 @@ def open_existing(
             another configuration than the file.
     """
     if "://" in target:
-        return _whole(_open_url(target, study_name, allow))
-    return _whole(_open_file(target, study_name, allow)[0])
+        opened = _open_url(target, study_name, allow)
+    else:
+        opened = _open_file(target, study_name, allow)[0]
+    check_whole(opened.study)
+    return opened
 
 
 def _open_url(target: str, study_name: str | None, allow: Collection[str]) -> OpenStudy:
@@ -193,8 +205,9 @@ def open_compared(
     Returns:
         The study as it was made, and how the file differs: a line per key.
     """
+    changed: list[str] = []
     if "://" in target:
-        opened, changed = _open_url(target, study_name, allow), []
+        opened = _open_url(target, study_name, allow)
     else:
         opened, changed = _open_file(target, study_name, allow, refuse=False)
     checks = checks_of(opened.study._storage)
@@ -206,14 +219,12 @@ def open_compared(
 def settled(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:
     """A configuration to run: with what its study was made with, if that exists.
 
-    Nothing is created, but for the tables of a database that had none.
-
-    Args:
-        config: The path of a study file, a mapping with its keys, or a checked configuration.
+    Nothing is created, but for the tables of a database that had none. ``config`` is the path of
+    a study file, a mapping with its keys, or a checked configuration.
 
     Raises:
-        UserError: If the configuration is wrong, or the study exists with another one.
-        StorageError: If the storage cannot be read.
+        UserError: If the configuration is wrong, the study exists with another one, or the
+            storage cannot be read.
     """
     if isinstance(config, StudyFile):
         written = config.written
@@ -363,7 +374,7 @@ def _contradicted(config: StudyFile, changed: Sequence[str]) -> StudyFileError:
 
 
 def _prepared(config: StudyFile, study: optuna.Study, record: Mapping[str, Any]) -> OpenStudy:
-    _check_directions(study)
+    check_directions(study)
     seed = named_seed(config.study, config.seed)
     sampler = plugins.load("sampler", config.sampler.name, config.folder)
     if strategy_of(sampler).is_stock:
@@ -372,26 +383,6 @@ def _prepared(config: StudyFile, study: optuna.Study, record: Mapping[str, Any])
     study.sampler = config.make_sampler(config.search_space, **shape, seed=seed)
     study.pruner = config.make_pruner()
     return OpenStudy(config, study)
-
-
-def _whole(opened: OpenStudy) -> OpenStudy:
-    """A study, unless trials were taken out of it: others refer to them by number."""
-    for number, trial in enumerate(opened.study.get_trials(deepcopy=False)):
-        if trial.number != number:
-            raise UserError(
-                f"trial {number} of the study {opened.study.study_name!r} is not there, but "
-                f"trial {trial.number} is: restore a copy of its storage"
-            )
-    return opened
-
-
-def _check_directions(study: optuna.Study) -> None:
-    directions = [direction.name.lower() for direction in study.directions]
-    if directions != ["maximize"]:
-        raise UserError(
-            f"the study {study.study_name!r} has the directions {', '.join(directions)}, and "
-            "studies of optnas maximise one value: restore a copy of its storage"
-        )
 
 
 def _record(config: StudyFile, in_channels: int, classes: int) -> dict[str, Any]:

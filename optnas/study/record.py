@@ -112,6 +112,26 @@ def beside(record: Mapping[str, Any], url: str) -> dict[str, Any]:
     return {**record, "config": config, FORMER: former_artifacts(record, default, url)}
 
 
+def check_whole(study: optuna.Study) -> None:
+    """Refuse a study that trials were taken out of: others refer to them by number."""
+    for number, trial in enumerate(study.get_trials(deepcopy=False)):
+        if trial.number != number:
+            raise UserError(
+                f"trial {number} of the study {study.study_name!r} is not there, but trial "
+                f"{trial.number} is: restore a copy of its storage"
+            )
+
+
+def check_directions(study: optuna.Study) -> None:
+    """Refuse a study that does anything but maximise one value."""
+    directions = [direction.name.lower() for direction in study.directions]
+    if directions != ["maximize"]:
+        raise UserError(
+            f"the study {study.study_name!r} has the directions {', '.join(directions)}, and "
+            "studies of optnas maximise one value: restore a copy of its storage"
+        )
+
+
 def _is_default(place: str) -> bool:
     return place.endswith(".artifacts")
 

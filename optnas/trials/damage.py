@@ -50,9 +50,6 @@ def damages(trial: FrozenTrial) -> Iterator[tuple[str, str]]:
     for name, distribution in trial.distributions.items():
         if not _fits(distribution, trial.params.get(name)):
             yield f"parameter {name}", f"a value of {distribution}"
-    for step, value in trial.intermediate_values.items():
-        if not isinstance(value, int | float):
-            yield f"step {step}", "a number"
     for attrs, rules in ((trial.system_attrs, _SYSTEM), (trial.user_attrs, _USER)):
         for key, (holds, expected) in rules.items():
             if key in attrs and not holds(attrs[key], trial):
@@ -67,8 +64,6 @@ def without(trial: FrozenTrial, key: str) -> None:
         name = key.removeprefix("parameter ")
         trial._params = {k: v for k, v in trial.params.items() if k != name}
         trial._distributions = {k: v for k, v in trial.distributions.items() if k != name}
-    elif key.startswith("step "):
-        trial.intermediate_values.pop(int(key.removeprefix("step ")), None)
     elif key in _SYSTEM:
         trial.system_attrs = {k: v for k, v in trial.system_attrs.items() if k != key}
     else:

@@ -90,11 +90,8 @@ def _was_rebooted(lease: dict[str, Any]) -> bool:
 
     Machines made from one image have one name and one identity, but not one network card.
     """
-    return (
-        lease["host"] == _host()
-        and lease.get("boot", _boot()) != _boot()
-        and lease.get("card", "") == _card() != ""
-    )
+    restarted = lease["host"] == _host() and lease.get("boot", _boot()) != _boot()
+    return bool(restarted and lease.get("card", "") == _card() != "")
 
 
 @functools.cache
