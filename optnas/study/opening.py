@@ -160,8 +160,7 @@ def open_existing(
         allow: Code that may be imported though the storage names it: ``module:Name``.
 
     Raises:
-        UserError: If there is no such study, it was not made by ``optnas run``, or it has
-            another configuration than the file.
+        UserError: If there is no such study of ``optnas run``, or its file contradicts it.
     """
     if "://" in target:
         opened = _open_url(target, study_name, allow)
@@ -187,7 +186,6 @@ def _open_url(target: str, study_name: str | None, allow: Collection[str]) -> Op
         )
     study, stored = _load(storage, url, study_name or names[0])
     stored = beside(stored, url)
-    # Not the folder in the storage: whoever can write there could have code run from it.
     here = {**stored["config"], "folder": str(Path.cwd())}
     return _prepared(from_resolved(here, url, allow), study, stored)
 
