@@ -291,15 +291,17 @@ class Trouble:
         now = time.monotonic()
         if isinstance(error, RunError):
             raise error  # It was waited for already.
-        if self._since is None:
-            self._since, self._pause = now, 1.0
-            said = f"{one_line(error)}; trying again for {PATIENCE:.0f} seconds"
-            warnings.warn(f"a trial could not go on: {said}", stacklevel=3)
+        is_first = self._since is None
+        self._since = now if self._since is None else self._since
         if now - self._since >= PATIENCE:
             raise RunError(
                 f"trials could not go on for {PATIENCE:.0f} seconds: {one_line(error)}; nothing "
                 "is lost: the same command goes on"
             ) from error
+        if is_first:
+            self._pause = 1.0
+            said = f"{one_line(error)}; trying again for {PATIENCE:.0f} seconds"
+            warnings.warn(f"a trial could not go on: {said}", stacklevel=3)
         until = now + self._pause
         while time.monotonic() < until and signals.ending is None:
             time.sleep(0.1)
