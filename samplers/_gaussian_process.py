@@ -200,4 +200,4 @@ def _kernel(a: Matrix, b: Matrix, weights: Matrix) -> Matrix:
 
 
 def _noisy(kernel: Matrix, weights: Weights) -> Matrix:
-    return kernel + (np.exp(weights.noise) + JITTER) * np.eye(len(kernel))
+    return np.asarray(kernel + (np.exp(weights.noise) + JITTER) * np.eye(len(kernel)))

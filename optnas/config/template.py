@@ -3,7 +3,7 @@
 import json
 import re
 import textwrap
-from typing import Any
+from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
@@ -26,7 +26,13 @@ _HEADER = """\
 
 
 def template(
-    study: str, data: str, sampler: str, *, space: str | None = None, trials: int | None = None
+    study: str,
+    data: str,
+    sampler: str,
+    *,
+    space: str | None = None,
+    trials: int | None = None,
+    root: str | None = None,
 ) -> str:
     """The text of a study file: every key with its help, the defaults commented out.
 
@@ -36,12 +42,14 @@ def template(
         sampler: The sampler's name.
         space: The space's name; None takes one that the sampler can search.
         trials: The budget of trials; None sets none.
+        root: Folder that holds the data set; None leaves it open.
 
     Raises:
         StudyFileError: If there is no such sampler, data set or space, or they do not fit.
         PluginError: If a file cannot give the sampler's options.
     """
     fitting = _fitting({"study": study, "data": data, "sampler": sampler}, space)
+    said = {} if root is None else {"root": root}
     strategy = strategy_of(plugins.load("sampler", sampler))
     epochs = {} if strategy.sets_epochs else {"epochs": DEFAULT_EPOCHS}
     budget = {} if trials is None else {"trials": trials}
@@ -56,7 +64,11 @@ def template(
         lines += ["", *_comment(fields[key])]
         if key in PLUGINS or key == "data":
             name = given.get(key) or fields[key].default.name
-            lines += [f"{key}:", f"  name: {_scalar(name)}", *_block(_options(key, name), {})]
+            lines += [
+                f"{key}:",
+                f"  name: {_scalar(name)}",
+                *_block(_options(key, name), said if key == "data" else {}),
+            ]
         elif key in OPTIONAL_BLOCKS:
             lines += [f"{key}:", *_block(_nested(key), given.get(key, {}))]
         elif key in given:
@@ -109,8 +121,11 @@ def _options(key: str, name: str) -> dict[str, FieldInfo]:
 
 def _nested(key: str) -> dict[str, FieldInfo]:
     block = StudyKeys.model_fields[key].annotation
-    fields: dict[str, FieldInfo] = getattr(block, "model_fields", {})
-    return fields
+    for model in (block, *get_args(block)):  # A block that may be left out is a union with None.
+        fields: dict[str, FieldInfo] | None = getattr(model, "model_fields", None)
+        if fields is not None:
+            return fields
+    return {}
 
 
 def _comment(field: FieldInfo, indent: str = "") -> list[str]:
