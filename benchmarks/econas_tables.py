@@ -77,7 +77,7 @@ METHODS: dict[str, Callable[[int], BaseSampler | RegularizedEvolution]] = {
     "random search": lambda seed: RandomSampler(seed),
     "regularized evolution (50, 10)": lambda seed: RegularizedEvolution(seed),
     "TPE": lambda seed: TPESampler(seed=seed),
-    "EcoNAS": lambda seed: econas(seed),
+    "EcoNAS": econas,
     "EcoNAS, initial=25": lambda seed: EcoNASSampler(SPACE, seed=seed, initial=25),
     "EcoNAS, unique=False": lambda seed: econas(seed, unique=False),
 }
@@ -128,16 +128,10 @@ def orders(data: Path, seeds: int) -> None:
     cycles = functools.partial(SynchronousEcoNASSampler, SPACE, epochs=1)
     curve = np.stack([short, (short + long) / 2, long], axis=1)
     variants: dict[str, tuple[Callable[[int], BaseSampler], optuna.pruners.BasePruner | None]] = {
-        "asynchronous, pruner": (
-            lambda seed: econas(seed),
-            HierarchicalPruner(epochs=1),
-        ),
+        "asynchronous, pruner": (econas, HierarchicalPruner(epochs=1)),
         "paper": (lambda seed: cycles(seed=seed), None),
         "code": (lambda seed: cycles(seed=seed, order="code"), None),
-        "asynchronous, no pruner": (
-            lambda seed: econas(seed),
-            None,
-        ),
+        "asynchronous, no pruner": (econas, None),
         "random, pruner": (lambda seed: RandomSampler(seed), HierarchicalPruner(epochs=1)),
     }
     budgets = tuple(3 * trials for trials in CHECKS)
