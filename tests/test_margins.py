@@ -126,7 +126,6 @@ def test_gradients_are_those_of_finite_differences(name):
     embeddings = (features / norms[:, None]).requires_grad_()
 
     def loss(embeddings, weight):
-        margin.weight.data = weight.data
         arguments = (embeddings, norms, labels)
         logits = torch.func.functional_call(margin, {"weight": weight}, arguments)
         return functional.cross_entropy(logits, labels)
