@@ -197,10 +197,11 @@ def about(device: str = "cpu") -> dict[str, Any]:
     import torch
 
     import optnas
+    from optnas.objectives.networks.inference import processor
 
     gpu = {} if device == "cpu" else {"gpu": torch.cuda.get_device_name(device)}
     return {
-        "cpu": _cpu(),
+        "cpu": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "optnas": optnas.__version__,
@@ -208,13 +209,6 @@ def about(device: str = "cpu") -> dict[str, Any]:
         "torch": torch.__version__,
         **gpu,
     }
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()
 
 
 def measure(cases: Cases, output: Path | None, device: str = "cpu") -> dict[str, Row]:

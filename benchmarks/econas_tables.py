@@ -9,6 +9,8 @@ time; all of them by default.
 """
 
 import argparse
+import functools
+import itertools
 import tempfile
 import time
 import warnings
@@ -20,8 +22,9 @@ import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from scipy.stats import mannwhitneyu
 
+from optnas.config.contract import strategy_of
 from optnas.objectives.tabular import Tabular
-from optnas.samplers import EcoNASSampler, HierarchicalPruner
+from optnas.samplers import EcoNASSampler, HierarchicalPruner, SynchronousEcoNASSampler
 from optnas.spaces import CellSpace, NasBench201Space, RowSpace
 from optnas.trials.attributes import CONTINUES
 
@@ -117,14 +120,15 @@ def orders(data: Path, seeds: int) -> None:
     table = np.load(data / "nasbench201_cifar10.npz")
     test = dict(zip(table["arch"].tolist(), table["test_200ep"].tolist(), strict=True))
     short, long = table["val_12ep"], table["val_200ep"]
+    cycles = functools.partial(SynchronousEcoNASSampler, SPACE, epochs=1)
     curve = np.stack([short, (short + long) / 2, long], axis=1)
     variants: dict[str, tuple[Callable[[int], BaseSampler], optuna.pruners.BasePruner | None]] = {
         "asynchronous, pruner": (
             lambda seed: EcoNASSampler(SPACE, seed=seed),
             HierarchicalPruner(epochs=1),
         ),
-        "paper": (lambda seed: EcoNASSampler(SPACE, seed=seed, order="paper", epochs=1), None),
-        "code": (lambda seed: EcoNASSampler(SPACE, seed=seed, order="code", epochs=1), None),
+        "paper": (lambda seed: cycles(seed=seed), None),
+        "code": (lambda seed: cycles(seed=seed, order="code"), None),
         "asynchronous, no pruner": (lambda seed: EcoNASSampler(SPACE, seed=seed), None),
         "random, pruner": (lambda seed: RandomSampler(seed), HierarchicalPruner(epochs=1)),
     }
@@ -134,19 +138,18 @@ def orders(data: Path, seeds: int) -> None:
         path = Path(folder, "curves.npz")
         np.savez(path, arch=table["arch"], curve=curve, epoch=np.arange(1, 4))
         objective = Tabular(SPACE, path, "curve")
-        for name, (make, pruner) in variants.items():
-            for seed in range(seeds):
-                study = optuna.create_study(
-                    direction="maximize",
-                    sampler=make(seed),
-                    pruner=pruner or optuna.pruners.NopPruner(),
-                )
-                spent = 0
-                for budget in budgets:
-                    while spent < budget:
-                        study.optimize(objective, n_trials=1)
-                        spent += new_epochs(study)
-                    scores.setdefault((name, budget), []).append(test[pick_of(study)])
+        for (name, (make, pruner)), seed in itertools.product(variants.items(), range(seeds)):
+            study = optuna.create_study(
+                direction="maximize",
+                sampler=make(seed),
+                pruner=pruner or optuna.pruners.NopPruner(),
+            )
+            spent = 0
+            for budget in budgets:
+                while spent < budget:
+                    study.optimize(objective, n_trials=1)
+                    spent += new_epochs(study)
+                scores.setdefault((name, budget), []).append(test[pick_of(study)])
     print("\n| order | n | epochs | test accuracy | p (asynchronous) |\n|---|---|---|---|---|")
     for budget in budgets:
         reference = scores["asynchronous, pruner", budget]
@@ -208,7 +211,7 @@ def sampler_time(data: Path, seeds: int) -> None:
     makers: dict[str, Callable[[], BaseSampler]] = {
         "random": lambda: RandomSampler(0),
         "EcoNAS": lambda: EcoNASSampler(space, seed=0),
-        "EcoNAS, order=paper": lambda: EcoNASSampler(space, seed=0, order="paper"),
+        "EcoNAS, order=paper": lambda: SynchronousEcoNASSampler(space, seed=0),
         "TPE": lambda: TPESampler(seed=0),
     }
     marks = (250, 500, 1000)
@@ -221,7 +224,7 @@ def sampler_time(data: Path, seeds: int) -> None:
             start = time.process_time()
             trial = study.ask()
             space.suggest(trial)
-            if getattr(study.sampler, "sets_epochs", False):
+            if strategy_of(study.sampler).sets_epochs:
                 trial.suggest_int("epochs", 1, 1_000_000)
             study.tell(trial, np.random.default_rng(number).random())
             milliseconds.append(1000 * (time.process_time() - start))

@@ -1,10 +1,8 @@
 """The objective: train one architecture on images, report every epoch, return its accuracy."""
 
-import dataclasses
-import platform
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,45 +12,44 @@ import torch
 from optuna.trial import FrozenTrial, Trial
 from torch import nn
 
-from optnas._version import __version__
+from optnas.config.contract import strategy_of
 from optnas.config.proxy import Proxy
 from optnas.config.settings import (
     CheckpointSettings,
     DataSettings,
     NetworkSettings,
-    RetrainSettings,
     TrainSettings,
 )
-from optnas.errors import UserError
 from optnas.objectives.data.images import Images, load_images
-from optnas.objectives.kept import ensembles, trained
-from optnas.objectives.kept.descriptions import Description, EnsembleDescription
+from optnas.objectives.limits import over_limits
 from optnas.objectives.networks.build import build_model, count_params, forward_costs
+from optnas.objectives.networks.inference import inference_times
 from optnas.objectives.networks.sizes import (
-    channels_of,
     check_options,
     check_training,
     judged,
-    with_channels,
 )
+from optnas.objectives.retraining import Retrains
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.memory import (
     bound_compiled_code,
-    device_memory,
     is_out_of_memory,
-    peak_memory,
     release,
     reset_peak_memory,
 )
 from optnas.objectives.training.progress import Progress
+from optnas.objectives.training.records import (
+    check_device,
+    record_circumstances,
+    record_memory,
+)
 from optnas.objectives.training.trainer import Trainer, deterministic_algorithms
-from optnas.objectives.training.trial_training import CandidateFailure, TrialTraining
+from optnas.objectives.training.trial_training import CandidateFailure, TrialTraining, parent_trial
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import Architecture, Space
 from optnas.storage.checkpoints import Checkpoints
 from optnas.trials.attributes import (
     CANDIDATE,
-    DEVICE_MEMORY,
     FAILURE_REASON,
     INTERRUPTED,
     LOST,
@@ -61,10 +58,9 @@ from optnas.trials.attributes import (
     TRAINING_SEED,
 )
 from optnas.trials.failures import mark_failure
-from optnas.trials.lineage import parent_of
 
 
-class Classification:
+class Classification(Retrains):
     """Objective that trains the suggested architecture and returns its validation accuracy.
 
     The value is the best accuracy on the held-out images over the epochs, a fraction; every
@@ -136,42 +132,69 @@ class Classification:
         self._checkpoint = checkpoint or CheckpointSettings.model_validate({})
         self.on_epoch = on_epoch
 
+    @staticmethod
+    def load_images(
+        data: DataSettings, *, seed: int, proxy: Proxy | None = None, folder: Path | None = None
+    ) -> Images:
+        """The images of a study file, as many as the proxy leaves.
+
+        Args:
+            data: Which images.
+            seed: Seed of the study.
+            proxy: The reduced setting; None is the full one.
+            folder: Where modules are looked for; see :func:`optnas.objectives.data.load_images`.
+
+        Raises:
+            UserError: If the data cannot be had.
+        """
+        if proxy is not None:
+            data = data.model_copy(update={"samples": proxy.samples(data.samples)})
+        return load_images(data, seed, folder)
+
+    inference_times = staticmethod(inference_times)
+
     @classmethod
     def from_settings(
         cls,
         space: Space[Any],
         data: DataSettings,
         *,
+        images: Images | None = None,
         train: TrainSettings,
         network: NetworkSettings | None = None,
         proxy: Proxy | None = None,
         limits: Mapping[str, int],
         seed: int,
         checkpoint: CheckpointSettings | None = None,
+        checkpoints: Checkpoints | None = None,
+        on_epoch: Callable[[Progress], None] | None = None,
         device: str | None,
         **options: Any,
     ) -> Self:
         """The objective of a study file; ``options`` are those of a subclass.
 
+        Args:
+            space: The search space.
+            data: Which images.
+            images: The same, if they are loaded.
+            train: As of the constructor, which takes the other arguments too.
+
         Raises:
             UserError: If the data or the device cannot be had, or the networks of the space have
                 not what ``network`` or ``proxy`` ask for.
         """
-        try:
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"the device {device!r} cannot be used: {error}") from None
-        if proxy is not None:
-            data = data.model_copy(update={"samples": proxy.samples(data.samples)})
+        check_device(device)
         objective = cls(
             space,
-            load_images(data, seed),
+            cls.load_images(data, seed=seed, proxy=proxy) if images is None else images,
             train=train,
             network=network,
             proxy=proxy,
             limits=limits,
             seed=seed,
             checkpoint=checkpoint,
+            checkpoints=checkpoints,
+            on_epoch=on_epoch,
             device=device,
             **options,
         )
@@ -217,68 +240,8 @@ class Classification:
             trial.set_constraint("memory", 1.0)
             reason = str(error).partition("\n")[0]
             trial.set_user_attr(FAILURE_REASON, f"out of memory: {reason}")
-            self._record_peak_memory(trial)
+            record_memory(trial, self.device)
             return 0.0
-
-    def retrain(
-        self,
-        architecture: Architecture,
-        folder: Path,
-        settings: RetrainSettings,
-        *,
-        channels: int | None = None,
-        repeat: int = 1,
-        origin: dict[str, Any],
-        on_epoch: Callable[[int, int, float, float], None] | None = None,
-    ) -> Description:
-        """Train a network fully, test it once, and keep it: see `optnas.objectives.kept.trained`.
-
-        Args:
-            architecture: What to train.
-            folder: Where the network goes.
-            settings: How to train, where that is not as in the search.
-            channels: Channels of its first layers; None leaves those it was found with.
-            repeat: Which training of the network this is, from 1; each has a seed of its own.
-            origin: Where the architecture comes from, for the card.
-            on_epoch: See `optnas.objectives.kept.trained`.
-
-        Raises:
-            UserError: As `optnas.objectives.kept.trained`, or if there are no channels to choose.
-        """
-        images, options = self.images, self._network
-        if settings.augment is not None:
-            side = min(images.input_shape[1:])
-            recipe = images.augmentation.restricted(settings.augment, side)
-            images = dataclasses.replace(images, augmentation=recipe)
-        if channels is not None:
-            found_with = channels_of(architecture, options)
-            architecture, options = with_channels(architecture, options, channels)
-            origin = {**origin, "channels": f"{channels} (found with {found_with})"}
-        seed = 0 if self._seed is None else self._seed
-        return trained.retrain(
-            architecture,
-            images,
-            settings.recipe(self.train),
-            folder,
-            network=options,
-            compiled=settings.compile,
-            seed=seed if repeat == 1 else derive_seed("repeat", seed, repeat),
-            origin=origin,
-            device=self.device,
-            on_epoch=on_epoch,
-        )
-
-    def ensemble(self, members: Sequence[Path], folder: Path) -> EnsembleDescription:
-        """Make one of networks that `retrain` kept: see :func:`ensembles.combine`.
-
-        Args:
-            members: Their folders.
-            folder: Where the ensemble goes.
-
-        Raises:
-            UserError: As of :func:`ensembles.combine`.
-        """
-        return ensembles.combine(members, self.images, folder, self.device)
 
     def trained(self, trial: Trial, trainer: Trainer) -> None:
         """Called when a network has been trained, for what a subclass measures.
@@ -302,7 +265,7 @@ class Classification:
 
     def _evaluate(self, trial: Trial, architecture: Architecture) -> float:
         trials = trial.storage.get_all_trials(trial.study._study_id, deepcopy=False)
-        parent = _parent(trial, trials)
+        parent = parent_trial(trial, trials)
         recipe, epochs = self._recipe(trial, is_child=parent is not None)
         # A trial that trains the beginning of a longer schedule may be continued by another.
         schedule = trial.user_attrs.get(SCHEDULE, epochs)
@@ -329,7 +292,7 @@ class Classification:
             if further:
                 training.run(epochs + further)
         finally:
-            self._record_peak_memory(trial)
+            record_memory(trial, self.device)
         return training.accuracy
 
     def _training(self, trial: Trial, trainer: Trainer, *, prunable: bool = True) -> TrialTraining:
@@ -346,7 +309,7 @@ class Classification:
 
     def _inherits(self, trial: Trial) -> bool:
         """Whether networks of the study start from the weights of others."""
-        return self.space.inherits or getattr(trial.study.sampler, "inherits", False)
+        return self.space.inherits or strategy_of(trial.study.sampler).inherits
 
     def _begin(
         self, training: TrialTraining, parent: FrozenTrial | None, child: Architecture
@@ -406,9 +369,7 @@ class Classification:
         costs = {"params": count_params(model), **vars(forward)}
         for name, cost in costs.items():
             trial.set_user_attr(name, cost)
-        for name, limit in self._limits.items():
-            trial.set_constraint(name, float(costs[name] - limit))
-        broken = [name for name, limit in self._limits.items() if costs[name] > limit]
+        broken = over_limits(trial, costs, self._limits)
         if broken:
             reason = ", ".join(f"{name} {costs[name]} > {self._limits[name]}" for name in broken)
             trial.set_user_attr(FAILURE_REASON, f"over the limit: {reason}")
@@ -419,39 +380,5 @@ class Classification:
         return judged(architecture, self._network, self.train, self._proxy)
 
     def _record_circumstances(self, trial: Trial) -> None:
-        attrs = {
-            "input_shape": list(self._shown.input_shape),
-            "device": self._device_name(),
-            "seed": study_seed(trial.study, self._seed),
-            "versions": {
-                "optnas": __version__,
-                "optuna": optuna.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        }
-        for name, value in attrs.items():
-            trial.set_user_attr(name, value)
-
-    def _record_peak_memory(self, trial: Trial) -> None:
-        peak = peak_memory(self.device)
-        if peak is not None:
-            trial.set_user_attr("peak_memory_bytes", peak)
-        held = device_memory(self.device)
-        if held is not None:
-            trial.set_user_attr(DEVICE_MEMORY, held)
-
-    def _device_name(self) -> str:
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return f"cpu ({self.train.threads} threads, {platform.machine()})"
-
-
-def _parent(trial: Trial, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """The trial that ``trial`` starts from, or None."""
-    number = parent_of(trial)
-    if number is None:
-        return None
-    if number >= len(trials) or not trials[number].state.is_finished():
-        raise CandidateFailure(f"its parent, trial {number}, is no finished trial of the study")
-    return trials[number]
+        seed, shape = study_seed(trial.study, self._seed), self._shown.input_shape
+        record_circumstances(trial, shape, self.device, threads=self.train.threads, seed=seed)

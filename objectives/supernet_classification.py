@@ -7,6 +7,7 @@ import optuna
 import torch
 from optuna.trial import Trial
 
+from optnas.config.contract import strategy_of
 from optnas.config.settings import SearchSettings
 from optnas.errors import UserError
 from optnas.objectives.classification import Classification
@@ -17,6 +18,7 @@ from optnas.objectives.networks.supernet import MixedNetwork
 from optnas.objectives.tabular import Tabular
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.bilevel import BilevelTrainer, SearchRecipe
+from optnas.objectives.training.records import record_memory
 from optnas.objectives.training.trainer import deterministic_algorithms
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import Space, Topology, TopologySpace, proposal
@@ -102,7 +104,7 @@ class SupernetClassification(Classification):
             raise UserError(f"objective.search: {error}") from None
 
     def _judge(self, trial: Trial) -> float:
-        phases = getattr(trial.study.sampler, "phases", None)
+        phases = strategy_of(trial.study.sampler).phases
         phase = ARCHITECTURE_PHASE if phases is None else trial.suggest_categorical(PHASE, phases)
         if phase == ARCHITECTURE_PHASE:
             return super()._judge(trial) if self._table is None else self._table(trial)
@@ -159,7 +161,7 @@ class SupernetClassification(Classification):
         try:
             training.run(epochs)
         finally:
-            self._record_peak_memory(trial)
+            record_memory(trial, self.device)
         trial.set_user_attr(EDGE_WEIGHTS, supernet.edge_weights())
         if phase == OPERATORS_PHASE:
             trial.set_user_attr(OPERATION_WEIGHTS, supernet.operation_weights())

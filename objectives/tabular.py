@@ -13,9 +13,9 @@ import optuna
 from optuna.trial import Trial
 
 from optnas.errors import UserError
+from optnas.objectives.limits import over_limits
 from optnas.objectives.training.progress import Progress
 from optnas.spaces import Architecture, Space, proposal
-from optnas.storage.checkpoints import Checkpoints
 from optnas.trials.attributes import CANDIDATE, FAILURE_REASON, MAX_EPOCHS, PHASE, TRAIN_SECONDS
 from optnas.trials.failures import mark_failure
 
@@ -73,7 +73,6 @@ class Tabular:
     ) -> None:
         self.space = space
         self.on_epoch = on_epoch
-        self.checkpoints: Checkpoints | None = None
         self._table = Table(Path(table))
         accuracies = self._table.column(column).astype(float)
         self._accuracies = accuracies / (100 if np.nanmax(accuracies, initial=0) > 1 else 1)
@@ -89,6 +88,7 @@ class Tabular:
         *,
         limits: Mapping[str, int],
         folder: Path,
+        on_epoch: Callable[[Progress], None] | None = None,
         table: str,
         column: str,
         epochs: int | None = None,
@@ -99,7 +99,7 @@ class Tabular:
             UserError: If the table cannot be read, or does not have what is needed.
         """
         path = folder / Path(table).expanduser()
-        return cls(space, path, column, epochs=epochs, limits=limits)
+        return cls(space, path, column, epochs=epochs, limits=limits, on_epoch=on_epoch)
 
     def __call__(self, trial: Trial) -> float:
         return self.look_up(trial, self.space.suggest(trial))
@@ -155,13 +155,11 @@ class Tabular:
 
     def _is_feasible(self, trial: Trial, row: int) -> bool:
         """Record what the network costs, and hold it to the limits."""
-        for name in COSTS:
-            if name in self._table:
-                trial.set_user_attr(name, int(self._table.column(name)[row]))
-        over = {n: int(self._table.column(n)[row]) - limit for n, limit in self._limits.items()}
-        for name, excess in over.items():
-            trial.set_constraint(name, float(excess))
-        broken = [name for name, excess in over.items() if excess > 0]
+        known = [name for name in COSTS if name in self._table]
+        costs = {n: int(self._table.column(n)[row]) for n in (*known, *self._limits)}
+        for name in known:
+            trial.set_user_attr(name, costs[name])
+        broken = over_limits(trial, costs, self._limits)
         if broken:
             trial.set_user_attr(FAILURE_REASON, f"over the limit: {', '.join(broken)}")
         return not broken

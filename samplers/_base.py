@@ -1,26 +1,30 @@
-"""The common base of the strategies: deciding, claiming, waiting and losing, once for all."""
+"""The common base of the strategies: deciding, claiming and explaining failures, once for all."""
 
 import abc
 import contextlib
 import copy
 import dataclasses
-import enum
+import math
 import sys
-import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import KW_ONLY
 from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import optuna
+from annotated_types import Ge
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._history import History, LostCandidate, Reader
+from optnas.samplers._options import Count, check_options
+from optnas.samplers._turns import Turns, all_trials, names_candidate, promise_decision
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import Architecture, Space
 from optnas.trials.attributes import (
@@ -29,51 +33,19 @@ from optnas.trials.attributes import (
     FAILURE,
     FAILURE_REASON,
     INTERRUPTED,
-    LEASE,
     LOST,
     MAX_EPOCHS,
     PHASE,
 )
-from optnas.trials.claims import Claim, queued_params
-from optnas.trials.failures import fail_as_lost, fail_dead
-from optnas.trials.leases import lease_expired, renew_lease
+from optnas.trials.claims import Claim
+from optnas.trials.failures import fail_dead
+from optnas.trials.leases import renew_lease
 from optnas.trials.lineage import without_weights
 
 A = TypeVar("A", bound=Architecture)
 
-DECIDING = 5.0
-"""Seconds that a decision takes at most, on however busy a machine."""
-TURN = 0.02
-"""Seconds that a decision takes, about."""
-LONGEST_PAUSE = 0.5
-"""Seconds after which a trial that waits looks again, at most."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """What a strategy wants trained next.
-
-    Args:
-        params: The parameters of the trial.
-        phase: What the strategy is doing, in a word, for people who watch.
-        guess: The accuracy to go on with, in a replay, while the candidate still trains; None
-            waits for it.
-        attrs: What else the objective must know, as user attributes of the trial.
-    """
-
-    params: Mapping[str, Any]
-    phase: str
-    guess: float | None = None
-    attrs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-class Step(enum.Enum):
-    """What a strategy says when it has no candidate."""
-
-    WAIT = "wait"
-    DONE = "done"
-
-
+@dataclasses.dataclass(eq=False)
 class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
     """Base of samplers whose state is a pure function of the study's trials.
 
@@ -82,35 +54,45 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
     parameter; takes over from trials whose worker died; waits where the strategy needs a result
     that another worker is still computing; and stops the study when the strategy is done.
 
+    A strategy with options of its own is a dataclass whose fields they are, with their bounds:
+    ``size: Annotated[int, Ge(1)] = 50``. Checks that concern several options stand in its
+    ``__post_init__``.
+
     Args:
         space: The search space.
         seed: Seed of the study. None derives one from the study's name.
         max_retries: How often a candidate is tried again whose worker died before it got further.
         patience: Seconds after which a running trial that decides nothing (asked for and
             forgotten) is no longer waited for.
-        own_params: Parameters that trials have beside those of the space.
+
+    Raises:
+        TypeError: If the strategy cannot search the space.
+        ValueError: If an option is not what its annotation says.
     """
 
-    sets_epochs: bool = False
-    """Whether the strategy proposes the parameter ``epochs``."""
+    space: Space[A]
+    _: KW_ONLY
+    seed: Count | None = None
+    max_retries: Count = 5
+    patience: Annotated[float, Ge(0)] = 60.0
 
-    def __init__(
-        self,
-        space: Space[A],
-        *,
-        seed: int | None = None,
-        max_retries: int = 5,
-        patience: float = 60.0,
-        own_params: Mapping[str, BaseDistribution] | None = None,
-    ) -> None:
-        check_integer("seed", 0 if seed is None else seed, 0)
-        check_integer("max_retries", max_retries, 0)
-        check_at_least("patience", patience, 0)
-        self.space = space
-        self._seed = seed
-        self._max_retries = max_retries
-        self._patience = patience
-        self._distributions = {**(own_params or {}), **space.distributions()}
+    searches: ClassVar[tuple[type[Any], ...]] = ()
+    """The kinds of space that the strategy searches; empty for any."""
+    sets_epochs: ClassVar[bool] = False
+    """Whether the strategy proposes the parameter ``epochs``."""
+    retrained: ClassVar[int] = 1
+    """How many of the candidates are trained fully in the end."""
+    needs_objective: ClassVar[str | None] = None
+    """The objective that study files must name, or one of their own; None for any."""
+    phases: ClassVar[tuple[str, ...] | None] = None
+    """The values of the parameter ``phase``, where trials are of several kinds."""
+
+    def __post_init__(self) -> None:
+        if self.searches and not isinstance(self.space, self.searches):
+            kinds = " or ".join(kind.__name__ for kind in self.searches)
+            raise TypeError(f"{type(self).__name__} searches a {kinds}, not {self.space!r}.")
+        check_options(self)
+        self._distributions = {**self.own_distributions(), **self.space.distributions()}
         if self.sets_epochs:
             self._distributions["epochs"] = IntDistribution(1, MAX_EPOCHS)
         self._reader = Reader(self._distributions.keys())
@@ -124,13 +106,28 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
             rng: Made from the study's seed and the number of candidates claimed so far.
         """
 
+    def own_distributions(self) -> Mapping[str, BaseDistribution]:
+        """Parameters that trials have beside those of the space."""
+        return {}
+
     def found(self, study: Study) -> A | None:
-        """The architecture that the strategy has settled on, or None before the end."""
-        raise NotImplementedError
+        """The architecture that the strategy has settled on, or None as long as there is none."""
+        return next((architecture for _, architecture, _ in self.candidates(study)), None)
 
     def candidates(self, study: Study) -> list[tuple[int, A, float]]:
-        """Trial number, architecture and value of what would be trained fully, best first."""
-        raise NotImplementedError
+        """Trial number, architecture and value of what would be trained fully, best first.
+
+        All finished networks, where the strategy does not know better.
+        """
+        trials = all_trials(study)
+        results = [r for r in self._history(study, trials).results if math.isfinite(r.value)]
+        return [
+            (result.number, architecture, result.value)
+            for result in sorted(results, key=lambda result: -result.value)
+            if result.number is not None
+            # Somebody may have added a trial that names none.
+            and (architecture := self.space.named_by(trials[result.number])) is not None
+        ]
 
     @property
     def has_end(self) -> bool:
@@ -151,13 +148,20 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
             return ()
         return [t.number for t in all_trials(study) if t.state == TrialState.COMPLETE]
 
+    def parent_probabilities(self, study: Study) -> Mapping[int, float]:
+        """With which probability each trial is the parent of the next candidate.
+
+        Empty where no parent is drawn.
+        """
+        return {}
+
     def default_params(self) -> dict[str, Any]:
         """Values for the parameters that an enqueued trial leaves open; others are random."""
         return {}
 
     def is_finished(self, study: Study) -> bool:
         """Whether the strategy is done, so that no further trial should be started."""
-        return self._decide(study, self._history(study)) is Step.DONE
+        return self._is_over(study, self._history(study))
 
     # How Optuna sees the strategy.
 
@@ -165,7 +169,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         pass  # There is no state: draws come from the seed and the history.
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self._renew_turn(study, trial)
+        promise_decision(study, trial, self.patience)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -176,15 +180,16 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         self._check_study(study)
-        if self._is_own(trial):
+        names = self._distributions.keys()
+        if names_candidate(trial, names):
             # Somebody's own trial: it claims nothing, and answers for its parameters in the end.
             renew_lease(study._storage, trial._trial_id, None)
             return self.default_params()
-        for trials, until in self._turns(study, trial):
-            history = self._history(study, trials)
+        for turn in Turns(study, trial, names, self.max_retries, self.patience):
+            history = self._history(study, turn.trials)
             step = self._decide(study, history)
-            if time.time() > until:
-                continue  # Suspended meanwhile: others may have decided.
+            if turn.is_over():
+                continue
             if step is Step.DONE:
                 _stop(study)
                 raise optuna.TrialPruned("The search is finished.")
@@ -205,7 +210,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         claim = Claim.of(trial)
         # By the claim, so that an adopted trial draws what the lost one drew.
         which = ["trial", trial.number] if claim is None else ["claim", claim.index]
-        seed = derive_seed(study_seed(study, self._seed), which, param_name) % 2**32
+        seed = derive_seed(study_seed(study, self.seed), which, param_name) % 2**32
         return RandomSampler(seed).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -225,7 +230,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         trials[own.number] = own
         if self._is_over(study, self._history(study, trials)):
             # Nobody comes after this one.
-            fail_dead(study._storage, trials, self._max_retries)
+            fail_dead(study._storage, trials, self.max_retries)
             _stop(study)
 
     # Deciding and claiming.
@@ -239,13 +244,13 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         return history.lost[0] if history.lost else self._propose(study, history)
 
     def _propose(self, study: Study, history: History) -> Candidate | Step:
-        seed = study_seed(study, self._seed)
+        seed = study_seed(study, self.seed)
         return self.propose(history, np.random.default_rng((seed, history.claims)))
 
     def _history(self, study: Study, trials: list[FrozenTrial] | None = None) -> History:
         gone = without_weights(study._storage, study._study_id) if self.inherits else {}
         trials = all_trials(study) if trials is None else trials
-        return History(trials, self._reader, self._max_retries, gone)
+        return History(trials, self._reader, self.max_retries, gone)
 
     def _claim(
         self, study: Study, trial: FrozenTrial, history: History, step: Candidate | LostCandidate
@@ -267,66 +272,6 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         renew_lease(storage, trial._trial_id, None)
         _set_attrs(storage, trial, shown)
         return dict(claim.params)
-
-    # Waiting and losing.
-
-    def _turns(
-        self, study: Study, trial: FrozenTrial
-    ) -> Iterator[tuple[list[FrozenTrial] | None, float]]:
-        """Yield whenever it is this trial's turn to decide, until the study is stopped.
-
-        Yields:
-            All trials, or None if they must be read anew; and until when the turn lasts, as of
-            ``time.time``.
-        """
-        start = time.monotonic()
-        while not getattr(study, "_stop_flag", False):
-            until = trial.system_attrs.get(LEASE, {}).get("until") or 0.0
-            # The objective may have taken its time before its first parameter.
-            if until - time.time() < 0.75 * self._patience:
-                until = self._renew_turn(study, trial)
-            trials = all_trials(study)
-            if fail_dead(study._storage, trials, self._max_retries):
-                continue
-            before = [other for other in trials if self._must_wait_for(other, trial)]
-            waited = time.monotonic() - start
-            if not before:
-                # A storage in memory may show the parameters of a trial before its claim.
-                torn = any(map(self._claims_nothing, trials))
-                yield None if torn else trials, max(until, time.time() + DECIDING)
-            elif waited > self._patience:
-                for other in before:
-                    if LEASE not in other.system_attrs:
-                        reason = "its worker died, or forgot it, before it wrote a lease"
-                        fail_as_lost(study._storage, other, reason)
-            # Decisions follow one another: long pauses would add up.
-            time.sleep(min(max(TURN * len(before), TURN, waited / 20), LONGEST_PAUSE))
-
-    def _renew_turn(self, study: Study, trial: FrozenTrial) -> float:
-        lease = renew_lease(study._storage, trial._trial_id, self._patience, decides=True)
-        trial.system_attrs[LEASE] = lease
-        return float(lease["until"])
-
-    def _is_own(self, trial: FrozenTrial) -> bool:
-        """Whether somebody gave ``trial`` parameters of the space, so that it needs no claim."""
-        given = trial.params.keys() | queued_params(trial).keys()
-        return not given.isdisjoint(self._distributions)
-
-    def _claims_nothing(self, other: FrozenTrial) -> bool:
-        """Whether ``other`` is somebody's own trial, and runs."""
-        return (
-            other.state == TrialState.RUNNING and Claim.of(other) is None and self._is_own(other)
-        )
-
-    def _must_wait_for(self, other: FrozenTrial, trial: FrozenTrial) -> bool:
-        """Whether ``other`` decides before ``trial`` and has not done so yet."""
-        return (
-            other.state == TrialState.RUNNING
-            and other.number < trial.number
-            and Claim.of(other) is None
-            and not self._is_own(other)
-            and not lease_expired(other)
-        )
 
     # Checks.
 
@@ -394,28 +339,10 @@ def _set_attrs(storage: BaseStorage, trial: FrozenTrial, attrs: Mapping[str, Any
         trial.user_attrs[name] = value
 
 
-def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    """Raise ValueError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {choices}: {value!r}.")
-
-
-def check_integer(name: str, value: Any, least: int) -> None:
-    """Raise ValueError unless ``value`` is an integer and ``value >= least``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"`{name}` must be an integer, {least} or more: {value!r}.")
-
-
 def check_at_least(name: str, value: float, least: float) -> None:
     """Raise ValueError unless ``value >= least``."""
     if not value >= least:
         raise ValueError(f"`{name}` must be greater than or equal to {least}: {value}.")
-
-
-def all_trials(study: Study) -> list[FrozenTrial]:
-    """Every trial of the study, by number, not to be modified."""
-    # From the storage itself: Hyperband hands samplers a study that shows one bracket only.
-    return study._storage.get_all_trials(study._study_id, deepcopy=False)
 
 
 def _stop(study: Study) -> None:

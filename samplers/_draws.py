@@ -2,9 +2,8 @@
 
 import copy
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,18 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from optnas.samplers._history import Key, Result
+from optnas.samplers._batches import Batch, Candidate, Members, Step
+from optnas.samplers._history import History, Key, Result
 
 ATTEMPTS = 10
 """How often the sampler is asked for a candidate that is new, before one is drawn at random."""
 
-Known = Sequence[tuple[Mapping[str, Any], Result | None]]
-"""Candidates by their parameters, with their results or None while they run."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Draws:
+@dataclasses.dataclass(eq=False)
+class Draws(Batch):
     """Candidates of which a sampler draws one after the other; the search goes on with the best.
 
-    They do not wait for one another: any number of workers is kept busy. None is drawn twice.
+    None is drawn twice. The search receives the best result, with the ``params`` that gave it.
 
     Args:
         sampler: Makes the sampler from a seed.
@@ -44,38 +41,62 @@ class Draws:
     trials: int
     phase: str
 
+    def __post_init__(self) -> None:
+        # What was found out of candidates that do not change: their parameters, or None for
+        # those that are not drawn of this; and the trials that the sampler sees.
+        self._read: dict[Key, Mapping[str, Any] | None] = {}
+        self._trials: dict[tuple[Any, ...], FrozenTrial] = {}
+        self._distributions: dict[str, BaseDistribution] = {
+            name: CategoricalDistribution(tuple(values)) for name, values in self.choices.items()
+        }
+
     @property
     def number(self) -> int:
-        """How many candidates are drawn."""
         return min(self.trials, math.prod(map(len, self.choices.values())))
+
+    def members(self, history: History, before: int) -> Members:
+        found = [(self._params(key), result) for key, result in history.candidates()]
+        return [(Candidate(p, self.phase), result) for p, result in found if p is not None]
+
+    def next(
+        self, members: Members, history: History, rng: np.random.Generator
+    ) -> Candidate | Step:
+        for lost in history.lost:
+            if self.holds(lost.claim.params):
+                return Candidate(lost.claim.params, self.phase)
+        if len(members) >= self.number:
+            return Step.WAIT
+        known = [(candidate.params, result) for candidate, result in members]
+        return Candidate(self.draw(known, rng), self.phase)
+
+    def answer(self, answered: Sequence[tuple[Candidate, Result]]) -> Result:
+        tried, best = max(answered, key=lambda pair: pair[1].value)
+        return dataclasses.replace(best, params=tried.params)
 
     def holds(self, params: Mapping[str, Any]) -> bool:
         """Whether these are the parameters of one of the candidates."""
         return (
-            params.keys() == self._names
+            params.keys() == self.fixed.keys() | self.choices.keys()
             and all(params[name] == value for name, value in self.fixed.items())
             and all(params[name] in values for name, values in self.choices.items())
         )
 
-    def among(self, candidates: Iterable[tuple[Key, Result | None]]) -> Known:
-        """Those that are drawn of this."""
-        found = []
-        for key, result in candidates:
-            if key not in self._seen:
-                params = dict(key)
-                self._seen[key] = params if self.holds(params) else None
-            held = self._seen[key]
-            if held is not None:
-                found.append((held, result))
-        return found
+    def _params(self, key: Key) -> Mapping[str, Any] | None:
+        if key not in self._read:
+            params = dict(key)
+            self._read[key] = params if self.holds(params) else None
+        return self._read[key]
 
-    def draw(self, known: Known, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(
+        self, known: Sequence[tuple[Mapping[str, Any], Result | None]], rng: np.random.Generator
+    ) -> dict[str, Any]:
         """The parameters of a candidate that is not among ``known``.
 
         A pure function: the sampler sees a study in memory that holds ``known`` and nothing else.
 
         Args:
-            known: The candidates so far, fewer than there are.
+            known: The candidates so far, fewer than there are: parameters, and their results or
+                None while they run.
             rng: Decides the sampler's seed.
         """
         values = [self._values(params) for params, _ in known]
@@ -124,23 +145,6 @@ class Draws:
             trial.number = number
             self._trials[key] = trial
         return self._trials[key]
-
-    @functools.cached_property
-    def _names(self) -> frozenset[str]:
-        return frozenset(self.fixed) | frozenset(self.choices)
-
-    @functools.cached_property
-    def _seen(self) -> dict[Key, Mapping[str, Any] | None]:
-        """The candidates looked at so far: their parameters, or None for those of others."""
-        return {}
-
-    @functools.cached_property
-    def _trials(self) -> dict[tuple[Any, ...], FrozenTrial]:
-        return {}
-
-    @functools.cached_property
-    def _distributions(self) -> dict[str, BaseDistribution]:
-        return {n: CategoricalDistribution(tuple(v)) for n, v in self.choices.items()}
 
     def _values(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple([params[name] for name in self.choices])

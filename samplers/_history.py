@@ -1,5 +1,6 @@
 """What a study's trials say, in the form in which strategies read it."""
 
+import collections
 import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -15,6 +16,8 @@ Key = frozenset[tuple[str, Any]]
 
 FAILED = -math.inf
 """The value of a candidate that failed or is infeasible: worse than any accuracy."""
+
+_WITH_RESULT = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,16 +56,18 @@ class Reading:
     Args:
         trial: The trial.
         claim: Its claim, or None.
-        claimed: The candidate that it was given, or None.
-        said: The candidate that its parameters say.
+        given: The candidate that it was given, or None.
+        trained: The candidate that its parameters name; empty if they name none.
         result: Its result; of no account while it runs.
+        is_void: Whether it has a result, but of another candidate than it was given.
     """
 
     trial: FrozenTrial
     claim: Claim | None
-    claimed: Key | None
-    said: Key
+    given: Key | None
+    trained: Key
     result: Result
+    is_void: bool
 
 
 class Reader:
@@ -75,7 +80,7 @@ class Reader:
     def __init__(self, names: Collection[str]) -> None:
         self._names = frozenset(names)
         self._finished: dict[int, Reading] = {}
-        # One object per candidate is found in a dict without comparing every parameter.
+        # Only for speed: a dict finds the very object without comparing every parameter.
         self._keys: dict[Key, Key] = {}
 
     def read(self, number: int, trial: FrozenTrial) -> Reading:
@@ -85,18 +90,19 @@ class Reader:
         if known is not None and known.trial is trial:
             return known
         claim = Claim.of(trial)
-        said = self.key(trial.params)
-        claimed = None if claim is None else self.key(claim.params)
-        if claimed is not None and claimed <= said:
+        trained = self.key(trial.params)
+        given = None if claim is None else self.key(claim.params)
+        if given is not None and given <= trained:
             # An objective may suggest more of the space, operations beyond the depth, say.
-            said = claimed
-        reading = Reading(trial, claim, claimed, said, _result(trial))
+            trained = given
+        is_void = trial.state in _WITH_RESULT and given is not None and given != trained
+        reading = Reading(trial, claim, given, trained, _result(trial), is_void)
         if trial.state.is_finished():
             self._finished[number] = reading
         return reading
 
     def key(self, params: Mapping[str, Any]) -> Key:
-        """The identity of the candidate that ``params`` say, the same object every time."""
+        """The identity of the candidate that ``params`` name."""
         key = frozenset((name, value) for name, value in params.items() if name in self._names)
         return self._keys.setdefault(key, key)
 
@@ -118,7 +124,7 @@ class History:
         trials: The trials as given.
         without_weights: As given.
         asked: The distinct candidates claimed so far, in the order of their claims.
-        answers: Results of the trials that were not cut off, by number.
+        results: Results of the trials that were not cut off, by number.
         workers: Number of running trials.
         lost: Lost candidates that nobody goes on with yet, by number.
     """
@@ -132,52 +138,38 @@ class History:
     ) -> None:
         self.trials = trials
         self.without_weights = without_weights or {}
-        self.answers: list[Result] = []
         self.key = reader.key
-        self._results: dict[Key, Result] = {}
-        self._running: set[Key] = set()
+        readings = [reader.read(number, trial) for number, trial in enumerate(trials)]
+        self.asked = _asked(readings)
+        self.results: list[Result] = []
         self.workers = 0
-        asked: dict[int, Key] = {}
-        adopted: set[int] = set()
-        lost: list[LostCandidate] = []
+        self._running: set[Key] = set()
+        self._by_key: dict[Key, Result] = {}
         failed: dict[Key, Result] = {}
-        in_vain: dict[Key, int] = {}
-        voided: dict[Key, int] = {}
-        for number, trial in enumerate(trials):
-            reading = reader.read(number, trial)
-            claim, claimed, said = reading.claim, reading.claimed, reading.said
-            if claim is not None and claimed is not None:
-                asked.setdefault(claim.index, claimed)
-                if claim.continues is not None:
-                    adopted.add(claim.continues)
-            if trial.state == TrialState.RUNNING:
+        lost: list[tuple[Key, LostCandidate]] = []
+        for number, reading in enumerate(readings):
+            state, key = reading.trial.state, reading.given or reading.trained
+            if state == TrialState.RUNNING:
                 self.workers += 1
-                if claimed or said:
-                    self._running.add(claimed or said)
-            elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-                if said:
-                    self.answers.append(reading.result)
-                    self._results.setdefault(said, reading.result)
-                if claimed is not None and claimed is not said:
-                    voided[claimed] = voided.get(claimed, 0) + 1
-            elif trial.state == TrialState.FAIL and not is_lost(trial):
-                failed.setdefault(claimed or said, reading.result)
-            elif claim is not None and claimed is not None:
-                lost.append(LostCandidate(number, claim))
-                in_vain[claimed] = vain_attempts(trial, trials)
-        given_up = {
-            key
-            for key in in_vain.keys() | voided.keys()
-            if in_vain.get(key, 0) + voided.get(key, 0) > max_retries
-        }
-        failed.update((key, Result(FAILED)) for key in given_up)
+                if key:
+                    self._running.add(key)
+            elif state in _WITH_RESULT:
+                if reading.trained:
+                    self.results.append(reading.result)
+                    self._by_key.setdefault(reading.trained, reading.result)
+            elif state == TrialState.FAIL and not is_lost(reading.trial):
+                failed.setdefault(key, reading.result)
+            elif reading.claim is not None:
+                lost.append((key, LostCandidate(number, reading.claim)))
+        given_up = _given_up(readings, max_retries)
+        failed |= dict.fromkeys(given_up, Result(FAILED))
         for key, result in failed.items():
-            self._results.setdefault(key, result)
-        self.asked = [asked[index] for index in sorted(asked)]
+            self._by_key.setdefault(key, result)
+        adopted = {reading.claim.continues for reading in readings if reading.claim}
         self.lost = [
             candidate
-            for candidate in lost
-            if candidate.number not in adopted and self.key(candidate.claim.params) not in given_up
+            for key, candidate in lost
+            if candidate.number not in adopted and key not in given_up
         ]
 
     @property
@@ -195,13 +187,13 @@ class History:
         key = self.key(params)
         return next((n for n, other in enumerate(reversed(self.asked)) if other == key), 0)
 
-    def answer(self, key: Key) -> Result | None:
+    def result_of(self, key: Key) -> Result | None:
         """What the finished trials say of a candidate, or None."""
-        return self._results.get(key)
+        return self._by_key.get(key)
 
     def result(self, params: Mapping[str, Any]) -> Result | None:
         """What the finished trials say of a candidate, or None."""
-        return self.answer(self.key(params))
+        return self.result_of(self.key(params))
 
     def is_running(self, params: Mapping[str, Any]) -> bool:
         """Whether a running trial has claimed this candidate."""
@@ -212,10 +204,34 @@ class History:
 
         First those that were claimed, in this order, then other people's by number.
         """
-        others = sorted(self._results.items(), key=lambda item: item[1].number or 0)
+        others = sorted(self._by_key.items(), key=lambda item: item[1].number or 0)
         keys = dict.fromkeys([*self.asked, *(key for key, _ in others)])
-        answers = [(key, self.answer(key)) for key in keys]
-        return [(k, a) for k, a in answers if a is not None or k in self._running]
+        results = [(key, self.result_of(key)) for key in keys]
+        return [(k, r) for k, r in results if r is not None or k in self._running]
+
+
+def _asked(readings: Sequence[Reading]) -> list[Key]:
+    """The candidates given, each once, in the order of their claims."""
+    asked: dict[int, Key] = {}
+    for reading in readings:
+        if reading.claim is not None and reading.given is not None:
+            asked.setdefault(reading.claim.index, reading.given)
+    return [asked[index] for index in sorted(asked)]
+
+
+def _given_up(readings: Sequence[Reading], max_retries: int) -> set[Key]:
+    """The candidates that were tried too often in vain."""
+    trials = [reading.trial for reading in readings]
+    lost: dict[Key, int] = {}
+    void: collections.Counter[Key] = collections.Counter()
+    for reading in readings:
+        if reading.given is None:
+            continue
+        if reading.is_void:
+            void[reading.given] += 1
+        elif is_lost(reading.trial):
+            lost[reading.given] = vain_attempts(reading.trial, trials)
+    return {key for key in lost.keys() | void.keys() if lost.get(key, 0) + void[key] > max_retries}
 
 
 def _result(trial: FrozenTrial) -> Result:

@@ -1,5 +1,7 @@
 """What the searches on super-networks share: trials of several kinds, and weights to read."""
 
+import dataclasses
+import functools
 import math
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
@@ -9,7 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas.errors import UserError
-from optnas.samplers._base import Candidate
+from optnas.samplers._batches import Candidate
 from optnas.samplers._history import Result
 from optnas.samplers._replay import ReplaySampler
 from optnas.spaces import CellSpace, NasBench201Space
@@ -24,6 +26,7 @@ from optnas.trials.attributes import (
 from optnas.trials.claims import Claim
 
 
+@dataclasses.dataclass(eq=False)
 class PhasedSampler(ReplaySampler[Any]):
     """Base of searches on super-networks, whose trials are of several kinds.
 
@@ -33,45 +36,24 @@ class PhasedSampler(ReplaySampler[Any]):
 
     Args:
         space: The space of cells.
-        seed: As in the base; so are the others.
     """
 
-    space: CellSpace | NasBench201Space
+    searches = (CellSpace, NasBench201Space)
     phases = PHASES
-    """The values of the parameter ``phase``; objectives look here whether there is one."""
     needs_objective = "supernet_classification"
-    """The objective that study files must name, or one of their own."""
 
-    def __init__(
-        self,
-        space: CellSpace | NasBench201Space,
-        *,
-        seed: int | None,
-        max_retries: int,
-        patience: float,
-    ) -> None:
-        if not isinstance(space, (CellSpace, NasBench201Space)):
-            raise TypeError(
-                f"{type(self).__name__} searches a CellSpace or NasBench201Space, not {space!r}."
-            )
-        self._topologies = TopologySpace(space)
-        phase = CategoricalDistribution(PHASES)
-        own = {PHASE: phase, **self._topologies.distributions()}
-        super().__init__(
-            space, seed=seed, max_retries=max_retries, patience=patience, own_params=own
-        )
+    space: CellSpace | NasBench201Space
 
-    def candidates(self, study: Study) -> list[tuple[int, Any, float]]:
-        """Trial number, architecture and value of the networks that were trained, best first."""
-        replay = self.replay(self._history(study), guess=False)
-        trained = [
-            (result.number, self.space.from_params(candidate.params), result.value)
-            for candidate, result in replay.path
-            if candidate.params[PHASE] == ARCHITECTURE_PHASE
-            and result.number is not None
-            and not result.failed
-        ]
-        return sorted(trained, key=lambda entry: -entry[2])
+    def own_distributions(self) -> Mapping[str, BaseDistribution]:
+        return {PHASE: CategoricalDistribution(PHASES), **self._topologies.distributions()}
+
+    @functools.cached_property
+    def _topologies(self) -> TopologySpace:
+        return TopologySpace(self.space)
+
+    def _trained(self, study: Study) -> list[tuple[Candidate, Result]]:
+        trained = super()._trained(study)
+        return [pair for pair in trained if pair[0].params[PHASE] == ARCHITECTURE_PHASE]
 
     # The phase is not among the relative parameters, for which Optuna would insist on one list of
     # choices: an objective that only knows some of the phases is as good.
@@ -101,7 +83,7 @@ class PhasedSampler(ReplaySampler[Any]):
             return ARCHITECTURE_PHASE if claim is None else claim.params[PHASE]
         return super().sample_independent(study, trial, param_name, param_distribution)
 
-    def _trained(self, architecture: Any) -> Generator[Candidate, Result, Any]:
+    def _train(self, architecture: Any) -> Generator[Candidate, Result, Any]:
         """Train an architecture, which is what the search has found, whatever comes of it."""
         params = self.space.to_params(architecture)
         yield Candidate({PHASE: ARCHITECTURE_PHASE, **params}, phase=ARCHITECTURE_PHASE)

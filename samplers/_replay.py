@@ -2,57 +2,30 @@
 
 import abc
 import dataclasses
-from collections.abc import Collection, Generator
+import threading
+from collections.abc import Collection, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from optuna.study import Study
 
-from optnas.samplers._base import Candidate, Step, StrategySampler
-from optnas.samplers._draws import Draws, Known
+from optnas.samplers._base import StrategySampler
+from optnas.samplers._batches import Batch, Candidate, Members, Step, Together
 from optnas.samplers._history import History, Key, LostCandidate, Result
 from optnas.spaces import Architecture
 from optnas.trials.attributes import PARENT
 
 A = TypeVar("A", bound=Architecture)
 
-Search = Generator[Candidate | Draws, Result, A]
-"""A search yields candidates, receives their results, and returns what it found.
+Search = Generator[Candidate | Sequence[Candidate] | Batch, Any, A]
+"""A search yields what it wants trained, receives the results, and returns what it found.
 
-Where it yields `Draws`, a sampler draws the candidates, and it receives the best result of all.
+For a `Candidate` it receives its `Result`; for a list of them, which are trained at once, a list;
+for another `Batch` what its class says: for `Draws` the best result of all.
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Replay(Generic[A]):
-    """How far the results carry a search.
-
-    Args:
-        walked: The candidates answered, in the search's order, with their results; without those
-            of ``drawn``.
-        guessed: The first candidate that was answered with a guess, or waits, or None.
-        next: The candidate that has no answer yet, or None at the end.
-        conclusion: What the search returned at the end.
-        draws: What candidates are drawn of, if the search has come to that.
-        drawn: The candidates drawn of it so far, with their results or None while they run.
-        answers: What the search was told, one for every step of it.
-    """
-
-    walked: list[tuple[Candidate, Result]]
-    guessed: Candidate | None
-    next: Candidate | None
-    conclusion: A | None
-    draws: Draws | None = None
-    drawn: Known = ()
-    answers: tuple[Result, ...] = ()
-
-    @property
-    def path(self) -> list[tuple[Candidate, Result]]:
-        """The candidates answered, in the search's order, with their results."""
-        return self.walked + ([] if self.draws is None else _answered(self.draws, self.drawn))
-
-
-class _Walk(Generic[A]):
+class Walk(Generic[A]):
     """A search on its way over the results.
 
     Results that are stored do not change, as a rule, so a sampler goes on with the walk that it
@@ -64,86 +37,104 @@ class _Walk(Generic[A]):
 
     Attributes:
         path: The candidates answered, in the search's order, with their results.
+        next: The candidate or batch that has no answer yet, or None at the end.
+        members: The candidates of that batch that were claimed.
+        guessed: The first candidate that was answered with a guess, or would have to be.
+        conclusion: What the search returned at the end.
     """
 
     def __init__(self, search: Search[A]) -> None:
         self.path: list[tuple[Candidate, Result]] = []
+        self.next: Candidate | Batch | None = None
+        self.members: Members = ()
+        self.guessed: Candidate | None = None
+        self.conclusion: A | None = None
         self._search = search
-        self._answers: list[Result] = []
+        self._answers: list[Any] = []
         self._keys: list[Key] = []
-        self._drawn: Known = ()
-        self._guessed: Candidate | None = None
-        self._waits = False
-        self._conclusion: A | None = None
-        self._at: Candidate | Draws | None = None
         self._advance(None)
 
     @property
-    def replay(self) -> Replay[A]:
-        """How far it has come."""
-        at = self._at
-        return Replay(
-            list(self.path),
-            self._guessed,
-            at if isinstance(at, Candidate) and not self._waits else None,
-            self._conclusion,
-            at if isinstance(at, Draws) else None,
-            self._drawn,
-            tuple(self._answers),
-        )
+    def answered(self) -> list[tuple[Candidate, Result]]:
+        """The path, and what is known of the batch at its end."""
+        return [*self.path, *_with_results(self.members)]
 
     def holds(self, history: History) -> bool:
         """Whether ``history`` still answers as it did."""
         if len(self._keys) < len(self._answers):
-            return False  # What was drawn, or guessed, is looked at anew.
+            return False  # A batch is looked at anew: somebody may have added to it.
         return all(
-            history.answer(key) == answer
+            history.result_of(key) == answer
             for key, answer in zip(self._keys, self._answers, strict=True)
         )
 
-    def answer(self, result: Result) -> None:
-        """Tell the search a result, and go to its next step."""
-        self._answers.append(result)
-        self._advance(result)
-
-    def go_on(self, history: History, *, guess: bool = False) -> None:
+    def go_on(self, history: History) -> None:
         """Go as far as the results carry."""
-        while True:
-            if isinstance(self._at, Draws):
-                self._drawn = self._at.among(history.candidates())
-                if sum(result is not None for _, result in self._drawn) < self._at.number:
+        while self.next is not None:
+            if isinstance(self.next, Batch):
+                self.members = self.next.members(history, len(self.path))
+                answered = _with_results(self.members)
+                if len(answered) < self.next.number:
                     return
-                answered = _answered(self._at, self._drawn)
+                self.members = ()
                 self.path += answered
-                tried, best = max(answered, key=lambda pair: pair[1].value)
-                self._drawn = ()
-                self.answer(dataclasses.replace(best, params=tried.params))
+                self._receive(self.next.answer(answered))
                 continue
-            candidate = self._at
-            if candidate is None:
-                return
-            key = history.key(candidate.params)
-            result = history.answer(key)
+            key = history.key(self.next.params)
+            result = history.result_of(key)
             if result is None:
-                if not guess or not history.is_running(candidate.params):
-                    return
-                self._guessed = self._guessed or candidate
-                if candidate.guess is None:
-                    self._waits = True
-                    return
-                result = Result(candidate.guess)
+                return
             self._keys.append(key)
-            self.path.append((candidate, result))
-            self.answer(result)
+            self.path.append((self.next, result))
+            self._receive(result)
 
-    def _advance(self, result: Result | None) -> None:
+    def go_beyond(self, history: History) -> None:
+        """Go on with guesses where candidates still train, as far as there are guesses."""
+        self.go_on(history)
+        while isinstance(self.next, Candidate) and history.is_running(self.next.params):
+            candidate = self.next
+            self.guessed = self.guessed or candidate
+            if candidate.guess is None:
+                return
+            guess = Result(candidate.guess)
+            self.path.append((candidate, guess))
+            self._receive(guess)
+            self.go_on(history)
+
+    def again(self, search: Search[A]) -> "Walk[A]":
+        """The same walk with ``search``, another run of the same."""
+        walk = Walk(search)
+        for answer in self._answers:
+            walk._receive(answer)
+        walk.path = list(self.path)
+        return walk
+
+    def _receive(self, answer: Any) -> None:
+        self._answers.append(answer)
+        self._advance(answer)
+
+    def _advance(self, answer: Any) -> None:
         try:
-            # What a generator that has not begun is sent is None.
-            self._at = self._search.send(result)  # type: ignore[arg-type]
+            following = self._search.send(answer)
         except StopIteration as stop:
-            self._at, self._conclusion = None, stop.value
+            self.next, self.conclusion = None, stop.value
+        else:
+            if not isinstance(following, Candidate | Batch):
+                following = Together(following)
+            self.next = following
 
 
+def _with_results(members: Members) -> list[tuple[Candidate, Result]]:
+    return [(candidate, result) for candidate, result in members if result is not None]
+
+
+class _Walks(threading.local):
+    """The walk of every thread: threads may share a sampler."""
+
+    walk: Walk[Any] | None = None
+
+
+@dataclasses.dataclass(eq=False)
 class ReplaySampler(StrategySampler[A]):
     """Base of strategies whose every decision depends on the result before it.
 
@@ -157,61 +148,68 @@ class ReplaySampler(StrategySampler[A]):
     costs; and an end that rests on a guess is no end.
     """
 
-    _walk: _Walk[A] | None = None
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._walks = _Walks()
 
     def __getstate__(self) -> dict[str, Any]:
         # A search under way cannot be copied; it is only an optimisation.
-        return {**vars(self), "_walk": None}
+        return {name: value for name, value in vars(self).items() if name != "_walks"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._walks = _Walks()
 
     @abc.abstractmethod
     def search(self) -> Search[A]:
         """The strategy, as a coroutine: yields candidates, receives results, returns the end."""
 
     def found(self, study: Study) -> A | None:
-        return self.replay(self._history(study), guess=False).conclusion
+        return self.replay(self._history(study)).conclusion
 
-    def replay(self, history: History, *, guess: bool) -> Replay[A]:
-        """Run the search over ``history`` until a candidate has no answer.
+    def replay(self, history: History) -> Walk[A]:
+        """How far the results carry the search.
 
-        Args:
-            history: The study's trials.
-            guess: Whether candidates that still train are answered with their guess.
+        The walk is this thread's own, and goes on with its next call.
         """
-        # Taken out, because threads may share a sampler.
-        walk, self._walk = self._walk, None
+        walk = self._walks.walk
         if walk is None or not walk.holds(history):
-            walk = _Walk(self.search())
+            walk = self._walks.walk = Walk(self.search())
         walk.go_on(history)
-        replay = walk.replay
-        self._walk = walk
-        candidate = replay.next
-        if not guess or candidate is None or not history.is_running(candidate.params):
-            return replay
-        # The walk itself must not rest on guesses: another one takes the same way, and goes on.
-        beyond = _Walk(self.search())
-        for answer in replay.answers:
-            beyond.answer(answer)
-        beyond.path = list(replay.path)
-        beyond.go_on(history, guess=True)
-        return beyond.replay
+        return walk
+
+    def candidates(self, study: Study) -> list[tuple[int, A, float]]:
+        """Trial number, architecture and value of the networks that were trained, best first."""
+        trained = [
+            (result.number, self.space.from_params(candidate.params), result.value)
+            for candidate, result in self._trained(study)
+            if result.number is not None
+        ]
+        return sorted(trained, key=lambda entry: -entry[2])
+
+    def _trained(self, study: Study) -> list[tuple[Candidate, Result]]:
+        """What was trained with success, in the order of the search."""
+        answered = self.replay(self._history(study)).answered
+        return [pair for pair in answered if pair[1].number is not None and not pair[1].failed]
 
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
-        replay = self.replay(history, guess=True)
-        if replay.draws is not None:
-            return _draw(replay.draws, replay.drawn, history, rng)
-        return _following(replay, history)
+        walk = self.replay(history)
+        following = walk.next
+        if isinstance(following, Candidate) and history.is_running(following.params):
+            # The walk itself must not rest on guesses.
+            walk = walk.again(self.search())
+            walk.go_beyond(history)
+        return _following(walk, history, rng)
 
     def _is_over(self, study: Study, history: History) -> bool:
-        replay = self.replay(history, guess=True)
-        # As is proposed, but nothing is drawn for it.
-        return replay.draws is None and _following(replay, history) is Step.DONE
+        return self.replay(history).next is None
 
     def weights_needed(self, study: Study) -> Collection[int]:
         """The network that the next candidate starts from."""
         if not self.inherits:
             return ()
-        following = self.replay(self._history(study), guess=False).next
-        attrs = following.attrs if following else {}
+        following = self.replay(self._history(study)).next
+        attrs = following.attrs if isinstance(following, Candidate) else {}
         return [attrs[PARENT]] if PARENT in attrs else []
 
     def _decide(self, study: Study, history: History) -> Candidate | LostCandidate | Step:
@@ -225,31 +223,25 @@ class ReplaySampler(StrategySampler[A]):
         return step
 
 
-def _following(replay: Replay[Any], history: History) -> Candidate | Step:
-    """What follows where a search has come to a candidate, or to its end."""
-    if replay.guessed is not None:
-        others = history.workers - 1
-        if replay.next is None or history.started_after(replay.guessed.params) >= others:
-            return Step.WAIT
-    if replay.next is None:
-        return Step.DONE
-    if replay.next.attrs.get(PARENT) in history.without_weights:
-        return dataclasses.replace(replay.next, attrs={})  # Nothing to start from.
-    return replay.next
-
-
-def _answered(draws: Draws, drawn: Known) -> list[tuple[Candidate, Result]]:
-    """The candidates drawn that have a result."""
-    return [(Candidate(params, draws.phase), r) for params, r in drawn if r is not None]
-
-
-def _draw(
-    draws: Draws, drawn: Known, history: History, rng: np.random.Generator
-) -> Candidate | Step:
-    """The next candidate of ``draws``: one that was lost before a new one."""
-    for lost in history.lost:
-        if draws.holds(lost.claim.params):
-            return Candidate(lost.claim.params, draws.phase)
-    if len(drawn) >= draws.number:
+def _following(walk: Walk[Any], history: History, rng: np.random.Generator) -> Candidate | Step:
+    """What is proposed where a search has come to."""
+    if walk.guessed is not None and _has_guessed_enough(walk, history):
         return Step.WAIT
-    return Candidate(draws.draw(drawn, rng), draws.phase)
+    following = walk.next
+    if following is None:
+        return Step.DONE
+    if isinstance(following, Batch):
+        return following.next(walk.members, history, rng)
+    if following.attrs.get(PARENT) in history.without_weights:
+        return dataclasses.replace(following, attrs={})  # Nothing to start from.
+    return following
+
+
+def _has_guessed_enough(walk: Walk[Any], history: History) -> bool:
+    following = walk.next
+    if following is None:
+        return True
+    if isinstance(following, Candidate) and history.is_running(following.params):
+        return True
+    guessed = walk.guessed
+    return guessed is not None and history.started_after(guessed.params) >= history.workers - 1

@@ -1,17 +1,19 @@
 """DARTS: edges and operations at once, in one super-network with all of them."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from optnas.samplers._base import Candidate
+from optnas.samplers._batches import Candidate
 from optnas.samplers._phases import PhasedSampler
 from optnas.samplers._replay import Search
 from optnas.samplers.ftso import topology
-from optnas.spaces import CellSpace, NasBench201Space, Topology
+from optnas.spaces import NasBench201Space, Topology
 from optnas.trials.attributes import EDGE_WEIGHTS, OPERATION_WEIGHTS, OPERATORS_PHASE, PHASE
 
 
+@dataclasses.dataclass(eq=False)
 class DARTSSampler(PhasedSampler):
     """Sampler using *DARTS: Differentiable Architecture Search*, the baseline of FTSO.
 
@@ -33,9 +35,6 @@ class DARTSSampler(PhasedSampler):
 
     Args:
         space: The space of cells.
-        seed: Seed of the study. None derives one from the study's name.
-        max_retries: How often a candidate is tried again whose worker died before it got further.
-        patience: Seconds after which a running trial that decides nothing is not waited for.
 
     Raises:
         TypeError: If ``space`` is neither a `CellSpace` nor a `NasBench201Space`.
@@ -44,16 +43,6 @@ class DARTSSampler(PhasedSampler):
     Differences from the paper:
         The search is run once. The paper takes the best of four, by a short training.
     """
-
-    def __init__(
-        self,
-        space: CellSpace | NasBench201Space,
-        *,
-        seed: int | None = None,
-        max_retries: int = 5,
-        patience: float = 60.0,
-    ) -> None:
-        super().__init__(space, seed=seed, max_retries=max_retries, patience=patience)
 
     def search(self) -> Search[Any]:
         edges = self._topologies.whole
@@ -71,7 +60,7 @@ class DARTSSampler(PhasedSampler):
                 weights = self._edge_weights(result, edges)
                 scales = [[_softmax(node) for node in cell] for cell in weights]
             edges, operations = self._strongest(cells, scales)
-        return (yield from self._trained(self._topologies.architecture(edges, operations)))
+        return (yield from self._train(self._topologies.architecture(edges, operations)))
 
     def _strongest(
         self,

@@ -1,18 +1,19 @@
 """FTSO: first the topology of the cells, then their operators."""
 
-import json
+import dataclasses
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import KW_ONLY
 from typing import Any, Literal
 
-from optuna.samplers import BaseSampler
-
-from optnas.samplers._base import Candidate, check_choice, check_integer
+from optnas.samplers._batches import Candidate
 from optnas.samplers._draws import Draws
 from optnas.samplers._history import Result
+from optnas.samplers._options import Positive
 from optnas.samplers._phases import PhasedSampler
 from optnas.samplers._replay import Search
-from optnas.spaces import CellSpace, NasBench201Space, Topology
+from optnas.samplers._stock import stock_sampler
+from optnas.spaces import CellSpace, Topology
 from optnas.spaces.topology import KEPT, NONE
 from optnas.trials.attributes import (
     ARCHITECTURE_PHASE,
@@ -45,6 +46,7 @@ def topology(edge_weights: Sequence[Sequence[float]]) -> list[tuple[int, ...]]:
     return [_strongest(weights) for weights in edge_weights]
 
 
+@dataclasses.dataclass(eq=False)
 class FTSOSampler(PhasedSampler):
     """Sampler using the strategy of *FTSO: Effective NAS via First Topology Second Operator*.
 
@@ -96,9 +98,6 @@ class FTSOSampler(PhasedSampler):
         topology_trials: Trials that search for the topology; fewer where there are fewer.
         operator_sampler: As ``topology_sampler``, for the operations.
         operator_trials: Trials that search for the operations.
-        seed: Seed of the study. None derives one from the study's name.
-        max_retries: How often a candidate is tried again whose worker died before it got further.
-        patience: Seconds after which a running trial that decides nothing is not waited for.
 
     Raises:
         TypeError: If ``space`` is neither a `CellSpace` nor a `NasBench201Space`.
@@ -112,48 +111,34 @@ class FTSOSampler(PhasedSampler):
         paper suggests, keeps the edges of the network with the best validation accuracy.
     """
 
-    def __init__(
-        self,
-        space: CellSpace | NasBench201Space,
-        *,
-        topology_search: Literal["gradient", "discrete"] = "gradient",
-        operators: Literal["replace", "gradient", "discrete"] = "replace",
-        replace: str | None = None,
-        keep_all: bool = False,
-        topology_sampler: str | dict[str, Any] = "tpe",
-        topology_trials: int = 50,
-        operator_sampler: str | dict[str, Any] = "tpe",
-        operator_trials: int = 50,
-        seed: int | None = None,
-        max_retries: int = 5,
-        patience: float = 60.0,
-    ) -> None:
-        super().__init__(space, seed=seed, max_retries=max_retries, patience=patience)
-        check_choice("topology_search", topology_search, ("gradient", "discrete"))
-        check_choice("operators", operators, ("replace", "gradient", "discrete"))
-        check_integer("topology_trials", topology_trials, 1)
-        check_integer("operator_trials", operator_trials, 1)
-        is_cell = isinstance(space, CellSpace)
-        if replace is None:
-            replace = "sep_conv_3x3" if is_cell else "nor_conv_3x3"
-        edges = tuple(name for name in self._topologies.operations if name != NONE)
-        check_choice("replace", replace, edges)
-        if keep_all and is_cell:
+    _: KW_ONLY
+    topology_search: Literal["gradient", "discrete"] = "gradient"
+    operators: Literal["replace", "gradient", "discrete"] = "replace"
+    replace: str | None = None
+    keep_all: bool = False
+    topology_sampler: str | dict[str, Any] = "tpe"
+    topology_trials: Positive = 50
+    operator_sampler: str | dict[str, Any] = "tpe"
+    operator_trials: Positive = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_cell = isinstance(self.space, CellSpace)
+        self._edge_operations = tuple(n for n in self._topologies.operations if n != NONE)
+        self._powerful = self.replace or ("sep_conv_3x3" if is_cell else "nor_conv_3x3")
+        if self._powerful not in self._edge_operations:
+            raise ValueError(
+                f"`replace` must be one of {self._edge_operations}: {self._powerful!r}."
+            )
+        if self.keep_all and is_cell:
             raise ValueError("`keep_all` must be false: a node of a CellSpace has two edges.")
-        if keep_all and topology_search == "discrete":
+        if self.keep_all and self.topology_search == "discrete":
             raise ValueError(
                 "`keep_all` must be false with `topology_search: discrete`: it leaves nothing to "
                 "search for."
             )
-        self._topology_search = topology_search
-        self._operators = operators
-        self._replace = replace
-        self._keep_all = keep_all
-        self._edge_operations = edges
-        self._topology_sampler = _sampler_maker("topology_sampler", topology_sampler)
-        self._topology_trials = topology_trials
-        self._operator_sampler = _sampler_maker("operator_sampler", operator_sampler)
-        self._operator_trials = operator_trials
+        self._draw_topology = stock_sampler("topology_sampler", self.topology_sampler)
+        self._draw_operators = stock_sampler("operator_sampler", self.operator_sampler)
 
     def search(self) -> Search[Any]:
         edges = yield from self._search_topology()
@@ -162,15 +147,15 @@ class FTSOSampler(PhasedSampler):
     def _search_topology(self) -> Generator[Candidate | Draws, Result, Topology | None]:
         """The edges that are kept, or None if all failed."""
         topologies = self._topologies
-        if self._keep_all:
+        if self.keep_all:
             return topologies.whole
-        if self._topology_search == "discrete":
+        if self.topology_search == "discrete":
             choices = {name: tuple(map(str, v)) for name, v in topologies.choices.items()}
             best = yield Draws(
-                self._topology_sampler,
+                self._draw_topology,
                 {PHASE: TOPOLOGY_PHASE},
                 choices,
-                self._topology_trials,
+                self.topology_trials,
                 TOPOLOGY_PHASE,
             )
             return None if best.failed else topologies.from_params(best.params)
@@ -182,25 +167,25 @@ class FTSOSampler(PhasedSampler):
 
     def _settle_operations(self, edges: Topology) -> Generator[Candidate | Draws, Result, Any]:
         """The architecture with these edges, trained; None if none could be found."""
-        if self._operators == "discrete":
+        if self.operators == "discrete":
             known, unknown = self._topologies.settled(edges)
             best = yield Draws(
-                self._operator_sampler,
+                self._draw_operators,
                 {PHASE: ARCHITECTURE_PHASE, **known},
                 dict.fromkeys(unknown, self._edge_operations),
-                self._operator_trials,
+                self.operator_trials,
                 ARCHITECTURE_PHASE,
             )
             return None if best.failed else self.space.from_params(best.params)
-        operations: str | list[str] = self._replace
-        if self._operators == "gradient":
-            kept = {} if self._keep_all else self._topologies.to_params(edges)
+        operations: str | list[str] = self._powerful
+        if self.operators == "gradient":
+            kept = {} if self.keep_all else self._topologies.to_params(edges)
             result = yield Candidate({PHASE: OPERATORS_PHASE, **kept}, phase=OPERATORS_PHASE)
             if result.failed and OPERATION_WEIGHTS not in result.attrs:
                 return None
             cells = self._operation_weights(result, edges)
             operations = [self._best(edge) for cell in cells for node in cell for edge in node]
-        return (yield from self._trained(self._topologies.architecture(edges, operations)))
+        return (yield from self._train(self._topologies.architecture(edges, operations)))
 
 
 def _strongest(weights: Sequence[float]) -> tuple[int, ...]:
@@ -215,34 +200,3 @@ def _strongest(weights: Sequence[float]) -> tuple[int, ...]:
         )
     ranked = sorted(range(len(numbers)), key=lambda index: -numbers[index])
     return tuple(sorted(ranked[:KEPT]))
-
-
-def _sampler_maker(option: str, said: str | dict[str, Any]) -> Callable[[int], BaseSampler]:
-    """What makes a stock sampler from a seed.
-
-    Raises:
-        ValueError: If there is no such sampler, it takes no such options, or has a space of its
-            own to search.
-    """
-    # Not above: to import the samplers is quick without these.
-    from pydantic import ValidationError
-
-    from optnas.config import plugins
-
-    rule = f"`{option}` must name a sampler of Optuna's and its options"
-    block = {"name": said} if isinstance(said, str) else dict(said)
-    if "name" not in block:
-        raise ValueError(f"{rule}: there is no `name` in {said!r}.")
-    try:
-        cls = plugins.load("sampler", str(block.pop("name")))
-        model = plugins.options_model(cls, {"seed"})
-        options = dict(model.model_validate_json(json.dumps(block)))
-        made = cls(**options)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ValueError(f"{rule}: {wrong}") from None
-    except (plugins.PluginError, ValueError, TypeError) as error:
-        raise ValueError(f"{rule}: {error}") from None
-    if hasattr(made, "is_finished"):
-        raise ValueError(f"{rule}, not a strategy: {said!r}.")
-    return lambda seed: cls(**options, **plugins.accepted(cls, {"seed": seed}))

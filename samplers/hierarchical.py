@@ -7,7 +7,8 @@ from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.samplers._base import all_trials, check_at_least
+from optnas.samplers._base import check_at_least
+from optnas.samplers._turns import all_trials
 from optnas.trials.attributes import RUNG
 
 EXCESS = 4

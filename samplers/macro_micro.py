@@ -4,17 +4,15 @@ import dataclasses
 import functools
 import math
 from collections.abc import Generator
-from typing import Any, Literal
+from dataclasses import KW_ONLY
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
 from optuna.study import Study
 
-from optnas.samplers._base import (
-    Candidate,
-    check_at_least,
-    check_choice,
-    check_integer,
-)
+from optnas.samplers._batches import Candidate
 from optnas.samplers._history import Result
+from optnas.samplers._options import Count, Positive
 from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import ChainArchitecture, ChainSpace
 from optnas.trials.attributes import PARENT, TRAIN_ACCURACY
@@ -23,6 +21,7 @@ EPSILON = 1e-6
 """Accuracies closer than this are equal: they come from float32 and from printed figures."""
 
 
+@dataclasses.dataclass(eq=False)
 class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
     """Sampler using the macro-micro strategy of *Efficient Global Neural Architecture Search*.
 
@@ -78,9 +77,6 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         inherit: Whether a network starts from the weights of the one that it was derived from,
             the last one accepted, whose trial is its user attribute ``parent``. Later networks
             are then trained longer in total, and there is never work for a second worker.
-        seed: Seed of the study. None derives one from the study's name.
-        max_retries: How often a candidate is tried again whose worker died before it got further.
-        patience: Seconds after which a running trial that decides nothing is not waited for.
 
     Raises:
         TypeError: If ``space`` is not a chain space.
@@ -97,126 +93,77 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
     """
 
     sets_epochs = True
+    searches = (ChainSpace,)
 
     space: ChainSpace
-
-    def __init__(
-        self,
-        space: ChainSpace,
-        *,
-        in_channels: int,
-        classes: int,
-        width_step: int = 2,
-        epochs: int = 10,
-        micro_epochs: int = 2,
-        gain: float = 0.001,
-        drop: float = 0.0005,
-        strikes: int = 3,
-        target_accuracy: float = 0.999,
-        stop_train_accuracy: float | None = 0.995,
-        params_tolerance: int = 10_000,
-        operation: Literal["separable", "conv"] = "separable",
-        kernel: Literal[3, 7] = 3,
-        evaluation: Literal["dynamic", "static"] = "dynamic",
-        search_operations: bool = True,
-        final_width: Literal["macro", "micro"] = "macro",
-        inherit: bool = False,
-        seed: int | None = None,
-        max_retries: int = 5,
-        patience: float = 60.0,
-    ) -> None:
-        if not isinstance(space, ChainSpace):
-            raise TypeError(f"MacroMicroSampler searches a ChainSpace, not {space!r}.")
-        for name, value in {
-            "in_channels": in_channels,
-            "classes": classes,
-            "width_step": width_step,
-            "epochs": epochs,
-            "micro_epochs": micro_epochs,
-            "strikes": strikes,
-        }.items():
-            check_integer(name, value, 1)
-        for name, number in {
-            "gain": gain,
-            "drop": drop,
-            "target_accuracy": target_accuracy,
-            "stop_train_accuracy": stop_train_accuracy or 0.0,
-        }.items():
-            check_at_least(name, number, 0)
-        check_integer("params_tolerance", params_tolerance, 0)
-        check_choice("operation", operation, ("separable", "conv"))
-        check_choice("kernel", kernel, (3, 7))
-        check_choice("evaluation", evaluation, ("dynamic", "static"))
-        check_choice("final_width", final_width, ("macro", "micro"))
-        super().__init__(space, seed=seed, max_retries=max_retries, patience=patience)
-        self._in_channels = in_channels
-        self._classes = classes
-        self._width_step = width_step
-        self._epochs = epochs
-        self._micro_epochs = micro_epochs if evaluation == "dynamic" else epochs
-        self._dynamic = evaluation == "dynamic"
-        self._gain = gain
-        self._drop = drop
-        self._strikes = strikes
-        self._target_accuracy = target_accuracy
-        self._stop_train_accuracy = stop_train_accuracy
-        self._params_tolerance = params_tolerance
-        self._operation = operation
-        self._kernel = kernel
-        self._search_operations = search_operations
-        self._final_width = final_width
-        self._inherit = inherit
+    _: KW_ONLY
+    in_channels: Positive
+    classes: Positive
+    width_step: Positive = 2
+    epochs: Positive = 10
+    micro_epochs: Positive = 2
+    gain: Annotated[float, Ge(0)] = 0.001
+    drop: Annotated[float, Ge(0)] = 0.0005
+    strikes: Positive = 3
+    target_accuracy: Annotated[float, Ge(0)] = 0.999
+    stop_train_accuracy: Annotated[float, Ge(0)] | None = 0.995
+    params_tolerance: Count = 10_000
+    operation: Literal["separable", "conv"] = "separable"
+    kernel: Literal[3, 7] = 3
+    evaluation: Literal["dynamic", "static"] = "dynamic"
+    search_operations: bool = True
+    final_width: Literal["macro", "micro"] = "macro"
+    inherit: bool = False
 
     @property
     def inherits(self) -> bool:
-        return self._inherit
+        return self.inherit
 
     def search(self) -> Search[ChainArchitecture]:
         depth, epochs, best = yield from self._grow()
         width, best = yield from self._prune(depth, epochs, best)
         architecture = self._uniform(depth, width)
         best = yield self._candidate(
-            architecture, self._micro_epochs, "baseline", guess=math.inf, parent=best
+            architecture, self.micro_epochs, "baseline", guess=math.inf, parent=best
         )
-        if self._search_operations:
-            other = "conv" if self._operation == "separable" else "separable"
+        if self.search_operations:
+            other = "conv" if self.operation == "separable" else "separable"
             architecture, best = yield from self._change("operations", other, architecture, best)
         architecture, best = yield from self._change("kernels", 5, architecture, best)
-        if self._final_width == "macro":
+        if self.final_width == "macro":
             architecture = dataclasses.replace(architecture, width=width)
         return architecture
 
     def _grow(self) -> Generator[Candidate, Result, tuple[int, int, Result]]:
         """Deepen at full width. Returns the depth, the epochs reached, and the best result."""
         depth, deepest = self.space.depth
-        width, epochs, strikes = self.space.width[1], self._epochs, 0
-        result = yield self._candidate(self._uniform(depth, width), epochs, "depth", guess=0.0)
-        best = result
+        width, epochs, strikes = self.space.width[1], self.epochs, 0
+        best = yield self._candidate(self._uniform(depth, width), epochs, "depth", guess=0.0)
         for tried in range(depth + 1, deepest + 1):
             if self._has_learnt(best):
                 break
-            epochs += 1 if self._dynamic else 0
+            epochs += 1
             result = yield self._candidate(
                 self._uniform(tried, width),
                 epochs,
                 "depth",
-                guess=best.value + self._gain,
+                guess=best.value + self.gain,
                 parent=best,
             )
-            if _at_least(result.value, best.value + self._gain):
+            if _at_least(result.value, best.value + self.gain):
                 best, depth, strikes = result, tried, 0
-            elif not _at_least(result.value, best.value - self._drop):
+            elif not _at_least(result.value, best.value - self.drop):
                 strikes += 1
-                if strikes == self._strikes:
+                if strikes == self.strikes:
                     break
         return depth, epochs, best
 
     def _has_learnt(self, best: Result) -> bool:
         if best.number is None:
             return False  # A guess has not learnt anything.
-        limit = self._stop_train_accuracy
+        limit = self.stop_train_accuracy
         learnt = limit is not None and best.attrs.get(TRAIN_ACCURACY, 0.0) > limit + EPSILON
-        return learnt or _at_least(best.value, self._target_accuracy)
+        return learnt or _at_least(best.value, self.target_accuracy)
 
     def _prune(
         self, depth: int, epochs: int, best: Result
@@ -224,8 +171,8 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         """Narrow while accuracy holds. Returns the width and its result."""
         narrowest, width = self.space.width
         strikes = 0
-        for tried in range(width - self._width_step, narrowest - 1, -self._width_step):
-            epochs += 2 if self._dynamic else 0
+        for tried in range(width - self.width_step, narrowest - 1, -self.width_step):
+            epochs += 2
             result = yield self._candidate(
                 self._uniform(depth, tried), epochs, "width", guess=best.value, parent=best
             )
@@ -233,7 +180,7 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
                 best, width, strikes = result, tried, 0
             else:
                 strikes += 1
-                if strikes == self._strikes:
+                if strikes == self.strikes:
                     break
         return width, best
 
@@ -242,14 +189,14 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
     ) -> Generator[Candidate, Result, tuple[ChainArchitecture, Result]]:
         """Try ``choice`` in one layer after the other, at the size of ``start``."""
         accepted = start
-        limit = self._num_params(start) + self._params_tolerance
+        limit = self._num_params(start) + self.params_tolerance
         for layer in range(start.depth):
             choices = getattr(accepted, field)
             choices = (*choices[:layer], choice, *choices[layer + 1 :])
             fields: dict[str, Any] = {field: choices, "width": start.width}
             changed = self._narrowed(dataclasses.replace(accepted, **fields), limit)
             result = yield self._candidate(
-                changed, self._micro_epochs, field, guess=best.value, parent=best
+                changed, self.micro_epochs, field, guess=best.value, parent=best
             )
             if result.value > best.value + EPSILON:
                 accepted, best = changed, result
@@ -261,18 +208,18 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         The found network comes first, with the trial that settled it; then the macro network.
         Before the end of the search, it is the best macro network so far.
         """
-        replay = self.replay(self._history(study), guess=False)
+        walk = self.replay(self._history(study))
         macro: list[tuple[int, ChainArchitecture, float]] = []
         micro: list[tuple[int, ChainArchitecture, float]] = []
         baseline = None
-        for candidate, result in replay.path:
+        for candidate, result in walk.path:
             architecture = self.space.from_params(candidate.params)
             if candidate.phase == "baseline":
                 baseline = architecture
             if result.number is not None and not result.failed:
                 phase = macro if candidate.phase in ("depth", "width") else micro
                 phase.append((result.number, architecture, result.value))
-        found = replay.conclusion
+        found = walk.conclusion
         if found is None:
             return sorted(macro, key=lambda trained: -trained[2])[:1]
         answer = [trained for trained in macro if trained[1] == baseline]
@@ -289,7 +236,7 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
     def default_params(self) -> dict[str, Any]:
         depth, width = self.space.depth[1], self.space.width[1]
         params = self.space.to_params(self._uniform(depth, width))
-        return params | {"depth": self.space.depth[0], "epochs": self._epochs}
+        return params | {"depth": self.space.depth[0], "epochs": self.epochs}
 
     def _candidate(
         self,
@@ -299,8 +246,10 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         guess: float,
         parent: Result | None = None,
     ) -> Candidate:
+        if self.evaluation == "static":
+            epochs = self.epochs
         params = self.space.to_params(architecture) | {"epochs": epochs}
-        if not self._inherit:
+        if not self.inherit:
             return Candidate(params, phase=phase, guess=guess)
         if parent is None or parent.failed or parent.number is None:
             return Candidate(params, phase=phase)
@@ -308,13 +257,13 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
 
     def _uniform(self, depth: int, width: int) -> ChainArchitecture:
         chain = self.space.architecture_class
-        return chain.uniform(depth, width, self._operation, self._kernel)
+        return chain.uniform(depth, width, self.operation, self.kernel)
 
     def _num_params(self, architecture: ChainArchitecture) -> int:
-        return architecture.num_params(self._in_channels, self._classes)
+        return architecture.num_params(self.in_channels, self.classes)
 
     def _narrowed(self, architecture: ChainArchitecture, limit: int) -> ChainArchitecture:
-        return _narrowed(architecture, limit, self._in_channels, self._classes)
+        return _narrowed(architecture, limit, self.in_channels, self.classes)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -3,16 +3,21 @@
 import dataclasses
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import KW_ONLY
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.errors import UserError
-from optnas.hull import check_probability, lower_hull, parent_probabilities
-from optnas.samplers._base import Candidate, Step, StrategySampler, check_at_least, check_integer
+from optnas.hull import lower_hull, parent_probabilities
+from optnas.samplers._base import StrategySampler
+from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._history import History, Result
+from optnas.samplers._options import Count, Positive
 from optnas.spaces import GrowthArchitecture, GrowthSpace
 from optnas.spaces.growth import GROWTH_SEED, INCREMENTS
 from optnas.trials.attributes import ARCHITECTURE, MULTIPLY_ADDS, PARENT
@@ -48,6 +53,7 @@ class Network:
     may_grow: bool
 
 
+@dataclasses.dataclass(eq=False)
 class RandGrowSampler(StrategySampler[GrowthArchitecture]):
     """Sampler using RandGrow, of *Macro Neural Architecture Search Revisited*.
 
@@ -86,9 +92,6 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
             there are others on the hull.
         max_growths: Rounds of growth after which a network has no children; None for no limit.
         max_cost: Multiply-adds beyond which a network has no children; None for no limit.
-        seed: Seed of the study. None derives one from the study's name.
-        max_retries: How often a candidate is tried again whose worker died before it got further.
-        patience: Seconds after which a running trial that decides nothing is not waited for.
 
     Raises:
         TypeError: If ``space`` is not a space of networks that grow.
@@ -104,31 +107,17 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
         normalised per channel, not per pixel.
     """
 
-    space: GrowthSpace
+    searches = (GrowthSpace,)
 
-    def __init__(
-        self,
-        space: GrowthSpace,
-        *,
-        increments: int | None = None,
-        best_probability: float = 0.5,
-        max_growths: int | None = None,
-        max_cost: int | None = None,
-        seed: int | None = None,
-        max_retries: int = 5,
-        patience: float = 60.0,
-    ) -> None:
-        if not isinstance(space, GrowthSpace):
-            raise TypeError(f"RandGrowSampler searches a GrowthSpace, not {space!r}.")
-        for name, value in {"increments": increments, "max_growths": max_growths}.items():
-            check_integer(name, 1 if value is None else value, 1)
-        check_at_least("max_cost", 0 if max_cost is None else max_cost, 0)
-        check_probability("best_probability", best_probability)
-        super().__init__(space, seed=seed, max_retries=max_retries, patience=patience)
-        self._increments = increments
-        self._best_probability = best_probability
-        self._max_growths = math.inf if max_growths is None else max_growths
-        self._max_cost = math.inf if max_cost is None else max_cost
+    space: GrowthSpace
+    _: KW_ONLY
+    increments: Positive | None = None
+    best_probability: Annotated[float, Ge(0), Le(1), "be a probability, from 0 to 1"] = 0.5
+    max_growths: Positive | None = None
+    max_cost: Count | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._read: dict[int, Network] = {}
 
     @property
@@ -148,11 +137,6 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
             return Step.WAIT
         return initial if self._begins_again(history) else Step.DONE
 
-    def found(self, study: Study) -> GrowthArchitecture | None:
-        """The best network that is finished, or None before there is one."""
-        ranked = self._ranked(self._history(study))
-        return self.space.from_trial(ranked[0]) if ranked else None
-
     def candidates(self, study: Study) -> list[tuple[int, GrowthArchitecture, float]]:
         """Trial number, architecture and value of the finished networks, best first."""
         trained: dict[GrowthArchitecture, FrozenTrial] = {}
@@ -162,9 +146,9 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
 
     def weights_needed(self, study: Study) -> Collection[int]:
         """The hull: one of these trials is the parent of the next child."""
-        return self.parents(study).keys()
+        return self.parent_probabilities(study).keys()
 
-    def parents(self, study: Study) -> dict[int, float]:
+    def parent_probabilities(self, study: Study) -> dict[int, float]:
         """The trials on the hull, by cost, and with which probability each is the next parent."""
         hull = self._hull(self._history(study))
         numbers = [network.trial.number for network in hull]
@@ -181,7 +165,7 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
     def _networks(self, history: History) -> list[Network]:
         """What counts of every result: found out once for each, as finished trials stay."""
         networks = []
-        for result in history.answers:
+        for result in history.results:
             assert result.number is not None  # Only guesses have none.
             network = self._read.get(result.number)
             if network is None or network.trial is not history.trials[result.number]:
@@ -196,21 +180,21 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
         may_grow = (
             self._is_trained(trial, result)
             and cost is not None
-            and cost <= self._max_cost
-            and _growths(trials, trial) < self._max_growths
+            and (self.max_cost is None or cost <= self.max_cost)
+            and (self.max_growths is None or _growths(trials, trial) < self.max_growths)
         )
         return Network(trial, (cost or 0.0, result.value), may_grow)
 
     def _child(self, hull: Sequence[Network], rng: np.random.Generator) -> Candidate:
         parent = hull[rng.choice(len(hull), p=self._probabilities(hull))].trial.number
         attrs = {PARENT: parent}
-        if self._increments is not None:
-            attrs[INCREMENTS] = self._increments
+        if self.increments is not None:
+            attrs[INCREMENTS] = self.increments
         params = {PARENT: parent, GROWTH_SEED: int(rng.integers(_GROWTH_SEEDS))}
         return Candidate(params, phase="growth", attrs=attrs)
 
     def _probabilities(self, hull: Sequence[Network]) -> NDArray[np.floating]:
-        return parent_probabilities([network.point[0] for network in hull], self._best_probability)
+        return parent_probabilities([network.point[0] for network in hull], self.best_probability)
 
     def _is_trained(self, trial: FrozenTrial, result: Result) -> bool:
         """Whether a trial is complete, feasible, and says what its network is."""
@@ -219,7 +203,7 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
 
     def _ranked(self, history: History) -> list[FrozenTrial]:
         """The finished networks, best first, then by number."""
-        ranked = sorted(history.answers, key=lambda result: -result.value)
+        ranked = sorted(history.results, key=lambda result: -result.value)
         trials = [(history.trials[r.number], r) for r in ranked if r.number is not None]
         return [trial for trial, result in trials if self._is_trained(trial, result)]
 
@@ -227,7 +211,7 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
         """Whether the initial network lacks nothing but its weights, and may be trained again."""
         attempts = _attempts_at_initial(history)
         may_grow = {each.trial.number for each in self._networks(history) if each.may_grow}
-        return len(attempts) <= self._max_retries and not may_grow.isdisjoint(attempts[-1:])
+        return len(attempts) <= self.max_retries and not may_grow.isdisjoint(attempts[-1:])
 
 
 def _growths(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> int:

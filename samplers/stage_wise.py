@@ -1,17 +1,21 @@
 """Stage-wise search: deepen the stages whose features gain importance when they are deeper."""
 
+import dataclasses
 import math
+from dataclasses import KW_ONLY
 
 from optuna.study import Study
 
 from optnas.errors import UserError
-from optnas.samplers._base import Candidate, check_integer
+from optnas.samplers._batches import Candidate
 from optnas.samplers._history import Result
+from optnas.samplers._options import Positive
 from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import StageArchitecture, StageSpace
 from optnas.trials.attributes import PARENT, STAGE_IMPORTANCE
 
 
+@dataclasses.dataclass(eq=False)
 class StageWiseSampler(ReplaySampler[StageArchitecture]):
     """Sampler using the strategy of *Stage-Wise Neural Architecture Search*.
 
@@ -53,9 +57,6 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
         donor: Whether every network starts from the weights of the deepest network of the space,
             which is trained first: the paper's weight transfer. Then ``train.initial_epochs`` are
             the epochs of that one, and ``train.epochs`` those of the others.
-        seed: Seed of the study. None derives one from the study's name.
-        max_retries: How often a candidate is tried again whose worker died before it got further.
-        patience: Seconds after which a running trial that decides nothing is not waited for.
 
     Raises:
         TypeError: If ``space`` is not a space of stages.
@@ -68,51 +69,37 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
         concern (``further_epochs``); a candidate that equals the temporary network is not.
     """
 
-    space: StageSpace
+    searches = (StageSpace,)
     needs_objective = "stage_classification"
-    """The objective that study files must name, or one of their own."""
 
-    def __init__(
-        self,
-        space: StageSpace,
-        *,
-        initial: int = 6,
-        growth: int = 2,
-        iterations: int = 5,
-        donor: bool = False,
-        seed: int | None = None,
-        max_retries: int = 5,
-        patience: float = 60.0,
-    ) -> None:
-        if not isinstance(space, StageSpace):
-            raise TypeError(f"StageWiseSampler searches a StageSpace, not {space!r}.")
-        check_integer("initial", initial, 1)
-        check_integer("growth", growth, 1)
-        check_integer("iterations", iterations, 1)
-        for least, greatest in space.ranges:
-            if not least <= initial <= greatest:
+    space: StageSpace
+    _: KW_ONLY
+    initial: Positive = 6
+    growth: Positive = 2
+    iterations: Positive = 5
+    donor: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for least, greatest in self.space.ranges:
+            if not least <= self.initial <= greatest:
                 raise ValueError(
                     f"`initial` must lie in the space's range, from {least} to {greatest}: "
-                    f"{initial}."
+                    f"{self.initial}."
                 )
-        super().__init__(space, seed=seed, max_retries=max_retries, patience=patience)
-        self._initial = initial
-        self._growth = growth
-        self._iterations = iterations
-        self._donor = donor
 
     @property
     def inherits(self) -> bool:
-        return self._donor
+        return self.donor
 
     def search(self) -> Search[StageArchitecture]:
         deepest = tuple(greatest for _, greatest in self.space.ranges)
-        donor = (yield self._candidate(deepest, "donor")) if self._donor else None
-        modules, phase = (self._initial,) * self.space.stages, "initial"
+        donor = (yield self._candidate(deepest, "donor")) if self.donor else None
+        modules, phase = (self.initial,) * self.space.stages, "initial"
         # Any guess does: the temporary network is known without the result.
         network = yield self._candidate(modules, phase, donor, guess=0.0)
-        for _ in range(self._iterations):
-            deeper = tuple(min(m + self._growth, d) for m, d in zip(modules, deepest, strict=True))
+        for _ in range(self.iterations):
+            deeper = tuple(min(m + self.growth, d) for m, d in zip(modules, deepest, strict=True))
             if network.failed or deeper == modules:
                 break
             temporary = yield self._candidate(deeper, "temporary", donor)
@@ -136,10 +123,9 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
         The last is what the search has come to. The initial network stands for the candidates as
         long as there is none.
         """
-        replay = self.replay(self._history(study), guess=False)
         trained: dict[str, list[tuple[int, StageArchitecture, float]]] = {}
-        for candidate, result in replay.path:
-            if result.number is not None and not result.failed:
+        for candidate, result in self._trained(study):
+            if result.number is not None:
                 architecture = self.space.from_params(candidate.params)
                 entry = (result.number, architecture, result.value)
                 trained.setdefault(candidate.phase, []).append(entry)

@@ -1,14 +1,16 @@
 """A zoo: a given number of random architectures, the same for every study with its seed."""
 
-import math
+import dataclasses
+from dataclasses import KW_ONLY
 from typing import TypeVar
 
 import numpy as np
-from optuna.study import Study
 
-from optnas.samplers._base import Candidate, Step, StrategySampler, all_trials, check_at_least
+from optnas.samplers._base import StrategySampler
+from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._history import History
-from optnas.spaces import Architecture, Space
+from optnas.samplers._options import Positive
+from optnas.spaces import Architecture
 
 A = TypeVar("A", bound=Architecture)
 
@@ -16,6 +18,7 @@ DRAWS = 1000
 """How often a network is drawn that is not in the zoo yet, before the space counts as used up."""
 
 
+@dataclasses.dataclass(eq=False)
 class ZooSampler(StrategySampler[A]):
     """Sampler that proposes distinct random architectures, in an order given by the seed.
 
@@ -31,9 +34,6 @@ class ZooSampler(StrategySampler[A]):
     Args:
         space: The space to draw from.
         size: Number of networks.
-        seed: Seed of the zoo. None derives one from the study's name.
-        max_retries: How often a candidate is tried again whose worker died before it got further.
-        patience: Seconds after which a running trial that decides nothing is not waited for.
 
     Raises:
         TypeError: If the networks of ``space`` descend from one another.
@@ -43,45 +43,22 @@ class ZooSampler(StrategySampler[A]):
         No network is in the zoo twice.
     """
 
-    def __init__(
-        self,
-        space: Space[A],
-        *,
-        size: int = 50,
-        seed: int | None = None,
-        max_retries: int = 5,
-        patience: float = 60.0,
-    ) -> None:
-        if space.inherits:
+    _: KW_ONLY
+    size: Positive = 50
+
+    def __post_init__(self) -> None:
+        if self.space.inherits:
             raise TypeError(
                 "ZooSampler draws networks that are independent of each other; those of "
-                f"{space!r} descend from others of the study."
+                f"{self.space!r} descend from others of the study."
             )
-        check_at_least("size", size, 1)
-        super().__init__(space, seed=seed, max_retries=max_retries, patience=patience)
-        self._size = size
+        super().__post_init__()
 
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
         known = set(history.asked)
-        if history.claims < self._size:
+        if history.claims < self.size:
             for _ in range(DRAWS):
                 params = self.space.to_params(self.space.random(rng))
                 if history.key(params) not in known:
                     return Candidate(params, phase="random")
         return Step.WAIT if history.waits else Step.DONE
-
-    def found(self, study: Study) -> A | None:
-        """The best network that is finished, or None before there is one."""
-        return next((architecture for _, architecture, _ in self.candidates(study)), None)
-
-    def candidates(self, study: Study) -> list[tuple[int, A, float]]:
-        """Trial number, architecture and value of the finished networks, best first."""
-        trials = all_trials(study)
-        answers = [a for a in self._history(study, trials).answers if math.isfinite(a.value)]
-        return [
-            (a.number, architecture, a.value)
-            for a in sorted(answers, key=lambda a: -a.value)
-            if a.number is not None
-            # Somebody may have added a trial that names none.
-            and (architecture := self.space.named_by(trials[a.number])) is not None
-        ]

@@ -268,7 +268,7 @@ def _answers(opened: OpenStudy) -> list[FrozenTrial]:
     study, sampler = opened.study, opened.study.sampler
     trials = study.get_trials(deepcopy=False)
     if isinstance(sampler, ReplaySampler):
-        path = sampler.replay(sampler._history(study), guess=False).path
+        path = sampler.replay(sampler._history(study)).answered
         numbers = dict.fromkeys(result.number for _, result in path)
         return [trials[number] for number in numbers if number is not None]
     by_claim = {

@@ -280,7 +280,7 @@ def test_a_study_keeps_its_checkpoints_in_a_bucket(s3, tmp_path):
     assert len(held) >= 2
     assert checkpoints() == []
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-    assert Path(network_folder(opened)) == Path.cwd() / "tiny.network"
+    assert Path(network_folder(opened)) == tmp_path / "tiny.network"
 
 
 @pytest.mark.parametrize("name", ["../a", "/tmp/a"])

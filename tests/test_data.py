@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from optnas.config.keys import DATASETS as NAMED
+from optnas.config import plugins
 from optnas.config.settings import DataSettings
+from optnas.extensions.importing import load_entry
 from optnas.objectives.data import own_images
 from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.images import DATASETS, DataError, Images, load_images
@@ -494,5 +495,7 @@ def test_loading_warns_of_nothing():
 
 
 def test_study_files_know_the_same_data_sets():
-    """Their names stand there once more, because a study file is checked without torch."""
-    assert {*NAMED, "module:function"} == set(DATASETS)
+    """They find the names among the entry points, without torch."""
+    assert {*plugins.names("data"), "module:function"} == set(DATASETS)
+    for name in plugins.names("data"):
+        assert load_entry("data set", "optnas.data", name) is DATASETS[name]

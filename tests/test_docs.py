@@ -29,7 +29,7 @@ def test_the_toy_strategies_run(tmp_path):
 import optuna
 
 assert [shape.text for shape in picture(Number(3)).shapes[1:]] == ["images", "layer 3"]
-for sampler in (Climb(Line()), Draw(Line())):
+for sampler in (Climb(Line()), Draw(Line()), Walk(Line(), steps=9)):
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.optimize(lambda trial: float(min(Line().suggest(trial).x, 7)))
     print(len(study.trials), study.best_value)
@@ -37,7 +37,7 @@ for sampler in (Climb(Line()), Draw(Line())):
     (tmp_path / "toys.py").write_text(code)
     toys = [sys.executable, "toys.py"]
     done = subprocess.run(toys, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["9 7.0", "10 7.0"]
+    assert done.stdout.splitlines() == ["9 7.0", "10 7.0", "9 7.0"]
 
 
 def test_the_page_about_study_files_says_what_the_models_say():

@@ -14,9 +14,13 @@ from optuna.trial import TrialState, create_trial
 from scipy.stats import chisquare, mannwhitneyu
 
 from optnas.objectives.tabular import Tabular
-from optnas.samplers import EcoNASSampler, HierarchicalPruner
-from optnas.samplers._cycles import Cycles, Member, by_rung, shares, tournament
-from optnas.samplers._history import Result
+from optnas.samplers import (
+    EcoNASSampler,
+    HierarchicalPruner,
+    Result,
+    SynchronousEcoNASSampler,
+)
+from optnas.samplers._populations import Member, by_rung, shares, tournament
 from optnas.spaces import CellSpace, ChainSpace, NasBench201Space
 from optnas.trials.attributes import RUNG
 from optnas.trials.claims import Claim
@@ -266,7 +270,9 @@ def test_threads_never_try_a_network_twice():
 
 
 def run_in_cycles(order, cycles, **options):
-    sampler = EcoNASSampler(SPACE, order=order, cycles=cycles, epochs=20, seed=0, **options)
+    sampler = SynchronousEcoNASSampler(
+        SPACE, order=order, cycles=cycles, epochs=20, seed=0, **options
+    )
     study = study_with(sampler)
     study.optimize(in_rungs)
     return study
@@ -307,32 +313,29 @@ def test_promotions_are_of_the_best_and_point_to_what_they_continue():
     assert {trial.user_attrs["schedule_epochs"] for trial in trials} == {60}
 
 
-def yielded(cycles):
-    """What a search of cycles yields when the accuracies are random."""
-    search, rng, trained = cycles.search([]), np.random.default_rng(0), 0
+def yielded(**options):
+    """The trainings that a search asks for at once when the accuracies are random."""
+    search = SynchronousEcoNASSampler(SPACE, **options).search()
+    rng, trained = np.random.default_rng(0), 0
     try:
-        tasks = next(search)
+        batch = next(search)
         while True:
-            yield tasks
-            numbers = range(trained, trained + len(tasks))
-            tasks = search.send([Result(rng.random(), number) for number in numbers])
-            trained += len(tasks)
+            yield [drawing.args[0] for drawing in batch.drawings]
+            numbers = range(trained, trained + batch.number)
+            trained += batch.number
+            batch = search.send([Result(rng.random(), number) for number in numbers])
     except StopIteration:
         return
 
 
-def cycles_with(**options):
-    return Cycles(parents=(6, 5, 5), max_age=10, cycles=100, promote=(8, 4), **options)
-
-
 def test_the_papers_search_trains_57000_epochs():
     """50 + 100 cycles of 16 children, 8 and 4 promotions: 2,850 trainings of 20 epochs."""
-    tasks = list(yielded(cycles_with(initial=50, snapshot=False)))
+    tasks = list(yielded(initial=50, order="paper"))
     assert 20 * sum(map(len, tasks)) == 57_000
 
 
 def test_the_authors_search_trains_1601_models_and_settles():
-    first, *cycles = yielded(cycles_with(initial=16, snapshot=True))
+    first, *cycles = yielded(initial=16, order="code")
     models = [task for tasks in [first, *cycles] for task in tasks if task.promotes is None]
     assert len(models) == 1601
     assert 20 * sum(map(len, [first, *cycles])) == 55_940
@@ -345,7 +348,7 @@ def test_the_authors_search_trains_1601_models_and_settles():
 
 @pytest.mark.parametrize("order", ["paper", "code"])
 def test_a_failed_promotion_leaves_the_populations(order):
-    sampler = EcoNASSampler(SPACE, order=order, cycles=2, initial=10, seed=0)
+    sampler = SynchronousEcoNASSampler(SPACE, order=order, cycles=2, initial=10, seed=0)
     study = study_with(sampler)
 
     def fragile(trial):
@@ -361,11 +364,11 @@ def test_a_failed_promotion_leaves_the_populations(order):
 @pytest.mark.parametrize("order", ["paper", "code"])
 def test_cycles_in_threads_and_after_losses_are_the_same(order):
     options = {"order": order, "cycles": 2, "initial": 10, "epochs": 5, "seed": 0}
-    once = study_with(EcoNASSampler(SPACE, **options))
+    once = study_with(SynchronousEcoNASSampler(SPACE, **options))
     once.optimize(in_rungs)
-    threads = study_with(EcoNASSampler(SPACE, **options))
+    threads = study_with(SynchronousEcoNASSampler(SPACE, **options))
     threads.optimize(in_rungs, n_jobs=3)
-    lossy = study_with(EcoNASSampler(SPACE, **options))
+    lossy = study_with(SynchronousEcoNASSampler(SPACE, **options))
 
     def lose(trial):
         value = in_rungs(trial)
@@ -418,7 +421,7 @@ def test_it_beats_random_search_and_keeps_up_with_evolution(column, trials, evol
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"initial": 0}, "`initial` must be greater than or equal to 1"),
+        ({"initial": 0}, "`initial` must be an integer, 1 or more"),
         ({"parents": (0, 0, 0)}, r"`sum\(parents\)` must be greater than or equal to 1"),
         ({"parents": (6, 5)}, "`parents` must hold 3 integers from 0 upwards"),
         ({"parents": (6, 5, -1)}, "`parents` must hold 3 integers"),
@@ -431,12 +434,14 @@ def test_it_beats_random_search_and_keeps_up_with_evolution(column, trials, evol
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        EcoNASSampler(SPACE, **options)
+        SynchronousEcoNASSampler(SPACE, **options)
 
 
 def test_a_space_without_mutations_is_refused():
     with pytest.raises(TypeError, match="a space with a method `mutate"):
         EcoNASSampler(ChainSpace())
+    with pytest.raises(TypeError, match="SynchronousEcoNASSampler searches a space with"):
+        SynchronousEcoNASSampler(ChainSpace())
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

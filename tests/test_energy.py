@@ -1,8 +1,10 @@
 """Energy of a training, with counters that are made up: no such device is at hand."""
 
-import ctypes
+import os
 import types
 
+import psutil
+import pynvml
 import pytest
 import torch
 
@@ -29,13 +31,13 @@ class Processor:
             (path / "max_energy_range_uj").write_text(f"{REACH}\n")
         self.set(busy=0.0)
         monkeypatch.setattr(energy, "POWERCAP", self.powercap)
-        monkeypatch.setattr(energy, "PROCESSOR_TIMES", self.stat)
+        monkeypatch.setattr(psutil, "PROCFS_PATH", str(folder))
         clocks = types.SimpleNamespace(process_time=lambda: self.own, monotonic=lambda: self.clock)
         monkeypatch.setattr(energy, "time", clocks)
 
     def set(self, *, busy, own=0.0, clock=0.0, **joules):
         self.own, self.clock = own, clock
-        ticks = energy.os.sysconf("SC_CLK_TCK")
+        ticks = os.sysconf("SC_CLK_TCK")
         self.stat.write_text(STAT.format(user=round(busy * ticks)))
         for package, value in joules.items():
             path = self.powercap / f"intel-rapl:{package.removeprefix('p')}" / "energy_uj"
@@ -99,20 +101,21 @@ def test_without_a_readable_counter_nothing_is_known(tmp_path, monkeypatch, cont
 
 
 class Driver:
-    """NVML with one GPU."""
+    """`pynvml` with one GPU."""
 
     def __init__(self, uuid="GPU-1234", *, counts=True):
-        self.uuid, self.counts, self.millijoules = uuid.encode(), counts, 0
+        self.uuid, self.counts, self.millijoules = uuid, counts, 0
 
-    def nvmlDeviceGetHandleByUUID(self, uuid, handle):
-        ctypes.cast(handle, ctypes.POINTER(ctypes.c_void_p)).contents.value = 42
-        return 0 if uuid == self.uuid else 6
+    def nvmlDeviceGetHandleByUUID(self, uuid):
+        if uuid != self.uuid:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return 42
 
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle, result):
-        assert handle.value == 42
-        total = ctypes.cast(result, ctypes.POINTER(ctypes.c_ulonglong)).contents
-        total.value = self.millijoules
-        return 0 if self.counts else 3
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle):
+        assert handle == 42
+        if not self.counts:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return self.millijoules
 
 
 @pytest.fixture

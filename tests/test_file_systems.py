@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from optnas.storage.file_systems import NETWORK, file_system
@@ -18,6 +19,15 @@ server:/twice /mnt/twice nfs rw 0 0
 """
 
 
+@pytest.fixture
+def mounts(tmp_path, monkeypatch):
+    """What Linux would tell of the machine of ``MOUNTS``."""
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "mounts").write_text(MOUNTS)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    return tmp_path
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
@@ -30,19 +40,19 @@ server:/twice /mnt/twice nfs rw 0 0
         ("/mnt/twice/study.db", "nfs"),
     ],
 )
-def test_the_longest_mount_point_counts(path, expected, tmp_path):
-    (tmp_path / "mounts").write_text(MOUNTS)
-    assert file_system(Path(path), tmp_path / "mounts") == expected
+@pytest.mark.usefixtures("mounts")
+def test_the_longest_mount_point_counts(path, expected):
+    assert file_system(Path(path)) == expected
 
 
-def test_links_are_followed(tmp_path):
-    (tmp_path / "link").symlink_to("/home/me")
-    (tmp_path / "mounts").write_text(MOUNTS)
-    assert file_system(tmp_path / "link" / "study.db", tmp_path / "mounts") == "nfs4"
+def test_links_are_followed(mounts):
+    (mounts / "link").symlink_to("/home/me")
+    assert file_system(mounts / "link" / "study.db") == "nfs4"
 
 
-def test_without_a_table_nothing_is_known(tmp_path):
-    assert file_system(tmp_path, tmp_path / "missing") == ""
+def test_without_a_table_nothing_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "missing"))
+    assert file_system(tmp_path) == ""
 
 
 def test_temporary_folders_are_local(tmp_path):

@@ -1,51 +1,55 @@
 """What the driver tells of GPUs, and whether MPS runs: with stand-ins for both."""
 
 import contextlib
-import ctypes
+import dataclasses
 import socket
+import types
 from typing import Any
 
+import pynvml
 import pytest
 
 from optnas.devices import gpus as module
 from optnas.devices.gpus import Gpu, gpus, mps_runs
 
 
+def refuses(*_: Any) -> None:
+    """Answers as a driver that is older than the question."""
+    raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+
+
 class Driver:
-    """NVML with some GPUs, of which those in ``hidden`` are not for this user."""
+    """`pynvml` with some GPUs: those in ``hidden`` are not for this user.
 
-    def __init__(self, *present: Gpu, hidden: tuple[int, ...] = ()) -> None:
+    What is in ``silent`` is not answered.
+    """
+
+    def __init__(
+        self, *present: Gpu, hidden: tuple[int, ...] = (), silent: tuple[str, ...] = ()
+    ) -> None:
         self.present, self.hidden = present, hidden
+        for question in silent:
+            setattr(self, question, refuses)
 
-    def nvmlDeviceGetCount_v2(self, result: Any) -> int:
-        result._obj.value = len(self.present)
-        return 0
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.present)
 
-    def nvmlDeviceGetHandleByIndex_v2(self, index: int, result: Any) -> int:
-        result._obj.value = index + 1
-        return 4 if index in self.hidden else 0
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Gpu:
+        if index in self.hidden:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
+        return self.present[index]
 
-    def nvmlDeviceGetMemoryInfo(self, handle: ctypes.c_void_p, result: Any) -> int:
-        gpu = self._of(handle)
-        result._obj.total, result._obj.free = gpu.total, gpu.free
-        return 0
+    def nvmlDeviceGetMemoryInfo(self, handle: Gpu) -> Any:
+        return types.SimpleNamespace(total=handle.total, free=handle.free)
 
-    def nvmlDeviceGetComputeMode(self, handle: ctypes.c_void_p, result: Any) -> int:
-        modes = {name: mode for mode, name in module.COMPUTE_MODES.items()}
-        result._obj.value = modes[self._of(handle).mode]
-        return 0
+    def nvmlDeviceGetComputeMode(self, handle: Gpu) -> int:
+        return {name: mode for mode, name in module.COMPUTE_MODES.items()}[handle.mode]
 
-    def nvmlDeviceGetUUID(self, handle: ctypes.c_void_p, buffer: Any, size: int) -> int:
-        buffer.value = self._of(handle).uuid.encode()[: size - 1]
-        return 0
+    def nvmlDeviceGetUUID(self, handle: Gpu) -> str:
+        return handle.uuid
 
-    def nvmlDeviceGetName(self, handle: ctypes.c_void_p, buffer: Any, size: int) -> int:
-        buffer.value = self._of(handle).name.encode()[: size - 1]
-        return 0
-
-    def _of(self, handle: ctypes.c_void_p) -> Gpu:
-        assert handle.value is not None
-        return self.present[handle.value - 1]
+    def nvmlDeviceGetName(self, handle: Gpu) -> str:
+        return handle.name
 
 
 SHARED = Gpu("GPU-1", "NVIDIA H200", 150_000_000_000, 149_400_000_000, "default")
@@ -60,9 +64,34 @@ def test_gpus_are_as_the_driver_says(monkeypatch):
     assert gpus() == [EXCLUSIVE]
 
 
+def test_what_the_driver_does_not_tell_is_left_empty(monkeypatch):
+    def driver(*silent: str) -> Driver:
+        return Driver(EXCLUSIVE, silent=silent)
+
+    monkeypatch.setattr(module, "nvml", lambda: driver("nvmlDeviceGetMemoryInfo"))
+    assert gpus() == [dataclasses.replace(EXCLUSIVE, total=0, free=0)]
+    monkeypatch.setattr(module, "nvml", lambda: driver("nvmlDeviceGetComputeMode"))
+    assert gpus() == [dataclasses.replace(EXCLUSIVE, mode="default")]
+    monkeypatch.setattr(module, "nvml", lambda: driver("nvmlDeviceGetName", "nvmlDeviceGetUUID"))
+    assert gpus() == [dataclasses.replace(EXCLUSIVE, name="", uuid="")]
+    monkeypatch.setattr(module, "nvml", lambda: driver("nvmlDeviceGetCount"))
+    assert gpus() == []
+
+
 def test_without_a_driver_there_are_none(monkeypatch):
     monkeypatch.setattr(module, "nvml", lambda: None)
     assert gpus() == []
+
+
+@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, 9, 18])
+def test_a_driver_that_cannot_be_asked_is_none(monkeypatch, code):
+    def fails() -> None:
+        raise pynvml.NVMLError(code)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", fails)
+    assert module.nvml.__wrapped__() is None
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    assert module.nvml.__wrapped__() is pynvml
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ BESIDE = {
         "spaces",
         "trials",
         *GROUND,
+        "config.contract",
         "config.proxy",
         "config.settings",
         "extensions",

@@ -420,7 +420,7 @@ def test_rounds_of_growth_are_counted_over_younger_parents_too():
     add(study, 1000, 0.5)
     add(study, 3000, 0.9, parent=2)
     add(study, 2000, 0.8, parent=0)
-    assert study.sampler.parents(study).keys() == {0, 2}
+    assert study.sampler.parent_probabilities(study).keys() == {0, 2}
 
 
 def test_a_value_that_is_no_number_is_on_no_hull():
@@ -508,7 +508,7 @@ def test_an_objective_that_records_no_cost_is_told():
     [
         ({"increments": 0}, "`increments` must be an integer, 1 or more"),
         ({"max_growths": 0}, "`max_growths` must be an integer, 1 or more"),
-        ({"max_cost": -1}, "`max_cost` must be greater than or equal to 0"),
+        ({"max_cost": -1}, "`max_cost` must be an integer, 0 or more"),
         ({"best_probability": 1.1}, "`best_probability` must be a probability"),
         ({"best_probability": float("nan")}, "`best_probability` must be a probability"),
         ({"max_retries": -1}, "`max_retries` must be an integer, 0 or more"),

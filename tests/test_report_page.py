@@ -11,7 +11,8 @@ from searches import growing, opened, trial
 
 from optnas import cli
 from optnas.errors import UserError
-from optnas.report.page import default_path, report_page, report_rows, write_page
+from optnas.report.page import report_page, report_rows, write_page
+from optnas.study.folders import page_path
 
 HOSTILE = "</pre></script><script>alert('x')</script><img src=http://example.org/x onerror=y>"
 GROWTH_KEYS = {"name": "growth", "cells": 1, "channels": 4}
@@ -135,10 +136,10 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path):
 
 def test_the_page_is_beside_the_storage(tmp_path):
     found = opened(tmp_path)
-    assert default_path(found) == tmp_path / "made.html"
+    assert page_path(found) == tmp_path / "made.html"
     update = {"storage": f"sqlite:///{tmp_path}/there/x.db", "artifacts": "s3://bucket/prefix"}
     moved = dataclasses.replace(found, config=found.config.model_copy(update=update))
-    assert default_path(moved) == tmp_path / "there" / "made.html"
+    assert page_path(moved) == tmp_path / "there" / "made.html"
 
 
 def run(monkeypatch, *arguments: object) -> int | None:

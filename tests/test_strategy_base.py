@@ -1,6 +1,7 @@
 """Claims, ticket order, leases, adoption, waiting and failures, on the replay base."""
 
 import dataclasses
+import os
 import pickle
 import subprocess
 import sys
@@ -8,21 +9,27 @@ import textwrap
 import threading
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import psutil
 import pytest
 from optuna.distributions import IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from optnas.samplers import MacroMicroSampler
-from optnas.samplers._base import Candidate, Step, StrategySampler
-from optnas.samplers._history import History
-from optnas.samplers._replay import ReplaySampler
+from optnas.samplers import (
+    Candidate,
+    History,
+    MacroMicroSampler,
+    ReplaySampler,
+    Step,
+    StrategySampler,
+)
 from optnas.spaces import Architecture, ChainSpace, Space
 from optnas.spaces.base import proposal
 from optnas.trials.attributes import CLAIM, LEASE
@@ -387,6 +394,67 @@ def test_leases_tell_the_living_from_the_dead():
     assert not worker_is_dead(frozen)
 
 
+def leased_by(pid: int, started: str) -> FrozenTrial:
+    """A trial with a lease of a process of this host, as version 0.1.0 wrote it."""
+    study = study_with(Climb(Line()))
+    frozen = study._storage.get_trial(study.ask()._trial_id)
+    frozen.system_attrs[LEASE] |= {"pid": pid, "started": started}
+    return frozen
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="needs /proc")
+def test_leases_of_version_0_1_0_tell_the_living_from_the_dead():
+    worker = subprocess.Popen(["sleep", "60"])
+    try:
+        fields = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
+        started = fields[19]  # Field 22 of proc(5).
+        assert not worker_is_dead(leased_by(worker.pid, started))
+        assert worker_is_dead(leased_by(worker.pid, str(int(started) - 1)))
+    finally:
+        worker.kill()
+    while psutil.Process(worker.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert worker_is_dead(leased_by(worker.pid, started))
+    worker.wait()
+    assert worker_is_dead(leased_by(worker.pid, started))
+
+
+def test_a_lease_that_says_no_more_than_that_a_process_exists():
+    # As systems without /proc had it.
+    assert not worker_is_dead(leased_by(os.getpid(), "exists"))
+    assert worker_is_dead(leased_by(2**22 + 1, "exists"))
+
+
+def test_setting_the_clock_kills_nobody(monkeypatch):
+    study = study_with(Climb(Line()))
+    frozen = study._storage.get_trial(study.ask()._trial_id)
+    now, start = psutil.boot_time(), psutil.Process.create_time
+    monkeypatch.setattr(psutil, "boot_time", lambda: now + 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: start(process) + 3600)
+    assert not worker_is_dead(frozen)
+
+
+def test_a_process_that_may_not_be_looked_at_lives(monkeypatch):
+    frozen = leased_by(4242, "99")
+
+    def denied(pid: int) -> None:
+        raise psutil.AccessDenied(pid)
+
+    def hidden(pid: int) -> None:
+        raise psutil.NoSuchProcess(pid)
+
+    def another_users(pid: int, signal: int) -> None:
+        assert signal == 0
+        raise PermissionError
+
+    monkeypatch.setattr(psutil, "Process", denied)
+    assert not worker_is_dead(frozen)
+    # As with hidepid=2, which shows a user no other users' processes.
+    monkeypatch.setattr(psutil, "Process", hidden)
+    monkeypatch.setattr(os, "kill", another_users)
+    assert not worker_is_dead(frozen)
+
+
 # Misuse.
 
 
@@ -593,3 +661,67 @@ class TestConformance(BasicSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
     def sampler(self):
         return lambda: MacroMicroSampler(ChainSpace(), in_channels=3, classes=10)
+
+
+# Batches.
+
+
+class Sweep(ReplaySampler[Number]):
+    """Looks at every tenth number at once, then at the neighbours of the best."""
+
+    def search(self):
+        best, phase = 0, "wide"
+        for step in (10, 1):
+            tried = [x for x in range(best - 4 * step, best + 5 * step, step) if x >= 0]
+            results = yield [Candidate({"x": x}, phase=phase) for x in tried]
+            best = max(zip(tried, results, strict=True), key=lambda pair: pair[1].value)[0]
+            phase = "near"
+        return Number(best)
+
+
+SWEPT = [0, 10, 20, 30, 40, 0, 1, 2, 3, 4]
+
+
+def test_a_batch_is_trained_and_received_together():
+    study = study_with(Sweep(Line()))
+    study.optimize(height)
+    # 0 is known from the first batch.
+    assert [x for x, _ in values(study)] == [0, 10, 20, 30, 40, 1, 2, 3, 4]
+    assert study.sampler.found(study) == Number(4)
+    assert study.sampler.candidates(study)[0] == (8, Number(4), 4.0)
+
+
+def test_a_batch_in_threads_and_after_losses_is_the_same():
+    threads = study_with(Sweep(Line()))
+    threads.optimize(height, n_jobs=4)
+    lossy = study_with(Sweep(Line()))
+
+    def lose(trial):
+        x = height(trial)
+        if trial.number % 3 == 1:
+            mark_failure(trial, "lost", "a test")
+            return float("nan")
+        return x
+
+    lossy.optimize(lose)
+    for study in (threads, lossy):
+        assert {x for x, _ in values(study)} == set(SWEPT)
+        assert len(values(study)) == len(set(SWEPT))
+        assert study.sampler.found(study) == Number(4)
+
+
+def test_the_former_names_of_the_base_are_known():
+    from optnas.samplers import _base, _replay
+
+    assert (_base.Candidate, _base.Step, _base.StrategySampler) == (
+        Candidate,
+        Step,
+        StrategySampler,
+    )
+    assert _replay.ReplaySampler is ReplaySampler
+
+
+def test_importing_the_strategies_is_light():
+    heavy = "{'torch', 'sklearn', 'pydantic'} & sys.modules.keys()"
+    code = f"import sys, optnas.samplers; assert not {heavy}, {heavy}"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,7 +16,6 @@ from optnas.config.file import (
     load_study_file,
     study_from_dict,
 )
-from optnas.config.keys import DATASETS
 from optnas.config.schema import schema
 from optnas.config.template import template
 from optnas.spaces import ChainSpace
@@ -626,10 +625,10 @@ def test_the_schema_knows_names_and_options() -> None:
     assert options["tpe"]["additionalProperties"] is False
     (chain,) = [i for i in properties["space"]["anyOf"] if "depth" in i.get("properties", {})]
     assert "required" not in chain
-    assert properties["data"]["anyOf"][0]["anyOf"][0]["enum"] == list(DATASETS)
+    assert properties["data"]["anyOf"][0]["anyOf"][0]["enum"] == plugins.names("data")
 
 
-@pytest.mark.parametrize("data", [*DATASETS, "my_data:load"])
+@pytest.mark.parametrize("data", [*plugins.names("data"), "my_data:load"])
 @pytest.mark.parametrize("sampler", ["macro_micro", "tpe", "optnas_test_strategy:Strategy"])
 def test_the_template_loads(folder: Path, data: str, sampler: str) -> None:
     text = template("my study: 1", data, sampler)

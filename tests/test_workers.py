@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
@@ -92,16 +93,16 @@ class Run:
         return [pid for pid in pids if is_alive(pid)]
 
 
-def state_of(pid: int) -> str:
-    """The letter of a process's state: T is stopped, Z and X are dead."""
+def status_of(pid: int) -> str:
+    """One of `psutil`'s ``STATUS_...``."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "X"
+        return psutil.Process(pid).status()
+    except psutil.NoSuchProcess:
+        return psutil.STATUS_DEAD
 
 
 def is_alive(pid: int) -> bool:
-    return state_of(pid) not in "ZX"
+    return status_of(pid) not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 
 @pytest.fixture
@@ -297,7 +298,7 @@ def test_a_worker_that_was_taken_for_dead_drops_its_result_and_goes_on(naps):
         text=True,
         start_new_session=True,
     )
-    naps.wait_for(lambda: state_of(naps.process.pid) == "T")
+    naps.wait_for(lambda: status_of(naps.process.pid) == psutil.STATUS_STOPPED)
     [number] = [trial.number for trial in naps.training]
     until = naps.trials[number].system_attrs["optnas:lease"]["until"]
     time.sleep(max(0.0, until - time.time()))

@@ -89,7 +89,7 @@ def test_candidates_come_best_first() -> None:
 
 
 def test_a_zoo_has_networks() -> None:
-    with pytest.raises(ValueError, match="`size` must be greater than or equal to 1"):
+    with pytest.raises(ValueError, match="`size` must be an integer, 1 or more"):
         ZooSampler(SPACE, size=0)
 
 

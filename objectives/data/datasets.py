@@ -20,6 +20,8 @@ from optnas.objectives.data.splits import DataError, RawImages
 DEFAULT_ROOT = "~/.cache/optnas/data"
 DEFAULT_SIZE = 32
 FUNCTION = "module:function"
+GROUP = "optnas.data"
+"""The entry points by which packages offer data sets: each a `Dataset`, or a function."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +172,9 @@ def _load_images(settings: DataSettings) -> RawImages:
     return load_folder(_root(settings), settings.size or DEFAULT_SIZE, stream=settings.stream)
 
 
-def _load_function(settings: DataSettings) -> RawImages:
-    return load_function(settings.name)
+def function_dataset(load: Callable[[], RawImages]) -> Dataset:
+    """The data set that a function gives."""
+    return dataclasses.replace(DATASETS[FUNCTION], load=lambda _: load())
 
 
 _KMNIST = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
@@ -236,7 +239,16 @@ DATASETS: dict[str, Dataset] = {
     ),
     FUNCTION: Dataset(
         "Your own images: a function that returns training and test images and labels",
-        _load_function,
+        lambda settings: load_function(settings.name, Path.cwd()),
         validation=0.2,
     ),
 }
+
+# What the entry points of the group `optnas.data` name.
+DIGITS = DATASETS["digits"]
+FASHION_MNIST = DATASETS["fashion_mnist"]
+KMNIST = DATASETS["kmnist"]
+EMNIST_BALANCED = DATASETS["emnist_balanced"]
+CIFAR10 = DATASETS["cifar10"]
+CIFAR100 = DATASETS["cifar100"]
+IMAGES = DATASETS["images"]

@@ -6,14 +6,23 @@ import difflib
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from optnas.config.settings import DataSettings
+from optnas.extensions.importing import PluginError, entry_names, load_entry
 from optnas.objectives.data.augment import Augmentation, resized
-from optnas.objectives.data.datasets import DATASETS, FUNCTION, Dataset, default_augmentation
+from optnas.objectives.data.datasets import (
+    DATASETS,
+    GROUP,
+    Dataset,
+    default_augmentation,
+    function_dataset,
+)
 from optnas.objectives.data.image_files import ImageFiles, Pixels, joined, taken
+from optnas.objectives.data.own_images import images_of, load_function
 from optnas.objectives.data.splits import DataError, RawImages, draw_stratified, hold_out
 from optnas.seeds import derive_seed
 
@@ -170,7 +179,7 @@ def _resized_pixels(images: Pixels, shape: tuple[int, int]) -> Tensor:
     return torch.cat([resized(p.float(), shape).round().byte() for p in pieces]).contiguous()
 
 
-def load_images(settings: DataSettings, seed: int) -> Images:
+def load_images(settings: DataSettings, seed: int, folder: Path | None = None) -> Images:
     """Load a data set and split it as the settings say.
 
     The order is: the chosen classes, then the fraction of the training images, then the
@@ -179,11 +188,13 @@ def load_images(settings: DataSettings, seed: int) -> Images:
     Args:
         settings: Which images, and how they are split and augmented.
         seed: Decides which training images are used and held out.
+        folder: Where the module of a function is looked for that is not installed: the study
+            file's folder. None is the current folder.
 
     Raises:
         DataError: If the data cannot be found or read, or cannot be split as asked.
     """
-    dataset = _find(settings.name)
+    dataset = _find(settings.name, folder or Path.cwd())
     if settings.size is not None and not dataset.resizes:
         raise DataError(
             f"`{settings.name}` does not take `size`: only `images` are resized; leave it out."
@@ -220,14 +231,23 @@ def load_images(settings: DataSettings, seed: int) -> Images:
     )
 
 
-def _find(name: str) -> Dataset:
-    if name in DATASETS:
-        return DATASETS[name]
+def _find(name: str, folder: Path) -> Dataset:
     if ":" in name:
-        return DATASETS[FUNCTION]
-    close = difflib.get_close_matches(name, DATASETS, n=1)
+        return function_dataset(functools.partial(load_function, name, folder))
+    try:
+        found = load_entry("data set", GROUP, name)
+    except PluginError as error:
+        raise DataError(str(error)) from error
+    if isinstance(found, Dataset):
+        return found
+    if callable(found):
+        return function_dataset(functools.partial(images_of, found, name))
+    if found is not None:
+        raise DataError(f"The data set `{name}` must be a `Dataset` or a function: {found!r}.")
+    known = list(dict.fromkeys((*DATASETS, *entry_names(GROUP))))
+    close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean `{close[0]}`?" if close else ""
-    raise DataError(f"There is no data set `{name}`.{hint} Known: {', '.join(DATASETS)}.")
+    raise DataError(f"There is no data set `{name}`.{hint} Known: {', '.join(known)}.")
 
 
 def _only_classes(raw: RawImages, classes: tuple[int, ...]) -> RawImages:

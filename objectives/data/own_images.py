@@ -1,12 +1,11 @@
 """A user's own images: a folder per class, or a Python function."""
 
 import hashlib
-import importlib
 import json
 import os
-import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optnas.extensions.importing import PluginError, load_reference, modules_of
 from optnas.objectives.data.image_files import ImageFiles, Pixels, decode, taken
 from optnas.objectives.data.splits import DataError, RawImages, hold_out
 from optnas.seeds import derive_seed
@@ -133,18 +133,39 @@ def _decoded(paths: list[Path], size: int) -> np.ndarray:
     return np.stack([np.broadcast_to(image, shape) for image in images])
 
 
-def load_function(name: str) -> RawImages:
-    """The images that ``module:function`` returns, the current folder being importable.
+def load_function(name: str, folder: Path) -> RawImages:
+    """The images that ``module:function`` returns; see `images_of`.
 
-    The function takes no arguments and returns training images, training labels, test images and
-    test labels: arrays or tensors, uint8 images (N, H, W) or (N, H, W, C), integer labels (N,).
+    Args:
+        name: The function.
+        folder: Where its module is looked for, unless it is installed.
 
     Raises:
         DataError: If the function cannot be called or returns something else.
     """
-    module, _, function = name.partition(":")
     try:
-        returned = _called(module, function)
+        function = load_reference("data set", name, folder)
+    except PluginError as error:
+        raise DataError(f"`{name}` failed: {error}") from error
+    with modules_of(folder):  # It may import its neighbours when it runs.
+        return images_of(function, name)
+
+
+def images_of(function: Callable[[], Any], name: str) -> RawImages:
+    """The images that a function returns.
+
+    The function takes no arguments and returns training images, training labels, test images and
+    test labels: arrays or tensors, uint8 images (N, H, W) or (N, H, W, C), integer labels (N,).
+
+    Args:
+        function: The function.
+        name: What it is called, for messages.
+
+    Raises:
+        DataError: If the function cannot be called or returns something else.
+    """
+    try:
+        returned = function()
     except Exception as error:  # the user's code may raise anything
         raise DataError(f"`{name}` failed: {type(error).__name__}: {error}") from error
     if not isinstance(returned, tuple | list) or len(returned) != 4:
@@ -171,15 +192,6 @@ def load_function(name: str) -> RawImages:
     ]
     names = tuple(str(value) for value in values)
     return RawImages(train_images, relabelled[0], test_images, relabelled[1], names)
-
-
-def _called(module: str, function: str) -> Any:
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        return getattr(importlib.import_module(module), function)()
-    finally:
-        sys.path.remove(here)
 
 
 def _array(values: Any) -> np.ndarray:

@@ -109,22 +109,10 @@ def retrain(
         raise ValueError("`train.epochs` must be the number of epochs.")
     if compiled:
         check_compile(train)
-    epochs = train.epochs
     torch.set_num_threads(train.threads)
     chosen_by_test = images.validates_on_test
     images = images.with_validation_in_training().to(device)
-    # One cycle goes unsaid: networks that were kept before there were cycles are still known.
-    unsaid = {"epochs", "initial_epochs", "graphs"} | ({"cycles"} if train.cycles == 1 else set())
-    identity = {
-        "space": _space_name(architecture),
-        "architecture": json.loads(architecture.to_json()),
-        "augmentation": dataclasses.asdict(images.augmentation),
-        "network": network,
-        "train": train.model_dump(mode="json", exclude=unsaid),
-        "epochs": epochs,
-        "seed": seed,
-        "data_sha256": digest(images),
-    }
+    identity = _identity(architecture, images, train, network, seed)
     training_seed = derive_seed("retrain", identity)
     # Ways of computing the same training, unsaid where they are the usual ones, for that reason.
     if not train.graphs:
@@ -134,72 +122,137 @@ def retrain(
     done = _done(folder, identity)
     if done is not None:
         return done
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}; name another folder.") from None
-    options = {**network, "auxiliary": True} if train.auxiliary else network
-    generator = torch.Generator().manual_seed(training_seed)
-    try:
-        model = build_model(architecture, images.input_shape, images.classes, generator, **options)
-        trainer = Trainer(model.to(device), images, train, epochs=epochs, seed=training_seed)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"retrain: {error}") from None
+    _make(folder)
+    trainer = _trainer(architecture, images, train, network, training_seed)
     _go_on(trainer, folder, identity)
     reset_peak_memory(device)  # Which says whether there is memory for a graph.
     if compiled:
-        model.compile()
+        trainer.model.compile()
     with deterministic_algorithms(train.deterministic), kept_memory():
-        while trainer.epoch < epochs:
-            try:
-                result = trainer.train_epoch()
-            except NonFiniteLoss as error:
-                raise UserError(f"{folder}: {error}") from None
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise UserError(
-                    f"{folder}: out of memory; set `batch_size` under `retrain` to less than "
-                    f"{train.batch_size}."
-                ) from None
-            _save_training(folder, identity, trainer.state_dict())
-            if on_epoch is not None:
-                on_epoch(trainer.epoch, epochs, result.train_accuracy, result.seconds)
+        _train(trainer, folder, identity, on_epoch)
         test_accuracy = trainer.evaluate(images.test_images, images.test_labels)
-    # The auxiliary head serves the training only.
-    state = {
-        k: v.cpu().contiguous() for k, v in model.state_dict().items() if "auxiliary" not in k
-    }
-    served = build_model(architecture, images.input_shape, images.classes, **network)
-    served.load_state_dict(state)
-    weights = safetensors.torch.save(state)
+    served = _served(trainer.model, architecture, images, network)
+    weights = safetensors.torch.save(served.state_dict())
     description = Description(
-        space=identity["space"],
-        architecture=identity["architecture"],
-        augmentation=identity["augmentation"],
-        input_shape=images.input_shape,
-        class_names=images.class_names,
-        mean=images.mean,
-        std=images.std,
-        network=network,
-        params=count_params(served),
-        multiply_adds=count_multiply_adds(served, images.input_shape),
-        train=identity["train"],
-        epochs=epochs,
-        seed=seed,
-        data_sha256=identity["data_sha256"],
+        **identity,
+        **_measured(served, trainer, images),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         origin=origin,
         test_accuracy=test_accuracy,
-        test_images=len(images.test_labels),
         chosen_by_test=chosen_by_test,
-        train_accuracy=trainer.history[-1].train_accuracy,
-        train_images=len(images.train_labels),
-        train_seconds=sum(result.seconds for result in trainer.history),
         versions={"optnas": __version__, "torch": torch.__version__},
     )
     _keep(folder, weights, description)
     return description
+
+
+def _identity(
+    architecture: Architecture,
+    images: Images,
+    train: TrainSettings,
+    network: dict[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """What makes a training another one."""
+    # One cycle goes unsaid: networks that were kept before there were cycles are still known.
+    unsaid = {"epochs", "initial_epochs", "graphs"} | ({"cycles"} if train.cycles == 1 else set())
+    return {
+        "space": _space_name(architecture),
+        "architecture": json.loads(architecture.to_json()),
+        "augmentation": dataclasses.asdict(images.augmentation),
+        "network": network,
+        "train": train.model_dump(mode="json", exclude=unsaid),
+        "epochs": train.epochs,
+        "seed": seed,
+        "data_sha256": digest(images),
+    }
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; name another folder.") from None
+
+
+def _served(
+    trained: nn.Module, architecture: Architecture, images: Images, network: dict[str, Any]
+) -> nn.Module:
+    """A trained network on the CPU, without the auxiliary head, which serves training only."""
+    served = build_model(architecture, images.input_shape, images.classes, **network)
+    state = {
+        name: tensor.cpu().contiguous()
+        for name, tensor in trained.state_dict().items()
+        if "auxiliary" not in name
+    }
+    served.load_state_dict(state)
+    return served
+
+
+def _trainer(
+    architecture: Architecture,
+    images: Images,
+    train: TrainSettings,
+    network: dict[str, Any],
+    seed: int,
+) -> Trainer:
+    """A training that has not begun, on the device of the images.
+
+    Raises:
+        UserError: If there is no such network, or no such training of it.
+    """
+    options = {**network, "auxiliary": True} if train.auxiliary else network
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        model = build_model(architecture, images.input_shape, images.classes, generator, **options)
+        model = model.to(images.train_labels.device)
+        return Trainer(model, images, train, epochs=train.epochs or 0, seed=seed)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"retrain: {error}") from None
+
+
+def _measured(network: nn.Module, trainer: Trainer, images: Images) -> dict[str, Any]:
+    """What a description says of a network, its training and its images."""
+    return {
+        "input_shape": images.input_shape,
+        "class_names": images.class_names,
+        "mean": images.mean,
+        "std": images.std,
+        "params": count_params(network),
+        "multiply_adds": count_multiply_adds(network, images.input_shape),
+        "test_images": len(images.test_labels),
+        "train_accuracy": trainer.history[-1].train_accuracy,
+        "train_images": len(images.train_labels),
+        "train_seconds": sum(result.seconds for result in trainer.history),
+    }
+
+
+def _train(
+    trainer: Trainer,
+    folder: Path,
+    identity: dict[str, Any],
+    on_epoch: Callable[[int, int, float, float], None] | None,
+) -> None:
+    """Train to the end; the state is saved after every epoch.
+
+    Raises:
+        UserError: If the loss is not finite, or memory does not suffice.
+    """
+    while trainer.epoch < trainer.epochs:
+        try:
+            result = trainer.train_epoch()
+        except NonFiniteLoss as error:
+            raise UserError(f"{folder}: {error}") from None
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"{folder}: out of memory; set `batch_size` under `retrain` to less than "
+                f"{trainer.settings.batch_size}."
+            ) from None
+        _save_training(folder, identity, trainer.state_dict())
+        if on_epoch is not None:
+            on_epoch(trainer.epoch, trainer.epochs, result.train_accuracy, result.seconds)
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier:

@@ -4,10 +4,17 @@ import contextlib
 import platform
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from optnas.config.proxy import Proxy
+from optnas.config.settings import NetworkSettings, TrainSettings
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.networks.sizes import judged
+from optnas.spaces import Architecture
 
 WARM_UP, LEAST, MOST = 3, 11, 101
 """Numbers of images: before the clock counts, and timed, at least and at most."""
@@ -19,6 +26,36 @@ SECONDS = 0.5
 # what a clock on the wall shows on an idle one. Windows counts it in sixtieths of a second.
 _precise = time.get_clock_info("thread_time").resolution < 1e-4
 _clock = time.thread_time if _precise else time.perf_counter
+
+
+def inference_times(
+    shapes: Mapping[Architecture, tuple[int, int, int]],
+    classes: int,
+    *,
+    network: NetworkSettings,
+    train: TrainSettings,
+    proxy: Proxy | None,
+) -> tuple[dict[Architecture, float], str]:
+    """Milliseconds of networks as a search builds them, and the processor that took them.
+
+    Those that are too large for this machine are left out.
+
+    Args:
+        shapes: Channels, height and width of the image, by architecture.
+        classes: Number of classes.
+        network: The size of the networks.
+        train: How they were trained.
+        proxy: The reduced setting in which they were judged; None is the full one.
+    """
+    options, times = network.model_dump(exclude_none=True), {}
+    for architecture, shape in shapes.items():
+        try:
+            sized, taken = judged(architecture, options, train, proxy)
+            model = build_model(sized, shape, classes, **taken)
+            times[architecture] = inference_milliseconds(model, shape)
+        except (TypeError, ValueError, RuntimeError, MemoryError):
+            continue
+    return times, processor()
 
 
 def inference_milliseconds(model: nn.Module, input_shape: tuple[int, int, int]) -> float:

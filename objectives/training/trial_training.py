@@ -25,7 +25,7 @@ from optnas.spaces import Architecture
 from optnas.storage.checkpoints import CheckpointError, Checkpoints, checkpoint_of
 from optnas.trials.attributes import INHERITED, PHASE, TRAIN_ACCURACY, TRAIN_JOULES, TRAIN_SECONDS
 from optnas.trials.leases import renew_lease
-from optnas.trials.lineage import ancestors
+from optnas.trials.lineage import ancestors, parent_of
 
 FIRST_LEASE = 1800.0
 """Seconds promised for the first epoch, whose length nobody knows yet."""
@@ -260,6 +260,20 @@ class TrialTraining:
         """Validation accuracy after every finished epoch."""
         # Never None: an objective has validation images.
         return [result.validation_accuracy or 0.0 for result in self.trainer.history]
+
+
+def parent_trial(trial: Trial, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The trial that ``trial`` starts from, or None.
+
+    Raises:
+        CandidateFailure: If it is no finished trial of the study.
+    """
+    number = parent_of(trial)
+    if number is None:
+        return None
+    if number >= len(trials) or not trials[number].state.is_finished():
+        raise CandidateFailure(f"its parent, trial {number}, is no finished trial of the study")
+    return trials[number]
 
 
 def _dumped(trainer: Trainer) -> bytes:

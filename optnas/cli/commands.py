@@ -68,10 +68,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Search as a study file says, or go on with its search."""
-    from optnas.config.file import load_study_file
+    from optnas.study.opening import settled
 
     again = shlex.join(["optnas", "run", str(file)])
-    config = load_study_file(file)
+    config = settled(file)
     said = workers_said(config, workers, per_device, devices)
     run_search(config, said, as_json, again=again)
 
@@ -238,7 +238,8 @@ def report(
     """Write a search as one HTML page: what was found, figures, every network."""
     from optnas.errors import UserError
     from optnas.report.costs import Footprint, measure
-    from optnas.report.page import default_path, report_page, report_rows, write_page
+    from optnas.report.page import report_page, report_rows, write_page
+    from optnas.study.folders import page_path
     from optnas.study.opening import open_existing
 
     if device is not None and not baselines:
@@ -252,7 +253,7 @@ def report(
     if as_json:
         print(json.dumps(report_rows(opened, measures)))
     if output is not None or not as_json:
-        path = output or default_path(opened)
+        path = output or page_path(opened)
         write_page(path, report_page(opened, again_with(target, study), measures))
         if not as_json:
             print(f"Wrote {path}. Open it in a browser.")

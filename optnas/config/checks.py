@@ -10,8 +10,14 @@ from typing import Any, TypeVar
 import pydantic
 
 from optnas.config import plugins
+from optnas.config.contract import (
+    Strategy,
+    objective_class,
+    pruning_of,
+    spelled_out,
+    strategy_of,
+)
 from optnas.config.keys import (
-    DATASETS,
     DEFAULT_EPOCHS,
     OPTIONAL_BLOCKS,
     PLUGINS,
@@ -24,22 +30,33 @@ from optnas.config.paths import absolute
 from optnas.config.plugins import Kind, PluginError
 from optnas.config.settings import TrainSettings, check_compile, check_cycles
 from optnas.config.yaml import KeyPath
+from optnas.extensions.importing import REFERENCE, unknown
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 
 _NAMED = (*PLUGINS, "data")
 
 
-def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
-    """``data`` with every block as a mapping with its name, and the keys that were only a name."""
+def expand(
+    data: Mapping[str, Any], stored: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """``data`` with every block as a mapping with its name, and the keys that were only a name.
+
+    Args:
+        data: What was written.
+        stored: The configuration whose names stand for those that were not written, instead of
+            the defaults.
+    """
     expanded = dict(data)
     shorthand = frozenset(key for key in _NAMED if isinstance(data.get(key), str))
     expanded.update((key, {"name": data[key]}) for key in shorthand)
     expanded.update((key, {}) for key in OPTIONAL_BLOCKS if key in data and data[key] is None)
     for key in PLUGINS:
         if isinstance(data.get(key), dict):
-            default = StudyKeys.model_fields[key].default
-            expanded[key] = {"name": default.name, **data[key]}
+            default = (
+                StudyKeys.model_fields[key].default.name if stored is None else stored[key]["name"]
+            )
+            expanded[key] = {"name": default, **data[key]}
     return expanded, shorthand
 
 
@@ -63,8 +80,9 @@ def check_data(study: StudyKeys, source: Source) -> None:
     if study.data is None:
         return  # Whether the objective needs one is asked when its name has been checked.
     name = study.data.name
-    if name not in DATASETS and not plugins.REFERENCE.fullmatch(name):
-        text = plugins.unknown("data set", name, DATASETS, hint=" (or `module:function`)")
+    known = plugins.names("data")
+    if name not in known and not REFERENCE.fullmatch(name):
+        text = unknown("data set", name, known, hint=" (or `module:function`)")
         raise source.error(("data", "name"), text)
 
 
@@ -84,12 +102,12 @@ def checked_plugins(study: StudyKeys, folder: Path, source: Source) -> dict[str,
     stand_ins["max_retries"] = study.max_retries
     sampler_choice, sampler = check("sampler", study.sampler, {"space": space, **stand_ins})
     pruner_choice, pruner = check("pruner", study.pruner)
-    sets_epochs = getattr(sampler, "sets_epochs", False)
-    inherits = space.inherits or (getattr(sampler, "inherits", False) and not sets_epochs)
+    strategy = strategy_of(sampler)
+    inherits = space.inherits or (strategy.inherits and not strategy.sets_epochs)
     if study.train.initial_epochs is not None and not inherits:
         text = "in this study no network starts from another's weights; remove this key"
         raise source.error(("train", "initial_epochs"), text)
-    train = _checked_epochs(study, sampler_choice, sampler, source)
+    train = _checked_epochs(study, sampler_choice, strategy, source)
     final = study.retrain.recipe(train)
     _check_cycles("retrain", final, study.retrain.epochs, source)
     if study.retrain.compile:
@@ -97,15 +115,15 @@ def checked_plugins(study: StudyKeys, folder: Path, source: Source) -> dict[str,
             check_compile(final)
         except ValueError as error:
             raise source.error(("retrain", "compile"), str(error)) from None
-    whole = getattr(pruner, "whole_training", train.epochs)
-    if train.epochs not in (None, whole):
+    whole = pruning_of(pruner).whole_training
+    if None not in (whole, train.epochs) and train.epochs != whole:
         text = f"this pruner is for trainings of {whole} epochs, not {train.epochs}"
         raise source.error(("pruner", "epochs"), f"{text}: change this key or train.epochs")
     return {
         "space": _spelled_out(space_choice, space),
         "sampler": sampler_choice,
         "pruner": pruner_choice,
-        "objective": _checked_objective(study, sampler, check),
+        "objective": _checked_objective(study, strategy.needs_objective, check),
         "train": train,
     }
 
@@ -154,16 +172,12 @@ def _with_options(choice: Choice, options: plugins.Options) -> Choice:
 
 def _spelled_out(choice: Choice, space: Any) -> Choice:
     """Options left to a preset, as the space resolved them in its attributes."""
-    resolved = {
-        key: getattr(space, key, None) if value is None else value
-        for key, value in choice.options.items()
-    }
-    return Choice(name=choice.name, **json.loads(json.dumps(resolved)))
+    options = spelled_out(space, choice.options)
+    return Choice(name=choice.name, **json.loads(json.dumps(options)))
 
 
-def _checked_objective(study: StudyKeys, sampler: Any, check: _PluginCheck) -> Choice:
+def _checked_objective(study: StudyKeys, needed: str | None, check: _PluginCheck) -> Choice:
     choice = study.objective
-    needed = getattr(sampler, "needs_objective", None)
     if needed is not None and choice.name != needed and ":" not in choice.name:
         text = f"the sampler {study.sampler.name!r} needs the objective {needed!r}"
         raise check.source.error(("objective", "name"), f"{text} {found(choice.name)}")
@@ -175,7 +189,7 @@ def _checked_objective(study: StudyKeys, sampler: Any, check: _PluginCheck) -> C
         # Importing an objective imports torch, seconds that only options are worth.
         return choice
     cls, options = check.model("objective", choice)
-    if study.data is None and getattr(cls, "needs_data", True):
+    if study.data is None and objective_class(cls).needs_data:
         text = "this key is required. The images to learn: a data set's name, or its keys."
         raise check.source.error(("data",), text)
     paths = {
@@ -187,11 +201,11 @@ def _checked_objective(study: StudyKeys, sampler: Any, check: _PluginCheck) -> C
 
 
 def _checked_epochs(
-    study: StudyKeys, choice: Choice, sampler: Any, source: Source
+    study: StudyKeys, choice: Choice, strategy: Strategy, source: Source
 ) -> TrainSettings:
     """The training settings, with the epochs of candidates if the sampler leaves them open."""
     train, proxy = study.train, study.proxy
-    if not getattr(sampler, "sets_epochs", False):
+    if not strategy.sets_epochs:
         epochs = train.epochs or DEFAULT_EPOCHS if proxy is None else proxy.e
         if proxy is not None and train.epochs not in (None, epochs):
             text = f"the proxy {proxy} says {epochs} epochs; remove this key"

@@ -3,28 +3,39 @@
 Every mistake is one :class:`StudyFileError` that names the file, the line and the key.
 """
 
+import dataclasses
+import functools
 import json
-import os.path
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import PrivateAttr
 
 from optnas.config import plugins
 from optnas.config.checks import check_data, checked_plugins, expand, validated
+from optnas.config.former import in_todays_words
 from optnas.config.keys import SUPPLIED, Choice, StudyKeys
-from optnas.config.messages import Source, StudyFileError, found, key_text
+from optnas.config.messages import Source, StudyFileError, found
 from optnas.config.paths import (
     absolute,
     artifacts_location,
+    artifacts_now,
     default_artifacts,
     default_storage,
     storage_url,
 )
 from optnas.config.plugins import Kind
-from optnas.config.yaml import MAX_DEPTH, KeyPath, YamlError, parse
+from optnas.config.reading import json_values, read_text
+from optnas.config.stored import (
+    contradictions,
+    differences,
+    identity_of,
+    kept,
+    overlaid,
+    with_old_behaviour,
+)
+from optnas.config.yaml import KeyPath, YamlError, parse
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -35,27 +46,94 @@ if TYPE_CHECKING:
 __all__ = [
     "StudyFile",
     "StudyFileError",
+    "Written",
     "differences",
     "from_resolved",
+    "identity_of",
     "load_study_file",
+    "read_study_file",
     "study_from_dict",
+    "written_in_python",
 ]
 
-#: A study file is a page of text; what is longer is another file.
-MAX_BYTES = 1 << 20
 
-# May change between the runs of one study; `data.` lists keys of that block.
-_CHANGEABLE = (
-    "storage",
-    "artifacts",
-    "checkpoint",
-    "budget",
-    "workers",
-    "retrain",
-    "max_retries",
-    "folder",
-)
-_CHANGEABLE_DATA = ("root", "download")
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """A configuration as its author wrote it, nothing filled in.
+
+    How a configuration was written makes no difference to what it is: all of these are equal.
+
+    Args:
+        keys: What was written, as JSON values; a block may be only a name.
+        folder: Where relative paths start.
+        source: Where it was written.
+    """
+
+    keys: Mapping[str, Any] = dataclasses.field(compare=False)
+    folder: Path = dataclasses.field(compare=False)
+    source: Source = dataclasses.field(compare=False, default_factory=Source)
+
+    @property
+    def place(self) -> tuple[str, str] | None:
+        """The storage and the name of the study; None if they cannot be understood."""
+        name = self.keys.get("study")
+        try:
+            text = self.keys.get("storage", default_storage(str(name)))
+            return (storage_url(str(text), self.folder), name) if isinstance(name, str) else None
+        except ValueError:
+            return None
+
+    def checked(self) -> "StudyFile":
+        """The configuration of a new study: what was not written has today's defaults.
+
+        Raises:
+            StudyFileError: If anything is wrong, about the first thing that is.
+        """
+        return self._built(*expand(self.keys))
+
+    def over(self, stored: Mapping[str, Any], storage: str) -> tuple["StudyFile", list[str]]:
+        """The configuration of a study that exists: what was not written is as it was stored.
+
+        Args:
+            stored: The stored configuration, as ``StudyFile.resolved`` gave it.
+            storage: The URL of its storage.
+
+        Returns:
+            The configuration, and how what was written contradicts what is stored, a line per
+            key; then the configuration is the stored one.
+
+        Raises:
+            StudyFileError: If anything is wrong.
+        """
+        made = from_resolved({**stored, "folder": str(self.folder)}, storage)
+        said, shorthand = expand(self.keys, made.resolved())
+        try:
+            study = self._built(overlaid(said, made.resolved(), self.folder), shorthand)
+            changed = differences(made.identity(), study.identity())
+        except StudyFileError:
+            # By itself it shows whether it is wrong, or only does not fit what is stored.
+            changed = contradictions(said, made.identity(), self.checked().identity())
+            if not changed:
+                raise
+        if changed:
+            return made, changed
+        study._kept = self._what_is_kept(said, study)
+        return study, []
+
+    def _what_is_kept(self, said: Mapping[str, Any], study: "StudyFile") -> tuple[str, ...]:
+        try:
+            today = self.checked()
+        except StudyFileError as error:
+            return (f"what the file does not say (as a new study it is refused: {error})",)
+        return tuple(kept(said, study.resolved(), today.resolved()))
+
+    def _built(self, expanded: dict[str, Any], shorthand: frozenset[str]) -> "StudyFile":
+        source = dataclasses.replace(self.source, shorthand=shorthand)
+        study = validated(StudyFile, expanded, source)
+        study = study.model_copy(update=_paths(study, self.folder, source))
+        study._folder, study._written = self.folder, self
+        check_data(study, source)
+        return study.model_copy(update=checked_plugins(study, self.folder, source))
 
 
 class StudyFile(StudyKeys):
@@ -65,11 +143,23 @@ class StudyFile(StudyKeys):
     """
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _written: Written = PrivateAttr(default_factory=lambda: Written({}, Path.cwd()))
+    _kept: tuple[str, ...] = PrivateAttr(default=())
 
     @property
     def folder(self) -> Path:
         """Where relative paths start and modules are looked for: the study file's folder."""
         return self._folder
+
+    @property
+    def written(self) -> Written:
+        """What its author wrote."""
+        return self._written
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What differs from a new study with the same file, because the study was made so."""
+        return self._kept
 
     def resolved(self) -> dict[str, Any]:
         """Everything but the storage as JSON values, to be kept with the study."""
@@ -79,9 +169,25 @@ class StudyFile(StudyKeys):
         """The part of ``resolved`` that must not change between the runs of one study."""
         return identity_of(self.resolved())
 
-    def make_space(self) -> "Space[Any]":
-        """The search space."""
+    @functools.cached_property
+    def search_space(self) -> "Space[Any]":
+        """The search space: one, made when it is first asked for."""
         return self._make("space", self.space, {})  # type: ignore[no-any-return]
+
+    def make_space(self) -> "Space[Any]":
+        """The same; samplers and pruners are made anew."""
+        return self.search_space
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied.__dict__.pop("search_space", None)  # A copy may say another one.
+        return copied
+
+    def __getstate__(self) -> dict[Any, Any]:
+        # Who gets the configuration makes the space himself: it may not be picklable.
+        state = super().__getstate__()
+        kept = {key: value for key, value in state["__dict__"].items() if key != "search_space"}
+        return {**state, "__dict__": kept}
 
     def make_sampler(
         self, space: "Space[Any]", *, in_channels: int, classes: int, seed: int | None
@@ -122,7 +228,7 @@ class StudyFile(StudyKeys):
 
 
 def load_study_file(path: str | Path) -> StudyFile:
-    """Read and check a study file; nothing is created and no data is touched.
+    """Read and check the file of a new study; nothing is created and no data is touched.
 
     Args:
         path: The file. Relative paths in it start in its folder.
@@ -130,16 +236,28 @@ def load_study_file(path: str | Path) -> StudyFile:
     Raises:
         StudyFileError: If anything is wrong, about the first thing that is.
     """
+    return read_study_file(path).checked()
+
+
+def read_study_file(path: str | Path) -> Written:
+    """Read a study file; what its keys say is not checked yet.
+
+    Args:
+        path: The file. Relative paths in it start in its folder.
+
+    Raises:
+        StudyFileError: If it cannot be read, or is no mapping.
+    """
     path = Path(path)
     name = str(path)
     try:
-        document = parse(_read(path))
+        document = parse(read_text(path))
     except YamlError as error:
         lines: dict[KeyPath, int] = {error.path: error.line}
         raise Source(name, lines).error(error.path, str(error)) from None
     if document.data is None:
         raise StudyFileError(f"{name}: the file is empty; `optnas init` writes one to start from")
-    return _build(document.data, Path(absolute(name, Path.cwd())).parent, name, document.lines)
+    return _written(document.data, Path(absolute(name, Path.cwd())).parent, name, document.lines)
 
 
 def study_from_dict(mapping: Mapping[str, Any], folder: str | Path | None = None) -> StudyFile:
@@ -152,7 +270,16 @@ def study_from_dict(mapping: Mapping[str, Any], folder: str | Path | None = None
     Raises:
         StudyFileError: If anything is wrong, about the first thing that is.
     """
-    return _build(mapping, Path(absolute(str(folder or "."), Path.cwd())))
+    return written_in_python(mapping, folder).checked()
+
+
+def written_in_python(mapping: Mapping[str, Any], folder: str | Path | None = None) -> Written:
+    """The same, but not checked yet.
+
+    Raises:
+        StudyFileError: If there are values that JSON does not have.
+    """
+    return _written(mapping, Path(absolute(str(folder or "."), Path.cwd())))
 
 
 def from_resolved(resolved: Mapping[str, Any], storage: str) -> StudyFile:
@@ -175,86 +302,23 @@ def from_resolved(resolved: Mapping[str, Any], storage: str) -> StudyFile:
         values["storage"] = storage_url(storage, Path.cwd())
     except ValueError as error:
         raise Source(source).error(("storage",), str(error)) from None
-    return _build(values, Path(folder), source)
+    values = with_old_behaviour(values, Path(folder))
+    artifacts = values.get("artifacts")
+    if isinstance(artifacts, str):
+        study = str(values.get("study"))
+        values["artifacts"] = artifacts_now(artifacts, study, values["storage"])
+    return _written(values, Path(folder), source).checked()
 
 
-def identity_of(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``StudyFile.identity`` is, from a stored ``StudyFile.resolved``."""
-    identity = {key: value for key, value in resolved.items() if key not in _CHANGEABLE}
-    data = resolved["data"] or {}
-    identity["data"] = {key: data[key] for key in data if key not in _CHANGEABLE_DATA}
-    # A file may be moved; what it holds is the objective's concern.
-    identity["objective"] = {
-        key: os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
-        for key, value in resolved["objective"].items()
-    }
-    return identity
-
-
-def differences(stored: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """How two identities differ, one line per key: ``sampler.epochs: stored 10, file says 12``.
-
-    Args:
-        stored: The identity of the study.
-        new: The identity of the file.
-    """
-    before, after = _flat(stored), _flat(new)
-    lines = []
-    for path in [*before, *(path for path in after if path not in before)]:
-        old = f"stored {_shown(before[path])}" if path in before else "not stored"
-        now = f"file says {_shown(after[path])}" if path in after else "not in the file"
-        if path not in before or path not in after or before[path] != after[path]:
-            lines.append(f"{key_text(path)}: {old}, {now}")
-    return lines
-
-
-def _flat(value: Any, path: KeyPath = ()) -> dict[KeyPath, Any]:
-    if not isinstance(value, Mapping):
-        return {path: value}
-    return {k: v for key in value for k, v in _flat(value[key], (*path, key)).items()}
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _read(path: Path) -> str:
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise StudyFileError(f"{path}: expected a file, but this is a folder or a device")
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise StudyFileError(
-            f"{path}: no such file; `optnas init` writes one to start from"
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StudyFileError(f"{path}: cannot be read: {reason}") from None
-    if len(content) > MAX_BYTES:
-        raise StudyFileError(f"{path}: larger than 1 MiB, so not a study file")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise StudyFileError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
-
-
-def _build(
+def _written(
     data: Any, folder: Path, name: str = "", lines: Mapping[KeyPath, int] | None = None
-) -> StudyFile:
+) -> Written:
     source = Source(name, lines or {})
-    data = _json_values(data, (), source)
+    data = json_values(data, (), source)
     if not isinstance(data, dict):
         text = f"expected keys and values such as 'study: digits' {found(data)}"
         raise source.error((), text)
-    expanded, shorthand = expand(data)
-    source = Source(name, source.lines, shorthand)
-    study = validated(StudyFile, expanded, source)
-    study = study.model_copy(update=_paths(study, folder, source))
-    study._folder = folder
-    check_data(study, source)
-    return study.model_copy(update=checked_plugins(study, folder, source))
+    return Written(in_todays_words(data, source), folder, source)
 
 
 def _paths(study: StudyKeys, folder: Path, source: Source) -> dict[str, Any]:
@@ -272,24 +336,3 @@ def _paths(study: StudyKeys, folder: Path, source: Source) -> dict[str, Any]:
     if data is not None and data.root:
         data = data.model_copy(update={"root": absolute(data.root, folder)})
     return {"storage": storage, "artifacts": artifacts, "data": data}
-
-
-def _json_values(value: Any, path: KeyPath, source: Source) -> Any:
-    """Python's values as JSON's: tuples as lists and paths as strings."""
-    if len(path) > MAX_DEPTH:
-        raise source.error(path[:3], f"nested more than {MAX_DEPTH} levels deep")
-    if isinstance(value, Mapping):
-        wrong = [key for key in value if not isinstance(key, str)]
-        if wrong:
-            raise source.error(path, f"every key must be a string {found(wrong[0])}")
-        return {key: _json_values(value[key], (*path, key), source) for key in value}
-    if isinstance(value, (list, tuple)):
-        return [_json_values(item, (*path, i), source) for i, item in enumerate(value)]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
-        raise source.error(path, f"expected text without lone surrogates {found(value)}")
-    if value is None or isinstance(value, (str, int, float)):
-        return value
-    text = f"expected a string, a number, a bool, None, a list or a mapping {found(value)}"
-    raise source.error(path, text)

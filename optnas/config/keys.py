@@ -24,17 +24,6 @@ from optnas.config.settings import (
     TrainSettings,
 )
 
-#: The data sets known by name; others are named ``module:function``.
-DATASETS: tuple[str, ...] = (
-    "digits",
-    "fashion_mnist",
-    "kmnist",
-    "emnist_balanced",
-    "cifar10",
-    "cifar100",
-    "images",
-)
-
 #: The blocks that name a plugin and hold its options.
 PLUGINS: tuple[Kind, ...] = ("space", "sampler", "pruner", "objective")
 
@@ -48,6 +37,8 @@ SUPPLIED: Mapping[Kind, frozenset[str]] = {
             "space",
             "data",
             "images",
+            "checkpoints",
+            "on_epoch",
             "train",
             "network",
             "proxy",

@@ -10,9 +10,10 @@ from typing import Any
 import pydantic
 from pydantic_core import ErrorDetails
 
-from optnas.config.plugins import Options, nearest
+from optnas.config.plugins import Options
 from optnas.config.yaml import KeyPath
 from optnas.errors import UserError
+from optnas.extensions.importing import nearest
 
 
 class StudyFileError(UserError):

@@ -1,17 +1,13 @@
-"""Samplers, pruners, objectives and spaces by name, and their options as pydantic models.
+"""Samplers, pruners, objectives, spaces and data by name, and options as pydantic models.
 
 Names come from entry points, or are ``module:Name``. Nothing is imported before it is asked for.
 """
 
-import difflib
-import importlib
 import inspect
 import re
-import sys
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,24 +15,26 @@ import pydantic
 from pydantic import Field
 
 from optnas.config.settings import Settings
-from optnas.errors import UserError
+from optnas.extensions.importing import REFERENCE as REFERENCE
+from optnas.extensions.importing import PluginError as PluginError
+from optnas.extensions.importing import (
+    entry_names,
+    load_entry,
+    load_reference,
+    make_importable,
+    unknown,
+)
 
 Kind = Literal["sampler", "pruner", "objective", "space"]
-
-#: ``module:Name`` as third parties are named.
-REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 _GROUPS = {
     "sampler": "optnas.samplers",
     "pruner": "optnas.pruners",
     "objective": "optnas.objectives",
+    "data": "optnas.data",
 }
 # A fixed grid of parameters contradicts spaces that are defined by running them.
 _NEVER_OPTIONS = frozenset({"name", "search_space"})
-
-
-class PluginError(UserError):
-    """A sampler, pruner, objective or space that does not exist or cannot be used."""
 
 
 class Options(Settings):
@@ -45,29 +43,13 @@ class Options(Settings):
     model_config = pydantic.ConfigDict(protected_namespaces=())
 
 
-def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name most like ``name``, or None if there is nothing like it."""
-    by_folded = {other.casefold().replace("-", "_"): other for other in valid}
-    folded = name.casefold().replace("-", "_")
-    matches = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.5)
-    return by_folded[matches[0]] if matches else None
-
-
-def unknown(what: str, name: str, valid: Collection[str], *, hint: str = "") -> str:
-    """The sentence that refuses ``name``: the nearest valid name, and all of them."""
-    match = nearest(name, valid)
-    suggestion = f"; did you mean {match!r}?" if match else "."
-    known = f"Known: {', '.join(sorted(valid))}" if valid else "None is known"
-    return f"unknown {what} {name!r}{suggestion} {known}{hint}"
-
-
-def names(kind: Kind) -> list[str]:
+def names(kind: Kind | Literal["data"]) -> list[str]:
     """The known names of a kind of plugin, sorted."""
     if kind == "space":
         from optnas.spaces import SPACES
 
         return sorted(SPACES)
-    return sorted({entry.name for entry in entry_points(group=_GROUPS[kind])})
+    return entry_names(_GROUPS[kind])
 
 
 def load(kind: Kind, name: str, folder: Path | None = None) -> type[Any]:
@@ -82,13 +64,15 @@ def load(kind: Kind, name: str, folder: Path | None = None) -> type[Any]:
         PluginError: If there is no such plugin, it cannot be imported, or it is not of the kind.
     """
     if ":" in name:
-        found = _import_reference(kind, name, folder)
+        found = load_reference(kind, name, folder)
+        if folder is not None:
+            make_importable(folder)
     elif kind == "space":
         from optnas.spaces import SPACES
 
         found = SPACES.get(name)
     else:
-        found = _load_entry(kind, name)
+        found = load_entry(kind, _GROUPS[kind], name)
     if found is None:
         raise PluginError(unknown(kind, name, names(kind), hint=" (or `module:Name`)"))
     base = _base(kind)
@@ -149,8 +133,15 @@ def accepted(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def argument_docs(cls: type[Any]) -> dict[str, str]:
-    """The text of each entry in the ``Args:`` section of a class docstring."""
-    sections = re.split(r"^Args:[ ]*\n", inspect.getdoc(cls) or "", maxsplit=1, flags=re.M)
+    """The text of each entry in the ``Args:`` sections of a class and those it is derived from."""
+    texts: dict[str, str] = {}
+    for base in cls.__mro__:
+        texts = _argument_docs(inspect.cleandoc(vars(base).get("__doc__") or "")) | texts
+    return texts
+
+
+def _argument_docs(docstring: str) -> dict[str, str]:
+    sections = re.split(r"^Args:[ ]*\n", docstring, maxsplit=1, flags=re.M)
     if len(sections) < 2:
         return {}
     section = re.split(r"^\S", sections[1], maxsplit=1, flags=re.M)[0]
@@ -207,57 +198,6 @@ def _file_type(cls: type[Any], parameter: inspect.Parameter) -> Any:
     except (NameError, TypeError, ValueError, AttributeError, pydantic.PydanticUserError):
         return None
     return hint
-
-
-def _load_entry(kind: Kind, name: str) -> Any:
-    entries = {entry.value: entry for entry in entry_points(group=_GROUPS[kind], name=name)}
-    if not entries:
-        return None
-    if len(entries) > 1:
-        choices = " and ".join(sorted(entries))
-        raise PluginError(f"several packages offer the {kind} {name!r}; say which: {choices}")
-    return _imported(kind, next(iter(entries.values())))
-
-
-def make_importable(folder: Path) -> None:
-    """Let the modules beside a study file be imported.
-
-    Last, so that a file there cannot hide an installed module; and for good, because a module may
-    import its neighbours later.
-    """
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-        importlib.invalidate_caches()
-
-
-def _import_reference(kind: Kind, name: str, folder: Path | None) -> Any:
-    if not REFERENCE.fullmatch(name):
-        raise PluginError(f"{name!r} is not of the form `module:Name`")
-    if folder is not None:
-        make_importable(folder)
-    return _imported(kind, EntryPoint(name, name, _GROUPS.get(kind, "optnas.spaces")))
-
-
-def _imported(kind: Kind, entry: EntryPoint) -> Any:
-    try:
-        module = importlib.import_module(entry.module)
-    except ModuleNotFoundError as error:
-        raise PluginError(
-            f"the {kind} {entry.name!r} cannot be imported: no module {error.name!r} among the "
-            "installed packages or in the study file's folder"
-        ) from error
-    except Exception as error:
-        raise PluginError(
-            f"the {kind} {entry.name!r} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    if not hasattr(module, entry.attr):
-        public = [other for other in vars(module) if not other.startswith("_")]
-        match = nearest(entry.attr, public)
-        raise PluginError(
-            f"the module {entry.module!r} has no {entry.attr!r}"
-            + (f"; did you mean {match!r}?" if match else "")
-        )
-    return getattr(module, entry.attr)
 
 
 def _base(kind: Kind) -> type[Any]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from optnas.config import plugins
-from optnas.config.keys import DATASETS, OPTIONAL_BLOCKS, PLUGINS, SUPPLIED, StudyKeys
+from optnas.config.keys import OPTIONAL_BLOCKS, PLUGINS, SUPPLIED, StudyKeys
 from optnas.config.plugins import Kind, PluginError
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -23,12 +23,12 @@ def schema() -> dict[str, Any]:
         }
     definitions.pop("Choice")
     name = definitions["DataSettings"]["properties"]["name"]
-    definitions["DataSettings"]["properties"]["name"] = _name_schema(DATASETS) | {
+    definitions["DataSettings"]["properties"]["name"] = _name_schema(plugins.names("data")) | {
         "description": name["description"]
     }
     properties["data"] = {
         "description": properties["data"]["description"],
-        "anyOf": [_name_schema(DATASETS), {"$ref": "#/$defs/DataSettings"}],
+        "anyOf": [_name_schema(plugins.names("data")), {"$ref": "#/$defs/DataSettings"}],
     }
     for key in OPTIONAL_BLOCKS:
         description = {"description": properties[key].pop("description")}

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from optnas.config import plugins
+from optnas.config.contract import strategy_of
 from optnas.config.file import StudyFileError, study_from_dict
 from optnas.config.keys import (
     DEFAULT_EPOCHS,
@@ -37,8 +38,8 @@ def template(study: str, data: str, sampler: str) -> str:
         PluginError: If a file cannot give the sampler's options.
     """
     fitting = _fitting({"study": study, "data": data, "sampler": sampler})
-    sets_epochs = getattr(plugins.load("sampler", sampler), "sets_epochs", False)
-    epochs = {} if sets_epochs else {"epochs": DEFAULT_EPOCHS}
+    strategy = strategy_of(plugins.load("sampler", sampler))
+    epochs = {} if strategy.sets_epochs else {"epochs": DEFAULT_EPOCHS}
     given: dict[str, Any] = {**fitting, "train": epochs}
     hints = {
         "storage": default_storage(study),
@@ -66,7 +67,7 @@ def _fitting(keys: dict[str, Any]) -> dict[str, Any]:
     for space in (StudyKeys.model_fields["space"].default.name, *plugins.names("space")):
         filled = {**keys, "space": space}
         try:
-            objective = getattr(plugins.load("sampler", keys["sampler"]), "needs_objective", None)
+            objective = strategy_of(plugins.load("sampler", keys["sampler"])).needs_objective
             if objective is not None:
                 filled["objective"] = objective
             study_from_dict(filled)

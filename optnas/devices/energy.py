@@ -1,19 +1,18 @@
 """Energy of a training, where the device counts it: NVML on NVIDIA GPUs, RAPL on Linux hosts."""
 
-import ctypes
 import functools
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psutil
 import torch
 
-from optnas.devices.gpus import nvml
+from optnas.devices.gpus import answer, nvml
 
 POWERCAP = Path("/sys/class/powercap")
 """Where Linux shows what processors count; readable by root alone on most systems."""
-PROCESSOR_TIMES = Path("/proc/stat")
 
 # A package's counter starts again after 262 kJ: what may have gone round twice is not known.
 _MOST_WATTS = 300
@@ -58,25 +57,21 @@ def _laps(read: Callable[[], float | None]) -> Lap:
     return lap
 
 
-def _gpu(uuid: str) -> ctypes.c_void_p | None:
-    """NVML's handle of the GPU that torch knows by ``uuid``, if that counts its energy.
+def _gpu(uuid: str) -> Any:
+    """NVML's handle of the GPU that torch knows by ``uuid``; None if that counts no energy.
 
     NVML's own numbers do not follow ``CUDA_VISIBLE_DEVICES``. Parts of a GPU (MIG) have no
     counter, nor have GPUs older than Volta.
     """
-    handle = ctypes.c_void_p()
-    library = nvml()
-    if library is None or library.nvmlDeviceGetHandleByUUID(
-        f"GPU-{uuid}".encode(), ctypes.byref(handle)
-    ):
+    if nvml() is None:
         return None
-    return None if _gpu_joules(handle) is None else handle
+    handle = answer(nvml().nvmlDeviceGetHandleByUUID, f"GPU-{uuid}")
+    return None if handle is None or _gpu_joules(handle) is None else handle
 
 
-def _gpu_joules(handle: ctypes.c_void_p) -> float | None:
-    millijoules = ctypes.c_ulonglong()
-    failed = nvml().nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules))
-    return None if failed else millijoules.value / 1000
+def _gpu_joules(handle: Any) -> float | None:
+    millijoules = answer(nvml().nvmlDeviceGetTotalEnergyConsumption, handle)
+    return None if millijoules is None else millijoules / 1000
 
 
 def _packages() -> list[Path]:
@@ -103,7 +98,7 @@ def _processor_laps(packages: list[Path]) -> Lap:
         try:
             counters = [_microjoules(package) for package in packages]
             return counters, time.process_time(), _busy_seconds(), time.monotonic()
-        except (OSError, ValueError):  # Nothing that a training should end for.
+        except (OSError, ValueError, TypeError):  # Nothing that a training should end for.
             return None
 
     last = read()
@@ -128,7 +123,5 @@ def _processor_laps(packages: list[Path]) -> Lap:
 
 def _busy_seconds() -> float:
     """Time that all processors together have not been idle."""
-    user, nice, system, _idle, _wait, irq, softirq = map(
-        int, PROCESSOR_TIMES.read_text().split("\n", 1)[0].split()[1:8]
-    )
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq)

@@ -1,25 +1,16 @@
 """What NVIDIA's driver tells of this machine's GPUs; asking takes no place on any of them."""
 
-import ctypes
 import dataclasses
 import errno
 import functools
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
 """NVML's ``nvmlComputeMode_t``: how many processes a GPU lets in."""
-
-_LONGEST_TEXT = 96
-
-
-class _Memory(ctypes.Structure):
-    """NVML's ``nvmlMemory_t``: bytes."""
-
-    _fields_ = [(name, ctypes.c_ulonglong) for name in ("total", "free", "used")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +39,23 @@ class Gpu:
 
 @functools.cache
 def nvml() -> Any:
-    """The library that comes with NVIDIA's driver, ready to be asked; None without one."""
+    """`pynvml`, ready to ask NVIDIA's driver; None without one."""
+    import pynvml  # Here, because a command that only prints its help has no use for it.
+
     try:
-        library = ctypes.CDLL("nvml.dll" if os.name == "nt" else "libnvidia-ml.so.1")
-        return library if library.nvmlInit_v2() == 0 else None
-    except (OSError, AttributeError):
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    return pynvml
+
+
+def answer(ask: Callable[..., Any], *about: Any) -> Any:
+    """What a function of `nvml` returns; None where the driver does not tell."""
+    from pynvml import NVMLError
+
+    try:
+        return ask(*about)
+    except (NVMLError, UnicodeDecodeError):
         return None
 
 
@@ -62,29 +65,20 @@ def gpus() -> list[Gpu]:
 
 
 def _gpus() -> Iterator[Gpu]:
-    library, count = nvml(), ctypes.c_uint()
-    if library.nvmlDeviceGetCount_v2(ctypes.byref(count)):
-        return
-    for index in range(count.value):
-        handle, memory, mode = ctypes.c_void_p(), _Memory(), ctypes.c_int()
-        if library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)):
+    driver = nvml()
+    for index in range(answer(driver.nvmlDeviceGetCount) or 0):
+        handle = answer(driver.nvmlDeviceGetHandleByIndex, index)
+        if handle is None:
             continue  # Not for this user, or fallen off the bus.
-        # What fails leaves zeros.
-        library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory))
-        library.nvmlDeviceGetComputeMode(handle, ctypes.byref(mode))
+        memory = answer(driver.nvmlDeviceGetMemoryInfo, handle)
+        mode = answer(driver.nvmlDeviceGetComputeMode, handle) or 0
         yield Gpu(
-            uuid=_text(library.nvmlDeviceGetUUID, handle),
-            name=_text(library.nvmlDeviceGetName, handle),
-            total=memory.total,
-            free=memory.free,
-            mode=COMPUTE_MODES.get(mode.value, str(mode.value)),
+            uuid=answer(driver.nvmlDeviceGetUUID, handle) or "",
+            name=answer(driver.nvmlDeviceGetName, handle) or "",
+            total=memory.total if memory else 0,
+            free=memory.free if memory else 0,
+            mode=COMPUTE_MODES.get(mode, str(mode)),
         )
-
-
-def _text(ask: Any, handle: ctypes.c_void_p) -> str:
-    buffer = ctypes.create_string_buffer(_LONGEST_TEXT)
-    ask(handle, buffer, _LONGEST_TEXT)
-    return buffer.value.decode(errors="replace")
 
 
 def mps_runs() -> bool:

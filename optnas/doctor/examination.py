@@ -13,6 +13,7 @@ import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 
+from optnas.config.contract import strategy_of
 from optnas.config.paths import split_bucket
 from optnas.devices.gpus import gpus, mps_runs
 from optnas.doctor.trials import Finding, never_run, run_twice, unlike, without_worker
@@ -216,7 +217,7 @@ def _needed(opened: OpenStudy) -> list[int]:
     study = opened.study
     trials = study.get_trials(deepcopy=False)
     kept = any(checkpoint_of(trial) is not None for trial in trials)
-    inherits = getattr(study.sampler, "inherits", False) or opened.config.make_space().inherits
+    inherits = strategy_of(study.sampler).inherits or opened.config.search_space.inherits
     known = without_weights(study._storage, study._study_id)
     return [
         number

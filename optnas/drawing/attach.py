@@ -36,7 +36,7 @@ def with_drawings(
         opened: The study.
         store: Where the artifacts go.
     """
-    space, concat = opened.config.make_space(), concat_of(opened)
+    space, concat = opened.config.search_space, concat_of(opened)
     attach = functools.partial(_attach, space=space, concat=concat, store=store)
 
     def call(trial: Trial) -> Any:

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from optnas.config.file import StudyFile
-from optnas.config.variants import experiment_seed, variant
+from optnas.config.variants import experiment_seed, variant, written_block
 from optnas.errors import UserError
 from optnas.experiments.comparison_report import comparison_page, comparison_text
 from optnas.experiments.contenders import BASELINE, Contender, Unit
@@ -115,24 +115,24 @@ def _config(
     candidate_epochs: int | None,
 ) -> StudyFile:
     """The study of a contender and a seed."""
-    budget = {"hours": amount / 3600} if unit == "seconds" else {unit: int(amount)}
-    changes = {} if contender.pruner is None else {"pruner": contender.pruner}
+    train = written_block(config, "train")
+    epochs = candidate_epochs or train.pop("epochs", None)
+    changes: dict[str, Any] = {
+        "sampler": contender.sampler,
+        "seed": derive_seed(experiment_seed(config), "compare", seed) % 2**32,
+        "train": train,
+        "budget": {"hours": amount / 3600} if unit == "seconds" else {unit: int(amount)},
+    }
+    if contender.pruner is not None:
+        changes["pruner"] = contender.pruner
+    name = f"compare-{contender.label}-{seed}"
     try:
-        one = variant(
-            config,
-            f"compare-{contender.label}-{seed}",
-            sampler=contender.sampler,
-            seed=derive_seed(experiment_seed(config), "compare", seed) % 2**32,
-            train=config.resolved()["train"] | {"epochs": None},
-            budget=budget,
-            **changes,
-        )
+        one = variant(config, name, **changes)
+        if one.train.epochs is None or one.proxy is not None or epochs is None:
+            return one  # The sampler or the proxy says the epochs, or nobody does.
+        return variant(config, name, **changes | {"train": train | {"epochs": epochs}})
     except UserError as error:
         raise UserError(f"{contender.label}: {error}") from None
-    epochs = candidate_epochs or config.train.epochs
-    if one.train.epochs is None or one.proxy is not None or epochs is None:
-        return one  # The sampler or the proxy says the epochs, or nobody does.
-    return one.model_copy(update={"train": one.train.model_copy(update={"epochs": epochs})})
 
 
 def _read(config: StudyFile, unit: Unit) -> Run:

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 
 from optnas.config.file import StudyFile
 from optnas.config.proxy import FACTORS, Proxy
-from optnas.config.variants import experiment_seed, variant
+from optnas.config.variants import experiment_seed, variant, written_block
 from optnas.errors import UserError
 from optnas.experiments.ranking_report import ranking_page, ranking_text
 from optnas.experiments.statistics import bootstrap, kendall, retained, spearman
@@ -114,14 +114,14 @@ def _setting(config: StudyFile, networks: int, setting: Proxy, original: Proxy) 
         sampler={"name": "zoo", "size": networks},
         pruner={"name": "none"},
         proxy=str(setting) if reduces else None,
-        train=config.resolved()["train"] | {"epochs": None if reduces else setting.e},
+        train=written_block(config, "train") | {"epochs": None if reduces else setting.e},
         budget={},
         limits={},
     )
 
 
 def _zoo(study: optuna.Study, config: StudyFile, setting: Proxy) -> Zoo:
-    space = config.make_space()
+    space = config.search_space
     trained = [trial for trial in study.get_trials(deepcopy=False) if is_result(trial)]
     if len(trained) < LEAST:
         raise UserError(

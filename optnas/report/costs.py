@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from optnas.config import plugins
+from optnas.config.contract import objective_class
 from optnas.errors import UserError
 from optnas.running.baselines import open_baselines
 from optnas.spaces import Architecture, Space
@@ -165,9 +167,9 @@ def baselines_of(opened: OpenStudy) -> list[Network]:
 
 def _timed(
     opened: OpenStudy, networks: Sequence[Network]
-) -> tuple[dict[Architecture, float], str]:
+) -> tuple[Mapping[Architecture, float], str]:
     """Milliseconds of those networks whose trials say of what shape their images were."""
-    space, classes = opened.config.make_space(), opened.study.user_attrs[RECORD]["classes"]
+    space, classes = opened.config.search_space, opened.study.user_attrs[RECORD]["classes"]
     shapes = {
         space.named_by(network.trial): network.trial.user_attrs.get("input_shape")
         for network in networks
@@ -175,19 +177,8 @@ def _timed(
     known = {a: tuple(s) for a, s in shapes.items() if a is not None and isinstance(s, list)}
     if not known:
         return {}, ""
-    # Here, because a report without such networks needs no torch.
-    from optnas.objectives.networks.build import build_model
-    from optnas.objectives.networks.inference import inference_milliseconds, processor
-    from optnas.objectives.networks.sizes import judged
-
     config = opened.config
-    options = config.network.model_dump(exclude_none=True)
-    times = {}
-    for architecture, shape in known.items():
-        try:
-            sized, taken = judged(architecture, options, config.train, config.proxy)
-            model = build_model(sized, shape, classes, **taken)
-            times[architecture] = inference_milliseconds(model, shape)
-        except (TypeError, ValueError, RuntimeError, MemoryError, UserError):
-            continue  # Of an objective that builds other networks, or too large for this machine.
-    return times, processor()
+    cls = plugins.load("objective", config.objective.name, config.folder)
+    return objective_class(cls).inference_times(
+        known, classes, network=config.network, train=config.train, proxy=config.proxy
+    )

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from optnas.config.contract import strategy_of
 from optnas.report.traces import GREY, colour, figure, line, points
 from optnas.study.networks import Network, networks_of
 
@@ -45,8 +46,7 @@ def figures(
 
 def parents_of(study: Study) -> Mapping[int, float]:
     """Trials that the next network may start from, if the study's strategy has such."""
-    parents = getattr(study.sampler, "parents", None)
-    return {} if parents is None else parents(study)
+    return strategy_of(study.sampler).parent_probabilities(study)
 
 
 def accuracy(networks: Sequence[Network]) -> go.Figure | None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from optnas.config.paths import default_artifacts
 from optnas.drawing.attach import best_picture
 from optnas.drawing.shapes import svg
 from optnas.errors import UserError
@@ -21,6 +20,7 @@ from optnas.report.figures import figures, parents_of, tree_rows
 from optnas.report.text import best_text, status_text
 from optnas.storage.files import write_whole
 from optnas.storage.urls import hide_password
+from optnas.study.folders import page_mark
 from optnas.study.networks import Network, networks_of
 from optnas.study.opening import RECORD, OpenStudy
 
@@ -92,7 +92,7 @@ def report_rows(opened: OpenStudy, measures: Measures = NOTHING) -> list[dict[st
     Raises:
         UserError: If no trial is finished.
     """
-    return measures.rows(_finished_networks(opened), opened.config.make_space())
+    return measures.rows(_finished_networks(opened), opened.config.search_space)
 
 
 def report_page(opened: OpenStudy, again: str, measures: Measures = NOTHING) -> str:
@@ -107,7 +107,7 @@ def report_page(opened: OpenStudy, again: str, measures: Measures = NOTHING) -> 
         UserError: If no trial is finished.
     """
     networks = _finished_networks(opened)
-    table = measures.rows(networks, opened.config.make_space())
+    table = measures.rows(networks, opened.config.search_space)
     sections = {
         "Found": _pre(best_text(opened, again)) + _drawing(opened),
         "Search": _pre(status_text(opened)),
@@ -121,17 +121,10 @@ def report_page(opened: OpenStudy, again: str, measures: Measures = NOTHING) -> 
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width">'
+        f'<meta name="viewport" content="width=device-width">{page_mark(opened)}'
         f"<title>{title}</title><style>{STYLE}</style></head>\n"
         f"<body><h1>{title}</h1>\n{body}</body></html>\n"
     )
-
-
-def default_path(opened: OpenStudy) -> Path:
-    """``STUDY.html`` beside the storage, or beside the study file for database servers."""
-    config = opened.config
-    beside = default_artifacts(config.study, config.storage, config.folder)
-    return Path(beside.removesuffix(".artifacts") + ".html")
 
 
 def write_page(path: Path, page: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 from optuna.trial import TrialState
 
 from optnas.config import plugins
+from optnas.config.contract import data_set, described
+from optnas.extensions.importing import load_entry
 from optnas.running.runner import Outcome
 from optnas.spaces import SPACES
 from optnas.storage.artifacts import open_artifacts
@@ -105,7 +107,7 @@ def best_text(opened: OpenStudy, again: str) -> str:
     if best is not None and best["number"] not in {c.number for c in found}:
         value = f"{best['value']:.4f} (trial {best['number']}"
         trial = opened.study.get_trials(deepcopy=False)[best["number"]]
-        named = opened.config.make_space().named_by(trial) is not None
+        named = opened.config.search_space.named_by(trial) is not None
         value += ")" if named else ", which names no architecture)"
         lines += ["", f"The best value of any trial is {value}."]
     lines += [
@@ -140,14 +142,15 @@ def ending_text(outcome: Outcome, again: str) -> str:
 
 def known_fields() -> dict[str, dict[str, str]]:
     """Everything that a study file can name, with one line each."""
-    from optnas.objectives.data.images import DATASETS
-
     fields = {
         f"{kind}s": {name: _summary(plugins.load(kind, name)) for name in plugins.names(kind)}
         for kind in ("sampler", "pruner", "objective")
     }
     fields["spaces"] = {name: _summary(space) for name, space in SPACES.items()}
-    fields["data"] = {name: data.description for name, data in DATASETS.items()}
+    fields["data"] = {
+        name: data_set(load_entry("data set", "optnas.data", name)).description
+        for name in plugins.names("data")
+    }
     return fields
 
 
@@ -227,7 +230,7 @@ def _weights_text(fields: dict[str, Any]) -> str:
 
 def _conclusion_fields(opened: OpenStudy, conclusion: Conclusion) -> dict[str, Any]:
     record = opened.study.user_attrs[RECORD]
-    num_params = getattr(conclusion.architecture, "num_params", None)
+    num_params = described(conclusion.architecture).num_params
     trial = opened.study.get_trials(deepcopy=False)[conclusion.number]
     return {
         "architecture": dataclasses.asdict(conclusion.architecture),

@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 
-from optnas.config.file import StudyFile
+from optnas.config.file import StudyFile, from_resolved
 from optnas.config.variants import variant
 from optnas.errors import UserError
 from optnas.running.runner import Outcome, run
@@ -36,9 +36,9 @@ def train_baselines(
         UserError: If no human-designed networks are known for the study's space, or as
             :func:`optnas.running.runner.run`.
     """
-    if not opened.config.make_space().baselines():
+    if not opened.config.search_space.baselines():
         raise UserError(
-            f"--baselines: no human-designed networks are known for {opened.config.make_space()!r}"
+            f"--baselines: no human-designed networks are known for {opened.config.search_space!r}"
             "; they are for the space `stage` with three stages of basic or nasnet modules, or "
             "four of bottleneck modules"
         )
@@ -52,7 +52,7 @@ def open_baselines(opened: OpenStudy) -> OpenStudy | None:
         UserError: If it was trained by another recipe.
     """
     config = opened.config
-    if not config.make_space().baselines():
+    if not config.search_space.baselines():
         return None
     name = f"{config.study}-{SUFFIX}"
     storage = open_storage(config.storage, create=False)
@@ -64,7 +64,8 @@ def open_baselines(opened: OpenStudy) -> OpenStudy | None:
 
 def baselines_config(opened: OpenStudy) -> StudyFile:
     """The configuration of the study of the human-designed networks."""
-    config = opened.config
+    # All that the search was made with, also what its file does not say.
+    config = from_resolved(opened.config.resolved(), opened.config.storage)
     keys = config.resolved()
     train, objective = keys["train"], keys["objective"]
     return variant(

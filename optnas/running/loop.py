@@ -13,6 +13,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from optnas.config.contract import strategy_of
 from optnas.errors import RunError
 from optnas.running.signals import Signals
 from optnas.seeds import derive_seed, named_seed, reseed
@@ -79,7 +80,7 @@ class Loop:
         self._objective = objective
         self._signals = signals
         self._on_trial = on_trial
-        self._is_stock = not hasattr(opened.study.sampler, "is_finished")
+        self._is_stock = strategy_of(opened.study.sampler).is_stock
         self._seed = named_seed(opened.config.study, opened.config.seed)
         self._drawn = False
         self._known: list[FrozenTrial] = []

@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from optnas.config.contract import strategy_of
 from optnas.config.settings import DataSettings
 from optnas.errors import UserError
-from optnas.running.runner import make_objective
+from optnas.running.runner import say_kept
 from optnas.spaces import Architecture
-from optnas.study.folders import network_folder
+from optnas.study.folders import mark_network, network_folder
+from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import OpenStudy, conclusions
+
+OnEpoch = Callable[[int, int, float, float], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +38,7 @@ def retrain_found(
     ensemble: bool = False,
     output: Path | None = None,
     device: str | None = None,
-    on_epoch: Callable[[int, int, float, float], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Iterator[Report]:
     """Train the networks that a search found, on training and validation images; test each once.
 
@@ -67,39 +71,53 @@ def retrain_found(
         UserError: If there is no network yet, the folder holds another one, the network has no
             channels to choose, or the data cannot be had.
     """
+    say_kept(opened.config)
     said = {"epochs": epochs, "top": top, "repeats": repeats}
     settings = opened.config.retrain.model_copy(
         update={key: value for key, value in said.items() if value is not None}
     )
     full = opened.config.model_copy(update={"proxy": None, "data": data or opened.config.data})
     chosen = _chosen(opened, trial, settings.top, full.data, every=ensemble)
-    objective = make_objective(full, device=device)
-    if not hasattr(objective, "ensemble" if ensemble else "retrain"):
+    objective = ObjectiveMaker(full, device=device).make()
+    retrain, combine = objective.retrain, objective.ensemble
+    if retrain is None or (ensemble and combine is None):
         raise UserError(f"the objective {full.objective.name!r} trains nothing; use another one")
     base = _folder(opened, data, channels) if output is None else str(output)
+    after_epoch = on_epoch if output is not None else _marking(opened, Path(base), on_epoch)
     members: list[Path] = []
     for rank, (architecture, origin) in enumerate(chosen, start=1):
         folder = base if rank == 1 else f"{base}-{rank}"
         accuracies = []
         for repeat in range(1, settings.repeats + 1):
             own = Path(folder if repeat == 1 else f"{folder}-repeat-{repeat}")
-            description = objective.retrain(
+            description = retrain(
                 architecture,
                 own,
                 settings,
                 channels=channels,
                 repeat=repeat,
                 origin=origin if repeat == 1 else {**origin, "repeat": repeat},
-                on_epoch=on_epoch,
+                on_epoch=after_epoch,
             )
             accuracies.append(description.test_accuracy)
             members.append(own)
             yield _report(own, description, origin["trial"])
         if settings.repeats > 1:
             yield _summary(folder, accuracies, origin["trial"])
-    if ensemble:
+    if ensemble and combine is not None:
         own = Path(f"{base}-ensemble")
-        yield _ensemble_report(own, objective.ensemble(members, own))
+        yield _ensemble_report(own, combine(members, own))
+
+
+def _marking(opened: OpenStudy, folder: Path, on_epoch: OnEpoch | None) -> OnEpoch:
+    """``on_epoch``, and the study's mark in its folder, which is there by then."""
+
+    def after_epoch(epoch: int, epochs: int, accuracy: float, seconds: float) -> None:
+        mark_network(opened, folder)
+        if on_epoch is not None:
+            on_epoch(epoch, epochs, accuracy, seconds)
+
+    return after_epoch
 
 
 def _report(folder: Path, description: Any, trial: int) -> Report:
@@ -135,12 +153,12 @@ def _ensemble_report(folder: Path, description: Any) -> Report:
 
 
 def _folder(opened: OpenStudy, data: DataSettings | None, channels: int | None) -> str:
-    parts = [network_folder(opened)]
+    parts = []
     if data is not None:
-        parts.append(data.name.replace(":", "."))
+        parts.append(f"-{data.name.replace(':', '.')}")
     if channels is not None:
-        parts.append(f"{channels}-channels")
-    return "-".join(parts)
+        parts.append(f"-{channels}-channels")
+    return network_folder(opened, "".join(parts))
 
 
 def _chosen(
@@ -164,11 +182,11 @@ def _chosen(
         if not 0 <= trial < len(trials) or not trials[trial].params:
             raise UserError(f"there is no trial {trial} with a network; see `optnas status`")
         try:
-            architecture = opened.config.make_space().from_trial(trials[trial])
+            architecture = opened.config.search_space.from_trial(trials[trial])
         except ValueError:
             raise UserError(f"trial {trial} has not named a whole network") from None
         return [(architecture, origin | {"trial": trial, "chosen": "by hand"})]
-    default = None if every else getattr(study.sampler, "retrained", 1)
+    default = None if every else strategy_of(study.sampler).retrained
     found = conclusions(opened)[: top or default]
     if not found:
         raise UserError("no network has been trained yet; run the search first")

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import inspect
 import signal
 import types
 import warnings
@@ -14,8 +13,7 @@ from typing import Any, Literal, Protocol
 import optuna
 from optuna.trial import FrozenTrial
 
-from optnas.config import plugins
-from optnas.config.file import StudyFile, load_study_file, study_from_dict
+from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.drawing.attach import with_drawings
 from optnas.errors import RunError
@@ -24,10 +22,17 @@ from optnas.running.loop import BudgetUsedUp, Loop
 from optnas.running.placement import Crew, check_gpus, crew, how_shared
 from optnas.running.signals import Interruption, Signals
 from optnas.running.workers import LOST, Team, Tell
-from optnas.seeds import named_seed
 from optnas.storage.artifacts import check_artifacts, open_artifacts
 from optnas.study.budget import may_go_on, may_start
-from optnas.study.opening import Conclusion, OpenStudy, conclusions, create_or_open, open_study
+from optnas.study.objectives import ObjectiveMaker
+from optnas.study.opening import (
+    Conclusion,
+    OpenStudy,
+    conclusions,
+    create_or_open,
+    open_study,
+    settled,
+)
 from optnas.trials.failures import fail_dead
 
 Ending = Literal["finished", "budget"] | Interruption
@@ -99,7 +104,8 @@ def run(
         RunError: If a trial could not go on because of the machine, or a worker died and was not
             replaced. Nothing is lost.
     """
-    config = _checked(config)
+    config = settled(config)
+    say_kept(config)
     workers = workers or config.workers
     if device is not None and not workers.devices:
         workers = workers.model_copy(update={"devices": (device,)})
@@ -119,9 +125,10 @@ def _run_alone(
     is_dismissed: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Run a study in this process, as the worker with this number, until it is dismissed."""
-    objective = make_objective(config, device=device)
+    maker = ObjectiveMaker(config, device=device)
+    in_channels, classes = maker.check()
     check_artifacts(config.artifacts)
-    opened = create_or_open(config, in_channels=objective.in_channels, classes=objective.classes)
+    opened = create_or_open(config, in_channels=in_channels, classes=classes)
     study = opened.study
     store = open_artifacts(config.artifacts)
     checkpoints = opened.checkpoints(store)
@@ -135,12 +142,7 @@ def _run_alone(
     def on_epoch(progress: Any) -> None:
         if display is not None:
             display.epoch(progress, number)
-        if signals.ending is not None:  # Python drops what is raised inside some callbacks.
-            raise KeyboardInterrupt
-        if progress.epoch < progress.epochs and not may_go_on(
-            config.budget, study.get_trials(deepcopy=False)
-        ):
-            raise BudgetUsedUp
+        _check_may_go_on(progress, opened, signals)
 
     def on_trial(trial: FrozenTrial) -> None:
         checkpoints.clean(study, trial)
@@ -149,7 +151,7 @@ def _run_alone(
         if is_dismissed():
             stop()
 
-    objective.checkpoints, objective.on_epoch = checkpoints, on_epoch
+    objective = maker.make(checkpoints=checkpoints, on_epoch=on_epoch)
     loop = Loop(opened, with_drawings(objective, opened, store), signals, on_trial)
     loop.recover()
     checkpoints.clean(study)  # What workers left that were killed before they could.
@@ -160,6 +162,20 @@ def _run_alone(
         if not opened.is_finished:
             loop.run()
     return Outcome(opened, signals.ending or _ending(opened))
+
+
+def _check_may_go_on(progress: Any, opened: OpenStudy, signals: Signals) -> None:
+    """End the running trial after an epoch, if a signal came or the budget is used up.
+
+    Raises:
+        KeyboardInterrupt: Then, so that the trial is handed back.
+    """
+    if signals.ending is not None:  # Python drops what is raised inside some callbacks.
+        raise KeyboardInterrupt
+    if progress.epoch < progress.epochs and not may_go_on(
+        opened.config.budget, opened.study.get_trials(deepcopy=False)
+    ):
+        raise BudgetUsedUp
 
 
 def _run_team(config: StudyFile, display: Display | None, there: Crew) -> Outcome:
@@ -297,34 +313,7 @@ def _say_lost(numbers: Sequence[int]) -> None:
         )
 
 
-def make_objective(config: StudyFile, *, device: str | None = None) -> Any:
-    """The objective of a configuration, with its data loaded.
-
-    Raises:
-        UserError: If the data cannot be had.
-    """
-    plugins.make_importable(config.folder)  # Data may be a function beside the study file.
-    cls = plugins.load("objective", config.objective.name, config.folder)
-    supplied = {
-        "space": config.make_space(),
-        "data": config.data,
-        "train": config.train,
-        "network": config.network,
-        "proxy": config.proxy,
-        "limits": config.limits.model_dump(exclude_none=True),
-        "seed": named_seed(config.study, config.seed),
-        "checkpoint": config.checkpoint,
-        "device": device,
-        "folder": config.folder,
-    }
-    taken = inspect.signature(cls.from_settings).parameters
-    return cls.from_settings(
-        **{name: value for name, value in supplied.items() if name in taken},
-        **config.objective_options(cls),
-    )
-
-
-def _checked(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:
-    if isinstance(config, StudyFile):
-        return config
-    return study_from_dict(config) if isinstance(config, Mapping) else load_study_file(config)
+def say_kept(config: StudyFile) -> None:
+    """Warn of what a study was made with that the file does not say, and is otherwise today."""
+    if config.kept:
+        warnings.warn(f"kept from when the study was made: {', '.join(config.kept)}", stacklevel=3)

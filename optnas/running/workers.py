@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -26,6 +26,8 @@ Returns whether the worker is to go on: not once it was dismissed."""
 Work = Callable[[int, Tell], Interruption | None]
 """What a worker does, given its number: a function at the top of a module. SIGTERM ends it."""
 
+SAFE_PATH, OURS = "PYTHONSAFEPATH", "optnas"
+"""The variable that has Python leave the folder it starts in alone, and our mark in it."""
 LOST = "lost"
 PATIENCE = 6.5
 """Seconds that workers have to end after SIGTERM."""
@@ -136,7 +138,7 @@ class Team:
         process = context.Process(
             target=_begin, args=(self._work, number, theirs), name=f"worker {number}"
         )
-        with _deaf_to_interrupts():
+        with _deaf_to_interrupts(), _installed_modules_first():
             process.start()
         theirs.close()
         self._members.append(_Member(number, process, ours, is_optional=is_optional))
@@ -246,9 +248,24 @@ def _deaf_to_interrupts() -> Any:
         signal.signal(signal.SIGINT, before)
 
 
+@contextlib.contextmanager
+def _installed_modules_first() -> Iterator[None]:
+    """Processes started inside import nothing from the current folder in place of Python's own."""
+    if os.environ.get(SAFE_PATH):
+        yield
+        return
+    os.environ[SAFE_PATH] = OURS
+    try:
+        yield
+    finally:
+        del os.environ[SAFE_PATH]
+
+
 def _begin(work: Work, number: int, connection: Connection) -> None:
     """What a worker process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.environ.get(SAFE_PATH) == OURS:
+        del os.environ[SAFE_PATH]  # What a training starts is not ours to change.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     def tell(event: str, value: Any) -> bool:

@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas.config.contract import strategy_of
 from optnas.errors import RunError
 from optnas.storage.artifacts import Artifacts
 from optnas.storage.retention import Keep, deciding, needed
@@ -144,7 +145,7 @@ class Checkpoints:
         ]
         if not old:
             return
-        if self._keep is not None or getattr(study.sampler, "inherits", False):
+        if self._keep is not None or strategy_of(study.sampler).inherits:
             numbers = [t.number for t in old if t.state == TrialState.COMPLETE]
             self._say_gone(study, numbers, UNNEEDED)
         # Whoever chose a parent among them before that was said shows by now, or is about to.

@@ -1,7 +1,8 @@
 """What kind of file system a file is on; files that are written whole or not at all."""
 
-import re
 from pathlib import Path
+
+import psutil
 
 STALE = frozenset({"fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone"})
 """Those where a reader may see an old file, though the writer has closed it."""
@@ -14,22 +15,19 @@ WITHOUT_LINKS = frozenset({"cifs", "smb3", "smbfs", "vfat", "exfat", "msdos", "n
 """Those that need not have symbolic links."""
 
 
-def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
-    """The kind of file system that ``path`` is or will be on, as Linux names it; else ``""``.
+def file_system(path: Path) -> str:
+    """The kind of file system that ``path`` is or will be on, as the system names it; else ``""``.
 
     Args:
         path: A file, which need not exist.
-        mounts: The table of mounts.
     """
     try:
-        table = mounts.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:  # Not Linux.
+        mounts = psutil.disk_partitions(all=True)
+    except OSError:  # The system does not tell.
         return ""
     place, kind, length = path.resolve(), "", 0
-    for line in table.splitlines():
-        _, folder, name, *_ = line.split(" ")
-        folder = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), folder)
+    for mount in mounts:
         # The last of equals: it covers what was mounted there before.
-        if len(folder) >= length and place.is_relative_to(folder):
-            kind, length = name, len(folder)
+        if len(mount.mountpoint) >= length and place.is_relative_to(mount.mountpoint):
+            kind, length = mount.fstype, len(mount.mountpoint)
     return kind

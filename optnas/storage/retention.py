@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas.config.contract import strategy_of
 from optnas.trials.attributes import CONTINUES, PARENT
 from optnas.trials.claims import Claim, is_feasible, queued_params
 from optnas.trials.failures import is_lost
@@ -29,7 +30,7 @@ def needed(study: Study, trials: Sequence[FrozenTrial], keep: Keep | None) -> se
         numbers.update(other.number for other in line)
         # People may have named a parent that does not exist.
         numbers.update(n for n in map(_parent, line) if n is not None and 0 <= n < len(trials))
-    weights_needed = getattr(study.sampler, "weights_needed", None)
+    weights_needed = strategy_of(study.sampler).weights_needed
     if weights_needed is not None:
         numbers.update(weights_needed(study))
     return numbers | set(_kept(trials, keep))

@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas.config.contract import described
 from optnas.spaces import Space
 from optnas.study.budget import trial_epochs
 from optnas.trials.attributes import (
@@ -97,8 +98,7 @@ class Network:
 
     def depth(self, space: Space[Any]) -> int | None:
         """Depth of the architecture, where its kind has one."""
-        depth: int | None = getattr(space.named_by(self.trial), "depth", None)
-        return depth
+        return described(space.named_by(self.trial)).depth
 
 
 def networks_of(trials: Sequence[FrozenTrial]) -> list[Network]:

@@ -1,26 +1,29 @@
 """Studies with the configuration they were made with: created, opened, and what they found."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas._version import __version__
 from optnas.config import plugins
+from optnas.config.contract import strategy_of
 from optnas.config.file import (
     StudyFile,
     StudyFileError,
-    differences,
+    Written,
     from_resolved,
-    load_study_file,
+    read_study_file,
+    written_in_python,
 )
 from optnas.config.paths import storage_url
 from optnas.errors import UserError
@@ -29,7 +32,7 @@ from optnas.spaces import Architecture
 from optnas.storage.artifacts import Artifacts
 from optnas.storage.checkpoints import Checkpoints
 from optnas.storage.opening import explained, open_storage
-from optnas.storage.urls import StorageError, hide_password
+from optnas.storage.urls import StorageError, hide_password, storage_file
 from optnas.trials.claims import is_feasible
 from optnas.trials.failures import is_lost
 
@@ -49,23 +52,21 @@ class OpenStudy:
     @property
     def is_finished(self) -> bool:
         """Whether the strategy has come to its end."""
-        is_finished = getattr(self.study.sampler, "is_finished", None)
-        return is_finished is not None and bool(is_finished(self.study))
+        return bool(strategy_of(self.study.sampler).is_finished(self.study))
 
     @property
     def has_end(self) -> bool:
         """Whether the sampler comes to an end by itself, whatever the budget."""
-        sampler = self.study.sampler
-        return bool(getattr(sampler, "has_end", hasattr(sampler, "is_finished")))
+        return bool(strategy_of(self.study.sampler).has_end)
 
     @property
     def keep(self) -> str | None:
         """Whose weights stay, beyond those that a strategy may still need."""
-        said = self.config.checkpoint.keep
-        if said is None and not hasattr(self.study.sampler, "weights_needed"):
+        keep = self.config.checkpoint.keep
+        if keep is None and strategy_of(self.study.sampler).weights_needed is None:
             # A stock sampler may draw any earlier trial as a parent.
-            return "all" if self.config.make_space().inherits else None
-        return said
+            return "all" if self.config.search_space.inherits else None
+        return keep
 
     def checkpoints(self, store: Artifacts) -> Checkpoints:
         """The training states of the study, which are kept in ``store``."""
@@ -116,7 +117,8 @@ def create_or_open(config: StudyFile, *, in_channels: int, classes: int) -> Open
             study = optuna.load_study(study_name=config.study, storage=storage)
             stored = _await_record(study)
             if stored is not None:
-                _check_same(config, stored)
+                config = _as_made(config.written, stored, config.storage)
+                record = _record(config, in_channels, classes)
                 shape = {"in_channels": in_channels, "classes": classes}
                 if any(stored[key] != value for key, value in shape.items()):
                     raise StudyFileError(f"{_where(config)} was made with other data") from None
@@ -128,7 +130,7 @@ def create_or_open(config: StudyFile, *, in_channels: int, classes: int) -> Open
                     "another name"
                 ) from None
         study.set_user_attr(RECORD, record)
-    return _prepared(config, study, in_channels, classes)
+    return _prepared(config, study, record)
 
 
 def open_existing(target: str, study_name: str | None = None) -> OpenStudy:
@@ -143,7 +145,7 @@ def open_existing(target: str, study_name: str | None = None) -> OpenStudy:
             another configuration than the file.
     """
     if "://" not in target:
-        return open_study(_study_file(target, study_name))
+        return _open_file(target, study_name)[0]
     try:
         url = storage_url(target, Path.cwd())
     except ValueError as error:
@@ -156,7 +158,10 @@ def open_existing(target: str, study_name: str | None = None) -> OpenStudy:
             f"{hide_password(url)} holds {len(names)} studies; name one of them: "
             f"{', '.join(sorted(names)) or '(none)'}"
         )
-    return _open(storage, url, study_name or names[0])
+    study, stored = _load(storage, url, study_name or names[0])
+    # Not the folder in the storage: whoever can write there could have code run from it.
+    config = from_resolved({**stored["config"], "folder": str(Path.cwd())}, url)
+    return _prepared(config, study, stored)
 
 
 def open_compared(target: str, study_name: str | None = None) -> tuple[OpenStudy, list[str]]:
@@ -167,22 +172,67 @@ def open_compared(target: str, study_name: str | None = None) -> tuple[OpenStudy
     """
     if "://" in target:
         return open_existing(target, study_name), []
-    config = _study_file(target, study_name)
-    storage = open_storage(config.storage, create=False)
-    study, stored = _load(storage, config.storage, config.study)
-    before = from_resolved({**stored["config"], "folder": str(config.folder)}, config.storage)
-    changed = differences(before.identity(), config.identity())
-    made = before if changed else config
-    return _prepared(made, study, stored["in_channels"], stored["classes"]), changed
+    return _open_file(target, study_name, refuse=False)
+
+
+def settled(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:
+    """A configuration to run: with what its study was made with, if that exists.
+
+    Nothing is created, but for the tables of a database that had none.
+
+    Args:
+        config: The path of a study file, a mapping with its keys, or a checked configuration.
+
+    Raises:
+        UserError: If the configuration is wrong, or the study exists with another one.
+        StorageError: If the storage cannot be read.
+    """
+    if isinstance(config, StudyFile):
+        written = config.written
+    elif isinstance(config, Mapping):
+        written = written_in_python(config)
+    else:
+        written = read_study_file(config)
+    try:
+        new = config if isinstance(config, StudyFile) else written.checked()
+    except StudyFileError:
+        # What is wrong with a new study may be right with what this one was made with.
+        with contextlib.suppress(StorageError):
+            if (stored := _stored(written)) is not None:
+                return _as_made(written, *stored)
+        raise
+    stored = _stored(written)
+    return new if stored is None else _as_made(written, *stored)
+
+
+def _stored(written: Written) -> tuple[dict[str, Any], str] | None:
+    """The record of a study and the URL of its storage, if it exists and has one."""
+    if written.place is None:
+        return None
+    url, name = written.place
+    path = storage_file(url)
+    if path is not None and not path.exists():
+        return None
+    storage = open_storage(url, create=False)
+    try:
+        with explained(url), contextlib.suppress(KeyError):
+            study = optuna.load_study(study_name=name, storage=storage)
+            stored = study.user_attrs.get(RECORD)
+            return None if stored is None else (stored, url)
+    finally:
+        if isinstance(storage, RDBStorage):  # Servers have connections for few.
+            storage.remove_session()
+            storage.engine.dispose()
+    return None
 
 
 def conclusions(opened: OpenStudy) -> list[Conclusion]:
     """What would be trained fully, best first: what the strategy says, else the best trials."""
-    study, sampler = opened.study, opened.study.sampler
-    if hasattr(sampler, "candidates"):
+    study, space = opened.study, opened.config.search_space
+    candidates = strategy_of(study.sampler).candidates(study)
+    if candidates is not None:
         settled = opened.is_finished
-        return [Conclusion(a, n, v, settled) for n, a, v in sampler.candidates(study)]
-    space = opened.config.make_space()
+        return [Conclusion(a, n, v, settled) for n, a, v in candidates]
     trials = [
         trial
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -215,14 +265,30 @@ def open_study(config: StudyFile) -> OpenStudy:
         UserError: As ``open_existing``.
     """
     storage = open_storage(config.storage, create=False)
-    return _open(storage, config.storage, config.study, config)
+    study, stored = _load(storage, config.storage, config.study)
+    return _prepared(_as_made(config.written, stored, config.storage), study, stored)
 
 
-def _study_file(path: str, study_name: str | None) -> StudyFile:
-    file = load_study_file(path)
-    if study_name not in (None, file.study):
-        raise UserError(f"{path}: the study is named {file.study!r}, not {study_name!r}")
-    return file
+def _open_file(
+    path: str, study_name: str | None, *, refuse: bool = True
+) -> tuple[OpenStudy, list[str]]:
+    """The study of a study file, and how the file contradicts it, unless that is refused."""
+    written = read_study_file(path)
+    if written.place is None:
+        written.checked()  # It says what is wrong.
+    assert written.place is not None
+    url, name = written.place
+    if study_name not in (None, name):
+        raise UserError(f"{path}: the study is named {name!r}, not {study_name!r}")
+    try:
+        study, stored = _load(open_storage(url, create=False), url, name)
+    except UserError:
+        written.checked()  # What is wrong with the file is said first.
+        raise
+    config, changed = written.over(stored["config"], url)
+    if changed and refuse:
+        raise _contradicted(config, changed)
+    return _prepared(config, study, stored), changed
 
 
 def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict[str, Any]]:
@@ -240,16 +306,6 @@ def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict
     return study, stored
 
 
-def _open(storage: BaseStorage, url: str, name: str, config: StudyFile | None = None) -> OpenStudy:
-    study, stored = _load(storage, url, name)
-    if config is None:
-        # Not the folder in the storage: whoever can write there could have code run from it.
-        config = from_resolved({**stored["config"], "folder": str(Path.cwd())}, url)
-    else:
-        _check_same(config, stored)
-    return _prepared(config, study, stored["in_channels"], stored["classes"])
-
-
 def _await_record(study: optuna.Study) -> dict[str, Any] | None:
     """The record of a study that another process may be making at this moment."""
     deadline = time.monotonic() + MAKING
@@ -262,26 +318,29 @@ def _await_record(study: optuna.Study) -> dict[str, Any] | None:
         time.sleep(0.05)
 
 
-def _check_same(config: StudyFile, stored: Mapping[str, Any]) -> None:
-    # Rebuilt, so that keys which an older version did not know have their defaults.
-    before = from_resolved(stored["config"], config.storage)
-    changed = differences(before.identity(), config.identity())
+def _as_made(written: Written, stored: Mapping[str, Any], storage: str) -> StudyFile:
+    """What was written, with what the study was made with where it says nothing."""
+    config, changed = written.over(stored["config"], storage)
     if changed:
-        lines = "".join(f"\n  {line}" for line in changed)
-        raise StudyFileError(
-            f"{_where(config)} has another configuration:{lines}\n"
-            "Change the file back, or give the study another name."
-        )
+        raise _contradicted(config, changed)
+    return config
 
 
-def _prepared(config: StudyFile, study: optuna.Study, in_channels: int, classes: int) -> OpenStudy:
+def _contradicted(config: StudyFile, changed: Sequence[str]) -> StudyFileError:
+    lines = "".join(f"\n  {line}" for line in changed)
+    return StudyFileError(
+        f"{_where(config)} has another configuration:{lines}\n"
+        "Change the file back, or give the study another name."
+    )
+
+
+def _prepared(config: StudyFile, study: optuna.Study, record: Mapping[str, Any]) -> OpenStudy:
     seed = named_seed(config.study, config.seed)
     sampler = plugins.load("sampler", config.sampler.name, config.folder)
-    if not hasattr(sampler, "is_finished"):
-        seed %= 2**32  # Stock samplers take no more.
-    study.sampler = config.make_sampler(
-        config.make_space(), in_channels=in_channels, classes=classes, seed=seed
-    )
+    if strategy_of(sampler).is_stock:
+        seed %= 2**32  # They take no more.
+    shape = {"in_channels": record["in_channels"], "classes": record["classes"]}
+    study.sampler = config.make_sampler(config.search_space, **shape, seed=seed)
     study.pruner = config.make_pruner()
     return OpenStudy(config, study)
 

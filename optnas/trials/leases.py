@@ -8,10 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from optnas.trials.attributes import CLAIM, LEASE
+
+_UNKNOWN = "exists"
 
 
 def renew_lease(
@@ -57,7 +60,10 @@ def worker_is_dead(trial: FrozenTrial) -> bool:
     if lease is None:
         return False
     if is_local(trial):
-        return bool(_process_start(lease["pid"]) != lease["started"])
+        started = _process_start(lease["pid"])
+        return started is None or (
+            _UNKNOWN not in (started, lease["started"]) and started != lease["started"]
+        )
     has_candidate = CLAIM in trial.system_attrs or not lease.get("decides", False)
     return has_candidate and lease_expired(trial)
 
@@ -80,23 +86,33 @@ def _host() -> str:
 
 
 def _process_start(pid: int) -> str | None:
-    """An identity of the process beyond its number, which is reused; None if it is gone."""
+    """An identity of the process beyond its number, which is reused.
+
+    On Linux it is when the process started, in clock ticks from the machine's start on: the time
+    of day would be another one once the clock is set. ``_UNKNOWN`` where nothing of that kind is
+    to be had, None if the process is gone.
+    """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:  # No such process, no /proc, or no permission.
-        return "exists" if _process_exists(pid) else None
-    state, *fields = stat.rpartition(")")[2].split()
-    # A zombie is dead: only its parent has not looked yet. Field 22 is the start time.
-    return None if state in "ZX" else fields[18]
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return None  # Only its parent has not looked yet.
+        if not psutil.LINUX:
+            return _UNKNOWN
+        seconds = process.create_time() - psutil.boot_time()
+        return str(round(seconds * os.sysconf("SC_CLK_TCK")))
+    except psutil.NoSuchProcess:
+        return _UNKNOWN if _is_hidden(pid) else None
+    except psutil.AccessDenied:
+        return _UNKNOWN
 
 
-def _process_exists(pid: int) -> bool:
-    if os.name == "nt":  # There is nothing harmless to send.
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def _is_hidden(pid: int) -> bool:
+    """Whether there is a process after all, of a user whose processes the system hides."""
+    if os.name != "nt":  # On Windows there is nothing harmless to send.
+        try:
+            os.kill(pid, 0)
+        except PermissionError:
+            return True
+        except ProcessLookupError:
+            pass
+    return False

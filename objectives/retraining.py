@@ -1,0 +1,92 @@
+"""What an objective on images does with the networks that were found: train them fully."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optnas.config.settings import RetrainSettings, TrainSettings
+from optnas.objectives.data.images import Images
+from optnas.objectives.kept import ensembles, trained
+from optnas.objectives.kept.descriptions import Description, EnsembleDescription
+from optnas.objectives.networks.sizes import channels_of, with_channels
+from optnas.seeds import derive_seed
+from optnas.spaces import Architecture
+
+
+class Retrains:
+    """An objective that trains networks on images.
+
+    Attributes:
+        images: The images, in full.
+        train: How candidates are trained.
+        device: Where.
+    """
+
+    images: Images
+    train: TrainSettings
+    device: torch.device
+    _network: dict[str, Any]
+    _seed: int | None
+
+    def retrain(
+        self,
+        architecture: Architecture,
+        folder: Path,
+        settings: RetrainSettings,
+        *,
+        channels: int | None = None,
+        repeat: int = 1,
+        origin: dict[str, Any],
+        on_epoch: Callable[[int, int, float, float], None] | None = None,
+    ) -> Description:
+        """Train a network fully, test it once, and keep it: see `optnas.objectives.kept.trained`.
+
+        Args:
+            architecture: What to train.
+            folder: Where the network goes.
+            settings: How to train, where that is not as in the search.
+            channels: Channels of its first layers; None leaves those it was found with.
+            repeat: Which training of the network this is, from 1; each has a seed of its own.
+            origin: Where the architecture comes from, for the card.
+            on_epoch: See `optnas.objectives.kept.trained`.
+
+        Raises:
+            UserError: As `optnas.objectives.kept.trained`, or if there are no channels to choose.
+        """
+        images, options = self.images, self._network
+        if settings.augment is not None:
+            side = min(images.input_shape[1:])
+            recipe = images.augmentation.restricted(settings.augment, side)
+            images = dataclasses.replace(images, augmentation=recipe)
+        if channels is not None:
+            found_with = channels_of(architecture, options)
+            architecture, options = with_channels(architecture, options, channels)
+            origin = {**origin, "channels": f"{channels} (found with {found_with})"}
+        seed = 0 if self._seed is None else self._seed
+        return trained.retrain(
+            architecture,
+            images,
+            settings.recipe(self.train),
+            folder,
+            network=options,
+            compiled=settings.compile,
+            seed=seed if repeat == 1 else derive_seed("repeat", seed, repeat),
+            origin=origin,
+            device=self.device,
+            on_epoch=on_epoch,
+        )
+
+    def ensemble(self, members: Sequence[Path], folder: Path) -> EnsembleDescription:
+        """Make one of networks that `retrain` kept: see :func:`ensembles.combine`.
+
+        Args:
+            members: Their folders.
+            folder: Where the ensemble goes.
+
+        Raises:
+            UserError: As of :func:`ensembles.combine`.
+        """
+        return ensembles.combine(members, self.images, folder, self.device)

@@ -1,0 +1,271 @@
+"""What optnas asks of samplers, pruners and objectives, and what it takes for granted.
+
+Nothing has to be derived from these protocols. A sampler of Optuna's own offers none of it, and
+one of somebody else's may offer a part: what is missing has the defaults that are written here,
+and nobody else asks whether it is there.
+"""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import Trial
+
+    from optnas.config.proxy import Proxy
+    from optnas.config.settings import NetworkSettings, TrainSettings
+    from optnas.spaces import Architecture, Space
+
+
+class Strategy(Protocol):
+    """A sampler; the defaults are those of Optuna's own."""
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether it knows nothing of optnas, which then seeds its draws and writes its leases.
+
+        It takes seeds of 32 bits and never comes to an end. Default: whether it has no
+        ``is_finished``.
+        """
+
+    @property
+    def has_end(self) -> bool:
+        """Whether it comes to an end by itself. Default: whether it is not a stock sampler."""
+
+    @property
+    def sets_epochs(self) -> bool:
+        """Whether it proposes the parameter ``epochs``. Default: no."""
+
+    @property
+    def inherits(self) -> bool:
+        """Whether networks start from the weights of others, whatever the space. Default: no."""
+
+    @property
+    def needs_objective(self) -> str | None:
+        """The objective that study files must name, or one of their own. Default: any."""
+
+    @property
+    def phases(self) -> Sequence[str] | None:
+        """Values of the parameter ``phase``, which says what a trial does. Default: none."""
+
+    @property
+    def retrained(self) -> int:
+        """How many of the networks found are trained fully. Default: 1."""
+
+    def is_finished(self, study: "Study") -> bool:
+        """Whether it has come to its end. Default: no."""
+
+    def candidates(self, study: "Study") -> "list[tuple[int, Architecture, float]] | None":
+        """Trial, architecture and value of what would be trained fully, best first.
+
+        Default: None, which means the best trials.
+        """
+
+    @property
+    def weights_needed(self) -> "Callable[[Study], Collection[int]] | None":
+        """Says from which trials' weights later ones may start. Default: None, nobody knows."""
+
+    def parent_probabilities(self, study: "Study") -> Mapping[int, float]:
+        """Trials that the next network may start from, with probabilities. Default: none."""
+
+
+class Pruning(Protocol):
+    """A pruner."""
+
+    @property
+    def whole_training(self) -> int | None:
+        """Epochs of the trainings that it is made for. Default: None, any number."""
+
+
+class Objective(Protocol):
+    """What a trial computes.
+
+    The class may have a class method ``from_settings``, which makes one for a study file. It
+    takes by name what it needs of ``space``, ``data``, ``images``, ``train``, ``network``,
+    ``proxy``, ``limits``, ``seed``, ``checkpoint``, ``checkpoints``, ``on_epoch``, ``device`` and
+    ``folder``; its other parameters are the options of the file.
+    """
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+
+    def __call__(self, trial: "Trial") -> float:
+        """The value of a trial."""
+
+    @property
+    def retrain(self) -> Callable[..., Any] | None:
+        """Train a network fully, as `Classification.retrain`. Default: None, it trains nothing."""
+
+    @property
+    def ensemble(self) -> Callable[..., Any] | None:
+        """Make one of retrained networks, as `Classification.ensemble`. Default: None."""
+
+
+class ObjectiveClass(Protocol):
+    """The class of an objective, before there is any data."""
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether a study needs images. Default: yes."""
+
+    @property
+    def load_images(self) -> Callable[..., Any] | None:
+        """Loads the images of a study file, of which it takes what ``from_settings`` may take.
+
+        That is before the study is opened; ``from_settings`` gets them as ``images``. Default:
+        None, ``from_settings`` loads what it needs.
+        """
+
+    def inference_times(
+        self,
+        shapes: "Mapping[Architecture, tuple[int, int, int]]",
+        classes: int,
+        *,
+        network: "NetworkSettings",
+        train: "TrainSettings",
+        proxy: "Proxy | None",
+    ) -> "tuple[Mapping[Architecture, float], str]":
+        """Milliseconds for one image, by architecture, and the processor. Default: none.
+
+        Args:
+            shapes: Channels, height and width of the image, by architecture.
+            classes: Number of classes.
+            network: The size of the networks.
+            train: How they were trained.
+            proxy: The reduced setting in which they were judged.
+        """
+
+
+class Described(Protocol):
+    """An architecture that people read of."""
+
+    @property
+    def depth(self) -> int | None:
+        """Number of layers or modules. Default: None, its kind has none."""
+
+    @property
+    def num_params(self) -> Callable[[int, int], int] | None:
+        """Parameters for so many channels and classes. Default: None, the network knows."""
+
+
+class DataSet(Protocol):
+    """What an entry point of the group ``optnas.data`` names."""
+
+    @property
+    def description(self) -> str:
+        """One line for people who choose. Default: the first of its docstring."""
+
+
+class _Stock:
+    """The defaults of a sampler that has no ``is_finished``."""
+
+    is_stock = True
+    has_end = False
+    sets_epochs = False
+    inherits = False
+    needs_objective = None
+    phases = None
+    retrained = 1
+    weights_needed = None
+
+    def is_finished(self, study: "Study") -> bool:
+        return False
+
+    def candidates(self, study: "Study") -> None:
+        return None
+
+    def parent_probabilities(self, study: "Study") -> Mapping[int, float]:
+        return {}
+
+
+class _OwnEnd(_Stock):
+    """The defaults of a sampler that has."""
+
+    is_stock = False
+    has_end = True
+
+
+class _AnyTraining:
+    whole_training = None
+
+
+class _TrainsNothing:
+    retrain = None
+    ensemble = None
+
+
+class _WithoutImages:
+    needs_data = True
+    load_images = None
+
+    def inference_times(self, *_: Any, **__: Any) -> tuple[Mapping[Any, float], str]:
+        return {}, ""
+
+
+class _Unmeasured:
+    depth = None
+    num_params = None
+
+
+class _Documented:
+    def __init__(self, it: object) -> None:
+        self.description = (inspect.getdoc(it) or "").partition("\n")[0]
+
+
+class _Defaulted:
+    """Something with defaults for what it does not offer."""
+
+    def __init__(self, it: object, defaults: object) -> None:
+        self._it = it
+        self._defaults = defaults
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._it if hasattr(self._it, name) else self._defaults, name)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._it(*arguments)  # type: ignore[operator]
+
+
+def strategy_of(sampler: object) -> Strategy:
+    """A sampler as a strategy; of a class, what holds for all its samplers."""
+    defaults = _OwnEnd() if hasattr(sampler, "is_finished") else _Stock()
+    return cast(Strategy, _Defaulted(sampler, defaults))
+
+
+def pruning_of(pruner: object) -> Pruning:
+    """A pruner with all that optnas asks of one."""
+    return cast(Pruning, _Defaulted(pruner, _AnyTraining()))
+
+
+def objective_of(objective: object) -> Objective:
+    """An objective with all that optnas asks of one."""
+    return cast(Objective, _Defaulted(objective, _TrainsNothing()))
+
+
+def objective_class(cls: type[Any]) -> ObjectiveClass:
+    """The class of an objective with all that optnas asks of one."""
+    return cast(ObjectiveClass, _Defaulted(cls, _WithoutImages()))
+
+
+def described(architecture: "Architecture | None") -> Described:
+    """An architecture, or none, with all that people are told of one."""
+    return cast(Described, _Defaulted(architecture, _Unmeasured()))
+
+
+def data_set(entry: object) -> DataSet:
+    """A data set, or the function that gives one, with all that people are told of it."""
+    return cast(DataSet, _Defaulted(entry, _Documented(entry)))
+
+
+def spelled_out(space: "Space[Any]", options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a space; those left open, as to a preset, as it has them in its attributes."""
+    return {
+        key: getattr(space, key, None) if value is None else value
+        for key, value in options.items()
+    }

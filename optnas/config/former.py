@@ -1,0 +1,36 @@
+"""What older study files and stored configurations say, in today's words."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from optnas.config.messages import Source
+
+_SYNCHRONOUS = ("order", "promote", "epochs")
+"""Options of EcoNAS's synchronous cycles, which were an order of the sampler ``econas``."""
+
+
+def in_todays_words(data: Mapping[str, Any], source: Source) -> dict[str, Any]:
+    """``data`` with what has another name now; it says so for what people wrote in a file.
+
+    ``sampler: {name: econas, order: paper}`` (or ``code``) is ``synchronous_econas``. In the
+    asynchronous order, which ``econas`` is, ``promote`` and ``epochs`` never had a meaning.
+    """
+    sampler = data.get("sampler")
+    if not isinstance(sampler, Mapping) or sampler.get("name") != "econas":
+        return dict(data)
+    old = [key for key in _SYNCHRONOUS if key in sampler]
+    if sampler.get("order") in ("paper", "code"):
+        _say(source, "order", "this is the sampler `synchronous_econas` now, and is taken for it")
+        return {**data, "sampler": {**sampler, "name": "synchronous_econas"}}
+    if sampler.get("order", "asynchronous") != "asynchronous":
+        return dict(data)  # Never valid: it is refused as any key that does not exist.
+    for key in old:
+        _say(source, key, "this key is of the sampler `synchronous_econas`; here it means nothing")
+    kept = {key: value for key, value in sampler.items() if key not in old}
+    return {**data, "sampler": kept}
+
+
+def _say(source: Source, key: str, text: str) -> None:
+    if source.lines:  # What is stored is nobody's to change.
+        warnings.warn(str(source.error(("sampler", key), text)), stacklevel=2)

@@ -1,0 +1,128 @@
+"""Taking turns: trials decide one after the other, by number, so that none decides twice."""
+
+import dataclasses
+import time
+from collections.abc import Collection, Iterator
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas.trials.attributes import LEASE
+from optnas.trials.claims import Claim, queued_params
+from optnas.trials.failures import fail_as_lost, fail_dead
+from optnas.trials.leases import lease_expired, renew_lease
+
+DECIDING = 5.0
+"""Seconds that a decision takes at most, on however busy a machine."""
+TURN = 0.02
+"""Seconds that a decision takes, about."""
+LONGEST_PAUSE = 0.5
+"""Seconds after which a trial that waits looks again, at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """A moment at which a trial may decide.
+
+    Args:
+        trials: All trials of the study, by number, as they are now.
+        until: When the turn is over, as of ``time.time``.
+    """
+
+    trials: list[FrozenTrial]
+    until: float
+
+    def is_over(self) -> bool:
+        """Whether others may have decided meanwhile, because this process was suspended."""
+        return time.time() > self.until
+
+
+@dataclasses.dataclass(frozen=True)
+class Turns:
+    """The turns of a trial that waits for its candidate.
+
+    Args:
+        study: The study.
+        trial: The trial.
+        names: Names of the parameters that make a candidate.
+        max_retries: How often a candidate is tried again whose worker died.
+        patience: Seconds after which a running trial that decides nothing is not waited for.
+    """
+
+    study: Study
+    trial: FrozenTrial
+    names: Collection[str]
+    max_retries: int
+    patience: float
+
+    def __iter__(self) -> Iterator[Turn]:
+        """A turn whenever no earlier trial has to decide, until the study is stopped."""
+        storage = self.study._storage
+        start = time.monotonic()
+        while not getattr(self.study, "_stop_flag", False):
+            until = self._kept_lease()
+            trials = all_trials(self.study)
+            if fail_dead(storage, trials, self.max_retries):
+                continue
+            before = [other for other in trials if self._decides_before(other)]
+            waited = time.monotonic() - start
+            if not before:
+                # A storage in memory may show the parameters of a trial before its claim.
+                torn = any(map(self._shows_no_claim, trials))
+                until = max(until, time.time() + DECIDING)
+                yield Turn(all_trials(self.study) if torn else trials, until)
+            elif waited > self.patience:
+                for other in before:
+                    if LEASE not in other.system_attrs:
+                        reason = "its worker died, or forgot it, before it wrote a lease"
+                        fail_as_lost(storage, other, reason)
+            # Decisions follow one another: long pauses would add up.
+            time.sleep(min(max(TURN * len(before), TURN, waited / 20), LONGEST_PAUSE))
+
+    def _kept_lease(self) -> float:
+        """Until when the trial's lease lasts; renewed where that is soon.
+
+        The objective may have taken its time before its first parameter.
+        """
+        until = self.trial.system_attrs.get(LEASE, {}).get("until") or 0.0
+        if until - time.time() < 0.75 * self.patience:
+            until = promise_decision(self.study, self.trial, self.patience)
+        return float(until)
+
+    def _decides_before(self, other: FrozenTrial) -> bool:
+        """Whether ``other`` decides before this trial and has not done so yet."""
+        return (
+            other.state == TrialState.RUNNING
+            and other.number < self.trial.number
+            and Claim.of(other) is None
+            and not names_candidate(other, self.names)
+            and not lease_expired(other)
+        )
+
+    def _shows_no_claim(self, other: FrozenTrial) -> bool:
+        return (
+            other.state == TrialState.RUNNING
+            and Claim.of(other) is None
+            and names_candidate(other, self.names)
+        )
+
+
+def promise_decision(study: Study, trial: FrozenTrial, patience: float) -> float:
+    """Write a lease that promises a decision within ``patience`` seconds; returns its end."""
+    lease = renew_lease(study._storage, trial._trial_id, patience, decides=True)
+    trial.system_attrs[LEASE] = lease
+    return float(lease["until"])
+
+
+def names_candidate(trial: FrozenTrial, names: Collection[str]) -> bool:
+    """Whether ``trial`` has, or was queued with, a parameter of a candidate.
+
+    Without a claim, it is somebody's own: it needs no candidate, and nobody waits for its turn.
+    """
+    return not (trial.params.keys() | queued_params(trial).keys()).isdisjoint(names)
+
+
+def all_trials(study: Study) -> list[FrozenTrial]:
+    """Every trial of the study, by number, not to be modified."""
+    # From the storage itself: Hyperband hands samplers a study that shows one bracket only.
+    return study._storage.get_all_trials(study._study_id, deepcopy=False)
