@@ -42,6 +42,12 @@ class FaceSpace(Space[FaceArchitecture]):
     """
 
     architecture_class: ClassVar[type[FaceArchitecture]] = FaceArchitecture
+    operation: ClassVar[str] = OPERATIONS[0]
+    """What a search begins with in every block."""
+    depth_step: ClassVar[int] = 2
+    """Layers that are added at a time: a block."""
+    micro: ClassVar[bool] = False
+    """Whether operations and kernels are searched for unless it is said otherwise."""
 
     PRESETS: ClassVar[dict[str, dict[str, tuple[int, int]]]] = {
         "small": {"depth": (10, 100), "width": (16, 32)},
@@ -95,12 +101,6 @@ class FaceSpace(Space[FaceArchitecture]):
         blocks = sum(stages)
         inside = ((operation,) * blocks, (kernel,) * blocks)
         return self.architecture_class(width, stages, self.embedding, *inside)
-
-    def num_params(
-        self, architecture: FaceArchitecture, in_channels: int, classes: int | None
-    ) -> int:
-        """Parameters of an architecture for images of this space; see `FaceArchitecture`."""
-        return architecture.num_params(in_channels, classes, self.size)
 
     def suggest(self, trial: BaseTrial) -> FaceArchitecture:
         low, high = self.width
