@@ -53,7 +53,7 @@ def test_weights_follow_the_generator_and_are_he_normal_by_what_goes_out():
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["stem.0.weight"], other["stem.0.weight"])
     wide = build_model(FaceArchitecture(64, (1, 1, 1, 1)), (3, 16, 16), 3).state_dict()
-    deviation = wide["blocks.3.residual.4.weight"].std()
+    deviation = wide["blocks.3.0.residual.4.weight"].std()
     torch.testing.assert_close(float(deviation), (2 / (9 * 512)) ** 0.5, rtol=0.01, atol=0)
     assert torch.equal(wide["stem.2.weight"], torch.full((64,), 0.25))
     assert not wide["linear.bias"].any()

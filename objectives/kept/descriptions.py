@@ -20,7 +20,9 @@ class Description:
     """What a trained network is and how good: the contents of ``network.json``.
 
     Accuracies are fractions; ``multiply_adds`` are for one image; ``data_sha256`` is of the
-    training and test images and their labels.
+    training and test images and their labels. Of a face network, ``verification`` has what every
+    set of test pairs gave, and ``thresholds`` the least score at which two faces are taken for one
+    person's, by the false accept rate.
     """
 
     space: str
@@ -46,6 +48,13 @@ class Description:
     train_images: int
     train_seconds: float
     versions: dict[str, str]
+    verification: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_face(self) -> bool:
+        """Whether it embeds faces, and does not classify."""
+        return bool(self.verification)
 
 
 @dataclasses.dataclass(frozen=True)

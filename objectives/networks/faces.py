@@ -46,7 +46,14 @@ class FaceNetwork(nn.Module):
             nn.BatchNorm2d(width),
             nn.PReLU(width),
         )
-        self.blocks = nn.Sequential(*(FaceBlock(*layer) for layer in architecture.layers))
+        # Named by their stages: a block more leaves the others' names as they are.
+        blocks = iter(architecture.layers)
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(*(FaceBlock(*next(blocks)) for _ in range(number)))
+                for number in architecture.stages
+            )
+        )
         self.normalisation = nn.BatchNorm2d(last)
         self.dropout = Dropout(dropout)
         self.linear = nn.Linear(last * height * length, architecture.embedding)
