@@ -190,7 +190,7 @@ class FaceRecognition(Classification):
             raise UserError(f"objective: {error}") from None
         if not len(images.test_labels) and not self._test_sets:
             raise UserError(
-                "objective: what is trained fully is tested: give `test_identities` or `test_sets`."
+                "objective: a trained network is tested: give `test_identities` or `test_sets`."
             )
         for path in self._test_sets:
             if not path.exists():

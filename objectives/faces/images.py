@@ -17,7 +17,6 @@ from optnas.objectives.data.splits import DataError, RawImages
 from optnas.objectives.faces.pairs import checked_fraction
 from optnas.seeds import derive_seed
 
-
 HELD_OUT = 0.2
 """Fraction of the people who are held out, for each purpose, unless it is said otherwise."""
 

@@ -19,6 +19,7 @@ from optnas.cli.console import (
     workers_said,
 )
 from optnas.cli.experiment_commands import compare, rank
+from optnas.cli.face_commands import identify, verify
 from optnas.cli.options import (
     Device,
     Devices,
@@ -338,5 +339,5 @@ def list_(as_json: Json = False) -> None:
     print(json.dumps(fields) if as_json else known_text(fields))
 
 
-for command in (rank, compare):
+for command in (rank, compare, verify, identify):
     app.command()(command)
