@@ -38,7 +38,15 @@ def load_orl(settings: DataSettings) -> RawImages:
         order = np.lexsort((shot, subject))
     except FileNotFoundError:
         raise DataError(f"`orl` needs `root`, the file {FILE}: {path} does not exist.") from None
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise DataError(f"{path} does not hold the ORL faces: {error}.") from None
     pixels = torch.from_numpy(images[order])[:, None].contiguous()
     if settings.size is not None:
