@@ -21,13 +21,13 @@ from optnas.config.settings import TrainSettings
 from optnas.errors import UserError
 from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.splits import DataError
-from optnas.objectives.face_recognition import FaceRecognition, MarginSettings
 from optnas.objectives.faces.degrading import degraded, draw
 from optnas.objectives.faces.images import FaceImages
+from optnas.objectives.faces.objective import FaceRecognition, MarginSettings
 from optnas.objectives.faces.pairs import draw_pairs, fold_pairs
 from optnas.objectives.faces.trainer import FaceRecipe, FaceTrainer
 from optnas.objectives.models import build_model
-from optnas.objectives.training.trainer import learning_rate
+from optnas.objectives.training.schedules import learning_rate
 from optnas.samplers import MacroMicroSampler
 from optnas.spaces import ChainSpace, FaceArchitecture, FaceSpace
 from optnas.storage.artifacts import open_artifacts

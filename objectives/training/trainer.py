@@ -28,6 +28,7 @@ from optnas.objectives.data.images import Images
 from optnas.objectives.training import cuda_graphs
 from optnas.objectives.training.memory import in_pieces
 from optnas.objectives.training.optimizers import make_optimizer, set_rate
+from optnas.objectives.training.schedules import learning_rate
 
 # Evaluation batches hold at most this many images and pixels: the activations of a wide
 # network's first layers, hundreds of bytes per pixel, must fit into memory.
@@ -57,33 +58,6 @@ class EpochResult:
     validation_accuracy: float | None
     seconds: float = dataclasses.field(compare=False)
     joules: float | None = dataclasses.field(default=None, compare=False)
-
-
-def learning_rate(settings: TrainSettings, epoch: int, epochs: int, further: int = 0) -> float:
-    """Learning rate of an epoch: a pure function, so that there is no scheduler to save.
-
-    Source: SGDR (Loshchilov and Hutter 2017), equation 5, with cycles of equal length; for steps
-    He et al. 2016, section 4.2.
-
-    Args:
-        settings: The rate at the start of a cycle, the schedule and its cycles.
-        epoch: Number of finished epochs, less than ``epochs + further``.
-        epochs: Length of the schedule, a multiple of its cycles; the cosine would reach zero after
-            the last epoch of a cycle.
-        further: Epochs after the schedule: for ``"cosine"`` they are a cycle of their own; the
-            others keep their last rate.
-    """
-    if settings.schedule == "constant":
-        return settings.lr
-    if settings.milestones is not None:
-        passed = sum(epoch >= milestone for milestone in settings.milestones)
-        return settings.lr / 10.0**passed
-    if settings.schedule == "step":
-        return settings.lr / 10.0 ** ((2 * epoch >= epochs) + (4 * epoch >= 3 * epochs))
-    length = epochs // settings.cycles
-    if epoch >= epochs:
-        epoch, length = epoch - epochs, further
-    return settings.lr * (1 + math.cos(math.pi * (epoch % length) / length)) / 2
 
 
 class Trainer:

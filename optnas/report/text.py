@@ -7,7 +7,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from optnas.config import plugins
-from optnas.config.contract import data_set
+from optnas.config.contract import count_params, data_set
 from optnas.extensions.importing import load_entry
 from optnas.running.runner import Outcome
 from optnas.spaces import SPACES
@@ -233,8 +233,11 @@ def _conclusion_fields(opened: OpenStudy, conclusion: Conclusion) -> dict[str, A
     trial = opened.study.get_trials(deepcopy=False)[conclusion.number]
     return {
         "architecture": dataclasses.asdict(conclusion.architecture),
-        "params": opened.config.search_space.num_params(
-            conclusion.architecture, record["in_channels"], record["classes"]
+        "params": count_params(
+            opened.config.search_space,
+            conclusion.architecture,
+            record["in_channels"],
+            record["classes"],
         ),
         "trial": conclusion.number,
         "value": conclusion.value,

@@ -96,17 +96,6 @@ class Space(abc.ABC, Generic[A]):
     def random(self, rng: np.random.Generator) -> A:
         """An architecture drawn uniformly over each parameter."""
 
-    def num_params(self, architecture: A, in_channels: int, classes: int) -> int | None:
-        """Parameters of a network, in closed form, or None where the network alone knows.
-
-        Args:
-            architecture: Its architecture.
-            in_channels: Channels of the images.
-            classes: Number of classes.
-        """
-        count = getattr(architecture, "num_params", None)
-        return None if count is None else int(count(in_channels, classes))
-
     def baselines(self) -> Mapping[str, A]:
         """Networks of this kind that people designed, by name; they may lie outside the space."""
         return {}

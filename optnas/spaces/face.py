@@ -102,9 +102,7 @@ class FaceSpace(Space[FaceArchitecture]):
         inside = ((operation,) * blocks, (kernel,) * blocks)
         return self.architecture_class(width, stages, self.embedding, *inside)
 
-    def num_params(
-        self, architecture: FaceArchitecture, in_channels: int, classes: int
-    ) -> int | None:
+    def num_params(self, architecture: FaceArchitecture, in_channels: int, classes: int) -> int:
         """Parameters of a network for the faces of this space, without the identities' vectors."""
         return architecture.num_params(in_channels, None, self.size)
 
