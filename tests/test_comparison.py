@@ -16,8 +16,10 @@ from optnas.cli import main
 from optnas.config.file import StudyFile, study_from_dict
 from optnas.errors import UserError
 from optnas.experiments.comparison import Run, _check_spends, _cost, _summary, compare
+from optnas.experiments.comparison_report import comparison_page
 from optnas.experiments.contenders import Contender, parse_contenders, spending
 from optnas.experiments.studies import Experiment
+from optnas.pages.frame import render
 from optnas.storage.opening import open_storage
 from optnas.storage.urls import StorageError
 from optnas.trials.attributes import CONTINUES
@@ -178,7 +180,7 @@ def test_table_and_page_show_the_samplers(
     rows = [line.split("  ")[0] for line in experiment.text.splitlines()[1:4]]
     assert rows == ["macro_micro", "random", "tpe n_startup_trials=2"]
     page = (tmp_path / "comparison.html").read_text()
-    assert page.count("<polyline") == page.count("<polygon") == 3
+    assert page.count('<g class="line">') == page.count('<g class="band">') == 3
 
 
 @pytest.mark.parametrize(
@@ -304,6 +306,14 @@ def test_worked_summary() -> None:
     assert silent["curve"]["cost"] == []
     assert good["curve"]["cost"][0] == pytest.approx(2)
     assert good["curve"]["mean"][0] == pytest.approx(0.75)
+
+
+def test_a_page_without_curves_has_its_table() -> None:
+    summary = _summary({"silent": [Run((), ())]}, 4, None)
+    fields = {"study": "s", "unit": "epochs", "amount": 4, "seeds": 1, **summary}
+    html = render(comparison_page(fields))
+    assert '<th scope="row" class="text">silent</th>' in html
+    assert "<figure>" not in html
 
 
 def test_without_random_search_there_is_nothing_to_refer_to() -> None:

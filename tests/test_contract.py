@@ -40,7 +40,7 @@ def test_optunas_own_samplers_have_the_defaults(sampler, study):
     assert not strategy.is_finished(study)
     assert strategy.candidates(study) is None
     assert strategy.weights_needed is None
-    assert strategy.parents(study) == {}
+    assert strategy.parent_probabilities(study) == {}
 
 
 def test_a_strategy_says_more_and_so_does_its_class(study):
@@ -118,7 +118,7 @@ def test_a_function_describes_itself():
 PROBE = re.compile(
     r"(?:get|has)attr\(\s*(?:\w+\.)*(?:sampler|pruner|objective|space|strategy)"
     r"\b|(?:get|has)attr\([^()]*(?:\([^()]*\))?[^()]*,\s*\"(?:is_finished|has_end|sets_epochs|"
-    r"inherits|needs_objective|needs_data|phases|retrained|candidates|weights_needed|parents|"
+    r"inherits|needs_objective|needs_data|phases|retrained|candidates|weights_needed|parent_probabilities|"
     r"whole_training|retrain|ensemble|num_params|depth)\""
 )
 

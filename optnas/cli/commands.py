@@ -238,8 +238,9 @@ def report(
 ) -> None:
     """Write a search as one HTML page: what was found, figures, every network."""
     from optnas.errors import UserError
+    from optnas.pages.frame import write_page
     from optnas.report.costs import Footprint, measure
-    from optnas.report.page import report_page, report_rows, write_page
+    from optnas.report.page import report_page, report_rows
     from optnas.study.folders import page_path
     from optnas.study.opening import open_existing
 

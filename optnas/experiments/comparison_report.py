@@ -3,13 +3,27 @@
 from collections.abc import Mapping
 from typing import Any
 
-from optnas.experiments.studies import interval, number, table
-from optnas.report.charts import Series, chart, page
+from optnas.experiments.studies import interval, number, table_text
+from optnas.pages.content import Column, Page, Paragraph, Plots, Section, Table
+from optnas.pages.plots import Plot, Series
 
 
 def comparison_text(fields: Mapping[str, Any]) -> str:
     """The table of a comparison, from its fields."""
-    header = ["sampler", "best", "95%", "seeds", "p", "RI", "95%"]
+    return "\n".join([table_text(_table(fields)), *_notes(fields)])
+
+
+def comparison_page(fields: Mapping[str, Any]) -> Page:
+    """The table of a comparison and its curves, as a page."""
+    notes = [Paragraph(note) for note in _notes(fields)]
+    sections = [Section("Samplers", [_table(fields), *notes])]
+    if any(row["curve"]["cost"] for row in fields["contenders"]):
+        sections.append(Section("Search", [_curves(fields)]))
+    return Page(f"Comparison on {fields['study']}", sections)
+
+
+def _table(fields: Mapping[str, Any]) -> Table:
+    headings = ["best", "95%", "seeds", "p", "RI", "95%"]
     rows = [
         [
             row["label"],
@@ -22,34 +36,45 @@ def comparison_text(fields: Mapping[str, Any]) -> str:
         ]
         for row in fields["contenders"]
     ]
+    columns = [Column("sampler", text=True), *map(Column, headings)]
+    return Table("What each sampler has found", columns, rows, sortable=True)
+
+
+def _notes(fields: Mapping[str, Any]) -> list[str]:
     notes = [
         f"best: mean over {fields['seeds']} seeds of the best value after {fields['amount']:g} "
         f"{fields['unit']}, with Student's 95% interval"
     ]
-    if fields["baseline"] is not None:
-        notes += [
-            f"p: one-sided Mann-Whitney U test, the alternative being better than "
-            f"{fields['baseline']}",
-            f"RI: relative improvement in percent over the mean of {fields['random_networks']} "
-            "random networks",
-        ]
-    else:
-        notes.append("p and RI need the sampler random among the samplers")
-    return "\n".join([table(header, rows), *notes])
+    if fields["baseline"] is None:
+        return [*notes, "p and RI need the sampler random among the samplers"]
+    return [
+        *notes,
+        f"p: one-sided Mann-Whitney U test, the alternative being better than "
+        f"{fields['baseline']}",
+        f"RI: relative improvement in percent over the mean of {fields['random_networks']} "
+        "random networks",
+    ]
 
 
-def comparison_page(fields: Mapping[str, Any]) -> str:
-    """The curves of a comparison and its table, as HTML."""
+def _curves(fields: Mapping[str, Any]) -> Plots:
     curves = [
         Series(
-            row["label"],
             row["curve"]["cost"],
             row["curve"]["mean"],
-            row["curve"]["low"],
-            row["curve"]["high"],
+            row["label"],
+            colour=index,
+            line="solid",
+            low=row["curve"]["low"],
+            high=row["curve"]["high"],
         )
-        for row in fields["contenders"]
+        for index, row in enumerate(fields["contenders"])
     ]
-    caption = f"Best value so far: mean over {fields['seeds']} seeds, with Student's 95% interval."
-    figure = chart(curves, f"{fields['unit']} spent", "best value so far", caption=caption)
-    return page(f"Comparison on {fields['study']}", comparison_text(fields), [figure])
+    plot = Plot(
+        "best-so-far",
+        "Best value so far",
+        f"{fields['unit']} spent",
+        "best value so far",
+        curves,
+        note=f"Mean over {fields['seeds']} seeds, with Student's 95% interval.",
+    )
+    return Plots([plot])

@@ -21,6 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.errors import UserError
+from optnas.pages.content import Page, Table
+from optnas.pages.frame import render, write_page
 from optnas.running.runner import run
 from optnas.study.opening import OpenStudy
 from optnas.trials.claims import is_feasible
@@ -45,12 +47,12 @@ class Experiment:
     Args:
         fields: For programs: JSON values.
         text: For people: tables.
-        html: A page with plots that needs nothing else.
+        page: The same as a page, with plots.
     """
 
     fields: dict[str, Any]
     text: str
-    html: str
+    page: Page
 
     def write(self, folder: Path, name: str) -> None:
         """Write ``name.json``, ``name.txt`` and ``name.html`` into ``folder``, made if absent.
@@ -58,13 +60,14 @@ class Experiment:
         Raises:
             UserError: If they cannot be written.
         """
-        contents = {"json": json.dumps(self.fields, indent=2), "txt": self.text, "html": self.html}
+        contents = {"json": json.dumps(self.fields, indent=2), "txt": self.text}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for ending, content in contents.items():
                 (folder / f"{name}.{ending}").write_text(content + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
+        write_page(folder / f"{name}.html", render(self.page))
 
 
 class _Watcher:
@@ -185,14 +188,14 @@ def is_result(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.COMPLETE and feasible
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell: the first on the left, the others on the right."""
-    cells = [header, *rows]
+def table_text(table: Table) -> str:
+    """Columns as wide as their widest cell: text on the left, numbers on the right."""
+    cells = [[column.heading for column in table.columns], *table.rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if column.text else cell.rjust(width)
+            for column, cell, width in zip(table.columns, row, widths, strict=True)
         ).rstrip()
         for row in cells
     )
