@@ -230,7 +230,8 @@ class Softmax(Margin):
 
     def logits(self, cosines: Tensor, norms: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, classes) of cosines (N, classes), with the lengths that the vectors have."""
-        return cosines * norms[:, None] * self.weight.norm(dim=1)
+        lengths: Tensor = torch.linalg.vector_norm(self.weight, dim=1)
+        return cosines * norms[:, None] * lengths
 
 
 MARGINS: dict[str, type[Margin]] = {

@@ -180,7 +180,8 @@ def unit(features: npt.ArrayLike) -> Floats:
     """Vectors (..., E) at length 1; a vector of zeros stays one."""
     vectors = np.asarray(features, dtype=np.float64)
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    result: Floats = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return result
 
 
 def flip_fused(features: npt.ArrayLike, mirrored: npt.ArrayLike) -> Floats:
@@ -246,7 +247,8 @@ def pooled_templates(
 def template(features: npt.ArrayLike, media: npt.ArrayLike) -> Floats:
     """The unit vector (E,) of one template; see :func:`pooled_templates`."""
     same = np.zeros(len(np.asarray(media)), dtype=np.int64)
-    return pooled_templates(features, same, media)[1][0]
+    _, vectors = pooled_templates(features, same, media)
+    return np.asarray(vectors[0])
 
 
 def identification_rate(

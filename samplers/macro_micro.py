@@ -101,7 +101,7 @@ class MacroMicroSampler(ReplaySampler[Network]):
     sets_epochs = True
     searches = (ChainSpace, FaceSpace)
 
-    space: ChainSpace | FaceSpace
+    space: Any  # Neither of the two is a space of both kinds of network.
     _: KW_ONLY
     in_channels: Positive
     classes: Positive
@@ -204,7 +204,7 @@ class MacroMicroSampler(ReplaySampler[Network]):
         """Try ``choice`` in one layer after the other, at the size of ``start``."""
         accepted = start
         limit = start.num_params(*self._shape) + self.params_tolerance
-        for layer in range(len(start.kernels)):
+        for layer in range(len(start.kernels or ())):
             choices = getattr(accepted, field)
             choices = (*choices[:layer], choice, *choices[layer + 1 :])
             fields: dict[str, Any] = {field: choices, "width": start.width}
@@ -249,7 +249,7 @@ class MacroMicroSampler(ReplaySampler[Network]):
 
     def default_params(self) -> dict[str, Any]:
         depth, width = self.space.depth[1], self.space.width[1]
-        params = self.space.to_params(self._uniform(depth, width))
+        params: dict[str, Any] = self.space.to_params(self._uniform(depth, width))
         return params | {"depth": self.space.depth[0], "epochs": self.epochs}
 
     def _candidate(
@@ -270,8 +270,8 @@ class MacroMicroSampler(ReplaySampler[Network]):
         return Candidate(params, phase=phase, attrs={PARENT: parent.number})
 
     def _uniform(self, depth: int, width: int) -> Network:
-        assert self.operation is not None
-        return self.space.uniform(depth, width, self.operation, self.kernel)
+        network: Network = self.space.uniform(depth, width, self.operation, self.kernel)
+        return network
 
     @property
     def _shape(self) -> tuple[int, ...]:

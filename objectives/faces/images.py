@@ -10,9 +10,9 @@ import torch
 from optnas.config.settings import DataSettings
 from optnas.extensions.importing import PluginError, load_entry
 from optnas.objectives.data.augment import Augmentation
-from optnas.objectives.data.datasets import Dataset
-from optnas.objectives.data.image_files import joined, taken
-from optnas.objectives.data.images import GROUP, Images, load_images
+from optnas.objectives.data.datasets import GROUP, Dataset
+from optnas.objectives.data.image_files import Pixels, joined, taken
+from optnas.objectives.data.images import Images, load_images
 from optnas.objectives.data.splits import DataError, RawImages
 from optnas.objectives.faces.pairs import checked_fraction
 from optnas.seeds import derive_seed
@@ -90,7 +90,7 @@ class FaceImages(Images):
             validation_names=(),
         )
 
-    def _of(self, people: np.ndarray) -> tuple[object, torch.Tensor, tuple[str, ...]]:
+    def _of(self, people: np.ndarray) -> tuple[Pixels, torch.Tensor, tuple[str, ...]]:
         """The training images of some people, who are numbered anew."""
         number = torch.full((self.classes,), -1)
         number[torch.from_numpy(people)] = torch.arange(len(people))

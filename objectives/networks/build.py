@@ -132,7 +132,9 @@ def build_model(
     if builder is None:
         known = ", ".join(kind.__name__ for kind in BUILDERS)
         raise TypeError(f"No network for {type(architecture).__name__}; known: {known}.")
-    if builder is FaceNetwork:  # Its linear layer takes features that were not pooled.
+    if isinstance(
+        architecture, FaceArchitecture
+    ):  # Its linear layer takes features that were not pooled.
         options["size"] = tuple(input_shape[1:])
     build = functools.partial(builder, architecture, **options)
     return _built(build, input_shape, classes, generator)

@@ -108,7 +108,8 @@ class FaceBlock(nn.Module):
         residual: Tensor = self.residual(features)
         if self.shortcut is None:
             return residual + features[:, :, :: self.stride, :: self.stride]
-        return residual + self.shortcut(features)
+        shortcut: Tensor = self.shortcut(features)
+        return residual + shortcut
 
 
 class Dropout(nn.Module):

@@ -73,7 +73,8 @@ class FaceArchitecture(Architecture):
         """Channels before and after, stride, operation and kernel of every block."""
         assert self.operations is not None
         assert self.kernels is not None
-        result, before = [], self.width
+        result: list[tuple[int, int, int, str, int]] = []
+        before = self.width
         for stage, blocks in enumerate(self.stages):
             for index in range(blocks):
                 number, after = len(result), self.width * 2**stage
