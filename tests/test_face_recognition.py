@@ -24,10 +24,14 @@ from optnas.objectives.data.splits import DataError
 from optnas.objectives.faces.degrading import degraded, draw
 from optnas.objectives.faces.images import FaceImages
 from optnas.objectives.faces.objective import FaceRecognition, MarginSettings
+from optnas.objectives.faces.pair_sets import PairSet
 from optnas.objectives.faces.pairs import draw_pairs, fold_pairs
+from optnas.objectives.faces.templates import TemplateSet
+from optnas.objectives.faces.testing import tested
 from optnas.objectives.faces.trainer import FaceRecipe, FaceTrainer
 from optnas.objectives.models import build_model
 from optnas.objectives.training.schedules import learning_rate
+from optnas.objectives.verification import tar_at_far, template, ten_fold_accuracy, unit
 from optnas.samplers import MacroMicroSampler
 from optnas.spaces import ChainSpace, FaceArchitecture, FaceSpace
 from optnas.storage.artifacts import open_artifacts
@@ -287,6 +291,34 @@ def test_the_space_must_be_for_the_faces(faces):
         FaceRecognition(ChainSpace(), faces, seed=0)
     with pytest.raises(UserError, match=r"space.size: the faces have 16 x 16 pixels"):
         FaceRecognition(FaceSpace(), faces, seed=0)
+
+
+def test_sets_of_pairs_and_of_templates_say_what_their_protocols_say(faces):
+    """Of made-up embeddings; the templates' images count by their media."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(60, 5)) + np.eye(5).repeat(12, 0) * 2
+    people = np.arange(5).repeat(12)
+    images = faces.split(test=0, seed=0)
+    pairs, same_person = fold_pairs(people, 200, 0)
+    plain = PairSet("plain", torch.zeros(60, 1, 1, 1), pairs, same_person)
+    templates, media = np.arange(60) // 3, np.arange(60) % 3 // 2
+    both = np.array(list(combinations(range(20), 2)))
+    one_person = both[:, 0] // 4 == both[:, 1] // 4
+    pooled = TemplateSet("pooled", plain.images, templates, media, both, one_person)
+    answers, thresholds = tested(lambda _: vectors, images, [plain, pooled], FaceRecipe())
+    embeddings = unit(vectors)
+    alike = (embeddings[pairs[:, 0]] * embeddings[pairs[:, 1]]).sum(1)
+    expected = ten_fold_accuracy(2 - 2 * alike, same_person)
+    assert answers["plain"]["accuracy"] == expected.mean
+    assert answers["plain"]["threshold"] == pytest.approx(1 - np.mean(expected.thresholds) / 2)
+    point = tar_at_far(alike[same_person], alike[~same_person], 0.1)
+    assert answers["plain"]["tar@0.1"] == point.tar
+    assert thresholds["0.1"] == point.threshold
+    assert "tar@0.001" not in answers["plain"]  # 100 pairs do not tell.
+    whole = np.stack([template(vectors[3 * t : 3 * t + 3], [0, 0, 1]) for t in range(20)])
+    scores = (whole[both[:, 0]] * whole[both[:, 1]]).sum(1)
+    point = tar_at_far(scores[one_person], scores[~one_person], 0.1)
+    assert answers["pooled"]["tar@0.1"] == point.tar
 
 
 STUDY = """
