@@ -21,13 +21,13 @@ from optnas.config.settings import TrainSettings
 from optnas.errors import UserError
 from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.splits import DataError
+from optnas.objectives.faces import testing
 from optnas.objectives.faces.degrading import degraded, draw
 from optnas.objectives.faces.images import FaceImages
 from optnas.objectives.faces.objective import FaceRecognition, MarginSettings
 from optnas.objectives.faces.pair_sets import PairSet
 from optnas.objectives.faces.pairs import draw_pairs, fold_pairs
 from optnas.objectives.faces.templates import TemplateSet
-from optnas.objectives.faces.testing import tested
 from optnas.objectives.faces.trainer import FaceRecipe, FaceTrainer
 from optnas.objectives.models import build_model
 from optnas.objectives.training.schedules import learning_rate
@@ -305,7 +305,7 @@ def test_sets_of_pairs_and_of_templates_say_what_their_protocols_say(faces):
     both = np.array(list(combinations(range(20), 2)))
     one_person = both[:, 0] // 4 == both[:, 1] // 4
     pooled = TemplateSet("pooled", plain.images, templates, media, both, one_person)
-    answers, thresholds = tested(lambda _: vectors, images, [plain, pooled], FaceRecipe())
+    answers, thresholds = testing.tested(lambda _: vectors, images, [plain, pooled], FaceRecipe())
     embeddings = unit(vectors)
     alike = (embeddings[pairs[:, 0]] * embeddings[pairs[:, 1]]).sum(1)
     expected = ten_fold_accuracy(2 - 2 * alike, same_person)

@@ -1,18 +1,15 @@
 """Faces split by people: those to learn from, those to judge by, those to test with."""
 
 import dataclasses
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from optnas.config.settings import DataSettings
-from optnas.extensions.importing import PluginError, load_entry
 from optnas.objectives.data.augment import Augmentation
-from optnas.objectives.data.datasets import GROUP, Dataset
 from optnas.objectives.data.image_files import Pixels, joined, taken
-from optnas.objectives.data.images import Images, load_images
+from optnas.objectives.data.images import Images, find_dataset
 from optnas.objectives.data.splits import DataError, RawImages
 from optnas.objectives.faces.pairs import checked_fraction
 from optnas.seeds import derive_seed
@@ -116,10 +113,7 @@ def load_faces(settings: DataSettings, seed: int, folder: Path | None = None) ->
         raise DataError(
             "`validation`: faces are judged by people of their own: give a number or a fraction."
         )
-    raw = _everything(settings, seed, folder)
-    images, labels = raw.train_images, raw.train_labels
-    if len(raw.test_labels):
-        images, labels = joined(images, raw.test_images), torch.cat((labels, raw.test_labels))
+    images, labels, names = _everything(settings, folder)
     recipe = Augmentation(flip=True)
     if settings.augment is not None:
         recipe = recipe.restricted(settings.augment, min(images.shape[2:]))
@@ -131,40 +125,34 @@ def load_faces(settings: DataSettings, seed: int, folder: Path | None = None) ->
         nobody,
         none,
         nobody,
-        raw.class_names,
+        names,
         recipe,
         held_out=HELD_OUT if settings.validation is None else settings.validation,
     )
-    people = np.arange(faces.classes)
+    people = np.arange(faces.classes) if settings.classes is None else np.array(settings.classes)
+    if people.max() >= faces.classes or len(np.unique(people)) < len(people):
+        raise DataError(f"`classes` must be different indices from 0 to {faces.classes - 1}.")
     if settings.samples < 1:
         count = max(2, round(settings.samples * len(people)))
-        drawn = np.random.default_rng(derive_seed("samples", seed)).permutation(people)
-        people = np.sort(drawn[:count])
-        images, labels, names = faces._of(people)
-        faces = dataclasses.replace(
-            faces, train_images=images, train_labels=labels, class_names=names
-        )
-    return faces
+        rng = np.random.default_rng(derive_seed("samples", seed))
+        people = np.sort(rng.permutation(people)[:count])
+    if len(people) == faces.classes and settings.classes is None:
+        return faces
+    images, labels, names = faces._of(people)
+    return dataclasses.replace(faces, train_images=images, train_labels=labels, class_names=names)
 
 
-def _everything(settings: DataSettings, seed: int, folder: Path | None) -> RawImages:
-    """A data set, whatever splits it has."""
-    if ":" not in settings.name and settings.classes is None:
-        try:
-            found = load_entry("data set", GROUP, settings.name)
-        except PluginError as error:
-            raise DataError(str(error)) from error
-        raw = found.load(settings) if isinstance(found, Dataset) else None
-        if isinstance(raw, RawImages):
-            return raw
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # The test set is looked at, to be split anew.
-        whole = settings.model_copy(update={"validation": "test", "samples": 1.0})
-        images = load_images(whole, seed, folder)
-    return RawImages(
-        images.train_images,
-        images.train_labels,
-        images.test_images,
-        images.test_labels,
-        images.class_names,
-    )
+def _everything(
+    settings: DataSettings, folder: Path | None
+) -> tuple[Pixels, torch.Tensor, tuple[str, ...]]:
+    """All images of a data set, whatever splits it has, their people, and these people's names."""
+    dataset = find_dataset(settings.name, folder or Path.cwd())
+    dataset.check(settings)
+    found = dataset.load(settings)
+    if not isinstance(found, RawImages):
+        labels = torch.from_numpy(found.rows["label"].astype(np.int64))
+        return found.pixels, labels, found.class_names
+    images, labels = found.train_images, found.train_labels
+    if len(found.test_labels):
+        images, labels = joined(images, found.test_images), torch.cat((labels, found.test_labels))
+    return images, labels, found.class_names

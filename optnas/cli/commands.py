@@ -20,7 +20,9 @@ from optnas.cli.console import (
 )
 from optnas.cli.experiment_commands import compare, rank
 from optnas.cli.face_commands import identify, verify
+from optnas.cli.file_commands import data, init, list_, schema
 from optnas.cli.options import (
+    AcceptChangedData,
     Device,
     Devices,
     File,
@@ -66,6 +68,7 @@ def run(
     workers: WorkerCount = None,
     per_device: PerDevice = None,
     devices: Devices = None,
+    accept_changed_data: AcceptChangedData = False,
     as_json: Json = False,
 ) -> None:
     """Search as a study file says, or go on with its search."""
@@ -74,7 +77,7 @@ def run(
     again = shlex.join(["optnas", "run", str(file)])
     config = settled(file)
     said = workers_said(config, workers, per_device, devices)
-    run_search(config, said, as_json, again=again)
+    run_search(config, said, as_json, accept_changed_data=accept_changed_data, again=again)
 
 
 @app.command()
@@ -84,6 +87,7 @@ def resume(
     workers: WorkerCount = None,
     per_device: PerDevice = None,
     devices: Devices = None,
+    accept_changed_data: AcceptChangedData = False,
     as_json: Json = False,
 ) -> None:
     """Go on with a search without its file: everything is in the storage."""
@@ -92,7 +96,7 @@ def resume(
     again = f"optnas resume {again_with(storage, study)}"
     config = open_existing(storage, study).config
     said = workers_said(config, workers, per_device, devices)
-    run_search(config, said, as_json, again=again)
+    run_search(config, said, as_json, accept_changed_data=accept_changed_data, again=again)
 
 
 @app.command()
@@ -166,6 +170,7 @@ def retrain(
     output: Annotated[
         Path | None, typer.Option(help="Folder for the network. Default: beside the storage.")
     ] = None,
+    accept_changed_data: AcceptChangedData = False,
     as_json: Json = False,
     device: Device = None,
 ) -> None:
@@ -191,6 +196,7 @@ def retrain(
             data=images,
             ensemble=ensemble,
             output=output,
+            accept_changed_data=accept_changed_data,
             device=device,
             on_epoch=None if as_json else epoch_printer(),
         ):
@@ -234,6 +240,7 @@ def report(
     carbon_intensity: Annotated[
         float, typer.Option(help="Grams of CO2-equivalent per kWh of your electricity.")
     ] = 475.0,
+    accept_changed_data: AcceptChangedData = False,
     device: Device = None,
 ) -> None:
     """Write a search as one HTML page: what was found, figures, every network."""
@@ -250,7 +257,7 @@ def report(
     opened = open_existing(target, study)
     hush()
     if baselines:
-        run_baselines(opened, device)
+        run_baselines(opened, device, accept_changed_data=accept_changed_data)
     measures = measure(opened, footprint, timed=inference)
     if as_json:
         print(json.dumps(report_rows(opened, measures)))
@@ -302,43 +309,5 @@ def dashboard(
     serve(opened, port)
 
 
-@app.command()
-def init(
-    path: Annotated[Path, typer.Argument(help="The study file to write.")] = Path("study.yaml"),
-    data: Annotated[str, typer.Option(help="The data set.")] = "digits",
-    sampler: Annotated[str, typer.Option(help="The strategy.")] = "macro_micro",
-) -> None:
-    """Write a study file to start from, with every key explained."""
-    from optnas.config.template import template
-    from optnas.errors import UserError
-
-    text = template(path.stem, data, sampler)
-    try:
-        with path.open("x") as file:
-            file.write(text)
-    except FileExistsError:
-        raise UserError(f"{path} exists; name another file") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    print(f"Wrote {path}. Next: optnas run {path}")
-
-
-@app.command()
-def schema() -> None:
-    """The JSON schema of study files, for editors."""
-    from optnas.config.schema import schema as study_schema
-
-    print(json.dumps(study_schema(), indent=2))
-
-
-@app.command(name="list")
-def list_(as_json: Json = False) -> None:
-    """Strategies, spaces, data sets, pruners and objectives, each with one line."""
-    from optnas.report.text import known_fields, known_text
-
-    fields = known_fields()
-    print(json.dumps(fields) if as_json else known_text(fields))
-
-
-for command in (rank, compare, verify, identify):
-    app.command()(command)
+for command in (data, init, schema, list_, rank, compare, verify, identify):
+    app.command(name=command.__name__.rstrip("_"))(command)

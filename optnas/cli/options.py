@@ -6,6 +6,9 @@ from typing import Annotated
 import typer
 
 File = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
+Files = Annotated[
+    list[Path], typer.Argument(metavar="STUDY.yaml...", help="Study files, each with its data.")
+]
 Target = Annotated[
     str, typer.Argument(metavar="STUDY.yaml|STORAGE", help="A study file, or a storage's URL.")
 ]
@@ -38,5 +41,12 @@ Devices = Annotated[
         "--device",
         help="Torch devices with commas between them, dealt out to the workers in turn. Default: "
         "as the study says, or CUDA where there is one.",
+    ),
+]
+AcceptChangedData = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changed-data",
+        help="Go on with other images than the study has seen; that is recorded and shown.",
     ),
 ]

@@ -9,17 +9,80 @@ from optnas.pages.plots import Plot, Series
 
 
 def comparison_text(fields: Mapping[str, Any]) -> str:
-    """The table of a comparison, from its fields."""
-    return "\n".join([table_text(_table(fields)), *_notes(fields)])
+    """The tables of a comparison, from its fields."""
+    found = [table_text(_table(fields)), *_notes(fields)]
+    return "\n".join([*found, *standings_text(fields)])
 
 
 def comparison_page(fields: Mapping[str, Any]) -> Page:
-    """The table of a comparison and its curves, as a page."""
+    """The tables of a comparison and its curves, as a page."""
     notes = [Paragraph(note) for note in _notes(fields)]
     sections = [Section("Samplers", [_table(fields), *notes])]
+    if len(fields["ranking"]) > 1:
+        said = [Paragraph(note) for note in _standings_notes(fields)]
+        sections.append(Section("Ranking", [_standings(fields), *said]))
     if any(row["curve"]["cost"] for row in fields["contenders"]):
         sections.append(Section("Search", [_curves(fields)]))
     return Page(f"Comparison on {fields['study']}", sections)
+
+
+def overall_text(fields: Mapping[str, Any]) -> str:
+    """The comparisons of several study files, and the ranking over all of them."""
+    parts = [f"{one['study']}\n{comparison_text(one)}" for one in fields["tables"]]
+    return "\n\n".join([*parts, "\n".join(["all together", *standings_text(fields)])])
+
+
+def overall_page(fields: Mapping[str, Any]) -> Page:
+    """The same as a page."""
+    said = [Paragraph(note) for note in _standings_notes(fields)]
+    sections = [Section("All together", [_standings(fields), *said])]
+    for one in fields["tables"]:
+        sections.append(Section(one["study"], [_table(one), _curves(one)]))
+    return Page("Comparison on " + ", ".join(one["study"] for one in fields["tables"]), sections)
+
+
+def standings_text(fields: Mapping[str, Any]) -> list[str]:
+    if len(fields["ranking"]) < 2:
+        return []
+    return ["", table_text(_standings(fields)), *_standings_notes(fields)]
+
+
+def _standings(fields: Mapping[str, Any]) -> Table:
+    """The contenders by mean rank, each with its difference to the first."""
+    first = fields["ranking"][0]["label"]
+    pairs = {frozenset((pair["first"], pair["second"])): pair for pair in fields["pairs"]}
+    rows = []
+    for entry in fields["ranking"]:
+        pair = pairs.get(frozenset((first, entry["label"])))
+        row = [
+            entry["label"],
+            number(entry["rank"], 2),
+            interval(entry["rank_low"], entry["rank_high"], 2),
+        ]
+        if pair is None or pair["difference"] is None or entry["label"] == first:
+            rows.append([*row, "-", "-", "-"])
+            continue
+        ends = (pair["low"], pair["high"])
+        if pair["first"] == first:  # The difference is said from the other side.
+            ends = (-pair["high"], -pair["low"])
+        difference = pair["difference"] * (-1 if pair["first"] == first else 1)
+        p = "-" if pair["p_corrected"] is None else f"{pair['p_corrected']:.2g}"
+        rows.append([*row, f"{difference:+.4f}", interval(*ends, 4), p])
+    headings = ["rank", "95%", f"to {first}", "95%", "p (Holm)"]
+    columns = [Column("sampler", text=True), *map(Column, headings)]
+    return Table("Who stands where", columns, rows, sortable=True)
+
+
+def _standings_notes(fields: Mapping[str, Any]) -> list[str]:
+    tied = [entry["label"] for entry in fields["ranking"][1:] if entry["tied"]]
+    notes = [
+        "rank: mean over the seeds, 1 being the best, with a bootstrap 95% interval",
+        f"p (Holm): Wilcoxon's signed-rank test of the seeds' differences, corrected for "
+        f"{len(fields['pairs'])} comparisons",
+    ]
+    if tied:
+        notes.append(f"not told from {fields['ranking'][0]['label']}: {', '.join(tied)}")
+    return notes
 
 
 def _table(fields: Mapping[str, Any]) -> Table:
@@ -42,8 +105,8 @@ def _table(fields: Mapping[str, Any]) -> Table:
 
 def _notes(fields: Mapping[str, Any]) -> list[str]:
     notes = [
-        f"best: mean over {fields['seeds']} seeds of the best value after {fields['amount']:g} "
-        f"{fields['unit']}, with Student's 95% interval"
+        f"best: mean over {fields['seeds']} seeds of {_best(fields)} after "
+        f"{fields['amount']:g} {fields['unit']}, with Student's 95% interval"
     ]
     if fields["baseline"] is None:
         return [*notes, "p and RI need the sampler random among the samplers"]
@@ -54,6 +117,12 @@ def _notes(fields: Mapping[str, Any]) -> list[str]:
         f"RI: relative improvement in percent over the mean of {fields['random_networks']} "
         "random networks",
     ]
+
+
+def _best(fields: Mapping[str, Any]) -> str:
+    """What is compared."""
+    score = fields.get("score")
+    return "the best value" if score is None else f"{score} of the network with the best value"
 
 
 def _curves(fields: Mapping[str, Any]) -> Plots:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -26,6 +26,8 @@ from optnas.pages.frame import render, write_page
 from optnas.running.runner import run
 from optnas.study.opening import OpenStudy
 from optnas.trials.claims import is_feasible
+
+R = TypeVar("R")
 
 
 class Stopped(Exception):
@@ -112,29 +114,23 @@ def finish(
     return outcome.study
 
 
-def finish_all(
-    configs: Sequence[StudyFile],
-    *,
-    processes: int,
-    device: str | None,
-    check: Callable[[FrozenTrial], None],
-) -> Iterator[StudyFile]:
-    """Run studies to their end, some at once; yields each when it is finished.
+def all_done(
+    configs: Sequence[StudyFile], work: Callable[[StudyFile], R], processes: int
+) -> Iterator[tuple[StudyFile, R]]:
+    """Do the work of studies, some at once; yields each with its result when it is finished.
 
     Args:
         configs: The studies.
+        work: Takes a study to its end; it and its results can be pickled.
         processes: How many run at once, each in a process of its own; 1 stays in this one.
-        device: A torch device; None takes CUDA where there is one.
-        check: As for ``finish``; it can be pickled.
 
     Raises:
         Stopped: If one was interrupted; the others then end too.
-        UserError: As ``optnas.running.runner.run``.
+        UserError: As ``work``.
     """
     if processes == 1:
         for config in configs:
-            finish(config, device, check)
-            yield config
+            yield config, work(config)
         return
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
@@ -142,24 +138,25 @@ def finish_all(
         # No more than can run, so that none is started after an interruption.
         waiting = iter(configs)
         running = {
-            pool.submit(_finish, config, device, check): config
-            for config in itertools.islice(waiting, processes)
+            pool.submit(work, config): config for config in itertools.islice(waiting, processes)
         }
         try:
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    future.result()
-                    yield running.pop(future)
+                    yield running.pop(future), future.result()
                     for config in itertools.islice(waiting, 1):
-                        running[pool.submit(_finish, config, device, check)] = config
+                        running[pool.submit(work, config)] = config
         except BaseException:
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()  # SIGTERM, on which a run hands its trial back.
             raise
 
 
-def _finish(config: StudyFile, device: str | None, check: Callable[[FrozenTrial], None]) -> None:
-    finish(config, device, check)  # The study itself does not leave its process.
+def run_to_end(
+    config: StudyFile, *, device: str | None, check: Callable[[FrozenTrial], None]
+) -> None:
+    """``finish``, but the study itself does not leave its process."""
+    finish(config, device, check)
 
 
 def _start_worker() -> None:

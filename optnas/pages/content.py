@@ -91,7 +91,19 @@ class Drawing:
     title: str
 
 
-Block = Paragraph | Preformatted | Table | Plots | Drawing
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Photographs and the like below one another, each with its caption above it.
+
+    Args:
+        pictures: A caption and a PNG for each; the caption also says it to those who do not see.
+    """
+
+    kind: ClassVar[str] = "pictures"
+    pictures: Sequence[tuple[str, bytes]]
+
+
+Block = Paragraph | Preformatted | Table | Plots | Drawing | Pictures
 
 
 @dataclasses.dataclass(frozen=True)

@@ -79,6 +79,7 @@ def _environment() -> "Environment":
         "legend": lambda series: Markup(legend_svg(series)),
         "drawing": lambda picture: Markup(printable(svg(picture))),
         "anchor": _anchor,
+        "png": lambda content: f"data:image/png;base64,{base64.b64encode(content).decode()}",
     }
     return environment
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optnas.config.contract import strategy_of
+from optnas.config.contract import Objective, strategy_of
+from optnas.config.file import StudyFile
 from optnas.config.settings import DataSettings
 from optnas.errors import UserError
 from optnas.running.runner import say_kept
 from optnas.spaces import Architecture
+from optnas.study.data import Seen, check_same, record_data, seen_of
 from optnas.study.folders import mark_network, network_folder
 from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import OpenStudy, conclusions
@@ -38,6 +40,7 @@ def retrain_found(
     ensemble: bool = False,
     output: Path | None = None,
     device: str | None = None,
+    accept_changed_data: bool = False,
     on_epoch: OnEpoch | None = None,
 ) -> Iterator[Report]:
     """Train the networks that a search found, on training and validation images; test each once.
@@ -60,6 +63,8 @@ def retrain_found(
             after ``data`` and ``channels`` if they are given. A second network goes into a folder
             whose name ends with ``-2``, its third training into ``-2-repeat-3``, and so on.
         device: A torch device; None takes CUDA where there is one.
+        accept_changed_data: Whether to train on other images than the study has seen, which is
+            recorded.
         on_epoch: Called after every epoch with the epoch, the number of epochs, the training
             accuracy and the seconds of the epoch.
 
@@ -78,7 +83,8 @@ def retrain_found(
     )
     full = opened.config.model_copy(update={"proxy": None, "data": data or opened.config.data})
     chosen = _chosen(opened, trial, settings.top, full.data, every=ensemble)
-    objective = ObjectiveMaker(full, device=device).make()
+    seen = None if data is not None else seen_of(opened)
+    objective = _objective(opened, full, seen, device, accept_changed_data)
     retrain, combine = objective.retrain, objective.ensemble
     if retrain is None or (ensemble and combine is None):
         raise UserError(f"the objective {full.objective.name!r} trains nothing; use another one")
@@ -107,6 +113,18 @@ def retrain_found(
     if ensemble and combine is not None:
         own = Path(f"{base}-ensemble")
         yield _ensemble_report(own, combine(members, own))
+
+
+def _objective(
+    opened: OpenStudy, config: StudyFile, seen: Seen | None, device: str | None, accept: bool
+) -> Objective:
+    """The objective, if its images are what the study has seen; or others, which is recorded."""
+    maker = ObjectiveMaker(config, device=device, seen=seen)
+    changes = check_same(seen, maker.reading, accept=accept)
+    objective = maker.make()
+    if changes:
+        record_data(opened.study, maker.reading, seen, changes, config.artifacts)
+    return objective
 
 
 def _marking(opened: OpenStudy, folder: Path, on_epoch: OnEpoch | None) -> OnEpoch:
