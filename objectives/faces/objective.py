@@ -1,6 +1,7 @@
 """The objective of face recognition: train embeddings, judge them by people held out."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -114,7 +115,12 @@ class FaceRecognition(Classification):
 
     @staticmethod
     def load_images(
-        data: DataSettings, *, seed: int, proxy: Proxy | None = None, folder: Path | None = None
+        data: DataSettings,
+        *,
+        seed: int,
+        proxy: Proxy | None = None,
+        folder: Path | None = None,
+        known: Mapping[str, Any] | None = None,
     ) -> FaceImages:
         """The faces of a study file, as many people as the proxy leaves, nobody held out.
 
@@ -123,6 +129,8 @@ class FaceRecognition(Classification):
             seed: Seed of the study.
             proxy: The reduced setting; None is the full one.
             folder: Where modules are looked for.
+            known: What the study has recorded of its data: nothing, as people are split by their
+                numbers alone.
 
         Raises:
             UserError: If the data cannot be had.
