@@ -92,7 +92,7 @@ def imported(*folders: str) -> dict[str, set[str]]:
     return found
 
 
-EXTRAS = ("postgresql", "mysql", "grpc", "s3", "gcs")
+EXTRAS = tuple(name for name in project()["optional-dependencies"] if name not in ("test", "lint"))
 
 
 def test_whatever_is_imported_is_declared() -> None:

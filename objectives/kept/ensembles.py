@@ -21,7 +21,7 @@ from optnas.objectives.kept.descriptions import (
     describe_ensemble,
     ensemble_card,
 )
-from optnas.objectives.kept.trained import Classifier
+from optnas.objectives.kept.modules import Classifier, Embedder
 from optnas.objectives.training.memory import in_pieces
 from optnas.objectives.training.trainer import EVALUATION_IMAGES, EVALUATION_PIXELS
 from optnas.storage.files import write_whole
@@ -78,7 +78,7 @@ def combine(
                 "it."
             )
         return done
-    ensemble = Ensemble([trained.load(member) for member in members]).to(device).eval()
+    ensemble = Ensemble([_classifier(member) for member in members]).to(device).eval()
     description = EnsembleDescription(
         weights_sha256=checksums,
         member_accuracies=tuple(d.test_accuracy for d in described),
@@ -94,7 +94,9 @@ def combine(
     return description
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier | Ensemble:
+def load(
+    folder: str | Path, device: str | torch.device = "cpu"
+) -> Classifier | Embedder | Ensemble:
     """The network or the ensemble that was kept in a folder, ready to classify images.
 
     Args:
@@ -116,8 +118,15 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier |
                 f"{folder} holds no whole ensemble: the folder {number} in it is not the network "
                 f"that {ENSEMBLE} describes."
             )
-        members.append(trained.load(folder / str(number), device))
+        members.append(_classifier(folder / str(number), device))
     return Ensemble(members).eval()
+
+
+def _classifier(folder: Path, device: str | torch.device = "cpu") -> Classifier:
+    found = trained.load(folder, device)
+    if not isinstance(found, Classifier):
+        raise UserError(f"{folder} holds a face network; ensembles are of classifiers.")
+    return found
 
 
 @torch.inference_mode()

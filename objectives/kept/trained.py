@@ -4,22 +4,22 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from optnas._version import __version__
 from optnas.config.settings import TrainSettings, check_compile
 from optnas.errors import UserError
-from optnas.objectives.data.augment import normalise
 from optnas.objectives.data.image_files import ImageFiles
 from optnas.objectives.data.images import Images
 from optnas.objectives.kept.bounds import check_sizes
 from optnas.objectives.kept.descriptions import NETWORK, Description, card, describe
+from optnas.objectives.kept.modules import Classifier, Embedder
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.memory import is_out_of_memory, reset_peak_memory
@@ -31,44 +31,6 @@ from optnas.storage.files import write_whole
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"
 TRAINING = "training.pt"
-
-
-class Classifier(nn.Module):
-    """A trained network that takes images as they are.
-
-    Args:
-        network: The network, which takes normalised images.
-        mean: Mean of every channel of the training images, in [0, 1].
-        std: Their standard deviations.
-        class_names: The names of the classes, in the order of the outputs.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        class_names: tuple[str, ...],
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.mean = mean
-        self.std = std
-        self.class_names = class_names
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits.
-
-        Args:
-            images: Shape (N, C, H, W): uint8, or floats in [0, 1].
-
-        Returns:
-            Shape (N, classes).
-        """
-        if images.dtype != torch.uint8:
-            images = images * 255
-        result: Tensor = self.network(normalise(images, self.mean, self.std))
-        return result
 
 
 def retrain(
@@ -83,6 +45,9 @@ def retrain(
     device: torch.device,
     compiled: bool = False,
     on_epoch: Callable[[int, int, float, float], None] | None = None,
+    make_trainer: Callable[..., Trainer] = Trainer,
+    measure: "Callable[[Trainer, Images], dict[str, Any]] | None" = None,
+    said: Mapping[str, Any] | None = None,
 ) -> Description:
     """Train a network on the training and validation images, test it once, and keep it.
 
@@ -100,6 +65,9 @@ def retrain(
         compiled: Whether the network is compiled with ``torch.compile`` first.
         on_epoch: Called after every epoch with the epoch, the number of epochs, the training
             accuracy and the seconds of the epoch.
+        make_trainer: Makes the training, of what `Trainer` takes.
+        measure: What is said of the trained network; see `tested`, the default.
+        said: What else makes the training another one, for its description.
 
     Raises:
         UserError: If the folder holds another network or cannot be written to, or the loss is
@@ -114,6 +82,7 @@ def retrain(
     chosen_by_test = images.validates_on_test
     images = images.with_validation_in_training().to(device)
     identity = _identity(architecture, images, train, network, seed)
+    identity["train"] |= said or {}
     training_seed = derive_seed("retrain", identity)
     # Ways of computing the same training, unsaid where they are the usual ones, for that reason.
     if not train.graphs:
@@ -124,22 +93,22 @@ def retrain(
     if done is not None:
         return done
     _make(folder)
-    trainer = _trainer(architecture, images, train, network, training_seed)
+    trainer = _trainer(architecture, images, train, network, training_seed, make_trainer)
     _go_on(trainer, folder, identity)
     reset_peak_memory(device)  # Which says whether there is memory for a graph.
     if compiled:
         trainer.model.compile()
     with deterministic_algorithms(train.deterministic), kept_memory():
         _train(trainer, folder, identity, on_epoch)
-        test_accuracy = trainer.evaluate(images.test_images, images.test_labels)
+        measured = (measure or tested)(trainer, images)
     served = _served(trainer.model, architecture, images, network)
     weights = safetensors.torch.save(served.state_dict())
     description = Description(
         **identity,
-        **_measured(served, trainer, images),
+        **_costs(served, trainer, images),
+        **measured,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         origin=origin,
-        test_accuracy=test_accuracy,
         chosen_by_test=chosen_by_test,
         versions={"optnas": __version__, "torch": torch.__version__},
     )
@@ -157,6 +126,9 @@ def _identity(
     """What makes a training another one."""
     # One cycle goes unsaid: networks that were kept before there were cycles are still known.
     unsaid = {"epochs", "initial_epochs", "graphs"} | ({"cycles"} if train.cycles == 1 else set())
+    # So do milestones and spared normalisations, for the same reason.
+    unsaid |= {"milestones"} if train.milestones is None else set()
+    unsaid |= {"decay_norms"} if train.decay_norms else set()
     return {
         "space": _space_name(architecture),
         "architecture": json.loads(architecture.to_json()),
@@ -196,6 +168,7 @@ def _trainer(
     train: TrainSettings,
     network: dict[str, Any],
     seed: int,
+    make: Callable[..., Trainer],
 ) -> Trainer:
     """A training that has not begun, on the device of the images.
 
@@ -207,12 +180,18 @@ def _trainer(
     try:
         model = build_model(architecture, images.input_shape, images.classes, generator, **options)
         model = model.to(images.train_labels.device)
-        return Trainer(model, images, train, epochs=train.epochs or 0, seed=seed)
+        return make(model, images, train, epochs=train.epochs or 0, seed=seed)
     except (TypeError, ValueError) as error:
         raise UserError(f"retrain: {error}") from None
 
 
-def _measured(network: nn.Module, trainer: Trainer, images: Images) -> dict[str, Any]:
+def tested(trainer: Trainer, images: Images) -> dict[str, Any]:
+    """What a description says of the test of a trained network."""
+    accuracy = trainer.evaluate(images.test_images, images.test_labels)
+    return {"test_accuracy": accuracy, "test_images": len(images.test_labels)}
+
+
+def _costs(network: nn.Module, trainer: Trainer, images: Images) -> dict[str, Any]:
     """What a description says of a network, its training and its images."""
     return {
         "input_shape": images.input_shape,
@@ -221,7 +200,6 @@ def _measured(network: nn.Module, trainer: Trainer, images: Images) -> dict[str,
         "std": images.std,
         "params": count_params(network),
         "multiply_adds": count_multiply_adds(network, images.input_shape),
-        "test_images": len(images.test_labels),
         "train_accuracy": trainer.history[-1].train_accuracy,
         "train_images": len(images.train_labels),
         "train_seconds": sum(result.seconds for result in trainer.history),
@@ -256,8 +234,8 @@ def _train(
             on_epoch(trainer.epoch, trainer.epochs, result.train_accuracy, result.seconds)
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier:
-    """The network that ``retrain`` kept, ready to classify images.
+def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier | Embedder:
+    """The network that ``retrain`` kept, ready to classify images, or to embed faces.
 
     Args:
         folder: The folder.
@@ -267,8 +245,12 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier:
         UserError: If the folder holds no complete network, or what it holds was changed.
     """
     description, network = read(Path(folder))
-    classifier = Classifier(network, description.mean, description.std, description.class_names)
-    return classifier.to(device).eval()
+    kept: Classifier | Embedder
+    if description.is_face:
+        kept = Embedder(network, description.mean, description.std, description.thresholds)
+    else:
+        kept = Classifier(network, description.mean, description.std, description.class_names)
+    return kept.to(device).eval()
 
 
 def read(folder: Path) -> tuple[Description, nn.Module]:

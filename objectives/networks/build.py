@@ -12,6 +12,7 @@ from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from optnas.objectives.networks.cells import CellNetwork
+from optnas.objectives.networks.faces import FaceNetwork
 from optnas.objectives.networks.growth import Gate, GrowthNetwork
 from optnas.objectives.networks.mixtures import ArchitectureWeights
 from optnas.objectives.networks.nasbench201 import NasBench201Network
@@ -21,6 +22,7 @@ from optnas.spaces import (
     Architecture,
     CellArchitecture,
     ChainArchitecture,
+    FaceArchitecture,
     GrowthArchitecture,
     NasBench201Architecture,
     Space,
@@ -30,10 +32,11 @@ from optnas.spaces import (
 Builder = Callable[..., nn.Module]
 Network = TypeVar("Network", bound=nn.Module)
 
-# What `initialise` can draw and `count_multiply_adds` can count. Normalisation, gates and the
-# weights of a mixture have no multiply-adds by convention: they fold into the convolutions.
+# What `initialise` can draw and `count_multiply_adds` can count. Normalisation, gates, the slopes
+# of activations and the weights of a mixture have no multiply-adds by convention: most fold into
+# the convolutions.
 _WEIGHTED = (nn.Conv2d, nn.Linear)
-_SCALING = (nn.BatchNorm2d, Gate)
+_SCALING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, nn.PReLU, Gate)
 
 
 class ChainNetwork(nn.Module):
@@ -95,6 +98,7 @@ def _layer(operation: str, before: int, after: int, kernel: int, stride: int) ->
 BUILDERS: dict[type[Architecture], Builder] = {
     ChainArchitecture: ChainNetwork,
     CellArchitecture: CellNetwork,
+    FaceArchitecture: FaceNetwork,
     GrowthArchitecture: GrowthNetwork,
     NasBench201Architecture: NasBench201Network,
     StageArchitecture: stage_network,
@@ -128,6 +132,10 @@ def build_model(
     if builder is None:
         known = ", ".join(kind.__name__ for kind in BUILDERS)
         raise TypeError(f"No network for {type(architecture).__name__}; known: {known}.")
+    if isinstance(
+        architecture, FaceArchitecture
+    ):  # Its linear layer takes features that were not pooled.
+        options["size"] = tuple(input_shape[1:])
     build = functools.partial(builder, architecture, **options)
     return _built(build, input_shape, classes, generator)
 
@@ -189,23 +197,30 @@ def initialise(module: nn.Module, generator: torch.Generator | None = None) -> N
 
     Args:
         module: Changed in place; its submodules are visited in the order of their construction.
+            If it has a method ``draw_weights(layer, generator)``, that draws the weights of its
+            convolutions and linear layers.
         generator: The source of the weights. Default: torch's global generator.
 
     Raises:
         TypeError: If a module with parameters or buffers of its own is of an unknown type.
     """
+    draw_weights = getattr(module, "draw_weights", _draw_weights)
     for name, part in module.named_modules():
         if isinstance(part, _WEIGHTED):
-            nn.init.kaiming_uniform_(part.weight, a=math.sqrt(5), generator=generator)
-            if part.bias is not None:
-                bound = 1 / math.sqrt(part.weight[0].numel())
-                nn.init.uniform_(part.bias, -bound, bound, generator=generator)
+            draw_weights(part, generator)
         elif isinstance(part, _SCALING):
             part.reset_parameters()  # constants: nothing is drawn
         elif isinstance(part, ArchitectureWeights):
             part.reset_parameters(generator)
         elif _own_state(part):
             raise TypeError(f"Cannot initialise `{name}` of type {type(part).__name__}.")
+
+
+def _draw_weights(part: nn.Conv2d | nn.Linear, generator: torch.Generator | None) -> None:
+    nn.init.kaiming_uniform_(part.weight, a=math.sqrt(5), generator=generator)
+    if part.bias is not None:
+        bound = 1 / math.sqrt(part.weight[0].numel())
+        nn.init.uniform_(part.bias, -bound, bound, generator=generator)
 
 
 def count_params(model: nn.Module) -> int:

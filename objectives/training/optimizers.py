@@ -14,22 +14,32 @@ from optnas.config.settings import TrainSettings
 
 Optimizer = TypeVar("Optimizer", bound=torch.optim.Optimizer)
 
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 _WRAPPED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict", "step")
 
 
 def make_optimizer(
-    parameters: list[nn.Parameter], settings: TrainSettings
+    parameters: list[nn.Parameter], settings: TrainSettings, model: nn.Module | None = None
 ) -> torch.optim.Optimizer:
     """The optimiser of a recipe.
 
     Args:
         parameters: What it trains.
         settings: The recipe.
+        model: The network, whose normalisations may be spared the weight decay.
     """
+    groups: list[Any] = list(parameters)
+    if not settings.decay_norms and model is not None:
+        norms = [part for part in model.modules() if isinstance(part, _NORMS)]
+        spared = {id(p) for part in norms for p in part.parameters()}
+        groups = [
+            {"params": [p for p in parameters if id(p) not in spared]},
+            {"params": [p for p in parameters if id(p) in spared], "weight_decay": 0.0},
+        ]
     if settings.optimizer == "adamw":
-        return _AdamW(parameters, settings.lr, weight_decay=settings.weight_decay, fused=True)
+        return _AdamW(groups, settings.lr, weight_decay=settings.weight_decay, fused=True)
     return _SGD(
-        parameters,
+        groups,
         settings.lr,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from optnas.config.settings import TrainSettings, check_cycles
+from optnas.config.settings import TrainSettings, check_cycles, check_milestones
 from optnas.devices.energy import energy_meter
 from optnas.objectives.data.augment import normalise
 from optnas.objectives.data.batches import augmented_chunks, batch_bounds
@@ -28,6 +28,7 @@ from optnas.objectives.data.images import Images
 from optnas.objectives.training import cuda_graphs
 from optnas.objectives.training.memory import in_pieces
 from optnas.objectives.training.optimizers import make_optimizer, set_rate
+from optnas.objectives.training.schedules import learning_rate
 
 # Evaluation batches hold at most this many images and pixels: the activations of a wide
 # network's first layers, hundreds of bytes per pixel, must fit into memory.
@@ -57,30 +58,6 @@ class EpochResult:
     validation_accuracy: float | None
     seconds: float = dataclasses.field(compare=False)
     joules: float | None = dataclasses.field(default=None, compare=False)
-
-
-def learning_rate(settings: TrainSettings, epoch: int, epochs: int, further: int = 0) -> float:
-    """Learning rate of an epoch: a pure function, so that there is no scheduler to save.
-
-    Source: SGDR (Loshchilov and Hutter 2017), equation 5, with cycles of equal length; for steps
-    He et al. 2016, section 4.2.
-
-    Args:
-        settings: The rate at the start of a cycle, the schedule and its cycles.
-        epoch: Number of finished epochs, less than ``epochs + further``.
-        epochs: Length of the schedule, a multiple of its cycles; the cosine would reach zero after
-            the last epoch of a cycle.
-        further: Epochs after the schedule: for ``"cosine"`` they are a cycle of their own; the
-            others keep their last rate.
-    """
-    if settings.schedule == "constant":
-        return settings.lr
-    if settings.schedule == "step":
-        return settings.lr / 10.0 ** ((2 * epoch >= epochs) + (4 * epoch >= 3 * epochs))
-    length = epochs // settings.cycles
-    if epoch >= epochs:
-        epoch, length = epoch - epochs, further
-    return settings.lr * (1 + math.cos(math.pi * (epoch % length) / length)) / 2
 
 
 class Trainer:
@@ -123,6 +100,7 @@ class Trainer:
         if epochs < 1:
             raise ValueError(f"`epochs` must be greater than or equal to 1: {epochs}.")
         check_cycles(settings, epochs)
+        check_milestones(settings)
         if len(images.train_images) < 2:
             raise ValueError("Training needs at least two images.")
         for setting, part in (("drop_path", "drop_path"), ("auxiliary", "with_auxiliary")):
@@ -138,7 +116,7 @@ class Trainer:
         self.accumulation = 1
         self._generator = torch.Generator().manual_seed(seed)
         self._parameters = self._trained()
-        self._optimizer = make_optimizer(self._parameters, settings)
+        self._optimizer = make_optimizer(self._parameters, settings, self.model)
         self._dtype = _autocast_dtype(settings.precision, self.device)
         self._energy = energy_meter(self.device)
         self._staged: cuda_graphs.StagedStep | None = None
@@ -184,7 +162,7 @@ class Trainer:
             count += len(labels)
         validation = self._evaluate(self.images.validation_images, self.images.validation_labels)
         # The one synchronisation of the epoch.
-        loss, correct, validation_correct, finite = torch.cat((sums, validation)).tolist()
+        loss, correct, validated, finite = torch.cat((sums, validation)).tolist()
         if not (math.isfinite(loss) and finite):
             raise NonFiniteLoss(
                 f"The loss is not finite in epoch {self.epoch + 1}: lower the learning rate."
@@ -193,7 +171,7 @@ class Trainer:
         result = EpochResult(
             train_loss=loss / count,
             train_accuracy=correct / count,
-            validation_accuracy=validation_correct / held_out if held_out else None,
+            validation_accuracy=validated if held_out else None,
             seconds=time.perf_counter() - start,
             joules=self._energy(),
         )
@@ -207,8 +185,8 @@ class Trainer:
             images: uint8 (N, C, H, W) on the device, or in files, N at least 1.
             labels: int64 (N,) on the device.
         """
-        correct, _ = self._evaluate(images, labels).tolist()
-        return float(correct / len(images))
+        accuracy, _ = self._evaluate(images, labels).tolist()
+        return float(accuracy)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a later `load_state_dict` needs: tensors, numbers, strings and containers.
@@ -325,7 +303,7 @@ class Trainer:
 
     @torch.inference_mode()
     def _evaluate(self, images: Pixels, labels: Tensor) -> Tensor:
-        """Number of correct answers, and whether all outputs are finite (1.0) or not (0.0)."""
+        """Fraction of correct answers, and whether all outputs are finite (1.0) or not (0.0)."""
         self.model.eval()
         result = torch.tensor((0.0, 1.0), dtype=torch.float64).to(self.device, non_blocking=True)
 
@@ -335,12 +313,18 @@ class Trainer:
                 logits = self.model(inputs.contiguous(memory_format=torch.channels_last))
             return _count_correct(logits, labels[start:stop]), logits.isfinite().all()
 
-        fitting = min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(images.shape[2:]))
-        size = max(self.settings.batch_size, fitting)
-        for correct, finite in in_pieces(judge, len(images), size, self.device):
+        for correct, finite in in_pieces(
+            judge, len(images), self._evaluated_at_once(images), self.device
+        ):
             result[0] += correct
             result[1] *= finite
+        result[0] /= max(1, len(images))
         return result
+
+    def _evaluated_at_once(self, images: Pixels) -> int:
+        """How many images are evaluated at once, if memory suffices."""
+        fitting = min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(images.shape[2:]))
+        return max(self.settings.batch_size, fitting)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self._dtype is None:

@@ -20,6 +20,7 @@ from optnas.cli.console import (
     workers_said,
 )
 from optnas.cli.experiment_commands import compare, rank
+from optnas.cli.face_commands import identify, verify
 from optnas.cli.file_commands import data, init, list_, schema
 from optnas.cli.options import (
     AcceptChangedData,
@@ -325,7 +326,7 @@ def dashboard(
     serve(opened, port)
 
 
-for command in (data, init, schema, list_, rank, compare):
+for command in (data, init, schema, list_, rank, compare, verify, identify):
     app.command(name=command.__name__.rstrip("_"))(command)
 
 app.add_typer(storage_app)
