@@ -134,7 +134,12 @@ class Classification(Retrains):
 
     @staticmethod
     def load_images(
-        data: DataSettings, *, seed: int, proxy: Proxy | None = None, folder: Path | None = None
+        data: DataSettings,
+        *,
+        seed: int,
+        proxy: Proxy | None = None,
+        folder: Path | None = None,
+        known: Mapping[str, Any] | None = None,
     ) -> Images:
         """The images of a study file, as many as the proxy leaves.
 
@@ -143,13 +148,14 @@ class Classification(Retrains):
             seed: Seed of the study.
             proxy: The reduced setting; None is the full one.
             folder: Where modules are looked for; see :func:`optnas.objectives.data.load_images`.
+            known: What the study has recorded of its data.
 
         Raises:
             UserError: If the data cannot be had.
         """
         if proxy is not None:
             data = data.model_copy(update={"samples": proxy.samples(data.samples)})
-        return load_images(data, seed, folder)
+        return load_images(data, seed, folder, known=known)
 
     inference_times = staticmethod(inference_times)
 

@@ -161,15 +161,22 @@ def test_what_needs_the_images_in_memory_is_refused(root, tmp_path):
         both(broken)
 
 
-def test_a_file_that_cannot_be_read_ends_the_run_and_no_candidate(tmp_path):
+def test_a_file_that_cannot_be_read_ends_the_run_and_no_candidate(tmp_path, monkeypatch):
     photos = write_images(tmp_path / "photos")
     (tmp_path / "study.yaml").write_text(STUDY)
     files = sorted(photos.rglob("1*.png"))
     contents = {path: path.read_bytes() for path in files}
-    for path in files:
-        path.write_bytes(b"")
-    with pytest.raises(RunError, match="could not go on: OSError: Cannot read the image"):
-        optnas.run(tmp_path / "study.yaml")
+
+    def load_and_lose(*arguments):
+        images = load_images(*arguments)
+        for path in files:
+            path.write_bytes(b"")
+        return images
+
+    with monkeypatch.context() as patch:
+        patch.setattr("optnas.objectives.classification.load_images", load_and_lose)
+        with pytest.raises(RunError, match="could not go on: OSError: Cannot read the image"):
+            optnas.run(tmp_path / "study.yaml")
     for path, content in contents.items():
         path.write_bytes(content)
     outcome = optnas.run(tmp_path / "study.yaml")

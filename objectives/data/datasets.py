@@ -13,13 +13,19 @@ import numpy as np
 import torch
 
 from optnas.config.settings import DataSettings
+from optnas.objectives.data import legacy
+from optnas.objectives.data.arrays import load_function
 from optnas.objectives.data.augment import Augmentation
-from optnas.objectives.data.own_images import load_folder, load_function, split_off_test
-from optnas.objectives.data.splits import DataError, RawImages
+from optnas.objectives.data.errors import DataError, shown
+from optnas.objectives.data.folders import DEFAULT_SIZE, load_files
+from optnas.objectives.data.found import Found
+from optnas.objectives.data.splits import RawImages
+from optnas.objectives.data.torchvision_sets import load_torchvision
 
 DEFAULT_ROOT = "~/.cache/optnas/data"
-DEFAULT_SIZE = 32
 FUNCTION = "module:function"
+TORCHVISION = "torchvision:NAME"
+_FILES = ("labels", "resize", "background", "unreadable", "channels")
 GROUP = "optnas.data"
 """The entry points by which packages offer data sets: each a `Dataset`, or a function."""
 
@@ -34,13 +40,27 @@ class Dataset:
         validation: Images held out of the whole training set (a number or a fraction).
         augmentation: The training recipe. Default: by the size of the images.
         resizes: Whether it takes `size` and `stream`.
+        takes: Further keys that it takes.
     """
 
     description: str
-    load: Callable[[DataSettings], RawImages]
+    load: Callable[[DataSettings], RawImages | Found]
     validation: int | float
     augmentation: Augmentation | None = None
     resizes: bool = False
+    takes: tuple[str, ...] = ()
+
+    def check(self, settings: DataSettings) -> None:
+        """Refuse keys that say nothing about this data set.
+
+        Raises:
+            DataError: If there is one.
+        """
+        taken = (*self.takes, *(("size", "stream") if self.resizes else ()))
+        for key in ("size", "stream", "layout", *_FILES):
+            default = DataSettings.model_fields[key].default
+            if key not in taken and getattr(settings, key) != default:
+                raise DataError(f"`{settings.name}` does not take `{key}`: leave it out.")
 
 
 def default_augmentation(side: int) -> Augmentation:
@@ -53,7 +73,7 @@ def _load_digits(settings: DataSettings) -> RawImages:
     pixels = np.rint(rows[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     names = tuple(str(name) for name in range(10))
     labels = torch.from_numpy(rows[:, -1].astype(np.int64))
-    return split_off_test(torch.from_numpy(pixels), labels, names)
+    return legacy.split_off_test(torch.from_numpy(pixels), labels, names)
 
 
 def _read_digits() -> np.ndarray:
@@ -145,7 +165,12 @@ def _load_cifar(settings: DataSettings, *, source: str, folder: str) -> RawImage
 
 
 def _root(settings: DataSettings) -> Path:
-    return Path(settings.root or DEFAULT_ROOT).expanduser()
+    try:
+        return Path(settings.root or DEFAULT_ROOT).expanduser()
+    except RuntimeError:
+        raise DataError(
+            f"`{settings.name}` needs `root`, a folder for its files: there is no home folder."
+        ) from None
 
 
 def _download(settings: DataSettings, source: str, expected: Path, **options: Any) -> None:
@@ -164,17 +189,25 @@ def _download(settings: DataSettings, source: str, expected: Path, **options: An
         ) from error
 
 
-def _load_images(settings: DataSettings) -> RawImages:
-    if settings.root is None or not _root(settings).is_dir():
-        raise DataError(
-            f"`images` needs `root`, a folder with a folder of images per class: {settings.root}."
-        )
-    return load_folder(_root(settings), settings.size or DEFAULT_SIZE, stream=settings.stream)
+def _load_images(settings: DataSettings) -> RawImages | Found:
+    root = None if settings.root is None else _root(settings)
+    if root is None or not root.is_dir():
+        why = "" if root is None else f": {shown(root)} " + (
+            "is no folder" if root.exists() else "does not exist"
+        )  # fmt: skip
+        raise DataError(f"`images` needs `root`, a folder with a folder of images per class{why}.")
+    if settings.reading == 1:
+        return legacy.load_folder(root, settings.size or DEFAULT_SIZE, stream=settings.stream)
+    return load_files(root, settings)
 
 
-def function_dataset(load: Callable[[], RawImages]) -> Dataset:
+def function_dataset(load: Callable[[DataSettings], RawImages | Found]) -> Dataset:
     """The data set that a function gives."""
-    return dataclasses.replace(DATASETS[FUNCTION], load=lambda _: load())
+    return dataclasses.replace(DATASETS[FUNCTION], load=load)
+
+
+def _load_torchvision(settings: DataSettings) -> Found:
+    return load_torchvision(_root(settings), settings)
 
 
 _KMNIST = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
@@ -236,11 +269,19 @@ DATASETS: dict[str, Dataset] = {
         _load_images,
         validation=0.2,
         resizes=True,
+        takes=_FILES,
+    ),
+    TORCHVISION: Dataset(
+        "Any classification set of torchvision, such as torchvision:SVHN",
+        _load_torchvision,
+        validation=0.2,
+        takes=("size", "resize", "background", "channels"),
     ),
     FUNCTION: Dataset(
         "Your own images: a function that returns training and test images and labels",
-        lambda settings: load_function(settings.name, Path.cwd()),
+        lambda settings: load_function(settings, Path.cwd()),
         validation=0.2,
+        takes=("layout", "channels"),
     ),
 }
 

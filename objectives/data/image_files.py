@@ -1,9 +1,10 @@
 """Images that stay in their files, and are read when they are looked at."""
 
 import copy
+import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,35 +12,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optnas.objectives.data.decoding import Depths, Framing, Unreadable, finished, read
+
 # Reading is mostly decoding, which lets other threads work.
 _READERS = ThreadPoolExecutor(thread_name_prefix="optnas-images")
 
 
-def decode(path: str | Path, size: int, channels: int | None = None) -> np.ndarray:
+def decode(
+    path: str | Path,
+    framing: Framing | int,
+    channels: int | None = None,
+    depths: Depths | None = None,
+) -> np.ndarray:
     """One image as uint8 (channels, size, size).
 
     Args:
         path: The file.
-        size: Height and width to which it is resized.
+        framing: Height and width to which it is resized, or all that is to be said of that.
         channels: 1 for grayscale, 3 for RGB; None takes 1 for what is gray.
+        depths: How deep the samples of its data set are. Default: 16 bits, floats in [0, 1].
 
     Raises:
         OSError: If it cannot be read as an image.
     """
-    from PIL import Image, ImageOps
-
+    if isinstance(framing, int):
+        framing = Framing(framing)
     try:
-        with Image.open(path) as source:
-            image = ImageOps.exif_transpose(source)
-            if image.mode.startswith("I"):  # 16 bits; `convert` would clip them to 255
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            gray = image.mode in ("1", "L", "LA") if channels is None else channels == 1
-            image = image.convert("L" if gray else "RGB")
-            # PIL's filters widen when they shrink an image, so this is antialiased.
-            pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
-    except Exception as error:  # whatever a decoder may raise about a damaged file
-        raise OSError(f"Cannot read the image {path}: {error}") from error
-    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
+        picture = read(path, framing)
+    except Unreadable as error:
+        raise OSError(str(error)) from error
+    if channels is None:
+        channels = 1 if picture.values.ndim == 2 else 3
+    return finished(picture, framing, depths or Depths(), channels)
 
 
 class ImageFiles:
@@ -53,6 +57,8 @@ class ImageFiles:
         channels: 1 for grayscale, 3 for RGB; images are converted.
         size: Height and width in pixels to which every image is resized.
         device: Where the images are wanted.
+        read: Reads a file as uint8 (channels, size, size), and may raise OSError.
+        contents: A digest of every file.
 
     Raises:
         OSError: When it is read, if a file is not an image any more.
@@ -60,16 +66,21 @@ class ImageFiles:
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[str | Path],
         channels: int,
         size: int,
         device: torch.device | str = "cpu",
+        *,
+        read: Callable[..., np.ndarray] | None = None,
+        contents: np.ndarray | None = None,
     ) -> None:
         # An array of strings takes a fraction of the memory of a million paths.
         self._paths = np.array([os.fspath(path) for path in paths])
         self._channels = channels
         self._size = size
         self.device = torch.device(device)
+        self._read = read or functools.partial(decode, framing=size)
+        self._contents = contents
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -101,12 +112,16 @@ class ImageFiles:
         """These of the files, by index or by mask, unread."""
         result = copy.copy(self)
         result._paths = self._paths[_index(chosen)]
+        if self._contents is not None:
+            result._contents = self._contents[_index(chosen)]
         return result
 
     def joined(self, other: "ImageFiles") -> "ImageFiles":
         """These files and those of ``other``, unread."""
         result = copy.copy(self)
         result._paths = np.concatenate((self._paths, other._paths))
+        if self._contents is not None and other._contents is not None:
+            result._contents = np.concatenate((self._contents, other._contents))
         return result
 
     def to(self, device: torch.device | str) -> "ImageFiles":
@@ -118,9 +133,12 @@ class ImageFiles:
     def fingerprint(self) -> bytes:
         """What tells these files from others, wherever their folders are.
 
-        Their names, those of their folders, their sizes in bytes and their order count, not what
-        they hold.
+        What they hold and their order count where that was read; else their names, those of their
+        folders, their sizes in bytes and their order.
         """
+        if self._contents is not None:
+            said = [self._size, self._channels, getattr(self._read, "keywords", {})]
+            return hashlib.sha256(repr(said).encode() + self._contents.tobytes()).digest()
         lines = [f"{self._size} {self._channels}"]
         for path in map(Path, self._paths):
             lines.append(f"{path.parent.name}/{path.name} {path.stat().st_size}")
@@ -128,7 +146,7 @@ class ImageFiles:
 
     def _begin(self, chosen: Tensor | slice) -> list[Future[np.ndarray]]:
         paths = self._paths[_index(chosen)]
-        return [_READERS.submit(decode, path, self._size, self._channels) for path in paths]
+        return [_READERS.submit(self._read, path, channels=self._channels) for path in paths]
 
     def _gathered(self, begun: list[Future[np.ndarray]]) -> Tensor:
         images = np.empty((len(begun), *self.shape[1:]), np.uint8)

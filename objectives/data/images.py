@@ -5,24 +5,33 @@ import dataclasses
 import difflib
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from optnas.config.settings import DataSettings
 from optnas.extensions.importing import PluginError, entry_names, load_entry
+from optnas.objectives.data.arrays import images_of, load_function
 from optnas.objectives.data.augment import Augmentation, resized
 from optnas.objectives.data.datasets import (
     DATASETS,
     GROUP,
+    TORCHVISION,
     Dataset,
     default_augmentation,
     function_dataset,
 )
+from optnas.objectives.data.dividing import (
+    chosen_classes,
+    digest_of_known,
+    divided,
+    reading_of_known,
+)
 from optnas.objectives.data.image_files import ImageFiles, Pixels, joined, taken
-from optnas.objectives.data.own_images import images_of, load_function
+from optnas.objectives.data.reading import Reading, membership_of
 from optnas.objectives.data.splits import DataError, RawImages, draw_stratified, hold_out
 from optnas.seeds import derive_seed
 
@@ -52,6 +61,7 @@ class Images:
         class_names: One name per class.
         augmentation: The recipe for training images.
         validates_on_test: Whether the validation split is the test set.
+        reading: What was read of the data set; None for images that were put together otherwise.
     """
 
     train_images: Pixels
@@ -63,6 +73,7 @@ class Images:
     class_names: tuple[str, ...]
     augmentation: Augmentation
     validates_on_test: bool = False
+    reading: Reading | None = None
 
     @property
     def classes(self) -> int:
@@ -179,61 +190,108 @@ def _resized_pixels(images: Pixels, shape: tuple[int, int]) -> Tensor:
     return torch.cat([resized(p.float(), shape).round().byte() for p in pieces]).contiguous()
 
 
-def load_images(settings: DataSettings, seed: int, folder: Path | None = None) -> Images:
+def load_images(
+    settings: DataSettings,
+    seed: int,
+    folder: Path | None = None,
+    *,
+    known: Mapping[str, Any] | None = None,
+) -> Images:
     """Load a data set and split it as the settings say.
 
     The order is: the chosen classes, then the fraction of the training images, then the
-    validation split. Equal settings and seeds give equal splits.
+    validation split; of own images the splits come before the fraction. Equal settings and seeds
+    give equal splits.
 
     Args:
         settings: Which images, and how they are split and augmented.
         seed: Decides which training images are used and held out.
         folder: Where the module of a function is looked for that is not installed: the study
             file's folder. None is the current folder.
+        known: What a study has recorded of its data (`Reading.record`); the images that it has
+            seen stay in their splits.
 
     Raises:
         DataError: If the data cannot be found or read, or cannot be split as asked.
     """
     dataset = _find(settings.name, folder or Path.cwd())
-    if settings.size is not None and not dataset.resizes:
-        raise DataError(
-            f"`{settings.name}` does not take `size`: only `images` are resized; leave it out."
-        )
-    if settings.stream and not dataset.resizes:
-        raise DataError(
-            f"`{settings.name}` does not take `stream`: only `images` are read from files; leave "
-            "it out."
-        )
-    raw = dataset.load(settings)
-    full_size = len(raw.train_labels)
-    if settings.classes is not None:
-        raw = _only_classes(raw, settings.classes)
-    if settings.samples < 1:
-        raw = _sampled(raw, settings.samples, seed)
-    side = min(raw.train_images.shape[2:])
-    augmentation = dataset.augmentation or default_augmentation(side)
-    if settings.augment is not None:
-        augmentation = augmentation.restricted(settings.augment, side)
-    if settings.validation == "test":
-        return _validated_on_test(raw, augmentation)
-    count = _validation_count(settings.validation, dataset.validation, raw, full_size)
-    with _about("validation"):
-        kept, held = hold_out(raw.train_labels, count, derive_seed("validation split", seed))
+    dataset.check(settings)
+    found = dataset.load(settings)
+    if isinstance(found, RawImages):
+        return _drawn(found, settings, dataset, seed)
+    membership = None if known is None else membership_of(known)
+    whole = divided(found, settings, dataset.validation, seed, membership)
+    parts = whole.parts
+    is_by_test = settings.validation == "test"
+    if is_by_test:
+        _warn_of_test()
+    validation = parts[2] if is_by_test else parts[1]
+    augmentation = _augmentation(dataset, settings, parts[0][0])
     return Images(
-        taken(raw.train_images, kept),
-        raw.train_labels[kept],
-        taken(raw.train_images, held),
-        raw.train_labels[held],
-        raw.test_images,
-        raw.test_labels,
-        raw.class_names,
+        *parts[0],
+        *validation,
+        *parts[2],
+        whole.class_names,
         augmentation,
+        is_by_test,
+        whole.reading,
     )
 
 
+def _drawn(raw: RawImages, settings: DataSettings, dataset: Dataset, seed: int) -> Images:
+    """A data set with a test set: its validation split is drawn."""
+    digest = digest_of_known(raw)
+    full_size = len(raw.train_labels)
+    if settings.classes is not None:
+        raw = _only_classes(raw, _indices(raw, settings))
+    if settings.samples < 1:
+        raw = _sampled(raw, settings.samples, seed)
+    augmentation = _augmentation(dataset, settings, raw.train_images)
+    if settings.validation == "test":
+        _warn_of_test()
+        kept, held = slice(None), (raw.test_images, raw.test_labels)
+    else:
+        count = _validation_count(settings.validation, dataset.validation, raw, full_size)
+        with _about("validation"):
+            kept, out = hold_out(raw.train_labels, count, derive_seed("validation split", seed))
+        held = taken(raw.train_images, out), raw.train_labels[out]
+    images, labels = taken(raw.train_images, kept), raw.train_labels[kept]
+    is_by_test = settings.validation == "test"
+    shown = (labels, held[1][: 0 if is_by_test else None], raw.test_labels)
+    place = settings.root or settings.name
+    reading = reading_of_known(raw, place, settings.name, shown, digest, images.shape)
+    test = raw.test_images, raw.test_labels
+    return Images(images, labels, *held, *test, raw.class_names, augmentation, is_by_test, reading)
+
+
+def _augmentation(dataset: Dataset, settings: DataSettings, images: Pixels) -> Augmentation:
+    side = min(images.shape[2:])
+    augmentation = dataset.augmentation or default_augmentation(side)
+    if settings.augment is not None:
+        augmentation = augmentation.restricted(settings.augment, side)
+    return augmentation
+
+
+def _warn_of_test() -> None:
+    warnings.warn(
+        "Candidates are judged by the test set (`validation: test`): the accuracies of the search "
+        "are too good to be reported as test accuracies.",
+        stacklevel=3,
+    )
+
+
+def _indices(raw: RawImages, settings: DataSettings) -> tuple[int, ...]:
+    classes = settings.classes or ()
+    if settings.reading == 1 and not any(isinstance(name, str) for name in classes):
+        return tuple(int(index) for index in classes)
+    return tuple(chosen_classes(raw.class_names, classes))
+
+
 def _find(name: str, folder: Path) -> Dataset:
+    if name.startswith("torchvision:"):
+        return DATASETS[TORCHVISION]
     if ":" in name:
-        return function_dataset(functools.partial(load_function, name, folder))
+        return function_dataset(functools.partial(load_function, folder=folder))
     try:
         found = load_entry("data set", GROUP, name)
     except PluginError as error:
@@ -241,7 +299,7 @@ def _find(name: str, folder: Path) -> Dataset:
     if isinstance(found, Dataset):
         return found
     if callable(found):
-        return function_dataset(functools.partial(images_of, found, name))
+        return function_dataset(functools.partial(images_of, found))
     if found is not None:
         raise DataError(f"The data set `{name}` must be a `Dataset` or a function: {found!r}.")
     known = list(dict.fromkeys((*DATASETS, *entry_names(GROUP))))
@@ -297,22 +355,3 @@ def _validation_count(
         fraction = default if isinstance(default, float) else default / full_size
         return max(len(raw.class_names), round(fraction * size))
     return round(asked * size) if isinstance(asked, float) else asked
-
-
-def _validated_on_test(raw: RawImages, augmentation: Augmentation) -> Images:
-    warnings.warn(
-        "Candidates are judged by the test set (`validation: test`): the accuracies of the search "
-        "are too good to be reported as test accuracies.",
-        stacklevel=3,
-    )
-    return Images(
-        raw.train_images,
-        raw.train_labels,
-        raw.test_images,
-        raw.test_labels,
-        raw.test_images,
-        raw.test_labels,
-        raw.class_names,
-        augmentation,
-        validates_on_test=True,
-    )

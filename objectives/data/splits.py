@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optnas.errors import UserError
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.data.image_files import Pixels
+from optnas.objectives.data.shares import quotas
 
-
-class DataError(UserError):
-    """The data cannot be used as asked; the message says why and what to do."""
+__all__ = ["DataError", "RawImages", "draw_shares", "draw_stratified", "hold_out"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +57,7 @@ def draw_stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     rng = np.random.default_rng(seed)
     chosen = [
         rng.permutation(np.flatnonzero(labels.numpy() == value))[:quota]
-        for value, quota in zip(values, _quotas(sizes, count), strict=True)
+        for value, quota in zip(values, quotas(sizes, count), strict=True)
     ]
     return torch.from_numpy(np.sort(np.concatenate(chosen)))
 
@@ -120,16 +119,3 @@ def draw_shares(
             "smaller share larger, or take more images."
         ) from None
     return drawn[kept], drawn[held]
-
-
-def _quotas(sizes: np.ndarray, count: int) -> np.ndarray:
-    quotas, remainders = np.divmod(sizes * count, sizes.sum())
-    # A class raised to one image has more than its share, so it comes last for the remainders.
-    remainders[quotas == 0] = 0
-    quotas = np.maximum(1, quotas)
-    # Raising small classes to one image may have given out too many: take from large classes.
-    while quotas.sum() > count:
-        quotas[np.argmax(quotas)] -= 1
-    order = np.argsort(-remainders, kind="stable")
-    quotas[order[: count - quotas.sum()]] += 1
-    return quotas

@@ -1,6 +1,7 @@
 """The commands."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from optnas.cli.console import (
 )
 from optnas.cli.experiment_commands import compare, rank
 from optnas.cli.options import (
+    AcceptChangedData,
     Device,
     Devices,
     File,
@@ -65,6 +67,7 @@ def run(
     workers: WorkerCount = None,
     per_device: PerDevice = None,
     devices: Devices = None,
+    accept_changed_data: AcceptChangedData = False,
     as_json: Json = False,
 ) -> None:
     """Search as a study file says, or go on with its search."""
@@ -73,7 +76,7 @@ def run(
     again = shlex.join(["optnas", "run", str(file)])
     config = settled(file)
     said = workers_said(config, workers, per_device, devices)
-    run_search(config, said, as_json, again=again)
+    run_search(config, said, as_json, accept_changed_data=accept_changed_data, again=again)
 
 
 @app.command()
@@ -83,6 +86,7 @@ def resume(
     workers: WorkerCount = None,
     per_device: PerDevice = None,
     devices: Devices = None,
+    accept_changed_data: AcceptChangedData = False,
     as_json: Json = False,
 ) -> None:
     """Go on with a search without its file: everything is in the storage."""
@@ -91,7 +95,7 @@ def resume(
     again = f"optnas resume {again_with(storage, study)}"
     config = open_existing(storage, study).config
     said = workers_said(config, workers, per_device, devices)
-    run_search(config, said, as_json, again=again)
+    run_search(config, said, as_json, accept_changed_data=accept_changed_data, again=again)
 
 
 @app.command()
@@ -165,6 +169,7 @@ def retrain(
     output: Annotated[
         Path | None, typer.Option(help="Folder for the network. Default: beside the storage.")
     ] = None,
+    accept_changed_data: AcceptChangedData = False,
     as_json: Json = False,
     device: Device = None,
 ) -> None:
@@ -190,6 +195,7 @@ def retrain(
             data=images,
             ensemble=ensemble,
             output=output,
+            accept_changed_data=accept_changed_data,
             device=device,
             on_epoch=None if as_json else epoch_printer(),
         ):
@@ -233,6 +239,7 @@ def report(
     carbon_intensity: Annotated[
         float, typer.Option(help="Grams of CO2-equivalent per kWh of your electricity.")
     ] = 475.0,
+    accept_changed_data: AcceptChangedData = False,
     device: Device = None,
 ) -> None:
     """Write a search as one HTML page: what was found, figures, every network."""
@@ -248,7 +255,7 @@ def report(
     opened = open_existing(target, study)
     hush()
     if baselines:
-        run_baselines(opened, device)
+        run_baselines(opened, device, accept_changed_data=accept_changed_data)
     measures = measure(opened, footprint, timed=inference)
     if as_json:
         print(json.dumps(report_rows(opened, measures)))
@@ -301,16 +308,43 @@ def dashboard(
 
 
 @app.command()
+def data(
+    file: File,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="PAGE", help="Write a page of it, too.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What a study sees: images per class and split, what was left out, duplicates, a sheet."""
+    from optnas.report.data import data_fields, data_text, read_data
+    from optnas.study.opening import settled
+
+    hush()
+    config = settled(file)
+    images = read_data(config)
+    fields = data_fields(images, config)
+    print(json.dumps(fields) if as_json else data_text(fields))
+
+
+@app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="The study file to write.")] = Path("study.yaml"),
     data: Annotated[str, typer.Option(help="The data set.")] = "digits",
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that holds the data set; `images` needs it.")
+    ] = None,
     sampler: Annotated[str, typer.Option(help="The strategy.")] = "macro_micro",
 ) -> None:
     """Write a study file to start from, with every key explained."""
     from optnas.config.template import template
     from optnas.errors import UserError
 
-    text = template(path.stem, data, sampler)
+    if data == "images" and root is None:
+        raise UserError("--data images needs --root, the folder of your images")
+    if data == "images" and root is not None and not root.expanduser().is_dir():
+        why = "is no folder" if root.exists() else "does not exist"
+        raise UserError(f"--root {root} {why}; name the folder of your images")
+    text = template(path.stem, data, sampler, root=_place_in_file(root, path))
     try:
         with path.open("x") as file:
             file.write(text)
@@ -319,6 +353,13 @@ def init(
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     print(f"Wrote {path}. Next: optnas run {path}")
+
+
+def _place_in_file(root: Path | None, file: Path) -> str | None:
+    """A path as a study file says it: relative paths start in the file's folder."""
+    if root is None or root.is_absolute() or str(root).startswith("~"):
+        return None if root is None else str(root)
+    return os.path.relpath(root, file.parent)
 
 
 @app.command()

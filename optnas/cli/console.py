@@ -49,7 +49,14 @@ def workers_said(
     return validated(Workers, said, Source("the command line"), ("workers",))
 
 
-def run_search(config: "StudyFile", workers: "Workers", as_json: bool, *, again: str) -> None:
+def run_search(
+    config: "StudyFile",
+    workers: "Workers",
+    as_json: bool,
+    *,
+    again: str,
+    accept_changed_data: bool = False,
+) -> None:
     """Run a search and show it, then exit as it ended.
 
     Args:
@@ -57,6 +64,7 @@ def run_search(config: "StudyFile", workers: "Workers", as_json: bool, *, again:
         workers: The worker processes.
         as_json: Whether to print a line of JSON for every event.
         again: The command that goes on with it.
+        accept_changed_data: Whether to go on with other images than the study has seen.
     """
     from optnas.cli.progress import LiveDisplay, make_display
     from optnas.report.text import best_fields, ending_text
@@ -65,7 +73,12 @@ def run_search(config: "StudyFile", workers: "Workers", as_json: bool, *, again:
     hush()
     display = make_display(as_json=as_json)
     with display if isinstance(display, LiveDisplay) else contextlib.nullcontext():
-        outcome = run_study(config, display=display, workers=workers)
+        outcome = run_study(
+            config,
+            display=display,
+            workers=workers,
+            accept_changed_data=accept_changed_data,
+        )
     if as_json:
         fields = {"event": "end", "ending": outcome.ending, **best_fields(outcome.opened)}
         print(json.dumps(fields))
@@ -74,7 +87,9 @@ def run_search(config: "StudyFile", workers: "Workers", as_json: bool, *, again:
     raise typer.Exit(_exit_code(outcome))
 
 
-def run_baselines(opened: "OpenStudy", device: str | None) -> None:
+def run_baselines(
+    opened: "OpenStudy", device: str | None, *, accept_changed_data: bool = False
+) -> None:
     """Train the human-designed networks beside a study and show it, on stderr; exit if stopped."""
     from optnas.cli.progress import LiveDisplay, make_display
     from optnas.running.baselines import open_baselines, train_baselines
@@ -85,7 +100,12 @@ def run_baselines(opened: "OpenStudy", device: str | None) -> None:
     with contextlib.redirect_stdout(sys.stderr):
         display = make_display(as_json=False)
         with display if isinstance(display, LiveDisplay) else contextlib.nullcontext():
-            outcome = train_baselines(opened, device=device, display=display)
+            outcome = train_baselines(
+                opened,
+                device=device,
+                display=display,
+                accept_changed_data=accept_changed_data,
+            )
     if outcome.ending in ("interrupted", "terminated"):
         print("Interrupted; nothing is lost: the same command goes on.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED if outcome.ending == "interrupted" else 0)

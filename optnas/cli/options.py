@@ -40,3 +40,10 @@ Devices = Annotated[
         "as the study says, or CUDA where there is one.",
     ),
 ]
+AcceptChangedData = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changed-data",
+        help="Go on with other images than the study has seen; that is recorded and shown.",
+    ),
+]

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from optnas.study.budget import used
+from optnas.study.data import seen_fields, seen_lines
 from optnas.study.opening import OpenStudy, counted_trials
 from optnas.trials.attributes import CONTINUES, FAILURE, FAILURE_REASON, PHASE
 from optnas.units import count, duration
@@ -63,7 +64,12 @@ class JsonDisplay:
     """A JSON object a line on stdout: ``start``, ``note``; ``epoch`` and ``trial`` of a worker."""
 
     def start(self, opened: OpenStudy) -> None:
-        self._print("start", {"study": opened.study.study_name, "trials": _known(opened)})
+        fields = {
+            "study": opened.study.study_name,
+            "trials": _known(opened),
+            "data": seen_fields(opened.study),
+        }
+        self._print("start", fields)
 
     def epoch(self, progress: Any, worker: int) -> None:
         self._print("epoch", {"worker": worker, **vars(progress)})
@@ -176,7 +182,8 @@ def make_display(*, as_json: bool) -> JsonDisplay | PlainDisplay | LiveDisplay:
 def _opening(opened: OpenStudy) -> str:
     known = _known(opened)
     state = f"has {known} trials" if known else "starts"
-    return f"study {opened.study.study_name!r} {state}: {opened.config.sampler.name}"
+    first = f"study {opened.study.study_name!r} {state}: {opened.config.sampler.name}"
+    return "\n".join([first, *seen_lines(opened.study)])
 
 
 def _known(opened: OpenStudy) -> int:

@@ -116,7 +116,11 @@ class ObjectiveClass(Protocol):
 
     @property
     def load_images(self) -> Callable[..., Any] | None:
-        """Loads the images of a study file, of which it takes what ``from_settings`` may take.
+        """Loads the images of a study file, of which it takes what ``from_settings`` may take, and
+        ``known``: what the study has recorded of its data.
+
+        Images that have a ``reading`` (`optnas.study.data.DataReading`) are said before the first
+        trial, recorded with the study, and compared with that when it goes on.
 
         That is before the study is opened; ``from_settings`` gets them as ``images``. Default:
         None, ``from_settings`` loads what it needs.

@@ -333,6 +333,8 @@ def _paths(study: StudyKeys, folder: Path, source: Source) -> dict[str, Any]:
     except ValueError as error:
         raise source.error((key,), str(error)) from None
     data = study.data
-    if data is not None and data.root:
-        data = data.model_copy(update={"root": absolute(data.root, folder)})
+    if data is not None:
+        places = {key: getattr(data, key) for key in ("root", "labels") if getattr(data, key)}
+        places = {key: absolute(place, folder) for key, place in places.items()}
+        data = data.model_copy(update=places)
     return {"storage": storage, "artifacts": artifacts, "data": data}

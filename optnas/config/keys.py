@@ -47,6 +47,7 @@ SUPPLIED: Mapping[Kind, frozenset[str]] = {
             "checkpoint",
             "device",
             "folder",
+            "known",
         }
     ),
 }

@@ -35,8 +35,12 @@ class DataSettings(Settings):
     augment: tuple[Augmentation, ...] | None = Field(
         None, strict=False, description="Augmentations in use. Default: the data set's own."
     )
-    classes: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
-        None, strict=False, min_length=2, description="Only these classes, by index."
+    classes: tuple[Annotated[int, Field(ge=0)] | str, ...] | None = Field(
+        None,
+        strict=False,
+        min_length=2,
+        description="Only these classes, by name, or by index from 0; a number is a name where "
+        "all names are numbers.",
     )
     samples: float = Field(
         1.0, gt=0, le=1, description="Fraction of the training images to use, drawn per class."
@@ -48,6 +52,43 @@ class DataSettings(Settings):
         False,
         description="Read the images of an `images` folder when they are needed, instead of "
         "keeping all of them in memory.",
+    )
+    labels: str | None = Field(
+        None,
+        min_length=1,
+        description="Table of the classes of an `images` folder, instead of a folder per class: "
+        "CSV or JSON lines with the columns file, label and, if wanted, split.",
+    )
+    resize: Literal["squash", "crop", "pad"] = Field(
+        "squash",
+        description="How images that are not square become so: both sides are scaled, the middle "
+        "is cut out, or the background is added.",
+    )
+    background: str = Field(
+        "white",
+        pattern=r"^(#[0-9A-Fa-f]{6}|[A-Za-z]+)$",
+        description="Colour below transparent images and around padded ones: a name, or #RRGGBB.",
+    )
+    unreadable: Literal["leave_out", "refuse"] = Field(
+        "leave_out",
+        description="What becomes of image files that cannot be read: up to 5 % of a class are "
+        "left out and named, or all are refused.",
+    )
+    layout: Literal["NHW", "NHWC", "NCHW"] | None = Field(
+        None,
+        description="Order of the axes of the arrays of a `module:function`. Default: told by "
+        "where the channels stand.",
+    )
+    channels: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Channels of the images. Default: 1 or 3, as they are found.",
+    )
+    reading: Literal[1, 2] = Field(
+        2,
+        description="Rules by which own images are found, decoded, ordered and split; studies of "
+        "version 0.1 have 1.",
     )
 
 

@@ -18,7 +18,7 @@ from optnas.config.messages import key_text
 from optnas.config.plugins import Kind, PluginError
 from optnas.config.yaml import KeyPath
 
-OLD_BEHAVIOUR: Mapping[tuple[str, ...], Any] = {}
+OLD_BEHAVIOUR: Mapping[tuple[str, ...], Any] = {("data", "reading"): 1}
 """Keys that came after version 0.1.0 and mean something else for new studies: what they mean where
 they are not stored, as JSON values.
 
@@ -32,7 +32,7 @@ _OF_THE_RUN = ("storage", "artifacts", "folder", "budget", "workers")
 
 # May change between the runs of one study; `data.` lists keys of that block.
 _CHANGEABLE = (*_OF_THE_RUN, "checkpoint", "retrain", "max_retries")
-_CHANGEABLE_DATA = ("root", "download")
+_CHANGEABLE_DATA = ("root", "download", "labels")
 
 
 def with_old_behaviour(stored: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 import re
 import textwrap
-from typing import Any
+from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
@@ -25,19 +25,21 @@ _HEADER = """\
 # away to change it."""
 
 
-def template(study: str, data: str, sampler: str) -> str:
+def template(study: str, data: str, sampler: str, *, root: str | None = None) -> str:
     """The text of a study file: every key with its help, the defaults commented out.
 
     Args:
         study: The study's name.
         data: The data set's name.
         sampler: The sampler's name.
+        root: Folder that holds the data set; None leaves it open.
 
     Raises:
         StudyFileError: If there is no such sampler or data set.
         PluginError: If a file cannot give the sampler's options.
     """
     fitting = _fitting({"study": study, "data": data, "sampler": sampler})
+    said = {} if root is None else {"root": root}
     strategy = strategy_of(plugins.load("sampler", sampler))
     epochs = {} if strategy.sets_epochs else {"epochs": DEFAULT_EPOCHS}
     given: dict[str, Any] = {**fitting, "train": epochs}
@@ -51,7 +53,11 @@ def template(study: str, data: str, sampler: str) -> str:
         lines += ["", *_comment(fields[key])]
         if key in PLUGINS or key == "data":
             name = given.get(key) or fields[key].default.name
-            lines += [f"{key}:", f"  name: {_scalar(name)}", *_block(_options(key, name), {})]
+            lines += [
+                f"{key}:",
+                f"  name: {_scalar(name)}",
+                *_block(_options(key, name), said if key == "data" else {}),
+            ]
         elif key in OPTIONAL_BLOCKS:
             lines += [f"{key}:", *_block(_nested(key), given.get(key, {}))]
         elif key in given:
@@ -103,8 +109,11 @@ def _options(key: str, name: str) -> dict[str, FieldInfo]:
 
 def _nested(key: str) -> dict[str, FieldInfo]:
     block = StudyKeys.model_fields[key].annotation
-    fields: dict[str, FieldInfo] = getattr(block, "model_fields", {})
-    return fields
+    for model in (block, *get_args(block)):  # A block that may be left out is a union with None.
+        fields: dict[str, FieldInfo] | None = getattr(model, "model_fields", None)
+        if fields is not None:
+            return fields
+    return {}
 
 
 def _comment(field: FieldInfo, indent: str = "") -> list[str]:

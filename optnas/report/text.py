@@ -16,6 +16,7 @@ from optnas.storage.checkpoints import UNNEEDED, checkpoint_of
 from optnas.storage.retention import needed
 from optnas.storage.urls import StorageError
 from optnas.study.budget import used
+from optnas.study.data import seen_fields, seen_lines
 from optnas.study.folders import network_folder
 from optnas.study.opening import RECORD, Conclusion, OpenStudy, conclusions, counted_trials
 from optnas.trials.attributes import PHASE
@@ -51,6 +52,7 @@ def status_fields(opened: OpenStudy) -> dict[str, Any]:
         "budget": opened.config.budget.model_dump(),
         "best_value": None if best is None else best["value"],
         "weights": _weights_fields(opened),
+        "data": seen_fields(study),
     }
 
 
@@ -75,6 +77,9 @@ def status_text(opened: OpenStudy) -> str:
         "best": "-" if best is None else f"{best:.4f}",
         "weights": _weights_text(fields["weights"]),
     }
+    lines = seen_lines(opened.study)
+    if lines:
+        rows["data"] = f"\n{'':<9}".join(lines)
     return "\n".join(f"{name:<8} {value}" for name, value in rows.items())
 
 

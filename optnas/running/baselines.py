@@ -17,7 +17,11 @@ SUFFIX = "baselines"
 
 
 def train_baselines(
-    opened: OpenStudy, *, device: str | None = None, display: Any = None
+    opened: OpenStudy,
+    *,
+    device: str | None = None,
+    display: Any = None,
+    accept_changed_data: bool = False,
 ) -> Outcome:
     """Train the human-designed networks of a study's kind, as its candidates are trained.
 
@@ -31,6 +35,7 @@ def train_baselines(
         opened: The search.
         device: A torch device; None takes those of the study, or CUDA where there is one.
         display: What shows progress; see :func:`optnas.running.runner.run`.
+        accept_changed_data: Whether to train on other images than the search has seen.
 
     Raises:
         UserError: If no human-designed networks are known for the study's space, or as
@@ -42,7 +47,13 @@ def train_baselines(
             "; they are for the space `stage` with three stages of basic or nasnet modules, or "
             "four of bottleneck modules"
         )
-    return run(baselines_config(opened), device=device, display=display)
+    return run(
+        baselines_config(opened),
+        device=device,
+        display=display,
+        accept_changed_data=accept_changed_data,
+        sees_like=opened,
+    )
 
 
 def open_baselines(opened: OpenStudy) -> OpenStudy | None:

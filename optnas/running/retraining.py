@@ -11,6 +11,7 @@ from optnas.config.settings import DataSettings
 from optnas.errors import UserError
 from optnas.running.runner import say_kept
 from optnas.spaces import Architecture
+from optnas.study.data import check_same, record_data, seen_of
 from optnas.study.folders import mark_network, network_folder
 from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import OpenStudy, conclusions
@@ -38,6 +39,7 @@ def retrain_found(
     ensemble: bool = False,
     output: Path | None = None,
     device: str | None = None,
+    accept_changed_data: bool = False,
     on_epoch: OnEpoch | None = None,
 ) -> Iterator[Report]:
     """Train the networks that a search found, on training and validation images; test each once.
@@ -60,6 +62,8 @@ def retrain_found(
             after ``data`` and ``channels`` if they are given. A second network goes into a folder
             whose name ends with ``-2``, its third training into ``-2-repeat-3``, and so on.
         device: A torch device; None takes CUDA where there is one.
+        accept_changed_data: Whether to train on other images than the study has seen, which is
+            recorded.
         on_epoch: Called after every epoch with the epoch, the number of epochs, the training
             accuracy and the seconds of the epoch.
 
@@ -78,10 +82,15 @@ def retrain_found(
     )
     full = opened.config.model_copy(update={"proxy": None, "data": data or opened.config.data})
     chosen = _chosen(opened, trial, settings.top, full.data, every=ensemble)
-    objective = ObjectiveMaker(full, device=device).make()
+    seen = None if data is not None else seen_of(opened)
+    maker = ObjectiveMaker(full, device=device, seen=seen)
+    changes = check_same(seen, maker.reading, accept=accept_changed_data)
+    objective = maker.make()
     retrain, combine = objective.retrain, objective.ensemble
     if retrain is None or (ensemble and combine is None):
         raise UserError(f"the objective {full.objective.name!r} trains nothing; use another one")
+    if changes:
+        record_data(opened.study, maker.reading, seen, changes, full.artifacts)
     base = _folder(opened, data, channels) if output is None else str(output)
     after_epoch = on_epoch if output is not None else _marking(opened, Path(base), on_epoch)
     members: list[Path] = []

@@ -24,6 +24,7 @@ from optnas.running.signals import Interruption, Signals
 from optnas.running.workers import LOST, Team, Tell
 from optnas.storage.artifacts import check_artifacts, open_artifacts
 from optnas.study.budget import may_go_on, may_start
+from optnas.study.data import Seen, check_same, record_data, seen_by, seen_of
 from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import (
     Conclusion,
@@ -84,6 +85,8 @@ def run(
     display: Display | None = None,
     device: str | None = None,
     workers: Workers | None = None,
+    accept_changed_data: bool = False,
+    sees_like: OpenStudy | None = None,
 ) -> Outcome:
     """Run a study until its strategy ends, its budget is used up, or it is interrupted.
 
@@ -97,10 +100,14 @@ def run(
         device: A torch device, where ``workers`` name none; None takes CUDA where there is one.
         workers: The worker processes; None takes those of the configuration. A single one is
             this process, unless more of them may be added.
+        accept_changed_data: Whether to go on with other images than the study has seen, which is
+            recorded.
+        sees_like: Another study, whose images this one must have, in the same splits.
 
     Raises:
-        UserError: If the configuration is wrong, the data cannot be had, the storage cannot be
-            opened, or the study exists with another configuration. Nothing was created.
+        UserError: If the configuration is wrong, the data cannot be had or is not what the study
+            has seen, the storage cannot be opened, or the study exists with another
+            configuration. Nothing was created.
         RunError: If a trial could not go on because of the machine, or a worker died and was not
             replaced. Nothing is lost.
     """
@@ -110,26 +117,40 @@ def run(
     if device is not None and not workers.devices:
         workers = workers.model_copy(update={"devices": (device,)})
     there = crew(workers, config.train.threads)
+    data = _Data(accept_changed_data, None if sees_like is None else seen_of(sees_like))
     if there.count == 1 and not there.is_measured:
-        return _run_alone(config, display, there.workers.device(0))
-    return _run_team(config, display, there)
+        return _run_alone(config, display, there.workers.device(0), data)
+    return _run_team(config, display, there, data)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    """What a run demands of its data."""
+
+    accept: bool
+    like: Seen | None
 
 
 def _run_alone(
     config: StudyFile,
     display: Display | None,
     device: str | None,
+    data: _Data,
     *,
     number: int = 0,
     heard: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
     is_dismissed: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Run a study in this process, as the worker with this number, until it is dismissed."""
-    maker = ObjectiveMaker(config, device=device)
+    seen = seen_by(config)
+    maker = ObjectiveMaker(config, device=device, seen=seen or data.like)
+    changes = check_same(seen, maker.reading, accept=data.accept)
+    check_same(data.like, maker.reading, accept=data.accept)
     in_channels, classes = maker.check()
     check_artifacts(config.artifacts)
     opened = create_or_open(config, in_channels=in_channels, classes=classes)
     study = opened.study
+    record_data(study, maker.reading, seen, changes, config.artifacts)
     store = open_artifacts(config.artifacts)
     checkpoints = opened.checkpoints(store)
 
@@ -178,12 +199,12 @@ def _check_may_go_on(progress: Any, opened: OpenStudy, signals: Signals) -> None
         raise BudgetUsedUp
 
 
-def _run_team(config: StudyFile, display: Display | None, there: Crew) -> Outcome:
+def _run_team(config: StudyFile, display: Display | None, there: Crew, data: _Data) -> Outcome:
     """Run a study in several processes of this machine."""
     check_gpus(there)
     audience = _Audience(config, display, there)
     team = Team(
-        functools.partial(_work, config, there.workers),
+        functools.partial(_work, config, there.workers, data),
         count=there.count,
         max_restarts=there.workers.max_restarts,
         listen=audience.listen,
@@ -208,13 +229,16 @@ def _run_team(config: StudyFile, display: Display | None, there: Crew) -> Outcom
     return Outcome(opened, ending or _ending(opened))
 
 
-def _work(config: StudyFile, workers: Workers, number: int, tell: Tell) -> Interruption | None:
+def _work(
+    config: StudyFile, workers: Workers, data: _Data, number: int, tell: Tell
+) -> Interruption | None:
     """What a worker process does; its parent hears Ctrl-C for it."""
     teller = _Teller(tell)
     outcome = _run_alone(
         config,
         teller,
         workers.device(number),
+        data,
         number=number,
         heard=(signal.SIGTERM,),
         is_dismissed=lambda: teller.is_dismissed,

@@ -11,6 +11,7 @@ from optnas.config.file import StudyFile
 from optnas.extensions.importing import make_importable
 from optnas.seeds import named_seed
 from optnas.storage.checkpoints import Checkpoints
+from optnas.study.data import DataReading, Seen
 
 OnEpoch = Callable[[Any], None]
 
@@ -24,12 +25,15 @@ class ObjectiveMaker:
     Args:
         config: The configuration.
         device: A torch device; None takes CUDA where there is one.
+        seen: What the study has seen of its data: known images stay in their splits.
 
     Raises:
         UserError: If the data cannot be had.
     """
 
-    def __init__(self, config: StudyFile, *, device: str | None = None) -> None:
+    def __init__(
+        self, config: StudyFile, *, device: str | None = None, seen: Seen | None = None
+    ) -> None:
         make_importable(config.folder)  # Data may be a function beside the study file.
         self._config = config
         self._class = plugins.load("objective", config.objective.name, config.folder)
@@ -45,10 +49,22 @@ class ObjectiveMaker:
             "checkpoint": config.checkpoint,
             "device": device,
             "folder": config.folder,
+            "known": None if seen is None else seen.record,
         }
         load_images = objective_class(self._class).load_images
         if load_images is not None and config.data is not None and self._takes("images"):
             self._supplied["images"] = load_images(**_taken_by(load_images, self._supplied))
+
+    @property
+    def images(self) -> Any:
+        """The images; None if the objective loads them by itself, or needs none."""
+        return self._supplied.get("images")
+
+    @property
+    def reading(self) -> DataReading | None:
+        """What was read of the data; None if the images do not say."""
+        reading: DataReading | None = getattr(self.images, "reading", None)
+        return reading
 
     def check(self) -> tuple[int, int]:
         """See whether the objective can be made, before anything is created.

@@ -1,21 +1,18 @@
-"""A user's own images: a folder per class, or a Python function."""
+"""How studies of version 0.1 read their own images: kept, so that they go on as they began."""
 
+import functools
 import hashlib
 import json
-import os
-import tempfile
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from optnas.extensions.importing import PluginError, load_reference, modules_of
-from optnas.objectives.data.image_files import ImageFiles, Pixels, decode, taken
+from optnas.objectives.data import cache
+from optnas.objectives.data.decoding import FORMATS
+from optnas.objectives.data.image_files import ImageFiles, Pixels, taken
 from optnas.objectives.data.splits import DataError, RawImages, hold_out
 from optnas.seeds import derive_seed
 
@@ -23,6 +20,33 @@ SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 TEST_FRACTION = 0.2
+
+
+def decode(path: str | Path, size: int, channels: int | None = None) -> np.ndarray:
+    """One image as uint8 (channels, size, size).
+
+    Args:
+        path: The file.
+        size: Height and width to which it is resized.
+        channels: 1 for grayscale, 3 for RGB; None takes 1 for what is gray.
+
+    Raises:
+        OSError: If it cannot be read as an image.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path, formats=FORMATS) as source:
+            image = ImageOps.exif_transpose(source)
+            if image.mode.startswith("I"):  # 16 bits; `convert` would clip them to 255
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            gray = image.mode in ("1", "L", "LA") if channels is None else channels == 1
+            image = image.convert("L" if gray else "RGB")
+            # PIL's filters widen when they shrink an image, so this is antialiased.
+            pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    except Exception as error:  # whatever a decoder may raise about a damaged file
+        raise OSError(f"Cannot read the image {path}: {error}") from error
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
 
 
 def load_folder(root: Path, size: int, *, stream: bool = False) -> RawImages:
@@ -79,7 +103,8 @@ def _streamed(files: list[tuple[Path, int]], size: int) -> ImageFiles:
         channels = max(decode(path, size).shape[0] for path in firsts.values())
     except OSError as error:
         raise DataError(str(error)) from error
-    return ImageFiles([path for path, _ in files], channels, size)
+    read = functools.partial(decode, size=size)
+    return ImageFiles([path for path, _ in files], channels, size, read=read)
 
 
 def _listing(folder: Path) -> tuple[list[tuple[Path, int]], list[str]]:
@@ -105,21 +130,11 @@ def _cached(paths: list[Path], root: Path, size: int) -> np.ndarray:
         stat = path.stat()
         listing.append((str(path.relative_to(root)), stat.st_size, stat.st_mtime_ns))
     key = json.dumps([1, str(root.resolve()), size, listing])
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "optnas"
-    target = base / f"images-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
-    try:
-        with np.load(target, allow_pickle=False) as content:
-            return np.asarray(content["images"])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        pass  # absent or damaged: made anew
-    images = _decoded(paths, size)
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=base, suffix=".part", delete=False) as file:
-            np.savez(file, images=images)
-        os.replace(file.name, target)
-    except OSError as error:
-        warnings.warn(f"The resized images could not be cached: {error}", stacklevel=2)
+    name = f"images-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+    images = cache.load(name)
+    if images is None:
+        images = _decoded(paths, size)
+        cache.store(name, images)
     return images
 
 
@@ -133,41 +148,16 @@ def _decoded(paths: list[Path], size: int) -> np.ndarray:
     return np.stack([np.broadcast_to(image, shape) for image in images])
 
 
-def load_function(name: str, folder: Path) -> RawImages:
-    """The images that ``module:function`` returns; see `images_of`.
+def load_arrays(returned: Any, name: str) -> RawImages:
+    """The images that a function returned: uint8 (N, H, W) or (N, H, W, C), integer labels (N,).
 
     Args:
-        name: The function.
-        folder: Where its module is looked for, unless it is installed.
+        returned: Training images, training labels, test images and test labels.
+        name: The function's name.
 
     Raises:
-        DataError: If the function cannot be called or returns something else.
+        DataError: If it is something else.
     """
-    try:
-        function = load_reference("data set", name, folder)
-    except PluginError as error:
-        raise DataError(f"`{name}` failed: {error}") from error
-    with modules_of(folder):  # It may import its neighbours when it runs.
-        return images_of(function, name)
-
-
-def images_of(function: Callable[[], Any], name: str) -> RawImages:
-    """The images that a function returns.
-
-    The function takes no arguments and returns training images, training labels, test images and
-    test labels: arrays or tensors, uint8 images (N, H, W) or (N, H, W, C), integer labels (N,).
-
-    Args:
-        function: The function.
-        name: What it is called, for messages.
-
-    Raises:
-        DataError: If the function cannot be called or returns something else.
-    """
-    try:
-        returned = function()
-    except Exception as error:  # the user's code may raise anything
-        raise DataError(f"`{name}` failed: {type(error).__name__}: {error}") from error
     if not isinstance(returned, tuple | list) or len(returned) != 4:
         raise DataError(
             f"`{name}` must return (train_images, train_labels, test_images, test_labels)."
