@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Literal
 
-    from optnas.objectives.kept.ensembles import Ensemble
-    from optnas.objectives.kept.trained import Classifier
+    from optnas.objectives.kept.classifiers import Classifier, Ensemble
     from optnas.running.runner import Outcome
     from optnas.spaces import Architecture
 
@@ -51,8 +50,9 @@ def load(folder: str | Path, device: str = "cpu") -> "Classifier | Ensemble":
         device: A torch device.
 
     Returns:
-        A module in evaluation mode. It takes images as they are, of shape (N, C, H, W), uint8 or
-        floats in [0, 1], and returns logits of shape (N, classes).
+        A module in evaluation mode. It takes images of the size of its training, of shape
+        (N, C, H, W), uint8 or floats in [0, 1], and returns logits of shape (N, classes). Its
+        ``predict`` takes files, folders, pictures and arrays of any size.
 
     Raises:
         ValueError: If the folder holds no complete network.

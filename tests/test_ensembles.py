@@ -14,9 +14,8 @@ from optnas.config.settings import DataSettings
 from optnas.errors import UserError
 from optnas.objectives.data.images import load_images
 from optnas.objectives.kept import ensembles
+from optnas.objectives.kept.classifiers import Classifier, Ensemble
 from optnas.objectives.kept.descriptions import describe
-from optnas.objectives.kept.ensembles import Ensemble
-from optnas.objectives.kept.trained import Classifier
 from optnas.running.retraining import retrain_found
 from optnas.study.opening import conclusions, open_existing
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from optnas.errors import UserError
+from optnas.objectives.kept.preprocessing import Preprocessing
 
 NETWORK = "network.json"
 ENSEMBLE = "ensemble.json"
@@ -20,7 +21,8 @@ class Description:
     """What a trained network is and how good: the contents of ``network.json``.
 
     Accuracies are fractions; ``multiply_adds`` are for one image; ``data_sha256`` is of the
-    training and test images and their labels.
+    training and test images and their labels; ``preprocessing`` is None of networks that
+    version 0.1.0 kept.
     """
 
     space: str
@@ -46,6 +48,7 @@ class Description:
     train_images: int
     train_seconds: float
     versions: dict[str, str]
+    preprocessing: Preprocessing | None = None
 
 
 @dataclasses.dataclass(frozen=True)

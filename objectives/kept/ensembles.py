@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from optnas._version import __version__
 from optnas.errors import UserError
 from optnas.objectives.data.images import Images
 from optnas.objectives.kept import trained
+from optnas.objectives.kept.classifiers import Classifier, Ensemble
 from optnas.objectives.kept.descriptions import (
     ENSEMBLE,
     EnsembleDescription,
@@ -21,35 +21,9 @@ from optnas.objectives.kept.descriptions import (
     describe_ensemble,
     ensemble_card,
 )
-from optnas.objectives.kept.trained import Classifier
 from optnas.objectives.training.memory import in_pieces
 from optnas.objectives.training.trainer import EVALUATION_IMAGES, EVALUATION_PIXELS
 from optnas.storage.files import write_whole
-
-
-class Ensemble(nn.Module):
-    """Classifiers that answer together.
-
-    Args:
-        members: The classifiers, of the same classes.
-    """
-
-    def __init__(self, members: Sequence[Classifier]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-        self.class_names = members[0].class_names
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits: the logarithm of the mean of the members' probabilities.
-
-        Args:
-            images: Shape (N, C, H, W): uint8, or floats in [0, 1].
-
-        Returns:
-            Shape (N, classes).
-        """
-        logs = torch.stack([member(images).log_softmax(1) for member in self.members])
-        return logs.logsumexp(0) - math.log(len(logs))
 
 
 def combine(

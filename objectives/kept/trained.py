@@ -4,21 +4,23 @@ import dataclasses
 import hashlib
 import io
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from optnas._version import __version__
 from optnas.config.settings import TrainSettings, check_compile
 from optnas.errors import UserError
-from optnas.objectives.data.augment import normalise
 from optnas.objectives.data.image_files import ImageFiles
 from optnas.objectives.data.images import Images
+from optnas.objectives.kept.classifiers import Classifier
 from optnas.objectives.kept.descriptions import NETWORK, Description, card, describe
+from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.memory import is_out_of_memory, reset_peak_memory
@@ -30,44 +32,6 @@ from optnas.storage.files import write_whole
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"
 TRAINING = "training.pt"
-
-
-class Classifier(nn.Module):
-    """A trained network that takes images as they are.
-
-    Args:
-        network: The network, which takes normalised images.
-        mean: Mean of every channel of the training images, in [0, 1].
-        std: Their standard deviations.
-        class_names: The names of the classes, in the order of the outputs.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        class_names: tuple[str, ...],
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.mean = mean
-        self.std = std
-        self.class_names = class_names
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits.
-
-        Args:
-            images: Shape (N, C, H, W): uint8, or floats in [0, 1].
-
-        Returns:
-            Shape (N, classes).
-        """
-        if images.dtype != torch.uint8:
-            images = images * 255
-        result: Tensor = self.network(normalise(images, self.mean, self.std))
-        return result
 
 
 def retrain(
@@ -216,6 +180,7 @@ def _measured(network: nn.Module, trainer: Trainer, images: Images) -> dict[str,
     return {
         "input_shape": images.input_shape,
         "class_names": images.class_names,
+        "preprocessing": preprocessing_of(images.reading.preparation if images.reading else {}),
         "mean": images.mean,
         "std": images.std,
         "params": count_params(network),
@@ -266,8 +231,25 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier:
         UserError: If the folder holds no complete network, or what it holds was changed.
     """
     description, network = read(Path(folder))
-    classifier = Classifier(network, description.mean, description.std, description.class_names)
-    return classifier.to(device).eval()
+    if description.preprocessing is None:
+        warnings.warn(
+            f"{folder} does not say how its images were read from files, as it was kept by "
+            "version 0.1: they are read as that version read them, squashed to its size.",
+            stacklevel=2,
+        )
+    return classifier_of(description, network).to(device).eval()
+
+
+def classifier_of(description: Description, network: nn.Module) -> Classifier:
+    """A network with what its description says of its images."""
+    return Classifier(
+        network,
+        description.mean,
+        description.std,
+        description.class_names,
+        description.input_shape,
+        description.preprocessing or Preprocessing(reading=1),
+    )
 
 
 def read(folder: Path) -> tuple[Description, nn.Module]:
