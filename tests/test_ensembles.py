@@ -92,7 +92,7 @@ def test_the_folder_can_be_moved_and_its_members_loaded_alone(kept, tmp_path):
 
 def test_done_again_nothing_is_trained_or_measured_again(folder, monkeypatch):
     monkeypatch.setattr("optnas.objectives.training.trainer.Trainer.train_epoch", None)
-    monkeypatch.setattr(ensembles, "_accuracy", None)
+    monkeypatch.setattr(ensembles, "judge", None)
     *_, last = retrain_found(open_existing(str(folder / "found.yaml")), ensemble=True)
     assert (
         last.fields["test_accuracy"]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +12,15 @@ from optnas._version import __version__
 from optnas.errors import UserError
 from optnas.objectives.data.images import Images
 from optnas.objectives.kept import trained
+from optnas.objectives.kept.cards import ensemble_card
 from optnas.objectives.kept.classifiers import Classifier, Ensemble
 from optnas.objectives.kept.descriptions import (
     ENSEMBLE,
     EnsembleDescription,
     describe,
     describe_ensemble,
-    ensemble_card,
 )
-from optnas.objectives.training.memory import in_pieces
-from optnas.objectives.training.trainer import EVALUATION_IMAGES, EVALUATION_PIXELS
+from optnas.objectives.kept.judgement import judge
 from optnas.storage.files import write_whole
 
 
@@ -53,10 +51,19 @@ def combine(
             )
         return done
     ensemble = Ensemble([trained.load(member) for member in members]).to(device).eval()
+    judged = judge(
+        ensemble,
+        images.test_images,
+        images.test_labels,
+        images.class_names,
+        names=images.test_names,
+        device=device,
+    )
     description = EnsembleDescription(
         weights_sha256=checksums,
         member_accuracies=tuple(d.test_accuracy for d in described),
-        test_accuracy=_accuracy(ensemble, images, device),
+        test_accuracy=judged.accuracy,
+        judgement=judged,
         test_images=len(images.test_labels),
         params=sum(d.params for d in described),
         multiply_adds=sum(d.multiply_adds for d in described),
@@ -92,19 +99,6 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier |
             )
         members.append(trained.load(folder / str(number), device))
     return Ensemble(members).eval()
-
-
-@torch.inference_mode()
-def _accuracy(ensemble: Ensemble, images: Images, device: torch.device) -> float:
-    """Fraction of the test images that are classified correctly."""
-    tests, labels = images.test_images, images.test_labels
-
-    def judge(start: int, stop: int) -> int:
-        answers = ensemble(tests[start:stop].to(device)).argmax(1)
-        return int((answers == labels[start:stop].to(device)).sum())
-
-    size = max(1, min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(tests.shape[2:])))
-    return sum(in_pieces(judge, len(tests), size, device)) / len(tests)
 
 
 def _keep(folder: Path, members: Sequence[Path], description: EnsembleDescription) -> None:

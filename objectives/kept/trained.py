@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import io
 import json
 import warnings
 from collections.abc import Callable
@@ -18,9 +17,12 @@ from optnas.config.settings import TrainSettings, check_compile
 from optnas.errors import UserError
 from optnas.objectives.data.image_files import ImageFiles
 from optnas.objectives.data.images import Images
+from optnas.objectives.kept.cards import card
 from optnas.objectives.kept.classifiers import Classifier
-from optnas.objectives.kept.descriptions import NETWORK, Description, card, describe
+from optnas.objectives.kept.descriptions import NETWORK, Description, describe
+from optnas.objectives.kept.judgement import Judgement, judge
 from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
+from optnas.objectives.kept.unfinished import TRAINING, go_on, save_training
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.memory import is_out_of_memory, reset_peak_memory
@@ -31,7 +33,6 @@ from optnas.storage.files import write_whole
 
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"
-TRAINING = "training.pt"
 
 
 def retrain(
@@ -88,21 +89,22 @@ def retrain(
         return done
     _make(folder)
     trainer = _trainer(architecture, images, train, network, training_seed)
-    _go_on(trainer, folder, identity)
+    go_on(trainer, folder, identity)
     reset_peak_memory(device)  # Which says whether there is memory for a graph.
     if compiled:
         trainer.model.compile()
     with deterministic_algorithms(train.deterministic), kept_memory():
         _train(trainer, folder, identity, on_epoch)
-        test_accuracy = trainer.evaluate(images.test_images, images.test_labels)
-    served = _served(trainer.model, architecture, images, network)
+        served = _served(trainer.model, architecture, images, network)
+        judged = _judged(served, images, device)
     weights = safetensors.torch.save(served.state_dict())
     description = Description(
         **identity,
         **_measured(served, trainer, images),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         origin=origin,
-        test_accuracy=test_accuracy,
+        test_accuracy=judged.accuracy,
+        judgement=judged,
         chosen_by_test=chosen_by_test,
         versions={"optnas": __version__, "torch": torch.__version__},
     )
@@ -118,8 +120,10 @@ def _identity(
     seed: int,
 ) -> dict[str, Any]:
     """What makes a training another one."""
-    # One cycle goes unsaid: networks that were kept before there were cycles are still known.
+    # The usual goes unsaid: networks that were kept before it could be otherwise are known.
     unsaid = {"epochs", "initial_epochs", "graphs"} | ({"cycles"} if train.cycles == 1 else set())
+    if train.class_weights is None:
+        unsaid.add("class_weights")
     return {
         "space": _space_name(architecture),
         "architecture": json.loads(architecture.to_json()),
@@ -153,6 +157,37 @@ def _served(
     return served
 
 
+def _judged(served: nn.Module, images: Images, device: torch.device) -> Judgement:
+    """How good the kept network itself is on the test images, in float32."""
+    reader = _preprocessing(images)
+    shape = images.input_shape
+    names = images.class_names
+    model = Classifier(served, images.mean, images.std, names, shape, reader).to(device).eval()
+    try:
+        return judge(
+            model,
+            images.test_images,
+            images.test_labels,
+            images.class_names,
+            names=images.test_names,
+            device=device,
+        )
+    finally:
+        model.cpu()
+
+
+def _data(images: Images) -> dict[str, Any] | None:
+    """Where the images came from, for those who look at them again."""
+    if images.settings is None:
+        return None
+    said = images.settings.model_dump(mode="json", exclude_defaults=True)
+    return {**said, "seed": images.seed}
+
+
+def _preprocessing(images: Images) -> Preprocessing:
+    return preprocessing_of(images.reading.preparation if images.reading else {})
+
+
 def _trainer(
     architecture: Architecture,
     images: Images,
@@ -180,7 +215,8 @@ def _measured(network: nn.Module, trainer: Trainer, images: Images) -> dict[str,
     return {
         "input_shape": images.input_shape,
         "class_names": images.class_names,
-        "preprocessing": preprocessing_of(images.reading.preparation if images.reading else {}),
+        "preprocessing": _preprocessing(images),
+        "data": _data(images),
         "mean": images.mean,
         "std": images.std,
         "params": count_params(network),
@@ -215,7 +251,7 @@ def _train(
                 f"{folder}: out of memory; set `batch_size` under `retrain` to less than "
                 f"{trainer.settings.batch_size}."
             ) from None
-        _save_training(folder, identity, trainer.state_dict())
+        save_training(folder, identity, trainer.state_dict())
         if on_epoch is not None:
             on_epoch(trainer.epoch, trainer.epochs, result.train_accuracy, result.seconds)
 
@@ -323,43 +359,6 @@ def _space_name(architecture: Architecture) -> str:
         if type(architecture) is space.architecture_class:
             return name
     return type(architecture).__name__
-
-
-def _save_training(folder: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save({"identity": json.dumps(identity, sort_keys=True), "state": state}, buffer)
-    content = buffer.getvalue()
-    write_whole(folder / TRAINING, hashlib.sha256(content).digest() + content)
-
-
-def _go_on(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
-    """Take up an unfinished training of the same network, if there is one.
-
-    Raises:
-        UserError: If it is of another network, or damaged.
-    """
-    path = folder / TRAINING
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    digest, content = content[:32], content[32:]
-    try:
-        if hashlib.sha256(content).digest() != digest:
-            raise ValueError("its checksum is wrong")
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        is_same = loaded["identity"] == json.dumps(identity, sort_keys=True)
-        if is_same:
-            trainer.load_state_dict(loaded["state"])
-    except Exception as error:  # Who knows what torch.load says of a file that was made up.
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"{path} is damaged ({reason}); remove it to train from the beginning."
-        ) from None
-    if not is_same:
-        raise UserError(
-            f"{path} belongs to another network (or one trained otherwise); name another folder "
-            "with --output, or remove it."
-        )
 
 
 def _keep(folder: Path, weights: bytes, description: Description) -> None:

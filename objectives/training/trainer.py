@@ -26,8 +26,10 @@ from optnas.objectives.data.batches import augmented_chunks, batch_bounds
 from optnas.objectives.data.image_files import Pixels
 from optnas.objectives.data.images import Images
 from optnas.objectives.training import cuda_graphs
+from optnas.objectives.training.losses import balanced_weights, cross_entropy
 from optnas.objectives.training.memory import in_pieces
-from optnas.objectives.training.optimizers import make_optimizer, set_rate
+from optnas.objectives.training.metrics import Metric, counted, measured
+from optnas.objectives.training.optimizers import learning_rate, make_optimizer, set_rate
 
 # Evaluation batches hold at most this many images and pixels: the activations of a wide
 # network's first layers, hundreds of bytes per pixel, must fit into memory.
@@ -50,6 +52,7 @@ class EpochResult:
         validation_accuracy: Fraction of the validation images after the epoch; None without any.
         seconds: Wall-clock time, evaluation included; two results may differ in it and be equal.
         joules: Energy that the device took meanwhile; None where it does not count it.
+        validation_value: The trainer's metric on the validation images, if that is not accuracy.
     """
 
     train_loss: float
@@ -57,30 +60,13 @@ class EpochResult:
     validation_accuracy: float | None
     seconds: float = dataclasses.field(compare=False)
     joules: float | None = dataclasses.field(default=None, compare=False)
+    validation_value: float | None = None
 
-
-def learning_rate(settings: TrainSettings, epoch: int, epochs: int, further: int = 0) -> float:
-    """Learning rate of an epoch: a pure function, so that there is no scheduler to save.
-
-    Source: SGDR (Loshchilov and Hutter 2017), equation 5, with cycles of equal length; for steps
-    He et al. 2016, section 4.2.
-
-    Args:
-        settings: The rate at the start of a cycle, the schedule and its cycles.
-        epoch: Number of finished epochs, less than ``epochs + further``.
-        epochs: Length of the schedule, a multiple of its cycles; the cosine would reach zero after
-            the last epoch of a cycle.
-        further: Epochs after the schedule: for ``"cosine"`` they are a cycle of their own; the
-            others keep their last rate.
-    """
-    if settings.schedule == "constant":
-        return settings.lr
-    if settings.schedule == "step":
-        return settings.lr / 10.0 ** ((2 * epoch >= epochs) + (4 * epoch >= 3 * epochs))
-    length = epochs // settings.cycles
-    if epoch >= epochs:
-        epoch, length = epoch - epochs, further
-    return settings.lr * (1 + math.cos(math.pi * (epoch % length) / length)) / 2
+    @property
+    def judged(self) -> float:
+        """What the search maximises; 0 without validation images."""
+        value = self.validation_value
+        return (self.validation_accuracy or 0.0) if value is None else value
 
 
 class Trainer:
@@ -98,6 +84,7 @@ class Trainer:
         epochs: Length of the learning rate's schedule.
         further_epochs: Epochs that may come after it; see `learning_rate`.
         seed: Decides the order and augmentation of the images.
+        metric: What is measured on the validation images beside accuracy.
 
     Attributes:
         accumulation: Number of parts in which a batch is trained on, one after the other, for
@@ -119,6 +106,7 @@ class Trainer:
         epochs: int,
         further_epochs: int = 0,
         seed: int,
+        metric: Metric = "accuracy",
     ) -> None:
         if epochs < 1:
             raise ValueError(f"`epochs` must be greater than or equal to 1: {epochs}.")
@@ -136,6 +124,11 @@ class Trainer:
         self.further_epochs = further_epochs
         self.history: list[EpochResult] = []
         self.accumulation = 1
+        self._metric = metric
+        self._is_plain = metric == "accuracy"
+        self._class_weights: Tensor | None = None
+        if settings.class_weights == "balanced":
+            self._class_weights = balanced_weights(images.train_labels, images.classes)
         self._generator = torch.Generator().manual_seed(seed)
         self._parameters = self._trained()
         self._optimizer = make_optimizer(self._parameters, settings)
@@ -184,7 +177,7 @@ class Trainer:
             count += len(labels)
         validation = self._evaluate(self.images.validation_images, self.images.validation_labels)
         # The one synchronisation of the epoch.
-        loss, correct, validation_correct, finite = torch.cat((sums, validation)).tolist()
+        loss, correct, validation_correct, finite, value = torch.cat((sums, validation)).tolist()
         if not (math.isfinite(loss) and finite):
             raise NonFiniteLoss(
                 f"The loss is not finite in epoch {self.epoch + 1}: lower the learning rate."
@@ -196,6 +189,7 @@ class Trainer:
             validation_accuracy=validation_correct / held_out if held_out else None,
             seconds=time.perf_counter() - start,
             joules=self._energy(),
+            validation_value=None if self._is_plain or not held_out else value,
         )
         self.history.append(result)
         return result
@@ -207,7 +201,7 @@ class Trainer:
             images: uint8 (N, C, H, W) on the device, or in files, N at least 1.
             labels: int64 (N,) on the device.
         """
-        correct, _ = self._evaluate(images, labels).tolist()
+        correct, *_ = self._evaluate(images, labels).tolist()
         return float(correct / len(images))
 
     def state_dict(self) -> dict[str, Any]:
@@ -318,28 +312,35 @@ class Trainer:
                 logits, auxiliary = with_auxiliary(inputs)
             else:
                 logits = self.model(inputs)
-        loss = _cross_entropy(logits, labels)
+        loss = cross_entropy(logits, labels, self._class_weights)
         if weight:
-            loss = loss + weight * _cross_entropy(auxiliary, labels)
+            loss = loss + weight * cross_entropy(auxiliary, labels, self._class_weights)
         return logits.detach().float(), loss
 
     @torch.inference_mode()
     def _evaluate(self, images: Pixels, labels: Tensor) -> Tensor:
-        """Number of correct answers, and whether all outputs are finite (1.0) or not (0.0)."""
+        """Number of correct answers, whether all outputs are finite (1.0, or 0.0), the metric."""
         self.model.eval()
-        result = torch.tensor((0.0, 1.0), dtype=torch.float64).to(self.device, non_blocking=True)
+        start = torch.tensor((0.0, 1.0, 0.0), dtype=torch.float64)
+        result = start.to(self.device, non_blocking=True)
+        counts = torch.zeros(1, dtype=torch.float64, device=self.device)
 
-        def judge(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        def judge(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
             inputs = normalise(images[start:stop], self.images.mean, self.images.std)
             with self._precision():
                 logits = self.model(inputs.contiguous(memory_format=torch.channels_last))
-            return _count_correct(logits, labels[start:stop]), logits.isfinite().all()
+            correct = _count_correct(logits, labels[start:stop])
+            seen = correct if self._is_plain else counted(self._metric, logits, labels[start:stop])
+            return correct, logits.isfinite().all(), seen
 
         fitting = min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(images.shape[2:]))
         size = max(self.settings.batch_size, fitting)
-        for correct, finite in in_pieces(judge, len(images), size, self.device):
+        for correct, finite, seen in in_pieces(judge, len(images), size, self.device):
             result[0] += correct
             result[1] *= finite
+            counts = counts + seen
+        if not self._is_plain:
+            result[2] = measured(self._metric, counts)
         return result
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
@@ -353,12 +354,6 @@ def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else None
     return torch.bfloat16 if precision == "bfloat16" else None
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean over the images, in float32 at least."""
-    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return functional.cross_entropy(precise, labels)
 
 
 def _count_correct(logits: Tensor, labels: Tensor) -> Tensor:
