@@ -23,5 +23,5 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
     """float32 (classes,): all classes count alike, whatever number of images they have."""
-    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
-    return (len(labels) / (counts.count_nonzero() * counts)).float()
+    counts = torch.bincount(labels, minlength=classes)
+    return (len(labels) / (counts.count_nonzero() * counts.clamp(min=1))).float()

@@ -20,7 +20,7 @@ from optnas.cli.console import (
     workers_said,
 )
 from optnas.cli.experiment_commands import compare, rank
-from optnas.cli.network_commands import predict
+from optnas.cli.network_commands import export, predict
 from optnas.cli.options import (
     AcceptChangedData,
     Device,
@@ -380,5 +380,5 @@ def list_(as_json: Json = False) -> None:
     print(json.dumps(fields) if as_json else known_text(fields))
 
 
-for command in (predict, rank, compare):
+for command in (predict, export, rank, compare):
     app.command()(command)

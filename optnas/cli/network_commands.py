@@ -1,6 +1,7 @@
-"""The commands on networks that were kept: `optnas predict`."""
+"""The commands on networks that were kept: `optnas predict` and `optnas export`."""
 
 import csv
+import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from optnas.cli.console import INTERRUPTED, hush
+from optnas.cli.options import Json
+from optnas.units import size
 
 # Imported when they are needed: `optnas --help` loads neither Optuna nor torch.
 
@@ -52,6 +55,44 @@ def predict(
         raise typer.Exit(1)
 
 
+def export(
+    network: Network,
+    to: Annotated[str, typer.Option("--to", help="onnx, torch, openvino, executorch or python.")],
+    output: Annotated[
+        Path | None, typer.Option(help="The file. Default: one in the network's folder.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="A folder of images to compare on. Default: the training's data."),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Normalised float32 images in, logits out.")
+    ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantise ONNX, calibrated on training images.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a kept network for other programs and devices, and compare it with the network."""
+    hush()
+    made = _part("export")(network, to, output, images=images, raw=raw, int8=int8)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(made)))
+        return
+    print(f"greatest difference {made.difference:.2g} on {made.images} images, float32 on the CPU")
+    if made.agreement is not None:
+        lost = (
+            ""
+            if made.accuracy is None
+            else (f"; test accuracy {made.quantised_accuracy:.4f} instead of {made.accuracy:.4f}")
+        )
+        print(f"in 8 bits {made.agreement:.4f} of the images are called the same{lost}")
+    for note in made.notes:
+        print(f"mind: {note}")
+    print(f"{size(made.bytes)}, {made.milliseconds:.2f} ms for one image on one thread")
+    print(f"kept in {', '.join(made.files)}")
+
+
 def load_network(folder: Path, device: str = "cpu") -> Any:
     """The network, or the ensemble, in a folder, on a device.
 
@@ -59,18 +100,25 @@ def load_network(folder: Path, device: str = "cpu") -> Any:
         UserError: If there is none, or no such device.
     """
     from optnas.errors import UserError
-    from optnas.extensions.importing import load_entry
 
-    load = load_entry("part", "optnas.networks", "load")
-    if load is None:
-        raise UserError("this installation of optnas is not whole: install it again")
     try:
-        return load(folder, device)
+        return _part("load")(folder, device)
     except UserError:
         raise
     except (RuntimeError, AssertionError) as error:  # What torch says of devices.
         reason = str(error).partition("\n")[0]
         raise UserError(f"--device {device}: {reason}") from None
+
+
+def _part(name: str) -> Any:
+    """What optnas itself offers by an entry point, as it has torch with it."""
+    from optnas.errors import UserError
+    from optnas.extensions.importing import load_entry
+
+    part = load_entry("part", "optnas.networks", name)
+    if part is None:
+        raise UserError("this installation of optnas is not whole: install it again")
+    return part
 
 
 def _existing(path: Path) -> Path:
