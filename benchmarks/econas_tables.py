@@ -72,9 +72,9 @@ METHODS: dict[str, Callable[[int], BaseSampler | RegularizedEvolution]] = {
     "random search": lambda seed: RandomSampler(seed),
     "regularized evolution (50, 10)": lambda seed: RegularizedEvolution(seed),
     "TPE": lambda seed: TPESampler(seed=seed),
-    "EcoNAS": lambda seed: EcoNASSampler(SPACE, seed=seed),
+    "EcoNAS": lambda seed: EcoNASSampler(SPACE, seed=seed, initial=50),
     "EcoNAS, initial=25": lambda seed: EcoNASSampler(SPACE, seed=seed, initial=25),
-    "EcoNAS, unique=False": lambda seed: EcoNASSampler(SPACE, seed=seed, unique=False),
+    "EcoNAS, unique=False": lambda seed: EcoNASSampler(SPACE, seed=seed, initial=50, unique=False),
 }
 
 
@@ -124,12 +124,15 @@ def orders(data: Path, seeds: int) -> None:
     curve = np.stack([short, (short + long) / 2, long], axis=1)
     variants: dict[str, tuple[Callable[[int], BaseSampler], optuna.pruners.BasePruner | None]] = {
         "asynchronous, pruner": (
-            lambda seed: EcoNASSampler(SPACE, seed=seed),
+            lambda seed: EcoNASSampler(SPACE, seed=seed, initial=50),
             HierarchicalPruner(epochs=1),
         ),
         "paper": (lambda seed: cycles(seed=seed), None),
         "code": (lambda seed: cycles(seed=seed, order="code"), None),
-        "asynchronous, no pruner": (lambda seed: EcoNASSampler(SPACE, seed=seed), None),
+        "asynchronous, no pruner": (
+            lambda seed: EcoNASSampler(SPACE, seed=seed, initial=50),
+            None,
+        ),
         "random, pruner": (lambda seed: RandomSampler(seed), HierarchicalPruner(epochs=1)),
     }
     budgets = tuple(3 * trials for trials in CHECKS)

@@ -56,6 +56,8 @@ class Tabular:
 
     needs_data = False
     """Whether a study with this objective needs images."""
+    trains = False
+    """Whether a trial takes so long that a comparison stores its studies."""
 
     # Of the images behind the known tables, which are CIFAR-10.
     in_channels = 3
@@ -103,6 +105,17 @@ class Tabular:
 
     def __call__(self, trial: Trial) -> float:
         return self.look_up(trial, self.space.suggest(trial))
+
+    def score(self, architecture: Architecture, column: str) -> float:
+        """What another column says of an architecture, as the table has it; NaN for nothing.
+
+        Raises:
+            UserError: If there is no such column of one number per network.
+        """
+        numbers = self._table.column(column)
+        if numbers.ndim != 1:
+            raise UserError(f"{self._table.path}: {column!r} has more than one number a network.")
+        return float(numbers[self._table.row(str(architecture))])
 
     def look_up(self, trial: Trial, architecture: Architecture) -> float:
         """The value of an architecture, recorded as that of a trial."""

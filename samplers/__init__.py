@@ -10,9 +10,12 @@ from optnas.samplers.darts import DARTSSampler
 from optnas.samplers.econas import EcoNASSampler
 from optnas.samplers.ftso import FTSOSampler
 from optnas.samplers.hierarchical import HierarchicalPruner
+from optnas.samplers.local_search import LocalSearchSampler
 from optnas.samplers.macro_micro import MacroMicroSampler
 from optnas.samplers.randgrow import RandGrowSampler
+from optnas.samplers.regularized_evolution import RegularizedEvolutionSampler
 from optnas.samplers.stage_wise import StageWiseSampler
+from optnas.samplers.surrogate import SurrogateSampler
 from optnas.samplers.synchronous_econas import SynchronousEcoNASSampler
 from optnas.samplers.zoo import ZooSampler
 
@@ -25,13 +28,16 @@ __all__ = [
     "FTSOSampler",
     "HierarchicalPruner",
     "History",
+    "LocalSearchSampler",
     "MacroMicroSampler",
     "RandGrowSampler",
+    "RegularizedEvolutionSampler",
     "ReplaySampler",
     "Result",
     "StageWiseSampler",
     "Step",
     "StrategySampler",
+    "SurrogateSampler",
     "SynchronousEcoNASSampler",
     "ZooSampler",
 ]

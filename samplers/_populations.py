@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY
 from typing import Annotated, TypeVar
 
@@ -45,14 +45,24 @@ class Member:
 
 
 def tournament(members: Sequence[Member], rng: np.random.Generator) -> Member:
-    """The best of ``len(members) // 4 + 1`` members drawn uniformly, with replacement."""
+    """The best of ``len(members) // 4 + 1`` members drawn uniformly, with replacement.
+
+    Who came further is better.
+    """
     drawn: list[int] = rng.integers(len(members), size=len(members) // 4 + 1).tolist()
-    return max((members[i] for i in drawn), key=lambda member: (member.value, -member.number))
+    return max(
+        (members[i] for i in drawn), key=lambda member: (member.rung, member.value, -member.number)
+    )
 
 
-def by_rung(members: Sequence[Member]) -> list[list[Member]]:
-    """The populations: the members of every rung, from the lowest."""
-    return [[m for m in members if m.rung == rung] for rung in range(1, RUNGS + 1)]
+def by_rung(members: Sequence[Member], last: int) -> list[list[Member]]:
+    """The populations: of the first rung, of all between, and of the last."""
+    middle = [m for m in members if 1 < m.rung < last]
+    return [
+        [m for m in members if m.rung == 1],
+        middle,
+        [m for m in members if m.rung == last],
+    ]
 
 
 def shares(populations: Sequence[list[Member]], parents: Sequence[int]) -> list[list[Member]]:
@@ -66,8 +76,9 @@ class PopulationSampler(StrategySampler[A]):
     """Base of the evolutions over populations of networks trained for E, 2E and 3E epochs.
 
     Args:
-        space: The space to search: any with ``mutate(architecture, rng)``.
-        initial: Number of random networks at the start.
+        space: The space to search: any whose parameters say the whole network.
+        initial: Number of random networks at the start; the paper's 50 are for searches of a
+            thousand trials.
         parents: Children of a cycle whose parent comes from the networks trained for E, 2E and
             3E epochs.
         max_age: Cycles for which a network stays alive.
@@ -80,22 +91,21 @@ class PopulationSampler(StrategySampler[A]):
 
     space: Space[A]
     _: KW_ONLY
-    initial: Positive = 50
+    initial: Positive = 10
     parents: Annotated[tuple[Count, Count, Count], "hold 3 integers from 0 upwards"] = (6, 5, 5)
     max_age: Positive = 10
     cycles: Count | None = 100
     unique: bool = True
 
     def __post_init__(self) -> None:
-        if not hasattr(self.space, "mutate"):
+        if self.space.inherits:
             raise TypeError(
-                f"{type(self).__name__} searches a space with a method "
-                f"`mutate(architecture, rng)`, not {self.space!r}."
+                f"{type(self).__name__} needs parameters that say the whole network; those of "
+                f"{self.space!r} name only what a network descends from."
             )
         super().__post_init__()
         if sum(self.parents) < 1:
             raise ValueError(f"`sum(parents)` must be greater than or equal to 1: {self.parents}.")
-        self._mutate: Callable[[A, np.random.Generator], A] = self.space.mutate
         self._names_network: dict[int, tuple[FrozenTrial, bool]] = {}
 
     @property
@@ -132,7 +142,7 @@ class PopulationSampler(StrategySampler[A]):
                 continue
             trial = history.trials[result.number]
             if self._names(trial, result.number):
-                rung = min(max(self.rung(trial), 1), RUNGS)
+                rung = max(self.rung(trial), 1)
                 members.append(Member(result.number, result.value, rung))
         return members
 
@@ -156,7 +166,7 @@ class PopulationSampler(StrategySampler[A]):
     ) -> Candidate:
         """A child of a network that wins a tournament."""
         parent = self._network(history, tournament(among, rng))
-        network = self._unknown(self._mutate(parent, rng), history, rng)
+        network = self._unknown(self.space.mutate(parent, rng), history, rng)
         return self._first_training(network, "child")
 
     def _unknown(self, network: A, history: History, rng: np.random.Generator) -> A:
@@ -165,7 +175,7 @@ class PopulationSampler(StrategySampler[A]):
             if not self.unique or not self._is_known(history, network):
                 break
             # From the known child onwards, so that a crowded neighbourhood is left.
-            network = self._mutate(network, rng)
+            network = self.space.mutate(network, rng)
         return network
 
     def _is_known(self, history: History, network: A) -> bool:

@@ -4,13 +4,13 @@ import dataclasses
 from typing import TypeVar
 
 import numpy as np
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._history import History
-from optnas.samplers._populations import RUNGS, PopulationSampler, by_rung, shares
+from optnas.samplers._populations import PopulationSampler, by_rung, shares
+from optnas.samplers._rungs import WHOLE, rung_of
 from optnas.spaces import Architecture
-from optnas.trials.attributes import RUNG
 
 A = TypeVar("A", bound=Architecture)
 
@@ -25,7 +25,8 @@ class EcoNASSampler(PopulationSampler[A]):
 
     With :class:`HierarchicalPruner`, which prunes a trial at E or 2E epochs, the populations are
     the trials by the rung that they reached; a trial that runs to its end is in the last one,
-    and so are all of them with another pruner that stops none, or without reports. An empty
+    and so are all of them with another pruner that stops none, or without reports. With more
+    rungs than three, those between the first and the last share a population. An empty
     population lends its share of the parents to the others. A network dies when ``max_age``
     cycles of trials have ended after it.
 
@@ -47,11 +48,12 @@ class EcoNASSampler(PopulationSampler[A]):
             print(sampler.found(study))
 
     Args:
-        space: The space to search: any with ``mutate(architecture, rng)``. The other options are
+        space: The space to search: any whose parameters say the
+            whole network. The other options are
             those of the evolution (:class:`PopulationSampler`).
 
     Raises:
-        TypeError: If ``space`` has no ``mutate``.
+        TypeError: If the networks of ``space`` descend from one another.
         ValueError: If an option is out of range.
 
     Differences from the paper:
@@ -68,14 +70,11 @@ class EcoNASSampler(PopulationSampler[A]):
         if history.claims < self.initial:
             return self._random_network(history, rng)
         living = self._members(history, history.results[-self.max_age * size :])
-        among = shares(by_rung(living), self.parents)
+        among = shares(by_rung(living, WHOLE), self.parents)
         if not among:
             return self._random_network(history, rng)
         return self._child(among[history.claims % len(among)], history, rng)
 
     def rung(self, trial: FrozenTrial) -> int:
         """The rung that the pruner saw the trial reach; the last one at the training's end."""
-        if trial.state == TrialState.COMPLETE:
-            return RUNGS
-        rung: int = trial.system_attrs.get(RUNG, 1)
-        return rung
+        return rung_of(trial)

@@ -68,7 +68,8 @@ class SynchronousEcoNASSampler(PopulationSampler[A], ReplaySampler[A]):
             print(sampler.found(study))
 
     Args:
-        space: The space to search: any with ``mutate(architecture, rng)``. Options that are not
+        space: The space to search: any whose parameters say the
+            whole network. Options that are not
             named here are those of the evolution (:class:`PopulationSampler`).
         order: ``"paper"`` trains a cycle's children, then promotes; ``"code"``, as the authors'
             code, does both at once, and gives no parents for an empty population.
@@ -76,7 +77,7 @@ class SynchronousEcoNASSampler(PopulationSampler[A], ReplaySampler[A]):
         epochs: Epochs E of a rung.
 
     Raises:
-        TypeError: If ``space`` has no ``mutate``.
+        TypeError: If the networks of ``space`` descend from one another.
         ValueError: If an option is out of range.
 
     Differences from the paper:
@@ -102,7 +103,7 @@ class SynchronousEcoNASSampler(PopulationSampler[A], ReplaySampler[A]):
         yield from self._train([Task()] * self.initial, alive, 0)
         for cycle in itertools.count() if self.cycles is None else range(self.cycles):
             alive[:] = [member for member in alive if cycle - member.cycle < self.max_age]
-            children = self._children(by_rung(alive))
+            children = self._children(by_rung(alive, RUNGS))
             if self.order == "paper":
                 yield from self._train(children, alive, cycle)
                 yield from self._train(self._promotions(alive, 1), alive, cycle)
@@ -162,7 +163,7 @@ class SynchronousEcoNASSampler(PopulationSampler[A], ReplaySampler[A]):
 
     def rung(self, trial: FrozenTrial) -> int:
         rung: int = trial.params.get("epochs", 0) // self.epochs
-        return rung
+        return min(rung, RUNGS)
 
     def weights_needed(self, study: Study) -> Collection[int]:
         """The networks that may be promoted."""

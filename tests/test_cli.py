@@ -86,7 +86,8 @@ def test_a_search_from_the_file_to_the_network(optnas_command, study_file, tmp_p
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == "study 'tiny' starts: macro_micro"
-    assert lines[1].split() == ["trial", "phase", "accuracy", "params", "mult-adds", "time"]
+    assert lines[1].startswith("data 'digits': 3 classes; ")
+    assert lines[4].split() == ["trial", "phase", "accuracy", "params", "mult-adds", "time"]
     trials = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/tiny.db").trials
     rows = [re.fullmatch(r" *(\d+)  (\w+) .* (0\.\d{4}) .*", line) for line in lines]
     assert [int(row[1]) for row in rows if row] == [t.number for t in trials]
@@ -207,6 +208,31 @@ def test_the_schema_is_json(optnas_command):
     code, out, _ = optnas_command("schema")
     assert code == 0
     assert "study" in json.loads(out)["properties"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sampler", "space"),
+    [
+        ((), "macro_micro", "chain"),
+        (("--trials", "40"), "surrogate", "chain"),
+        (("--trials", "5"), "random", "chain"),
+        (("--space", "cell"), "surrogate", "cell"),
+        (("--space", "cell", "--trials", "60"), "surrogate", "cell"),
+        (("--space", "growth", "--trials", "60"), "randgrow", "growth"),
+        (("--space", "stage"), "stage_wise", "stage"),
+        (("--space", "cell", "--sampler", "econas", "--trials", "9"), "econas", "cell"),
+    ],
+)
+def test_init_proposes_by_space_and_budget(
+    arguments, sampler, space, optnas_command, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = optnas_command("init", "first.yaml", *arguments)
+    assert code == 0, err
+    assert ("--sampler" in arguments) == (f"The sampler is {sampler}: " not in out)
+    study = optnas.config.file.load_study_file("first.yaml")
+    assert (study.sampler.name, study.space.name) == (sampler, space)
+    assert study.budget.trials == (int(arguments[-1]) if "--trials" in arguments else None)
 
 
 def test_init_writes_a_file_that_runs_and_never_overwrites(optnas_command, tmp_path, monkeypatch):

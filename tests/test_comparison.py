@@ -1,8 +1,10 @@
+import itertools
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,12 @@ from optnas.cli import main
 from optnas.config.file import StudyFile, study_from_dict
 from optnas.errors import UserError
 from optnas.experiments.comparison import Run, _check_spends, _cost, _summary, compare
+from optnas.experiments.comparison_report import comparison_page
 from optnas.experiments.contenders import Contender, parse_contenders, spending
+from optnas.experiments.standings import standings
 from optnas.experiments.studies import Experiment
+from optnas.pages.frame import render
+from optnas.spaces.nasbench201 import EDGES, OPERATIONS, NasBench201Architecture
 from optnas.storage.opening import open_storage
 from optnas.storage.urls import StorageError
 from optnas.trials.attributes import CONTINUES
@@ -178,7 +184,7 @@ def test_table_and_page_show_the_samplers(
     rows = [line.split("  ")[0] for line in experiment.text.splitlines()[1:4]]
     assert rows == ["macro_micro", "random", "tpe n_startup_trials=2"]
     page = (tmp_path / "comparison.html").read_text()
-    assert page.count("<polyline") == page.count("<polygon") == 3
+    assert page.count('<g class="line">') == page.count('<g class="band">') == 3
 
 
 @pytest.mark.parametrize(
@@ -306,6 +312,14 @@ def test_worked_summary() -> None:
     assert good["curve"]["mean"][0] == pytest.approx(0.75)
 
 
+def test_a_page_without_curves_has_its_table() -> None:
+    summary = _summary({"silent": [Run((), ())]}, 4, None)
+    fields = {"study": "s", "unit": "epochs", "amount": 4, "seeds": 1, **summary}
+    html = render(comparison_page(fields))
+    assert '<th scope="row" class="text">silent</th>' in html
+    assert "<figure>" not in html
+
+
 def test_without_random_search_there_is_nothing_to_refer_to() -> None:
     summary = _summary({"good": [Run((1,), (0.8,))]}, 4, None)
     assert (summary["baseline"], summary["random_networks"]) == (None, 0)
@@ -370,3 +384,118 @@ def test_the_table_is_compared_at_equal_simulated_seconds(tmp_path: Path) -> Non
         )
         for row in experiment.fields["contenders"]:
             assert all(0.5 < value < 1 for value in row["finals"])
+
+
+# On tables, in memory.
+
+
+def table_file(folder: Path, name: str = "small", **changes: Any) -> Path:
+    """A study file on a table of its own: the cells of NAS-Bench-201 with made-up values."""
+    cells = [
+        NasBench201Architecture(operations)
+        for operations in itertools.product(OPERATIONS, repeat=len(EDGES))
+    ]
+    rng = np.random.default_rng(0)
+    values = np.array([cell.operations.count("nor_conv_3x3") / 10 for cell in cells])
+    values += rng.random(len(cells)) / 100
+    np.savez(
+        folder / f"{name}.npz", arch=[*map(str, cells)], value=values, worth=100 - 10 * values
+    )
+    file = folder / f"{name}.yaml"
+    objective = {"name": "tabular", "table": f"{name}.npz", "column": "value"}
+    given = {"study": name, "space": "nasbench201", "sampler": "random", "objective": objective}
+    file.write_text(json.dumps(given | changes))
+    return file
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs `optnas compare`: its exit code, and what it writes."""
+
+    def run_command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["optnas", "compare", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return run_command
+
+
+def fields_of(outcome: tuple[int, str, str]) -> dict[str, Any]:
+    code, out, err = outcome
+    assert code == 0, err
+    fields: dict[str, Any] = json.loads(out)
+    return fields
+
+
+def test_a_table_is_compared_in_memory_and_nothing_is_stored(
+    tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    file = table_file(tmp_path)
+    before = set(tmp_path.iterdir())
+    options = ("--samplers", "local_search,random", "--trials", "12", "--seeds", "3")
+    once = fields_of(command(file, *options, "--json"))
+    assert set(tmp_path.iterdir()) == before
+    assert fields_of(command(file, *options, "--json", "--processes", "2")) == once
+    assert [len(row["finals"]) for row in once["contenders"]] == [3, 3]
+    assert once["contenders"][0]["curve"]["cost"][-1] == 12
+
+
+def test_a_score_judges_the_network_with_the_best_value(
+    tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    file = table_file(tmp_path)
+    options = ("--samplers", "local_search,random", "--trials", "12", "--seeds", "2")
+    plain = fields_of(command(file, *options, "--json"))
+    scored = fields_of(command(file, *options, "--score", "worth", "--json"))
+    for one, other in zip(plain["contenders"], scored["contenders"], strict=True):
+        assert other["finals"] == pytest.approx([100 - 10 * value for value in one["finals"]])
+    code, _, err = command(file, *options, "--score", "price")
+    assert code
+    assert "no column of numbers 'price'" in err
+
+
+def test_only_tables_have_scores(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--score: only tables"):
+        run(tmp_path, score="worth")
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_tables_are_ranked_together(
+    tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    files = [table_file(tmp_path, name) for name in ("first", "second")]
+    options = ("--samplers", "local_search,random", "--trials", "20", "--seeds", "3")
+    fields = fields_of(command(*files, *options, "--json"))
+    assert [one["study"] for one in fields["tables"]] == ["first", "second"]
+    assert {entry["label"] for entry in fields["ranking"]} == {"local_search", "random"}
+    assert fields["pairs"][0]["pairs"] == 6
+    code, out, _ = command(*files, *options, "--output", tmp_path / "out")
+    assert not code
+    assert "all together" in out
+    assert (tmp_path / "out" / "comparison.html").read_text().count('<g class="band">') == 4
+
+
+def test_the_ranking_says_what_can_be_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.random(20) / 10
+    rows = [
+        {"label": "good", "finals": list(0.8 + noise)},
+        {"label": "as good", "finals": list(0.8 + noise[::-1])},
+        {"label": "bad", "finals": list(0.5 + noise)},
+        {"label": "silent", "finals": [None] * 20},
+    ]
+    fields = standings(rows)
+    assert [entry["label"] for entry in fields["ranking"]][2:] == ["bad", "silent"]
+    tied = {entry["label"]: entry["tied"] for entry in fields["ranking"]}
+    assert tied["good"]
+    assert tied["as good"]
+    assert not tied["bad"]
+    by_names = {frozenset((pair["first"], pair["second"])): pair for pair in fields["pairs"]}
+    pair = by_names[frozenset(("good", "bad"))]
+    assert pair["difference"] == pytest.approx(0.3)
+    assert pair["low"] == pytest.approx(0.3)
+    assert 2 <= pair["p_corrected"] / pair["p_value"] <= 3  # One of the two smallest of three.
+    assert by_names[frozenset(("good", "silent"))]["p_value"] is None

@@ -21,7 +21,7 @@ from optnas.samplers import (
     SynchronousEcoNASSampler,
 )
 from optnas.samplers._populations import Member, by_rung, shares, tournament
-from optnas.spaces import CellSpace, ChainSpace, NasBench201Space
+from optnas.spaces import CellSpace, GrowthSpace, NasBench201Space
 from optnas.trials.attributes import RUNG
 from optnas.trials.claims import Claim
 from optnas.trials.failures import mark_failure
@@ -80,9 +80,9 @@ def test_a_tournament_prefers_the_best_as_often_as_it_should():
 
 def test_an_empty_population_lends_its_parents():
     first, third = Member(0, 0.5, 1), Member(1, 0.5, 3)
-    assert [c[0].rung for c in shares(by_rung([first, third]), (6, 5, 5))] == [1] * 6 + [3] * 5
-    assert shares(by_rung([third]), (6, 5, 0)) == [[third]]
-    assert shares(by_rung([]), (6, 5, 5)) == []
+    assert [c[0].rung for c in shares(by_rung([first, third], 3), (6, 5, 5))] == [1] * 6 + [3] * 5
+    assert shares(by_rung([third], 3), (6, 5, 0)) == [[third]]
+    assert shares(by_rung([], 3), (6, 5, 5)) == []
 
 
 def add(study, architecture, value, state=TrialState.COMPLETE, rung=None):
@@ -405,7 +405,7 @@ def test_it_beats_random_search_and_keeps_up_with_evolution(column, trials, evol
     tabular = Tabular(space, NASBENCH, column)
     econas, random = [], []
     for seed in range(20):
-        sampler = EcoNASSampler(space, seed=seed)
+        sampler = EcoNASSampler(space, initial=50, seed=seed)  # The paper's, for long searches.
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.optimize(tabular, n_trials=trials)
         econas.append(test[str(sampler.found(study))])
@@ -437,11 +437,40 @@ def test_bad_options_are_refused(options, message):
         SynchronousEcoNASSampler(SPACE, **options)
 
 
-def test_a_space_without_mutations_is_refused():
-    with pytest.raises(TypeError, match="a space with a method `mutate"):
-        EcoNASSampler(ChainSpace())
-    with pytest.raises(TypeError, match="SynchronousEcoNASSampler searches a space with"):
-        SynchronousEcoNASSampler(ChainSpace())
+@pytest.mark.parametrize("sampler", [EcoNASSampler, SynchronousEcoNASSampler])
+def test_networks_that_descend_from_others_are_refused(sampler):
+    with pytest.raises(TypeError, match="name only what a network descends from"):
+        sampler(GrowthSpace())
+
+
+def test_with_more_rungs_than_three_the_whole_training_stands_above_all_others():
+    """The rungs between the first and the last are one population, in which the higher wins."""
+    sampler = EcoNASSampler(SPACE, initial=12, seed=0)
+    pruner = HierarchicalPruner(first=1, factor=2, promote=(1 / 2,) * 4)
+    study = study_with(sampler, pruner=pruner)
+
+    def curve(trial):
+        accuracy = score(SPACE.suggest(trial))
+        for epoch in range(1, 17):
+            # The first epochs look best: only the rung says who was trained to the end.
+            trial.report(accuracy * (1 if epoch < 4 else 0.5), epoch)
+            if epoch < 16 and trial.should_prune():
+                raise optuna.TrialPruned
+        return accuracy * 0.5
+
+    study.optimize(curve, n_trials=60)
+    rungs = {
+        trial.system_attrs[RUNG] for trial in study.trials if trial.state == TrialState.PRUNED
+    }
+    assert len(rungs) >= 3
+    states = [study.trials[number].state for number, _, _ in sampler.candidates(study)]
+    complete = sum(trial.state == TrialState.COMPLETE for trial in study.trials)
+    assert states[: min(complete, 5)] == [TrialState.COMPLETE] * min(complete, 5)
+    first, middle, last = by_rung([Member(n, 0.5, r) for n, r in enumerate((1, 2, 3, 4, 9))], 9)
+    assert [len(first), len(middle), len(last)] == [1, 3, 1]
+    won = {tournament(middle, np.random.default_rng(seed)).rung for seed in range(50)}
+    assert won == {2, 3, 4}
+    assert tournament(middle * 40, np.random.default_rng(0)).rung == 4
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

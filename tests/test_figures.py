@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import plotly.graph_objects as go
 import pytest
 from optuna.samplers import RandomSampler
 from optuna.study import create_study
@@ -10,13 +11,21 @@ from optuna.trial import TrialState
 from searches import GROWTH, growing, trial
 
 from optnas.report.costs import Measures
-from optnas.report.figures import figures, parents_of, tree_rows
+from optnas.report.figures import figures as described
+from optnas.report.figures import parents_of, tree_rows
+from optnas.report.plotly_figures import plotly_figure
 from optnas.samplers import RandGrowSampler
 from optnas.spaces import StageSpace
 from optnas.study.networks import Network, networks_of
 
 FAIL, PRUNED, RUNNING = TrialState.FAIL, TrialState.PRUNED, TrialState.RUNNING
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
+
+
+def figures(trials, *arguments, **options) -> dict[str, go.Figure]:
+    """The figures as the dashboard shows them."""
+    plots = described(trials, *arguments, **options)
+    return {name: plotly_figure(plot) for name, plot in plots.items()}
 
 
 def traces(figure) -> dict[str, dict]:

@@ -199,3 +199,59 @@ def test_on_real_curves_it_spends_little_and_keeps_the_best(table, epochs, share
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         HierarchicalPruner(**options)
+
+
+# Where the rungs are.
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs", "shares"),
+    [
+        ({"epochs": 4}, (4, 8, 12), (1 / 2, 1 / 2)),
+        ({"epochs": 2, "promote": (0.3,) * 4}, (2, 4, 6, 8, 10), (0.3,) * 4),
+        ({"first": 2}, (2, 6, 18), (1 / 3, 1 / 3)),
+        ({"first": 5, "factor": 4}, (5, 20, 80), (1 / 4, 1 / 4)),
+        ({"first": 1, "factor": 2, "promote": (1 / 2,) * 5}, (1, 2, 4, 8, 16, 32), (1 / 2,) * 5),
+        ({"first": 4, "factor": 1.5}, (4, 6, 9), (2 / 3, 2 / 3)),
+    ],
+)
+def test_rungs_are_equidistant_or_geometric(options, epochs, shares):
+    pruner = HierarchicalPruner(**options)
+    assert pruner.rungs.epochs == epochs
+    assert pruner.whole_training == epochs[-1]
+    assert pruner._promote == pytest.approx(shares)
+
+
+def test_geometric_rungs_are_where_trials_are_compared():
+    # Up to epoch 2 the second is worse, up to 6 the third is, at 18 nobody is asked.
+    curves = [[0.5] * 18, [0.4] * 18, [0.6] * 5 + [0.6] * 13, [0.7] * 18]
+    study = study_with(HierarchicalPruner(first=2, factor=3, promote=(1 / 2, 1 / 2)))
+    assert train(study, *curves) == [18, 2, 18, 18]
+    assert [trial.system_attrs[RUNG] for trial in study.trials] == [2, 1, 2, 2]
+
+
+def test_a_report_that_jumps_over_a_rung_arrives_at_the_last_one_reached():
+    study = study_with(HierarchicalPruner(first=2, factor=3))
+    trial = study.ask()
+    trial.report(0.5, 1)
+    assert not trial.should_prune()
+    trial.report(0.5, 7)
+    assert not trial.should_prune()
+    assert study.trials[0].system_attrs == {RUNG: 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "Say where the rungs are"),
+        ({"epochs": 2, "first": 3}, "Say where the rungs are"),
+        ({"epochs": 2, "factor": 3}, "Say where the rungs are"),
+        ({"factor": 3}, "Say where the rungs are"),
+        ({"first": 0}, "`first` must be"),
+        ({"first": 2, "factor": 1}, "`factor` must be greater than 1"),
+        ({"first": 1, "factor": 1.2}, "`factor` must lead to more epochs"),
+    ],
+)
+def test_rungs_that_cannot_be_are_refused(options, text):
+    with pytest.raises(ValueError, match=text):
+        HierarchicalPruner(**options)

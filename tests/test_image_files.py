@@ -167,8 +167,8 @@ def test_a_file_that_cannot_be_read_ends_the_run_and_no_candidate(tmp_path, monk
     files = sorted(photos.rglob("1*.png"))
     contents = {path: path.read_bytes() for path in files}
 
-    def load_and_lose(*arguments):
-        images = load_images(*arguments)
+    def load_and_lose(*arguments, **options):
+        images = load_images(*arguments, **options)
         for path in files:
             path.write_bytes(b"")
         return images

@@ -11,7 +11,8 @@ from searches import growing, opened, trial
 
 from optnas import cli
 from optnas.errors import UserError
-from optnas.report.page import report_page, report_rows, write_page
+from optnas.pages.frame import write_page
+from optnas.report.page import report_page, report_rows
 from optnas.study.folders import page_path
 
 HOSTILE = "</pre></script><script>alert('x')</script><img src=http://example.org/x onerror=y>"
@@ -61,9 +62,17 @@ def test_the_page_tells_all_of_a_search(tmp_path):
         "5 networks",
     ):
         assert expected in text
-    figures = [attrs["id"] for tag, attrs in reader.tags if attrs.get("id")]
+    figures = [attrs["id"] for tag, attrs in reader.tags if attrs.get("class") == "plot"]
     names = ("accuracy", "cost-and-error", "lineage", "learning-curves")
     assert figures == [f"figure-{name}" for name in names]
+
+
+def test_trials_that_all_failed_have_no_figures(tmp_path):
+    lost = trial(0, state=FAIL, failure="candidate", failure_reason="the loss is NaN")
+    reader = Reader(report_page(opened(tmp_path, [lost]), "made.yaml"))
+    assert "Networks" in reader.texts
+    assert "Figures" not in reader.texts
+    assert "the loss is NaN" in reader.texts
 
 
 def test_columns_in_which_nothing_stands_are_left_out(tmp_path):
@@ -74,7 +83,8 @@ def test_columns_in_which_nothing_stands_are_left_out(tmp_path):
 
 def test_the_page_loads_nothing(tmp_path):
     reader = Reader(report_page(opened(tmp_path, growing(), space=GROWTH_KEYS), "made.yaml"))
-    assert not {"src", "href"} & {name for _, attrs in reader.tags for name in attrs}
+    assert all(attrs.get("href", "#").startswith("#") for _, attrs in reader.tags)
+    assert not {"src", "xlink:href", "style"} & {n for _, attrs in reader.tags for n in attrs}
     assert not {"link", "iframe", "img", "object", "base"} & reader.counts().keys()
     policy = next(a["content"] for _, a in reader.tags if "http-equiv" in a)
     assert policy.startswith("default-src 'none';")

@@ -8,8 +8,11 @@ from optnas.experiments.statistics import (
     best_so_far,
     bootstrap,
     greater_p_value,
+    holm,
     kendall,
     mean_interval,
+    mean_ranks,
+    paired_p_value,
     relative_improvement,
     retained,
     spearman,
@@ -109,3 +112,28 @@ def test_best_so_far() -> None:
     found = best_so_far(costs, values, (1, 2, 3.9, 4, 6, 100))
     np.testing.assert_array_equal(found, (np.nan, np.nan, np.nan, 0.8, 0.8, 0.8))
     assert np.isnan(best_so_far((), (), (1,))).all()
+
+
+def test_scores_are_those_of_the_first_best_value() -> None:
+    costs, values, scores = [1, 2, 3, 4], [-np.inf, 0.5, 0.5, 0.9], [7, 8, 9, 3]
+    found = best_so_far(costs, values, [0.5, 1, 2, 3.5, 4, 9], scores)
+    assert found == pytest.approx([np.nan, np.nan, 8, 8, 3, 3], nan_ok=True)
+
+
+def test_holms_correction() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([0.9, 0.8]) == [1, 1]
+
+
+def test_paired_p_values() -> None:
+    values = np.arange(10.0)
+    assert paired_p_value(values, values) == 1
+    assert paired_p_value(values + 1 + values / 100, values) == pytest.approx(2 / 2**10)
+
+
+def test_mean_ranks_share_ties_and_put_nothing_last() -> None:
+    ranks = mean_ranks([[3, 2, np.nan], [1, 1, 0]], seed=0)
+    assert [mean for mean, _ in ranks] == [1.25, 1.75, 3]
+    assert all(low <= mean <= high for mean, (low, high) in ranks)
+    assert ranks == mean_ranks([[3, 2, np.nan], [1, 1, 0]], seed=0)

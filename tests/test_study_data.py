@@ -191,6 +191,17 @@ def test_a_stored_list_that_somebody_wrote_is_refused_in_one_line(place, images)
         go(place, trials=2)
 
 
+def test_stored_lines_control_no_terminal(place):
+    opened = go(place)
+    stored = opened.study.user_attrs[DATA]
+    stored["reading"]["lines"][0] = "\x1b[2Jgone\n\u202e"
+    stored["accepted"] = [{"trials": 3, "changes": ["\x07"]}, "text"]
+    opened.study.set_user_attr(DATA, stored)
+    lines = seen_lines(opened.study)
+    assert lines[0] == r"\x1b[2Jgone\n\u202e"
+    assert lines[-1] == r"changed data accepted before trial 3: \x07"
+
+
 def test_functions_and_known_sets_are_recognised_too(place):
     (place / "mine.py").write_text(
         "import numpy as np\n"

@@ -80,39 +80,39 @@ def load_arrays(returned: Any, settings: DataSettings) -> Found:
             f"Training and test images of `{name}` differ in shape: "
             f"{tuple(images[0].shape[1:])} and {tuple(images[1].shape[1:])} (C, H, W)."
         )
-    labels = [
+    parts = [
         _labels(returned[place], len(pixels), f"{part}_labels of `{name}`")
         for place, part, pixels in ((1, "train", images[0]), (3, "test", images[1]))
     ]
-    values = set(labels[0])
-    if len(values) < 2 or not values.issuperset(labels[1]):
-        raise DataError(
-            f"`{name}` must have two or more classes in its training labels and no other ones in "
-            f"its test labels: {some(_in_order(values), 20)} and "
-            f"{some(_in_order(set(labels[1])), 20)}."
-        )
-    order = _in_order(values)
+    order = _classes(parts[0], parts[1], name)
     places = {value: place for place, value in enumerate(order)}
     pixels = torch.cat(images)
     digests = [_digest(image) for image in pixels.numpy()]
-    counts = [len(part) for part in images]
-    rows = rows_of(
-        digests,
-        digests,
-        [
-            f"{part}[{i}]"
-            for part, n in zip(("train", "test"), counts, strict=True)
-            for i in range(n)
-        ],
-        [places[value] for part in labels for value in part],
-        [None] * counts[0] + [TEST] * counts[1],
-    )
-    names = [f"{part} image {i}" for part, n in (("training", counts[0]), ("test", counts[1]))
-             for i in range(n)]  # fmt: skip
+    splits = [None] * len(images[0]) + [TEST] * len(images[1])
+    names = [
+        *(f"training image {i}" for i in range(len(images[0]))),
+        *(f"test image {i}" for i in range(len(images[1]))),
+    ]
+    labels = [places[value] for part in parts for value in part]
+    rows = rows_of(digests, digests, names, labels, splits)
     height, width = pixels.shape[2:]
     about = {"sizes": ((width, height, len(pixels)),), "modes": {"uint8": len(pixels)}}
-    class_names = tuple(str(value) for value in order)
-    return Found(pixels, rows, names, class_names, name, about)
+    return Found(pixels, rows, names, tuple(map(str, order)), name, about)
+
+
+def _classes(train: list[Any], test: list[Any], name: str) -> list[Any]:
+    """The classes in order.
+
+    Raises:
+        DataError: If there are too few, or test images are of others.
+    """
+    values = set(train)
+    if len(values) < 2 or not values.issuperset(test):
+        raise DataError(
+            f"`{name}` must have two or more classes in its training labels and no other ones in "
+            f"its test labels: {some(_in_order(values), 20)} and {some(_in_order(set(test)), 20)}."
+        )
+    return _in_order(values)
 
 
 def _digest(image: np.ndarray) -> str:

@@ -2,16 +2,14 @@
 
 import dataclasses
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from optnas.objectives.data.augment import augment_and_normalise, draw
-
-if TYPE_CHECKING:
-    from optnas.objectives.data.images import Images
+from optnas.objectives.data.augment import Augmentation, augment_and_normalise, draw
+from optnas.objectives.data.image_files import Pixels
 
 PER_CLASS = 8
 CLASSES = 24
@@ -36,22 +34,31 @@ class Strip:
     augmented: bytes
 
 
-def contact_sheet(images: "Images", per_class: int = PER_CLASS) -> list[Strip]:
-    """The first training images of every class, for the first `CLASSES` of them.
+def contact_sheet(
+    images: Pixels,
+    labels: Tensor,
+    class_names: Sequence[str],
+    recipe: Augmentation,
+    moments: tuple[Sequence[float], Sequence[float]],
+) -> list[Strip]:
+    """The first `PER_CLASS` images of every class, for the first `CLASSES` of them.
 
     Args:
-        images: The images.
-        per_class: How many of a class.
+        images: Training images, uint8 (N, C, H, W).
+        labels: Their classes (N,).
+        class_names: The names of the classes.
+        recipe: How training images are augmented.
+        moments: Mean and standard deviation of every channel.
     """
     strips = []
     generator = torch.Generator().manual_seed(0)
-    recipe, (_, _, height, width) = images.augmentation, images.train_images.shape
-    mean, std = (torch.tensor(x).view(1, -1, 1, 1) for x in (images.mean, images.std))
-    for label, name in enumerate(images.class_names[:CLASSES]):
-        chosen = torch.nonzero(images.train_labels.cpu() == label).flatten()[:per_class]
-        pixels = images.train_images[chosen].cpu()
+    _, _, height, width = images.shape
+    mean, std = (torch.tensor(x).view(1, -1, 1, 1) for x in moments)
+    for label, name in enumerate(class_names[:CLASSES]):
+        chosen = torch.nonzero(labels.cpu() == label).flatten()[:PER_CLASS]
+        pixels = images[chosen].cpu()
         draws = draw(len(chosen), height, width, recipe, generator)
-        augmented = augment_and_normalise(pixels, draws, recipe, images.mean, images.std)
+        augmented = augment_and_normalise(pixels, draws, recipe, *moments)
         restored = ((augmented * std + mean) * 255).round().clamp(0, 255).byte()
         strips.append(Strip(name, _png(pixels), _png(restored)))
     return strips

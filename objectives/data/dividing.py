@@ -112,13 +112,12 @@ def _divided_rows(
             f"`validation`: the data set has validation images of its own "
             f"({int((rows['split'] == VALIDATION).sum()):,}); leave the key out."
         )
-    validation = default if settings.validation is None else settings.validation
-    if validation == "test" or VALIDATION in said:
-        validation = 0
+    asked = default if settings.validation is None else settings.validation
+    validation = 0 if isinstance(asked, str) or VALIDATION in said else asked
     tested = 0.0 if TEST in said else TEST_SHARE
     if tested or validation:
         rows["split"][rows["split"] == TRAIN] = OPEN
-    shares = Shares(tested, validation if not isinstance(validation, str) else 0)
+    shares = Shares(tested, validation)
     try:
         return divide(rows, found.class_names, shares, seed, known, remarks)
     except DataError as error:
@@ -161,9 +160,9 @@ def chosen_classes(class_names: tuple[str, ...], classes: Sequence[int | str]) -
     places: dict[int | str, int] = {name: place for place, name in enumerate(class_names)}
     numbers = {int(name): i for i, name in enumerate(class_names) if _is_number(name)}
     if len(numbers) == len(class_names):
-        places.update(numbers)
+        places.update(numbers.items())
     else:
-        places.update({place: place for place in range(len(class_names))})
+        places.update((place, place) for place in range(len(class_names)))
     chosen = [places.get(name, -1) for name in classes]
     if -1 in chosen or len(set(chosen)) < len(chosen):
         known = ", ".join(class_names[:20])
@@ -193,7 +192,7 @@ def _with_classes(found: Found, classes: Sequence[int | str] | None) -> Found:
         found,
         pixels=taken(found.pixels, torch.from_numpy(kept)),
         rows=rows,
-        names=[found.names[index] for index in kept],
+        names=[found.names[int(index)] for index in kept],
         class_names=tuple(found.class_names[place] for place in chosen),
     )
 
@@ -246,5 +245,5 @@ def digest_of_known(raw: RawImages) -> str:
         if isinstance(part, ImageFiles):
             checksum.update(part.fingerprint())
         else:
-            checksum.update(np.ascontiguousarray(part.numpy()))
+            checksum.update(np.ascontiguousarray(part.numpy()).data)
     return checksum.hexdigest()

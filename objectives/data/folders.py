@@ -89,7 +89,9 @@ def load_files(root: Path, settings: DataSettings) -> Found:
             "framing": HOW[settings.resize],
             "preparation": {**preparation(framing), **dataclasses.asdict(looked.depths)},
             "left_out": tuple(said(listing.left_out)),
-            "unreadable": tuple((entry.name, why) for entry, why in looked.unreadable),
+            "unreadable": tuple(
+                (shown(entry.name), shown(why)) for entry, why in looked.unreadable
+            ),
             "converted": (*conversions(facts, framing, channels), *looked.remarks),
             "remarks": tuple(listing.remarks),
         },
@@ -132,14 +134,13 @@ def _check_readable(listing: Listing, looked: Scan, settings: DataSettings) -> N
         why = f"At most {UNREADABLE_SHARE:.0%} of a class may be left out ({shares})."
     else:
         return
-    first, rest = _files(broken)
-    raise DataError(f"{first}{rest} {why} Repair these files or remove them.")
+    raise DataError(f"{_named(broken)}{why} Repair these files or remove them.")
 
 
-def _files(broken: list[tuple[Entry, str]]) -> tuple[str, str]:
+def _named(broken: list[tuple[Entry, str]]) -> str:
     entry, reason = broken[0]
-    first = f"Cannot read the image {shown(entry.path)}: {reason}."
+    first = f"Cannot read the image {shown(entry.path)}: {reason}. "
     if len(broken) == 1:
-        return first, ""
-    others = "".join(f"\n  {shown(entry.name)}: {reason}" for entry, reason in broken)
-    return first, f" {counted(len(broken), 'file')} cannot be read:{others}\n"
+        return first
+    every = "".join(f"\n  {shown(entry.name)}: {reason}" for entry, reason in broken)
+    return f"{first}{counted(len(broken), 'file')} cannot be read:{every}\n"

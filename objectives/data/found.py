@@ -34,8 +34,8 @@ class Found:
 
 
 def rows_of(
-    contents: Sequence[bytes] | np.ndarray,
-    samples: Sequence[bytes] | np.ndarray,
+    contents: Sequence[str] | np.ndarray,
+    samples: Sequence[str] | np.ndarray,
     names: Sequence[str],
     labels: Sequence[int] | np.ndarray,
     splits: Sequence[str | None],

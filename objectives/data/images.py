@@ -16,6 +16,7 @@ from optnas.config.settings import DataSettings
 from optnas.extensions.importing import PluginError, entry_names, load_entry
 from optnas.objectives.data.arrays import images_of, load_function
 from optnas.objectives.data.augment import Augmentation, resized
+from optnas.objectives.data.contact import Strip, contact_sheet
 from optnas.objectives.data.datasets import (
     DATASETS,
     GROUP,
@@ -135,6 +136,16 @@ class Images:
             return [images]
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         return images.each(torch.split(order[:MOMENT_IMAGES], MOMENT_PIECE))
+
+    def contact_sheet(self) -> list[Strip]:
+        """Some training images of every class, with and without augmentation."""
+        return contact_sheet(
+            self.train_images,
+            self.train_labels,
+            self.class_names,
+            self.augmentation,
+            (self.mean, self.std),
+        )
 
     def to(self, device: torch.device | str) -> "Images":
         """The same images on a device."""
@@ -258,7 +269,8 @@ def _drawn(raw: RawImages, settings: DataSettings, dataset: Dataset, seed: int) 
     augmentation = _augmentation(dataset, settings, raw.train_images)
     if settings.validation == "test":
         _warn_of_test()
-        kept, held = slice(None), (raw.test_images, raw.test_labels)
+        kept: Tensor | slice = slice(None)
+        held = raw.test_images, raw.test_labels
     else:
         count = _validation_count(settings.validation, dataset.validation, raw, full_size)
         with _about("validation"):

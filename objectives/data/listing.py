@@ -165,7 +165,7 @@ def by_folders(root: Path) -> Listing:
         listing.remarks.append(
             f"{shown(name)!r} is taken for a class: it holds images and no folders of classes"
         )
-        splits = {}
+        splits.clear()
     if splits:
         found = _split_folders(tree, splits, root, listing)
     else:
@@ -181,7 +181,7 @@ def by_folders(root: Path) -> Listing:
             f"seen: {_seen(tree)}.{_inner(tree)}"
         )
     places = {name: place for place, name in enumerate(listing.class_names)}
-    order = {None: 0, **{split: place for place, split in enumerate(SPLITS)}}
+    order: dict[str | None, int] = {split: place for place, split in enumerate((None, *SPLITS))}
     found.sort(key=lambda entry: (places[entry.label], order[entry.split]))
     listing.entries = found
     return listing

@@ -17,6 +17,8 @@ TRAIN, VALIDATION, TEST = range(3)
 OPEN = 255
 """A split that nobody has said yet."""
 TEST_SHARE = 0.2
+_FEW = 5
+"""Images of a class that are too few to judge by."""
 
 ROWS = np.dtype(
     [
@@ -136,32 +138,37 @@ def divide(
     _check_sizes(sizes, class_names, shares)
     tests = np.array([_share(shares.test, int(size)) for size in sizes])
     held = _validation_counts(sizes - tests, class_names, shares)
-    small: list[str] = []
-    same: list[str] = []
     keys = rows["samples"].copy()
+    same: list[str] = []
     for label, name in enumerate(class_names):
         members = np.flatnonzero(is_open & (rows["label"] == label))
         if 0 < len(np.unique(keys[members])) < len(wanted):
             same.append(name)
             keys[members] = [b"%s %d" % (keys[i][:20], n) for n, i in enumerate(members)]
-        for split, count, order_of in (
-            (TEST, tests[label], "test split"),
-            (VALIDATION, held[label], f"validation split {seed}"),
-        ):
-            _take(keys, splits, members, split, int(count), order_of, twins)
+        _take(keys, splits, members, TEST, int(tests[label]), "test split", twins)
+        order_of = f"validation split {seed}"
+        _take(keys, splits, members, VALIDATION, int(held[label]), order_of, twins)
         splits[members[splits[members] == OPEN]] = TRAIN
         twins.update(zip(rows["samples"][members].tolist(), splits[members].tolist(), strict=True))
-        if 0 < len(members) < 5:
-            small.append(f"{name} ({len(members)})")
+    remarks += _remarks(sizes, same, class_names)
+    _check_divided(rows["label"][is_open], splits[is_open], class_names, wanted, known, remarks)
+    return splits
+
+
+def _remarks(sizes: np.ndarray, same: list[str], class_names: tuple[str, ...]) -> Iterator[str]:
+    """What is to be said of small classes and of those whose images are the same."""
+    small = [
+        f"{name} ({size})"
+        for name, size in zip(class_names, sizes.tolist(), strict=True)
+        if 0 < size < _FEW
+    ]
     if small:
-        remarks.append(f"classes with very few images to divide: {some(small)}")
+        yield f"classes with very few images to divide: {some(small)}"
     if same:
-        remarks.append(
+        yield (
             f"{some(same)}: fewer different images than splits, so identical ones are trained "
             "on and tested by"
         )
-    _check_divided(rows["label"][is_open], splits[is_open], class_names, wanted, known, remarks)
-    return splits
 
 
 def _take(

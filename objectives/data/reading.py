@@ -48,6 +48,7 @@ class Reading:
         shape: Channels, height and width of what the network sees.
         sizes: Width, height and how many images have them, the most frequent ones first.
         further_sizes: How many other pairs of width and height there are.
+        size_range: Least and greatest width, least and greatest height.
         modes: How many images have which mode, by Pillow's names, or type of array.
         framing: How images of other sizes become that shape, in words.
         left_out: What was not taken, a line for every reason.
@@ -69,6 +70,7 @@ class Reading:
     digest: str
     sizes: tuple[tuple[int, int, int], ...] = ()
     further_sizes: int = 0
+    size_range: tuple[int, int, int, int] | None = None
     modes: dict[str, int] = dataclasses.field(default_factory=dict)
     framing: str = ""
     left_out: tuple[str, ...] = ()
@@ -156,7 +158,9 @@ class Reading:
             return f"images: {seen}"
         sizes = ", ".join(f"{w}x{h} ({n:,})" for w, h, n in self.sizes[:_SIZES])
         further = self.further_sizes + max(0, len(self.sizes) - _SIZES)
-        sizes += f" and {counted(further, 'other size')}" if further else ""
+        if further and self.size_range is not None:
+            w, wide, h, high = self.size_range
+            sizes = f"{further + _SIZES:,} sizes from {w}x{h} to {wide}x{high}"
         modes = ", ".join(f"{mode} {number:,}" for mode, number in self.modes.items())
         how = f", {self.framing} to" if self.framing else "; the network sees"
         return f"images: {sizes}; {modes}{how} {seen}"
@@ -209,16 +213,17 @@ def twins_of(rows: np.ndarray, splits: np.ndarray, names: Sequence[str]) -> Twin
     for index in doubled:
         groups.setdefault(int(inverse[index]), []).append(int(index))
     within = across = labels = 0
-    examples: list[tuple[str, str]] = []
+    examples: list[tuple[bool, str, str]] = []
     for members in groups.values():
         where = Counter(splits[members].tolist())
         within += sum(number for number in where.values() if number > 1)
         across += sum(number for split, number in where.items() if split > min(where))
         labels += len(members) if len(set(rows["label"][members].tolist())) > 1 else 0
         last = next((i for i in members[1:] if splits[i] != splits[members[0]]), members[1])
-        examples.append((len(where) < 2, names[members[0]], names[last]))  # type: ignore[arg-type]
+        pair = shown(names[members[0]]), shown(names[last])
+        examples.append((len(where) < 2, *pair))
     examples.sort()
-    return Twins(within, across, labels, tuple(pair[1:] for pair in examples[:20]))  # type: ignore[misc]
+    return Twins(within, across, labels, tuple((a, b) for _, a, b in examples[:20]))
 
 
 def sizes_and_modes(facts: np.ndarray) -> dict[str, Any]:
@@ -230,8 +235,15 @@ def sizes_and_modes(facts: np.ndarray) -> dict[str, Any]:
     return {
         "sizes": sizes,
         "further_sizes": max(0, len(pairs) - _KEPT_SIZES),
+        "size_range": tuple(
+            int(extreme) for key in ("width", "height") for extreme in _range(facts[key])
+        ),
         "modes": dict(modes.most_common()),
     }
+
+
+def _range(values: np.ndarray) -> tuple[int, int]:
+    return int(values.min()), int(values.max())
 
 
 def conversions(facts: np.ndarray, framing: Framing, channels: int) -> list[str]:

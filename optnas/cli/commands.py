@@ -1,7 +1,6 @@
 """The commands."""
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from optnas.cli.console import (
     workers_said,
 )
 from optnas.cli.experiment_commands import compare, rank
+from optnas.cli.file_commands import data, init, list_, schema
 from optnas.cli.network_commands import export, predict
 from optnas.cli.options import (
     AcceptChangedData,
@@ -245,8 +245,9 @@ def report(
 ) -> None:
     """Write a search as one HTML page: what was found, figures, every network."""
     from optnas.errors import UserError
+    from optnas.pages.frame import write_page
     from optnas.report.costs import Footprint, measure
-    from optnas.report.page import report_page, report_rows, write_page
+    from optnas.report.page import report_page, report_rows
     from optnas.study.folders import page_path
     from optnas.study.opening import open_existing
 
@@ -308,77 +309,5 @@ def dashboard(
     serve(opened, port)
 
 
-@app.command()
-def data(
-    file: File,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="PAGE", help="Write a page of it, too.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """What a study sees: images per class and split, what was left out, duplicates, a sheet."""
-    from optnas.report.data import data_fields, data_text, read_data
-    from optnas.study.opening import settled
-
-    hush()
-    config = settled(file)
-    images = read_data(config)
-    fields = data_fields(images, config)
-    print(json.dumps(fields) if as_json else data_text(fields))
-
-
-@app.command()
-def init(
-    path: Annotated[Path, typer.Argument(help="The study file to write.")] = Path("study.yaml"),
-    data: Annotated[str, typer.Option(help="The data set.")] = "digits",
-    root: Annotated[
-        Path | None, typer.Option(help="Folder that holds the data set; `images` needs it.")
-    ] = None,
-    sampler: Annotated[str, typer.Option(help="The strategy.")] = "macro_micro",
-) -> None:
-    """Write a study file to start from, with every key explained."""
-    from optnas.config.template import template
-    from optnas.errors import UserError
-
-    if data == "images" and root is None:
-        raise UserError("--data images needs --root, the folder of your images")
-    if data == "images" and root is not None and not root.expanduser().is_dir():
-        why = "is no folder" if root.exists() else "does not exist"
-        raise UserError(f"--root {root} {why}; name the folder of your images")
-    text = template(path.stem, data, sampler, root=_place_in_file(root, path))
-    try:
-        with path.open("x") as file:
-            file.write(text)
-    except FileExistsError:
-        raise UserError(f"{path} exists; name another file") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    print(f"Wrote {path}. Next: optnas run {path}")
-
-
-def _place_in_file(root: Path | None, file: Path) -> str | None:
-    """A path as a study file says it: relative paths start in the file's folder."""
-    if root is None or root.is_absolute() or str(root).startswith("~"):
-        return None if root is None else str(root)
-    return os.path.relpath(root, file.parent)
-
-
-@app.command()
-def schema() -> None:
-    """The JSON schema of study files, for editors."""
-    from optnas.config.schema import schema as study_schema
-
-    print(json.dumps(study_schema(), indent=2))
-
-
-@app.command(name="list")
-def list_(as_json: Json = False) -> None:
-    """Strategies, spaces, data sets, pruners and objectives, each with one line."""
-    from optnas.report.text import known_fields, known_text
-
-    fields = known_fields()
-    print(json.dumps(fields) if as_json else known_text(fields))
-
-
-for command in (predict, export, rank, compare):
-    app.command()(command)
+for command in (predict, export, data, init, schema, list_, rank, compare):
+    app.command(name=command.__name__.rstrip("_"))(command)

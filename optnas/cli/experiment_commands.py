@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optnas.cli.console import INTERRUPTED, hush
-from optnas.cli.options import Device, File, Json, Output
+from optnas.cli.options import Device, File, Files, Json, Output
 
 if TYPE_CHECKING:
+    from optnas.experiments.contenders import Unit
     from optnas.experiments.studies import Experiment
 
 # Imported when they are needed: `optnas --help` loads neither Optuna nor torch.
@@ -56,7 +57,7 @@ def rank(
 
 
 def compare(
-    file: File,
+    files: Files,
     samplers: Annotated[
         str,
         typer.Option(
@@ -78,6 +79,13 @@ def compare(
             "train.epochs, or 20.",
         ),
     ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="On a table: judge the network with the best value by this column instead.",
+        ),
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Studies that run at once.")] = 1,
     output: Output = None,
     as_json: Json = False,
@@ -86,22 +94,33 @@ def compare(
     """Compare strategies and stock samplers at equal cost, over several seeds."""
     from optnas.config.file import load_study_file
     from optnas.experiments.comparison import compare as run_comparison
+    from optnas.experiments.comparison import overall
     from optnas.experiments.contenders import parse_contenders, spending
 
     def perform(say: Callable[[str], None]) -> "Experiment":
-        config = load_study_file(file)
-        unit, amount = spending({"epochs": epochs, "seconds": seconds, "trials": trials}, config)
-        return run_comparison(
-            config,
-            parse_contenders(samplers, config),
-            unit=unit,
-            amount=amount,
-            seeds=seeds,
-            candidate_epochs=candidate_epochs,
-            processes=processes,
-            device=device,
-            on_study=say,
-        )
+        given: dict[Unit, float | None] = {
+            "epochs": epochs,
+            "seconds": seconds,
+            "trials": trials,
+        }
+        configs = [load_study_file(file) for file in files]
+        plans = [(c, parse_contenders(samplers, c), *spending(given, c)) for c in configs]
+        done = [
+            run_comparison(
+                config,
+                contenders,
+                unit=unit,
+                amount=amount,
+                seeds=seeds,
+                candidate_epochs=candidate_epochs,
+                score=score,
+                processes=processes,
+                device=device,
+                on_study=say,
+            )
+            for config, contenders, unit, amount in plans
+        ]
+        return done[0] if len(done) == 1 else overall([one.fields for one in done])
 
     _show_experiment(perform, "comparison", output, as_json)
 

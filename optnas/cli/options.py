@@ -6,6 +6,9 @@ from typing import Annotated
 import typer
 
 File = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
+Files = Annotated[
+    list[Path], typer.Argument(metavar="STUDY.yaml...", help="Study files, each with its data.")
+]
 Target = Annotated[
     str, typer.Argument(metavar="STUDY.yaml|STORAGE", help="A study file, or a storage's URL.")
 ]

@@ -106,6 +106,10 @@ class Objective(Protocol):
     def ensemble(self) -> Callable[..., Any] | None:
         """Make one of retrained networks, as `Classification.ensemble`. Default: None."""
 
+    @property
+    def score(self) -> "Callable[[Architecture, str], float] | None":
+        """What a column of a table says of a network. Default: None, there is no table."""
+
 
 class ObjectiveClass(Protocol):
     """The class of an objective, before there is any data."""
@@ -113,6 +117,10 @@ class ObjectiveClass(Protocol):
     @property
     def needs_data(self) -> bool:
         """Whether a study needs images. Default: yes."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether a trial takes so long that a comparison stores its studies. Default: yes."""
 
     @property
     def load_images(self) -> Callable[..., Any] | None:
@@ -202,10 +210,12 @@ class _AnyTraining:
 class _TrainsNothing:
     retrain = None
     ensemble = None
+    score = None
 
 
 class _WithoutImages:
     needs_data = True
+    trains = True
     load_images = None
 
     def inference_times(self, *_: Any, **__: Any) -> tuple[Mapping[Any, float], str]:

@@ -25,24 +25,35 @@ _HEADER = """\
 # away to change it."""
 
 
-def template(study: str, data: str, sampler: str, *, root: str | None = None) -> str:
+def template(
+    study: str,
+    data: str,
+    sampler: str,
+    *,
+    space: str | None = None,
+    trials: int | None = None,
+    root: str | None = None,
+) -> str:
     """The text of a study file: every key with its help, the defaults commented out.
 
     Args:
         study: The study's name.
         data: The data set's name.
         sampler: The sampler's name.
+        space: The space's name; None takes one that the sampler can search.
+        trials: The budget of trials; None sets none.
         root: Folder that holds the data set; None leaves it open.
 
     Raises:
-        StudyFileError: If there is no such sampler or data set.
+        StudyFileError: If there is no such sampler, data set or space, or they do not fit.
         PluginError: If a file cannot give the sampler's options.
     """
-    fitting = _fitting({"study": study, "data": data, "sampler": sampler})
+    fitting = _fitting({"study": study, "data": data, "sampler": sampler}, space)
     said = {} if root is None else {"root": root}
     strategy = strategy_of(plugins.load("sampler", sampler))
     epochs = {} if strategy.sets_epochs else {"epochs": DEFAULT_EPOCHS}
-    given: dict[str, Any] = {**fitting, "train": epochs}
+    budget = {} if trials is None else {"trials": trials}
+    given: dict[str, Any] = {**fitting, "train": epochs, "budget": budget}
     hints = {
         "storage": default_storage(study),
         "artifacts": f"{file_name(study)}.artifacts",
@@ -67,10 +78,11 @@ def template(study: str, data: str, sampler: str, *, root: str | None = None) ->
     return "\n".join([*lines, ""])
 
 
-def _fitting(keys: dict[str, Any]) -> dict[str, Any]:
+def _fitting(keys: dict[str, Any], wanted: str | None) -> dict[str, Any]:
     """The keys with a space that the sampler can search, and the objective that it needs."""
     error = None
-    for space in (StudyKeys.model_fields["space"].default.name, *plugins.names("space")):
+    known = (StudyKeys.model_fields["space"].default.name, *plugins.names("space"))
+    for space in known if wanted is None else (wanted,):
         filled = {**keys, "space": space}
         try:
             objective = strategy_of(plugins.load("sampler", keys["sampler"])).needs_objective

@@ -2,25 +2,43 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
+from numpy.typing import ArrayLike, NDArray
 from optuna.trial import FrozenTrial
 
+from optnas.config import plugins
+from optnas.config.contract import strategy_of
 from optnas.config.file import StudyFile
+from optnas.config.plugins import PluginError
 from optnas.config.variants import experiment_seed, variant, written_block
 from optnas.errors import UserError
-from optnas.experiments.comparison_report import comparison_page, comparison_text
+from optnas.experiments.comparison_report import (
+    comparison_page,
+    comparison_text,
+    overall_page,
+    overall_text,
+)
 from optnas.experiments.contenders import BASELINE, Contender, Unit
+from optnas.experiments.in_memory import is_instant, simulate_all
+from optnas.experiments.standings import standings
 from optnas.experiments.statistics import (
     best_so_far,
     greater_p_value,
     mean_interval,
     relative_improvement,
 )
-from optnas.experiments.studies import Experiment, finish_all, finite, is_result, number
+from optnas.experiments.studies import (
+    Experiment,
+    all_done,
+    finite,
+    is_result,
+    number,
+    run_to_end,
+)
 from optnas.seeds import derive_seed
 from optnas.storage.opening import open_storage
 from optnas.study.budget import trial_epochs
@@ -38,10 +56,16 @@ class Run:
     Args:
         costs: What had been spent when each trial ended, ascending, shape (n,).
         values: The trials' values, shape (n,); ``-inf`` where a trial has no result.
+        scores: What the networks are worth by another measure, shape (n,); None for the value.
     """
 
     costs: tuple[float, ...]
     values: tuple[float, ...]
+    scores: tuple[float, ...] | None = None
+
+    def found(self, at: ArrayLike) -> NDArray[np.float64]:
+        """What the network with the best value was worth that was had for each of the costs."""
+        return best_so_far(self.costs, self.values, at, self.scores)
 
 
 def compare(
@@ -52,6 +76,7 @@ def compare(
     amount: float,
     seeds: int = 5,
     candidate_epochs: int | None = None,
+    score: str | None = None,
     processes: int = 1,
     device: str | None = None,
     on_study: Callable[[str], None] = lambda line: None,
@@ -59,7 +84,8 @@ def compare(
     """Run every contender with every seed until the same cost is spent, and compare the best.
 
     Every contender and seed is a study of its own in the file's storage, named after the file's
-    study. Running it again goes on, also with a greater amount or more seeds.
+    study. Running it again goes on, also with a greater amount or more seeds. On a table, where a
+    trial takes a millisecond, the studies are in memory and nothing is stored.
 
     Source of the relative improvement: *Efficient Global Neural Architecture Search*, section 4.
 
@@ -71,6 +97,7 @@ def compare(
         seeds: Number of seeds; the same ones for all contenders.
         candidate_epochs: Epochs of a candidate where the sampler does not choose them. None
             takes ``train.epochs`` of the file, or else 20.
+        score: On a table: the column by which the network with the best value is judged.
         processes: Studies that run at once.
         device: A torch device; None takes CUDA where there is one.
         on_study: Called with a line for every study that is finished.
@@ -80,17 +107,17 @@ def compare(
         Stopped: If it was interrupted.
     """
     configs = {
-        (contender.label, seed): _config(config, contender, seed, unit, amount, candidate_epochs)
+        (contender.label, seed): study_of(config, contender, seed, unit, amount, candidate_epochs)
         for seed in range(seeds)
         for contender in contenders
     }
+    if score is not None and not is_instant(config):
+        raise UserError("--score: only tables have other columns than the one searched by")
     runs: dict[str, Run] = {}
-    check = functools.partial(_check_spends, unit)
-    studies = list(configs.values())
-    for one in finish_all(studies, processes=processes, device=device, check=check):
-        run = runs[one.study] = _read(one, unit)
+    for name, run in _runs(list(configs.values()), unit, amount, score, processes, device):
+        runs[name] = run
         (best,) = _finals([run], amount)
-        on_study(f"{len(runs)}/{len(configs)}  {one.study}: best {number(best, 4)}")
+        on_study(f"{len(runs)}/{len(configs)}  {name}: best {number(best, 4)}")
     by_label = {
         contender.label: [runs[configs[contender.label, seed].study] for seed in range(seeds)]
         for contender in contenders
@@ -101,12 +128,33 @@ def compare(
         "unit": unit,
         "amount": amount,
         "seeds": seeds,
+        "score": score,
         **_summary(by_label, amount, baseline),
     }
     return Experiment(fields, comparison_text(fields), comparison_page(fields))
 
 
-def _config(
+def overall(tables: Sequence[Mapping[str, Any]]) -> Experiment:
+    """Comparisons of the same contenders on several study files, and the ranking over all.
+
+    Args:
+        tables: The fields of each comparison.
+
+    Raises:
+        UserError: If they did not compare the same.
+    """
+    labels = [[row["label"] for row in one["contenders"]] for one in tables]
+    if any(some != labels[0] for some in labels):
+        raise UserError("several study files need the same --samplers: say them")
+    rows = [
+        {"label": label, "finals": [v for one in tables for v in one["contenders"][i]["finals"]]}
+        for i, label in enumerate(labels[0])
+    ]
+    fields = {"tables": list(tables), **standings(rows)}
+    return Experiment(fields, overall_text(fields), overall_page(fields))
+
+
+def study_of(
     config: StudyFile,
     contender: Contender,
     seed: int,
@@ -126,19 +174,49 @@ def _config(
     if contender.pruner is not None:
         changes["pruner"] = contender.pruner
     name = f"compare-{contender.label}-{seed}"
+    if epochs is not None and config.proxy is None and not _sets_epochs(contender, config):
+        changes["train"] = train | {"epochs": epochs}
     try:
-        one = variant(config, name, **changes)
-        if one.train.epochs is None or one.proxy is not None or epochs is None:
-            return one  # The sampler or the proxy says the epochs, or nobody does.
-        return variant(config, name, **changes | {"train": train | {"epochs": epochs}})
+        return variant(config, name, **changes)
     except UserError as error:
         raise UserError(f"{contender.label}: {error}") from None
 
 
-def _read(config: StudyFile, unit: Unit) -> Run:
+def _sets_epochs(contender: Contender, config: StudyFile) -> bool:
+    """Whether the sampler chooses the epochs of its candidates."""
+    try:
+        sampler = plugins.load("sampler", contender.sampler["name"], config.folder)
+    except PluginError:
+        return False  # The study file's checks say what is wrong.
+    return strategy_of(sampler).sets_epochs
+
+
+def _runs(
+    configs: Sequence[StudyFile],
+    unit: Unit,
+    amount: float,
+    score: str | None,
+    processes: int,
+    device: str | None,
+) -> Iterator[tuple[str, Run]]:
+    """The name of every study, and what came of it, as soon as it is done."""
+    if is_instant(configs[0]):
+        cost = functools.partial(_checked_cost, unit=unit)
+        for config, simulated in simulate_all(
+            configs, processes=processes, cost=cost, amount=amount, score=score
+        ):
+            yield config.study, _run(simulated.trials, unit, simulated.scores)
+        return
+    work = functools.partial(
+        run_to_end, device=device, check=functools.partial(_check_spends, unit)
+    )
+    for config, _ in all_done(configs, work, processes):
+        study = optuna.load_study(study_name=config.study, storage=open_storage(config.storage))
+        yield config.study, _run(study.get_trials(deepcopy=False), unit)
+
+
+def _run(trials: Sequence[FrozenTrial], unit: Unit, scores: Sequence[float] | None = None) -> Run:
     """What a study spent and had, in the order in which its trials ended."""
-    study = optuna.load_study(study_name=config.study, storage=open_storage(config.storage))
-    trials = study.get_trials(deepcopy=False)
     ended = [trial for trial in trials if trial.state.is_finished() and trial.datetime_complete]
     ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
     costs, values, total = [], [], 0.0
@@ -147,7 +225,13 @@ def _read(config: StudyFile, unit: Unit) -> Run:
         costs.append(total)
         value = trial.value if is_result(trial) else None
         values.append(-np.inf if value is None else value)
-    return Run(tuple(costs), tuple(values))
+    said = None if scores is None else tuple(scores[trial.number] for trial in ended)
+    return Run(tuple(costs), tuple(values), said)
+
+
+def _checked_cost(trial: FrozenTrial, trials: Sequence[FrozenTrial], *, unit: Unit) -> float:
+    _check_spends(unit, trial)
+    return _cost(trial, trials, unit)
 
 
 def _cost(trial: FrozenTrial, trials: Sequence[FrozenTrial], unit: Unit) -> float:
@@ -177,9 +261,9 @@ def _summary(
     """Everything that is said of the contenders, as JSON values."""
     finals = {label: _finals(some, amount) for label, some in runs.items()}
     random = [
-        value
+        said
         for run in runs.get(baseline or "", ())
-        for cost, value in zip(run.costs, run.values, strict=True)
+        for cost, value, said in zip(run.costs, run.values, run.scores or run.values, strict=True)
         if cost <= amount and value > -np.inf
     ]
     rows = []
@@ -194,12 +278,13 @@ def _summary(
         row |= _mean("relative_improvement", improvements)
         row["curve"] = _curve(some, amount)
         rows.append(row)
-    return {"baseline": baseline, "random_networks": len(random), "contenders": rows}
+    summary = {"baseline": baseline, "random_networks": len(random), "contenders": rows}
+    return summary | standings(rows)
 
 
 def _finals(runs: Sequence[Run], amount: float) -> list[float | None]:
     """The best value of every run at the end; None where there is none."""
-    return [finite(float(best_so_far(r.costs, r.values, [amount])[0])) for r in runs]
+    return [finite(float(run.found([amount])[0])) for run in runs]
 
 
 def _mean(name: str, values: Sequence[float]) -> dict[str, float | None]:
@@ -213,7 +298,7 @@ def _mean(name: str, values: Sequence[float]) -> dict[str, float | None]:
 def _curve(runs: Sequence[Run], amount: float) -> dict[str, list[float]]:
     """The mean of the best so far against cost, from where every run has one."""
     costs = np.linspace(amount / GRID, amount, GRID)
-    best = np.array([best_so_far(run.costs, run.values, costs) for run in runs])
+    best = np.array([run.found(costs) for run in runs])
     known = ~np.isnan(best).any(axis=0)
     ends = [mean_interval(column) for column in best[:, known].T]
     return {

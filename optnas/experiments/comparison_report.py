@@ -3,13 +3,90 @@
 from collections.abc import Mapping
 from typing import Any
 
-from optnas.experiments.studies import interval, number, table
-from optnas.report.charts import Series, chart, page
+from optnas.experiments.studies import interval, number, table_text
+from optnas.pages.content import Column, Page, Paragraph, Plots, Section, Table
+from optnas.pages.plots import Plot, Series
 
 
 def comparison_text(fields: Mapping[str, Any]) -> str:
-    """The table of a comparison, from its fields."""
-    header = ["sampler", "best", "95%", "seeds", "p", "RI", "95%"]
+    """The tables of a comparison, from its fields."""
+    found = [table_text(_table(fields)), *_notes(fields)]
+    return "\n".join([*found, *standings_text(fields)])
+
+
+def comparison_page(fields: Mapping[str, Any]) -> Page:
+    """The tables of a comparison and its curves, as a page."""
+    notes = [Paragraph(note) for note in _notes(fields)]
+    sections = [Section("Samplers", [_table(fields), *notes])]
+    if len(fields["ranking"]) > 1:
+        said = [Paragraph(note) for note in _standings_notes(fields)]
+        sections.append(Section("Ranking", [_standings(fields), *said]))
+    if any(row["curve"]["cost"] for row in fields["contenders"]):
+        sections.append(Section("Search", [_curves(fields)]))
+    return Page(f"Comparison on {fields['study']}", sections)
+
+
+def overall_text(fields: Mapping[str, Any]) -> str:
+    """The comparisons of several study files, and the ranking over all of them."""
+    parts = [f"{one['study']}\n{comparison_text(one)}" for one in fields["tables"]]
+    return "\n\n".join([*parts, "\n".join(["all together", *standings_text(fields)])])
+
+
+def overall_page(fields: Mapping[str, Any]) -> Page:
+    """The same as a page."""
+    said = [Paragraph(note) for note in _standings_notes(fields)]
+    sections = [Section("All together", [_standings(fields), *said])]
+    for one in fields["tables"]:
+        sections.append(Section(one["study"], [_table(one), _curves(one)]))
+    return Page("Comparison on " + ", ".join(one["study"] for one in fields["tables"]), sections)
+
+
+def standings_text(fields: Mapping[str, Any]) -> list[str]:
+    if len(fields["ranking"]) < 2:
+        return []
+    return ["", table_text(_standings(fields)), *_standings_notes(fields)]
+
+
+def _standings(fields: Mapping[str, Any]) -> Table:
+    """The contenders by mean rank, each with its difference to the first."""
+    first = fields["ranking"][0]["label"]
+    pairs = {frozenset((pair["first"], pair["second"])): pair for pair in fields["pairs"]}
+    rows = []
+    for entry in fields["ranking"]:
+        pair = pairs.get(frozenset((first, entry["label"])))
+        row = [
+            entry["label"],
+            number(entry["rank"], 2),
+            interval(entry["rank_low"], entry["rank_high"], 2),
+        ]
+        if pair is None or pair["difference"] is None or entry["label"] == first:
+            rows.append([*row, "-", "-", "-"])
+            continue
+        ends = (pair["low"], pair["high"])
+        if pair["first"] == first:  # The difference is said from the other side.
+            ends = (-pair["high"], -pair["low"])
+        difference = pair["difference"] * (-1 if pair["first"] == first else 1)
+        p = "-" if pair["p_corrected"] is None else f"{pair['p_corrected']:.2g}"
+        rows.append([*row, f"{difference:+.4f}", interval(*ends, 4), p])
+    headings = ["rank", "95%", f"to {first}", "95%", "p (Holm)"]
+    columns = [Column("sampler", text=True), *map(Column, headings)]
+    return Table("Who stands where", columns, rows, sortable=True)
+
+
+def _standings_notes(fields: Mapping[str, Any]) -> list[str]:
+    tied = [entry["label"] for entry in fields["ranking"][1:] if entry["tied"]]
+    notes = [
+        "rank: mean over the seeds, 1 being the best, with a bootstrap 95% interval",
+        f"p (Holm): Wilcoxon's signed-rank test of the seeds' differences, corrected for "
+        f"{len(fields['pairs'])} comparisons",
+    ]
+    if tied:
+        notes.append(f"not told from {fields['ranking'][0]['label']}: {', '.join(tied)}")
+    return notes
+
+
+def _table(fields: Mapping[str, Any]) -> Table:
+    headings = ["best", "95%", "seeds", "p", "RI", "95%"]
     rows = [
         [
             row["label"],
@@ -22,34 +99,51 @@ def comparison_text(fields: Mapping[str, Any]) -> str:
         ]
         for row in fields["contenders"]
     ]
+    columns = [Column("sampler", text=True), *map(Column, headings)]
+    return Table("What each sampler has found", columns, rows, sortable=True)
+
+
+def _notes(fields: Mapping[str, Any]) -> list[str]:
     notes = [
-        f"best: mean over {fields['seeds']} seeds of the best value after {fields['amount']:g} "
-        f"{fields['unit']}, with Student's 95% interval"
+        f"best: mean over {fields['seeds']} seeds of {_best(fields)} after "
+        f"{fields['amount']:g} {fields['unit']}, with Student's 95% interval"
     ]
-    if fields["baseline"] is not None:
-        notes += [
-            f"p: one-sided Mann-Whitney U test, the alternative being better than "
-            f"{fields['baseline']}",
-            f"RI: relative improvement in percent over the mean of {fields['random_networks']} "
-            "random networks",
-        ]
-    else:
-        notes.append("p and RI need the sampler random among the samplers")
-    return "\n".join([table(header, rows), *notes])
+    if fields["baseline"] is None:
+        return [*notes, "p and RI need the sampler random among the samplers"]
+    return [
+        *notes,
+        f"p: one-sided Mann-Whitney U test, the alternative being better than "
+        f"{fields['baseline']}",
+        f"RI: relative improvement in percent over the mean of {fields['random_networks']} "
+        "random networks",
+    ]
 
 
-def comparison_page(fields: Mapping[str, Any]) -> str:
-    """The curves of a comparison and its table, as HTML."""
+def _best(fields: Mapping[str, Any]) -> str:
+    """What is compared."""
+    score = fields.get("score")
+    return "the best value" if score is None else f"{score} of the network with the best value"
+
+
+def _curves(fields: Mapping[str, Any]) -> Plots:
     curves = [
         Series(
-            row["label"],
             row["curve"]["cost"],
             row["curve"]["mean"],
-            row["curve"]["low"],
-            row["curve"]["high"],
+            row["label"],
+            colour=index,
+            line="solid",
+            low=row["curve"]["low"],
+            high=row["curve"]["high"],
         )
-        for row in fields["contenders"]
+        for index, row in enumerate(fields["contenders"])
     ]
-    caption = f"Best value so far: mean over {fields['seeds']} seeds, with Student's 95% interval."
-    figure = chart(curves, f"{fields['unit']} spent", "best value so far", caption=caption)
-    return page(f"Comparison on {fields['study']}", comparison_text(fields), [figure])
+    plot = Plot(
+        "best-so-far",
+        "Best value so far",
+        f"{fields['unit']} spent",
+        "best value so far",
+        curves,
+        note=f"Mean over {fields['seeds']} seeds, with Student's 95% interval.",
+    )
+    return Plots([plot])

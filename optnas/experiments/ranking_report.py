@@ -1,13 +1,14 @@
 """What `optnas rank` shows: tables, and the figures of the papers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from scipy.stats import rankdata
 
 from optnas.config.proxy import FACTORS, Proxy
-from optnas.experiments.studies import interval, number, table
-from optnas.report.charts import Series, chart, page
+from optnas.experiments.studies import interval, number, table_text
+from optnas.pages.content import Block, Column, Page, Paragraph, Plots, Section, Table
+from optnas.pages.plots import Plot, Series
 
 FACTOR_NAMES = {"c": "channels", "r": "resolution", "s": "samples", "e": "epochs"}
 
@@ -19,31 +20,40 @@ RANKING_NAMES = {
     "params_and_dynamic": "parameters and dynamic accuracy",
 }
 
+RHO = "Spearman's rho"
+
 Pairs = Sequence[tuple[float, float]]
 """For every network, its accuracy in the original setting and in a reduced one."""
 
 
 def ranking_text(fields: Mapping[str, Any]) -> str:
     """The tables of a ranking, from its fields."""
-    spread = fields["spread"]
-    parts = [
-        f"{fields['networks']} random networks in the original setting {fields['original']}: "
-        f"worst {spread['worst']:.4f}, median {spread['median']:.4f}, best {spread['best']:.4f}, "
-        f"mean {spread['mean']:.4f} +- {spread['deviation']:.4f}"
-    ]
-    if fields["settings"]:
-        parts.append(_settings_table(fields["settings"]))
-    monotonicity = _monotonicity_table(fields["monotonicity"])
-    if monotonicity:
-        parts.append(monotonicity)
-    if fields["dynamic"]:
-        parts.append(_dynamic_table(fields["dynamic"]))
+    parts = [_spread(fields)]
+    parts += [f"{table_text(table)}\n{note}" for table, note in _tables(fields)]
     return "\n\n".join(parts)
 
 
-def _settings_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    header = ["setting", "networks", "rho", "95%", "tau", "95%", "speed-up", "measured"]
-    header.append("best kept")
+def _spread(fields: Mapping[str, Any]) -> str:
+    spread = fields["spread"]
+    return (
+        f"{fields['networks']} random networks in the original setting {fields['original']}: "
+        f"worst {spread['worst']:.4f}, median {spread['median']:.4f}, best {spread['best']:.4f}, "
+        f"mean {spread['mean']:.4f} +- {spread['deviation']:.4f}"
+    )
+
+
+def _tables(fields: Mapping[str, Any]) -> Iterator[tuple[Table, str]]:
+    """The tables that a ranking has, with what their columns mean."""
+    if fields["settings"]:
+        yield _settings_table(fields["settings"])
+    if any(entry["groups"] for entry in fields["monotonicity"].values()):
+        yield _monotonicity_table(fields["monotonicity"])
+    if fields["dynamic"]:
+        yield _dynamic_table(fields["dynamic"])
+
+
+def _settings_table(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, str]:
+    headings = ["networks", "rho", "95%", "tau", "95%", "speed-up", "measured", "best kept"]
     cells = [
         [
             row["setting"],
@@ -63,25 +73,24 @@ def _settings_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "of training; measured: in seconds;\nbest kept: how many of the best networks of the "
         "original setting are among so many of the best here"
     )
-    return f"{table(header, cells)}\n{note}"
+    return _table("How well each setting ranks", ["setting", *headings], cells), note
 
 
-def _monotonicity_table(monotonicity: Mapping[str, Any]) -> str:
+def _monotonicity_table(monotonicity: Mapping[str, Any]) -> tuple[Table, str]:
     rows = [
         [FACTOR_NAMES[factor], number(entry["mean"], 2), str(len(entry["groups"]))]
         for factor, entry in monotonicity.items()
         if entry["groups"]
     ]
-    if not rows:
-        return ""
     note = (
         "monotonicity: Kendall's tau of a factor's step and rho, where the other factors are "
         "equal; 1: rho rises with every step, -1: it falls"
     )
-    return f"{table(['factor', 'monotonicity', 'groups'], rows)}\n{note}"
+    title = "How steadily the ranking improves"
+    return _table(title, ["factor", "monotonicity", "groups"], rows), note
 
 
-def _dynamic_table(dynamic: Mapping[str, Any]) -> str:
+def _dynamic_table(dynamic: Mapping[str, Any]) -> tuple[Table, str]:
     rows = [
         [RANKING_NAMES[name], number(entry["rho"]), interval(entry["low"], entry["high"])]
         for name, entry in dynamic["rankings"].items()
@@ -90,98 +99,155 @@ def _dynamic_table(dynamic: Mapping[str, Any]) -> str:
         f"{dynamic['networks']} networks by size, trained for 1, 2, 3... epochs (dynamic), or all "
         f"for 1 or {dynamic['equal_epochs']} (static)"
     )
-    return f"{table(['ranking', 'rho', '95%'], rows)}\n{note}"
+    return _table("Static and dynamic rankings", ["ranking", "rho", "95%"], rows), note
+
+
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    first, *others = headings
+    columns = [Column(first, text=True), *map(Column, others)]
+    return Table(title, columns, rows, titled=True, sortable=True)
 
 
 def ranking_page(
     fields: Mapping[str, Any], pairs: Sequence[Pairs], values: Sequence[float]
-) -> str:
-    """The figures of a ranking and its tables, as HTML.
+) -> Page:
+    """The tables of a ranking and its figures, as a page.
 
     Args:
         fields: The ranking's fields.
         pairs: The accuracies behind every setting.
         values: The accuracies in the original setting.
     """
+    blocks: list[Block] = [Paragraph(_spread(fields))]
+    for table, note in _tables(fields):
+        blocks += [table, Paragraph(note)]
+    plots = [plot for plot in _plots(fields, pairs, values) if plot.series]
+    sections = [Section("Rankings", blocks), Section("Figures", [Plots(plots)])]
+    return Page(f"Ranking of {fields['study']}", sections)
+
+
+def _plots(
+    fields: Mapping[str, Any], pairs: Sequence[Pairs], values: Sequence[float]
+) -> Iterator[Plot]:
     rows = [row for row in fields["settings"] if row["rho"] is not None]
-    ordered = sorted(values)
-    figures = [
-        chart(
-            [Series("", range(1, len(ordered) + 1), ordered, line=False)],
-            "network, from the worst",
-            "accuracy",
-            caption="Accuracies of random networks in the original setting.",
-        ),
-        _rho_and_speedup(rows),
-        *(_rho_and_factor(rows, factor) for factor in FACTORS),
-        _kept_and_rho(rows),
-    ]
+    yield _accuracies(values)
+    yield _rho_and_speedup(rows)
+    for factor in FACTORS:
+        yield _rho_and_factor(rows, factor)
+    yield _kept_and_rho(rows)
     ranked = sorted(zip(fields["settings"], pairs, strict=True), key=lambda s: s[0]["rho"] or 0.0)
-    figures += [_ranks(row["setting"], both) for row, both in [*ranked[:1], *ranked[1:][-1:]]]
+    for row, both in [*ranked[:1], *ranked[1:][-1:]]:
+        yield _ranks(row["setting"], both)
     if fields["dynamic"]:
-        figures.append(_dynamic_chart(fields["dynamic"]["points"]))
-    return page(f"Ranking of {fields['study']}", ranking_text(fields), figures)
+        yield _dynamic_plot(fields["dynamic"]["points"])
 
 
-def _rho_and_speedup(rows: Sequence[Mapping[str, Any]]) -> str:
+def _accuracies(values: Sequence[float]) -> Plot:
+    return Plot(
+        "accuracies",
+        "Accuracies of random networks in the original setting",
+        "network, from the worst",
+        "accuracy",
+        [Series(range(1, len(values) + 1), sorted(values), colour=0, mark="point")],
+        whole_x=True,
+    )
+
+
+def _rho_and_speedup(rows: Sequence[Mapping[str, Any]]) -> Plot:
     known = [row for row in rows if row["speedup"]]
     series = Series(
-        "",
         [row["speedup"] for row in known],
         [row["rho"] for row in known],
-        [row["rho_low"] for row in known],
-        [row["rho_high"] for row in known],
-        line=False,
+        colour=0,
+        mark="point",
+        low=[row["rho_low"] for row in known],
+        high=[row["rho_high"] for row in known],
         labels=[row["setting"] for row in known],
     )
-    caption = "Rank correlation and speed-up of every setting (as EcoNAS, figure 8)."
-    return chart(
-        [series], "speed-up in multiply-adds", "Spearman's rho", caption=caption, log_x=True
+    return Plot(
+        "speed-up",
+        "Rank correlation and speed-up of every setting",
+        "speed-up in multiply-adds",
+        RHO,
+        [series],
+        note="As EcoNAS, figure 8.",
+        log_x=True,
     )
 
 
-def _rho_and_factor(rows: Sequence[Mapping[str, Any]], factor: str) -> str:
+def _rho_and_factor(rows: Sequence[Mapping[str, Any]], factor: str) -> Plot:
     """Rho against a factor, a line for each combination of the others."""
     groups: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         setting = Proxy.parse(row["setting"])
         fixed = "".join(f"{f}{getattr(setting, f)}" for f in FACTORS if f != factor)
         groups.setdefault(fixed, []).append((getattr(setting, factor), row["rho"]))
+    lines = {fixed: sorted(points) for fixed, points in groups.items() if len(points) > 1}
     series = [
-        Series(fixed, [step for step, _ in sorted(points)], [rho for _, rho in sorted(points)])
-        for fixed, points in groups.items()
-        if len(points) > 1
+        Series(
+            [step for step, _ in points],
+            [rho for _, rho in points],
+            fixed,
+            colour=index,
+            line="solid",
+            mark="point",
+        )
+        for index, (fixed, points) in enumerate(lines.items())
     ]
     name = FACTOR_NAMES[factor]
-    label = name if factor == "e" else f"steps of reduced {name}"
-    caption = f"Rank correlation by {name}, the rest being equal (as EcoNAS, figures 4 to 6)."
-    return chart(series, label, "Spearman's rho", caption=caption)
+    return Plot(
+        name,
+        f"Rank correlation by {name}",
+        name if factor == "e" else f"steps of reduced {name}",
+        RHO,
+        series,
+        note="The rest being equal; as EcoNAS, figures 4 to 6.",
+        whole_x=True,
+    )
 
 
-def _kept_and_rho(rows: Sequence[Mapping[str, Any]]) -> str:
-    points: dict[str, tuple[list[float], list[float]]] = {}
+def _kept_and_rho(rows: Sequence[Mapping[str, Any]]) -> Plot:
+    points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         for among, kept in row["retained"].items():
-            xs, ys = points.setdefault(f"in the best {among}", ([], []))
-            xs.append(row["rho"])
-            ys.append(kept)
-    series = [Series(name, xs, ys, line=False) for name, (xs, ys) in points.items()]
-    caption = "How many of the best networks are kept (as EcoNAS, figure 9)."
-    return chart(series, "Spearman's rho", "best networks kept", caption=caption)
+            points.setdefault(f"in the best {among}", []).append((row["rho"], kept))
+    series = [
+        Series([x for x, _ in some], [y for _, y in some], name, colour=index, mark="point")
+        for index, (name, some) in enumerate(points.items())
+    ]
+    return Plot(
+        "best-kept",
+        "How many of the best networks are kept",
+        RHO,
+        "best networks kept",
+        series,
+        note="As EcoNAS, figure 9.",
+    )
 
 
-def _ranks(setting: str, pairs: Pairs) -> str:
+def _ranks(setting: str, pairs: Pairs) -> Plot:
     original, reduced = (rankdata([-value for value in side]) for side in zip(*pairs, strict=True))
-    caption = f"Ranks of the networks in the original setting and in {setting}."
-    series = Series("", original.tolist(), reduced.tolist(), line=False)
-    return chart([series], "original rank", f"rank in {setting}", caption=caption)
+    return Plot(
+        f"ranks-{setting}",
+        f"Ranks of the networks in the original setting and in {setting}",
+        "original rank",
+        f"rank in {setting}",
+        [Series(original.tolist(), reduced.tolist(), colour=0, mark="point")],
+    )
 
 
-def _dynamic_chart(points: Sequence[Mapping[str, float]]) -> str:
+def _dynamic_plot(points: Sequence[Mapping[str, float]]) -> Plot:
     sizes = [point["params"] for point in points]
     series = [
-        Series(name, sizes, [point[name] for point in points], line=False)
-        for name in ("dynamic", "final")
+        Series(sizes, [point[name] for point in points], name, colour=index, mark="point")
+        for index, name in enumerate(("dynamic", "final"))
     ]
-    caption = "Accuracy by size: the i-th smallest network after i epochs, and all in the end."
-    return chart(series, "parameters", "accuracy", caption=caption, log_x=True)
+    return Plot(
+        "dynamic",
+        "Accuracy by size",
+        "parameters",
+        "accuracy",
+        series,
+        note="The i-th smallest network after i epochs, and all in the end.",
+        log_x=True,
+    )

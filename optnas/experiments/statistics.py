@@ -139,17 +139,72 @@ def relative_improvement(accuracy: float, random_accuracies: ArrayLike) -> float
     return 100 * (accuracy - mean) / mean
 
 
-def best_so_far(costs: Sequence[float], values: Sequence[float], at: ArrayLike) -> Values:
+def best_so_far(
+    costs: Sequence[float],
+    values: Sequence[float],
+    at: ArrayLike,
+    scores: Sequence[float] | None = None,
+) -> Values:
     """The greatest value that was had for a cost.
 
     Args:
         costs: What had been spent when each value was had, ascending, shape (n,).
         values: The values, shape (n,); ``-inf`` for a result that does not count.
         at: Costs to answer for, shape (m,).
+        scores: What is said of each instead of its value, shape (n,): the score of the first
+            greatest value.
 
     Returns:
         Shape (m,); NaN where no value was had yet.
     """
-    best = np.concatenate([[-np.inf], np.maximum.accumulate(np.asarray(values, float))])
-    found = best[np.searchsorted(np.asarray(costs, float), np.asarray(at, float), side="right")]
-    return np.where(np.isneginf(found), np.nan, found)
+    had = np.concatenate([[-np.inf], np.asarray(values, float)])
+    best = np.maximum.accumulate(had)
+    which = np.maximum.accumulate(
+        np.where(had > np.append(-np.inf, best[:-1]), range(len(had)), 0)
+    )
+    said = had if scores is None else np.concatenate([[np.nan], np.asarray(scores, float)])
+    found = which[np.searchsorted(np.asarray(costs, float), np.asarray(at, float), side="right")]
+    return np.where(found == 0, np.nan, said[found])
+
+
+def paired_p_value(a: ArrayLike, b: ArrayLike) -> float:
+    """Two-sided p-value of Wilcoxon's signed-rank test of pairs, shape (n,) each.
+
+    Pairs that are equal say nothing; 1 if all are.
+    """
+    differences = np.asarray(a, float) - np.asarray(b, float)
+    return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number, so that one below .05 is one time in 20 by chance.
+
+    Source: Holm 1979, *A Simple Sequentially Rejective Multiple Test Procedure*.
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.maximum.accumulate(np.asarray(p_values, float)[order] * factors)
+    return [float(p) for p in np.minimum(corrected, 1)]
+
+
+def mean_ranks(
+    values: ArrayLike, *, seed: int, resamples: int = 1000
+) -> list[tuple[float, Interval]]:
+    """The mean rank of every column among the columns, 1 being the greatest value.
+
+    Args:
+        values: Shape (rows, columns); a row is what was compared at once. Equal values share
+            the mean of their ranks; NaN is the worst.
+        seed: Seed of the resampling.
+        resamples: How often the rows are drawn with replacement.
+
+    Returns:
+        For every column the mean and its percentile bootstrap interval at ``LEVEL``.
+    """
+    filled = np.nan_to_num(np.asarray(values, float), nan=-np.inf, neginf=-np.inf)
+    ranks = stats.rankdata(-filled, axis=1)
+    drawn = np.random.default_rng(seed).integers(len(ranks), size=(resamples, len(ranks)))
+    low, high = np.quantile(ranks[drawn].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    means = ranks.mean(axis=0)
+    return [(float(m), (float(a), float(b))) for m, a, b in zip(means, low, high, strict=True)]

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -21,9 +21,13 @@ from optuna.trial import FrozenTrial, TrialState
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.errors import UserError
+from optnas.pages.content import Page, Table
+from optnas.pages.frame import render, write_page
 from optnas.running.runner import run
 from optnas.study.opening import OpenStudy
 from optnas.trials.claims import is_feasible
+
+R = TypeVar("R")
 
 
 class Stopped(Exception):
@@ -45,12 +49,12 @@ class Experiment:
     Args:
         fields: For programs: JSON values.
         text: For people: tables.
-        html: A page with plots that needs nothing else.
+        page: The same as a page, with plots.
     """
 
     fields: dict[str, Any]
     text: str
-    html: str
+    page: Page
 
     def write(self, folder: Path, name: str) -> None:
         """Write ``name.json``, ``name.txt`` and ``name.html`` into ``folder``, made if absent.
@@ -58,13 +62,14 @@ class Experiment:
         Raises:
             UserError: If they cannot be written.
         """
-        contents = {"json": json.dumps(self.fields, indent=2), "txt": self.text, "html": self.html}
+        contents = {"json": json.dumps(self.fields, indent=2), "txt": self.text}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for ending, content in contents.items():
                 (folder / f"{name}.{ending}").write_text(content + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
+        write_page(folder / f"{name}.html", render(self.page))
 
 
 class _Watcher:
@@ -109,29 +114,23 @@ def finish(
     return outcome.study
 
 
-def finish_all(
-    configs: Sequence[StudyFile],
-    *,
-    processes: int,
-    device: str | None,
-    check: Callable[[FrozenTrial], None],
-) -> Iterator[StudyFile]:
-    """Run studies to their end, some at once; yields each when it is finished.
+def all_done(
+    configs: Sequence[StudyFile], work: Callable[[StudyFile], R], processes: int
+) -> Iterator[tuple[StudyFile, R]]:
+    """Do the work of studies, some at once; yields each with its result when it is finished.
 
     Args:
         configs: The studies.
+        work: Takes a study to its end; it and its results can be pickled.
         processes: How many run at once, each in a process of its own; 1 stays in this one.
-        device: A torch device; None takes CUDA where there is one.
-        check: As for ``finish``; it can be pickled.
 
     Raises:
         Stopped: If one was interrupted; the others then end too.
-        UserError: As ``optnas.running.runner.run``.
+        UserError: As ``work``.
     """
     if processes == 1:
         for config in configs:
-            finish(config, device, check)
-            yield config
+            yield config, work(config)
         return
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
@@ -139,24 +138,25 @@ def finish_all(
         # No more than can run, so that none is started after an interruption.
         waiting = iter(configs)
         running = {
-            pool.submit(_finish, config, device, check): config
-            for config in itertools.islice(waiting, processes)
+            pool.submit(work, config): config for config in itertools.islice(waiting, processes)
         }
         try:
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    future.result()
-                    yield running.pop(future)
+                    yield running.pop(future), future.result()
                     for config in itertools.islice(waiting, 1):
-                        running[pool.submit(_finish, config, device, check)] = config
+                        running[pool.submit(work, config)] = config
         except BaseException:
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()  # SIGTERM, on which a run hands its trial back.
             raise
 
 
-def _finish(config: StudyFile, device: str | None, check: Callable[[FrozenTrial], None]) -> None:
-    finish(config, device, check)  # The study itself does not leave its process.
+def run_to_end(
+    config: StudyFile, *, device: str | None, check: Callable[[FrozenTrial], None]
+) -> None:
+    """``finish``, but the study itself does not leave its process."""
+    finish(config, device, check)
 
 
 def _start_worker() -> None:
@@ -185,14 +185,14 @@ def is_result(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.COMPLETE and feasible
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell: the first on the left, the others on the right."""
-    cells = [header, *rows]
+def table_text(table: Table) -> str:
+    """Columns as wide as their widest cell: text on the left, numbers on the right."""
+    cells = [[column.heading for column in table.columns], *table.rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if column.text else cell.rjust(width)
+            for column, cell, width in zip(table.columns, row, widths, strict=True)
         ).rstrip()
         for row in cells
     )

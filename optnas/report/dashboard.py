@@ -15,6 +15,7 @@ from optuna_dashboard import save_plotly_graph_object, wsgi
 
 from optnas.errors import UserError
 from optnas.report.figures import figures, parents_of
+from optnas.report.plotly_figures import plotly_figure
 from optnas.storage.artifacts import Artifacts, open_artifacts
 from optnas.storage.urls import StorageError
 from optnas.study.opening import OpenStudy
@@ -95,7 +96,8 @@ class Drawing:
         finished = sum(trial.state.is_finished() for trial in trials)
         if finished == self._finished:
             return False
-        for name, figure in figures(trials, parents_of(self._study)).items():
+        for name, plot in figures(trials, parents_of(self._study)).items():
+            figure = plotly_figure(plot)
             drawn = figure.to_json()
             if drawn != self._drawn.get(name):
                 save_plotly_graph_object(self._study, figure, graph_object_id=f"optnas-{name}")

@@ -5,10 +5,13 @@ from typing import Any
 
 from optnas.config.file import StudyFile
 from optnas.errors import UserError
+from optnas.pages.content import Block, Column, Page, Paragraph, Pictures, Section, Table
+from optnas.pages.text import printable
 from optnas.study.data import seen_by
 from optnas.study.objectives import ObjectiveMaker
 
 SPLITS = ("train", "validation", "test")
+_SAME = "The same images as the study has seen."
 
 
 def data_fields(images: Any, config: StudyFile) -> dict[str, Any]:
@@ -52,8 +55,71 @@ def data_text(fields: Mapping[str, Any]) -> str:
         lines += ["", "other than what the study has seen:"]
         lines += [f"  {line}" for line in fields["changes"]]
     elif fields["changes"] is not None:
-        lines += ["", "the same images as the study has seen"]
-    return "\n".join(lines)
+        lines += ["", _SAME]
+    return "\n".join(map(printable, lines))
+
+
+def data_page(fields: Mapping[str, Any], images: Any) -> Page:
+    """The same as a page, with a contact sheet of what a network sees.
+
+    Args:
+        fields: As `data_fields` gave them.
+        images: The images.
+    """
+    lines = [line for line in fields["lines"] if not line.startswith("classes: ")]
+    header, *rows = class_rows(fields)
+    classes = Table("Images per class", _columns(header), rows, sortable=True)
+    sections = [
+        Section("Images", [*(Paragraph(line) for line in lines), *_comparison(fields)]),
+        Section("Classes", [classes]),
+        _sheet(fields, images),
+    ]
+    sizes = [[f"{w} x {h}", f"{number:,}"] for w, h, number in fields["sizes"]]
+    if fields["further_sizes"]:
+        sizes.append([f"{fields['further_sizes']:,} other sizes", ""])
+    modes = [[mode, f"{number:,}"] for mode, number in fields["modes"].items()]
+    tables = [
+        Table("Sizes", _columns(["pixels", "images"]), sizes, titled=True, sortable=True),
+        Table("Modes", _columns(["mode", "images"]), modes, titled=True, sortable=True),
+    ]
+    sections.append(Section("Sizes and modes", tables))
+    if fields["unreadable"]:
+        broken = Table("Unreadable files", _texts("file", "why"), fields["unreadable"])
+        sections.append(Section("Unreadable files", [broken]))
+    if fields["twins"]["examples"]:
+        twins = Table("Identical images", _texts("image", "and"), fields["twins"]["examples"])
+        sections.append(Section("Identical images", [twins]))
+    return Page(f"Data of {fields['study']}", sections)
+
+
+def _sheet(fields: Mapping[str, Any], images: Any) -> Section:
+    strips = images.contact_sheet()
+    left = len(fields["class_names"]) - len(strips)
+    text = "Training images as they are judged by, and as an epoch of training shows them."
+    pictures = []
+    for strip in strips:
+        pictures.append((f"{strip.class_name}, as it is judged by", strip.plain))
+        pictures.append((f"{strip.class_name}, augmented", strip.augmented))
+    blocks: list[Block] = [Paragraph(text), Pictures(pictures)]
+    if left:
+        blocks.append(Paragraph(f"{left:,} more classes are not shown."))
+    return Section("What the network sees", blocks)
+
+
+def _comparison(fields: Mapping[str, Any]) -> list[Block]:
+    if fields["changes"] is None:
+        return []
+    text = "; ".join(fields["changes"])
+    text = f"Other than what the study has seen: {text}." if text else _SAME
+    return [Paragraph(text)]
+
+
+def _columns(headings: Sequence[str]) -> list[Column]:
+    return [Column(headings[0], text=True), *map(Column, headings[1:])]
+
+
+def _texts(*headings: str) -> list[Column]:
+    return [Column(heading, text=True) for heading in headings]
 
 
 def class_rows(fields: Mapping[str, Any]) -> list[list[str]]:
@@ -64,7 +130,9 @@ def class_rows(fields: Mapping[str, Any]) -> list[list[str]]:
     rows = [["class", *SPLITS, "all", "share"]]
     for place, name in enumerate(fields["class_names"]):
         numbers = [f"{split[place]:,}" for split in counts]
-        rows.append([name, *numbers, f"{totals[place]:,}", f"{totals[place] / whole:.1%}"])
+        rows.append(
+            [printable(name), *numbers, f"{totals[place]:,}", f"{totals[place] / whole:.1%}"]
+        )
     return rows
 
 

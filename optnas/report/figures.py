@@ -3,19 +3,22 @@
 Each draws what the trials of a study say, and is None where they do not say it.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import plotly.graph_objects as go
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas.config.contract import strategy_of
-from optnas.report.traces import GREY, colour, figure, line, points
-from optnas.study.networks import Network, networks_of
+from optnas.pages.plots import HEIGHT, Line, Mark, Plot, Series
+from optnas.study.networks import Network, lines, networks_of
 
 BEST, LATEST = 5, 3
 """Numbers of learning curves: of the most accurate networks, and of the latest ones."""
+
+ROW_HEIGHT, GREATEST_HEIGHT = 12, 1600
+"""Pixels: of a row of the tree of networks, and of a whole tree at most."""
 
 ACCURACY, ERROR = "validation accuracy (fraction)", "validation error (fraction)"
 
@@ -24,7 +27,7 @@ def figures(
     trials: Sequence[FrozenTrial],
     parents: Mapping[int, float] | None = None,
     baselines: Sequence[Network] = (),
-) -> dict[str, go.Figure]:
+) -> dict[str, Plot]:
     """The figures that apply to a study, by a name that stays the same.
 
     Args:
@@ -49,7 +52,7 @@ def parents_of(study: Study) -> Mapping[int, float]:
     return strategy_of(study.sampler).parent_probabilities(study)
 
 
-def accuracy(networks: Sequence[Network]) -> go.Figure | None:
+def accuracy(networks: Sequence[Network]) -> Plot | None:
     """Accuracy by trial, in the colours of the strategy's phases, and the best so far."""
     judged = _judged(networks)
     if not judged:
@@ -64,19 +67,20 @@ def accuracy(networks: Sequence[Network]) -> go.Figure | None:
     if best:  # As far as the search has come.
         numbers.append(judged[-1].number)
         best.append(best[-1])
-    traces = [
-        line(numbers, best, name="best so far", line={"shape": "hv", "color": GREY}),
+    told = [f"best so far: {value:.4f}" for value in best]
+    series = [
+        Series(numbers, best, "best so far", line="steps", labels=told),
         *_by_phase(judged, lambda network: network.number, _accuracy),
     ]
     note = _left_out(networks, judged)
-    return figure("Accuracy", "trial", ACCURACY, traces, note=note)
+    return Plot("accuracy", "Accuracy", "trial", ACCURACY, series, note=note, whole_x=True)
 
 
 def cost_and_error(
     networks: Sequence[Network],
     parents: Mapping[int, float],
     baselines: Sequence[Network] = (),
-) -> go.Figure | None:
+) -> Plot | None:
     """Cost against error, with the lower convex hull and the parents' probabilities on it."""
     from optnas.trials.hull import hull_of
 
@@ -87,32 +91,29 @@ def cost_and_error(
     by_number = {network.number: network for network in priced}
     corners = [by_number[number] for number in parents or hull if number in by_number]
     corners.sort(key=_cost)
-    traces = [
+    series = [
         *_by_phase(priced, _cost, _error),
-        points(
-            _priced(baselines),
-            _cost,
-            _error,
-            "human-designed",
-            {"color": GREY, "symbol": "diamond-open", "size": 10},
-        ),
-        line(
-            map(_cost, corners),
-            map(_error, corners),
-            name="next parent, with its probability" if parents else "hull",
-            mode="lines+markers+text",
-            text=[f"{parents[n.number]:.2f}" if parents else "" for n in corners],
-            textposition="bottom left",
-            marker={"symbol": "circle-open", "size": 14, "line": {"width": 2}},
-            line={"color": GREY},
-            hoverinfo="skip",
+        _points(_priced(baselines), _cost, _error, "human-designed", mark="diamond"),
+        Series(
+            [_cost(network) for network in corners],
+            [_error(network) for network in corners],
+            "next parent, with its probability" if parents else "hull",
+            line="solid",
+            mark="ring",
+            beside=[f"{parents[network.number]:.2f}" for network in corners if parents],
         ),
     ]
-    note = _left_out(networks, priced)
-    return figure("Cost and error", "multiply-adds for one image", ERROR, traces, note=note)
+    return Plot(
+        "cost-and-error",
+        "Cost and error",
+        "multiply-adds for one image",
+        ERROR,
+        series,
+        note=_left_out(networks, priced),
+    )
 
 
-def lineage(networks: Sequence[Network]) -> go.Figure | None:
+def lineage(networks: Sequence[Network]) -> Plot | None:
     """The tree of networks: every one after its parent, whose weights it started from."""
     if all(network.parent is None for network in networks):
         return None
@@ -127,26 +128,35 @@ def lineage(networks: Sequence[Network]) -> go.Figure | None:
     valued = [network for network in networks if network.accuracy is not None]
     others = [network for network in networks if network.accuracy is None]
 
-    def nodes(group: Sequence[Network], name: str, marker: dict[str, Any]) -> go.Scatter:
-        return points(group, lambda n: n.generation, lambda n: rows[n.number], name, marker)
+    def generation(network: Network) -> int:
+        return network.generation
 
-    traces = [
-        line(generations, heights, line={"color": GREY, "width": 1}, hoverinfo="skip"),
-        line(
+    def height(network: Network) -> float:
+        return rows[network.number]
+
+    series = [
+        Series(generations, heights, line="solid", thickness=1.0),
+        Series(
             [network.generation for network in path],
             [rows[network.number] for network in path],
-            name="the best and its ancestors",
-            line={"color": colour(1), "width": 3},
-            hoverinfo="skip",
+            "the best and its ancestors",
+            colour=1,
+            line="solid",
+            thickness=3.0,
         ),
-        nodes(others, "without a result", {"color": GREY, "symbol": "x"}),
-        nodes(valued, "", _accuracy_scale(valued)),
+        _points(others, generation, height, "without a result", mark="cross"),
+        dataclasses.replace(
+            _points(valued, generation, height, ""),
+            values=[_accuracy(network) for network in valued],
+            values_label=ACCURACY,
+        ),
     ]
-    tree = figure("Lineage", "generation", "", traces)
-    return tree.update_yaxes(visible=False).update_xaxes(dtick=1)
+    leaves = 1 - min(rows.values())
+    size = int(min(max(HEIGHT, ROW_HEIGHT * leaves), GREATEST_HEIGHT))
+    return Plot("lineage", "Lineage", "generation", "", series, whole_x=True, height=size)
 
 
-def learning_curves(networks: Sequence[Network]) -> go.Figure | None:
+def learning_curves(networks: Sequence[Network]) -> Plot | None:
     """Accuracy by epoch, of the best networks and of the latest."""
     reporting = [network for network in networks if network.curve]
     if not reporting:
@@ -154,42 +164,51 @@ def learning_curves(networks: Sequence[Network]) -> go.Figure | None:
     ranked = sorted(_judged(reporting), key=_rank, reverse=True)
     best, numbers = ranked[:BEST], {network.number for network in ranked[:BEST]}
     latest = [network for network in reporting[-LATEST:] if network.number not in numbers]
-    shown = [(n, "best", "solid") for n in best] + [(n, "latest", "dot") for n in latest]
-    traces = [
-        line(
-            network.curve.keys(),
-            network.curve.values(),
-            name=f"trial {network.number} ({why})",
-            mode="lines+markers",
-            line={"dash": dash, "color": colour(index)},
-        )
-        for index, (network, why, dash) in enumerate(shown)
+    shown: list[tuple[Network, str, Line]] = [
+        *((network, "best", "solid") for network in best),
+        *((network, "latest", "dotted") for network in latest),
     ]
-    return figure("Learning curves", "epoch", ACCURACY, traces)
+    series = [
+        Series(
+            list(network.curve.keys()),
+            list(network.curve.values()),
+            f"trial {network.number} ({why})",
+            colour=index,
+            line=line,
+            mark="point",
+            labels=[
+                f"trial {network.number}, epoch {epoch}: {value:.4f}"
+                for epoch, value in network.curve.items()
+            ],
+        )
+        for index, (network, why, line) in enumerate(shown)
+    ]
+    return Plot("learning-curves", "Learning curves", "epoch", ACCURACY, series, whole_x=True)
 
 
-def stage_importance(networks: Sequence[Network]) -> go.Figure | None:
+def stage_importance(networks: Sequence[Network]) -> Plot | None:
     """Importance of every stage by trial, for strategies that grow by it."""
     measured = [network for network in networks if network.stage_importance]
     if not measured:
         return None
-    traces = []
+    series = []
     for stage in range(max(len(network.stage_importance) for network in measured)):
         having = [network for network in measured if len(network.stage_importance) > stage]
-        traces.append(
-            points(
-                having,
-                lambda network: network.number,
-                _importance_of(stage),
+        values = [network.stage_importance[stage] for network in having]
+        told = zip(values, map(_told, having), strict=True)
+        series.append(
+            Series(
+                [network.number for network in having],
+                values,
                 f"stage {stage + 1}",
-                {},
-                mode="lines+markers",
-                line={"color": colour(stage)},
-                hovertemplate="importance %{y:.4f}<br>%{text}<extra></extra>",
+                colour=stage,
+                line="solid",
+                mark="point",
+                labels=[f"importance {value:.4f}\n{text}" for value, text in told],
             )
         )
-    title = "Importance of the stages"
-    return figure(title, "trial", "mean score of the stage's features", traces)
+    title, label = "Importance of the stages", "mean score of the stage's features"
+    return Plot("stage-importance", title, "trial", label, series, whole_x=True)
 
 
 def tree_rows(networks: Sequence[Network]) -> dict[int, float]:
@@ -262,17 +281,13 @@ def _cost(network: Network) -> float:
     return network.attribute("multiply_adds") or 0.0
 
 
-def _importance_of(stage: int) -> Callable[[Network], float]:
-    return lambda network: network.stage_importance[stage]
-
-
 def _rank(network: Network) -> tuple[bool, float]:
     return network.state == "complete", _accuracy(network)
 
 
 def _by_phase(
     networks: Sequence[Network], x: Callable[[Network], Any], y: Callable[[Network], Any]
-) -> list[go.Scatter]:
+) -> list[Series]:
     """Points in a colour for every phase; pruned networks are crosses in grey."""
     phases: dict[str, list[Network]] = {}
     pruned = []
@@ -282,18 +297,33 @@ def _by_phase(
         else:
             phases.setdefault(network.phase or "networks", []).append(network)
     return [
-        points(pruned, x, y, "pruned", {"color": GREY, "symbol": "x"}),
+        _points(pruned, x, y, "pruned", mark="cross"),
         *(
-            points(group, x, y, name, {"color": colour(index)})
+            _points(group, x, y, name, colour=index)
             for index, (name, group) in enumerate(phases.items())
         ),
     ]
 
 
-def _accuracy_scale(networks: Sequence[Network]) -> dict[str, Any]:
-    return {
-        "color": [network.accuracy for network in networks],
-        "colorscale": "Viridis",
-        "colorbar": {"title": {"text": ACCURACY, "side": "right"}},
-        "line": {"width": 1, "color": GREY},
-    }
+def _points(
+    networks: Sequence[Network],
+    x: Callable[[Network], Any],
+    y: Callable[[Network], Any],
+    name: str,
+    *,
+    colour: int | None = None,
+    mark: Mark = "point",
+) -> Series:
+    """Networks, each of which tells of itself under the pointer."""
+    return Series(
+        [x(network) for network in networks],
+        [y(network) for network in networks],
+        name,
+        colour=colour,
+        mark=mark,
+        labels=[_told(network) for network in networks],
+    )
+
+
+def _told(network: Network) -> str:
+    return "\n".join(lines(network))

@@ -1,43 +1,32 @@
-"""The page of `optnas report`: one HTML file that needs no other, and no network.
+"""The page of `optnas report`: what was found, the figures, the networks, how and where it ran."""
 
-Everything from the study is escaped: names, parameters and attributes may come from anybody who
-can write to its storage. The browser is told to load nothing else, whatever the page says.
-"""
-
-import html
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from optnas.drawing.attach import best_picture
-from optnas.drawing.shapes import svg
 from optnas.errors import UserError
+from optnas.pages.content import (
+    Block,
+    Column,
+    Drawing,
+    Page,
+    Paragraph,
+    Plots,
+    Preformatted,
+    Section,
+    Table,
+)
+from optnas.pages.frame import render
 from optnas.report.costs import NOTHING, Measures
-from optnas.report.figures import figures, parents_of, tree_rows
+from optnas.report.figures import figures, parents_of
 from optnas.report.text import best_text, status_text
-from optnas.storage.files import write_whole
 from optnas.storage.urls import hide_password
-from optnas.study.folders import page_mark
+from optnas.study.folders import page_marks
 from optnas.study.networks import Network, networks_of
 from optnas.study.opening import RECORD, OpenStudy
-
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
-"""What the page may do: run its own scripts and styles, and load nothing."""
-
-STYLE = """:root{color-scheme:light dark}
-body{font-family:sans-serif;margin:2em auto;max-width:75em;padding:0 1em}
-pre{overflow-x:auto} .wide{overflow-x:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-td,th{padding:.2em .7em;text-align:right;white-space:nowrap;border-bottom:1px solid #8884}
-td.text,th.text{text-align:left;white-space:normal}
-.infolayer text,.xtick text,.ytick text,.legend text{fill:CanvasText!important}"""
-
-CONFIG = {"displaylogo": False, "responsive": True}
-FIGURE_HEIGHT, ROW_HEIGHT, GREATEST_HEIGHT = 500, 14, 3000
-"""Pixels: of a figure, of a row of the tree of networks, and of a whole tree at most."""
 
 Format = Callable[[Any], str]
 
@@ -96,7 +85,7 @@ def report_rows(opened: OpenStudy, measures: Measures = NOTHING) -> list[dict[st
 
 
 def report_page(opened: OpenStudy, again: str, measures: Measures = NOTHING) -> str:
-    """A study as a page: what was found, the figures, the networks, how and where it ran.
+    """A study as an HTML page.
 
     Args:
         opened: The study.
@@ -108,33 +97,17 @@ def report_page(opened: OpenStudy, again: str, measures: Measures = NOTHING) -> 
     """
     networks = _finished_networks(opened)
     table = measures.rows(networks, opened.config.search_space)
-    sections = {
-        "Found": _pre(best_text(opened, again)) + _drawing(opened),
-        "Search": _pre(status_text(opened)),
-        "Figures": _figures(opened, networks, measures.baselines),
-        "Networks": _networks_table(table) + _notes(measures),
-        "Configuration": _pre(_configuration(opened)),
-        "Versions and hardware": _circumstances(opened, networks),
+    notes = [Paragraph(note) for note in measures.notes]
+    sections: dict[str, list[Block]] = {
+        "Found": [Preformatted(best_text(opened, again)), *_drawing(opened)],
+        "Search": [Preformatted(status_text(opened))],
+        "Figures": _figures(opened, measures.baselines),
+        "Networks": [_networks_table(table), *notes],
+        "Configuration": [Preformatted(_configuration(opened))],
+        "Versions and hardware": [_circumstances(opened, networks)],
     }
-    title = html.escape(f"Search {opened.study.study_name}")
-    body = "\n".join(f"<h2>{name}</h2>\n{content}" for name, content in sections.items())
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f'<meta name="viewport" content="width=device-width">{page_mark(opened)}'
-        f"<title>{title}</title><style>{STYLE}</style></head>\n"
-        f"<body><h1>{title}</h1>\n{body}</body></html>\n"
-    )
-
-
-def write_page(path: Path, page: str) -> None:
-    """Write a page, whole or not at all.
-
-    Raises:
-        UserError: If it cannot be written.
-    """
-    # An attribute may hold half a character, which no encoding has.
-    write_whole(path, page.encode("utf-8", errors="backslashreplace"))
+    parts = [Section(heading, blocks) for heading, blocks in sections.items() if blocks]
+    return render(Page(f"Search {opened.study.study_name}", parts, page_marks(opened)))
 
 
 def _finished_networks(opened: OpenStudy) -> list[Network]:
@@ -147,58 +120,37 @@ def _finished_networks(opened: OpenStudy) -> list[Network]:
     return networks
 
 
-def _drawing(opened: OpenStudy) -> str:
+def _drawing(opened: OpenStudy) -> list[Block]:
     """The best network, where there is a drawing of it."""
     drawn = best_picture(opened)
-    return "" if drawn is None else f'\n<div class="wide">{svg(drawn)}</div>'
+    return [] if drawn is None else [Drawing(drawn, "Drawing of the best network")]
 
 
-def _figures(opened: OpenStudy, networks: Sequence[Network], baselines: Sequence[Network]) -> str:
-    from plotly.offline import get_plotlyjs
-
-    drawn = figures(opened.study.get_trials(deepcopy=False), parents_of(opened.study), baselines)
-    parts = [f"<script>{get_plotlyjs()}</script>"]
-    for name, figure in drawn.items():
-        height = FIGURE_HEIGHT
-        if name == "lineage":
-            leaves = 1 - min(tree_rows(networks).values())
-            height = int(min(max(height, ROW_HEIGHT * leaves), GREATEST_HEIGHT))
-        parts.append(
-            figure.to_html(
-                CONFIG,
-                full_html=False,
-                include_plotlyjs=False,
-                div_id=f"figure-{name}",
-                default_height=f"{height}px",
-            )
-        )
-    return "\n".join(parts)
+def _figures(opened: OpenStudy, baselines: Sequence[Network]) -> list[Block]:
+    """Those that apply; trials that all failed have none."""
+    trials = opened.study.get_trials(deepcopy=False)
+    plots = figures(trials, parents_of(opened.study), baselines)
+    return [Plots(list(plots.values()))] if plots else []
 
 
-def _networks_table(table: Sequence[Mapping[str, Any]]) -> str:
+def _networks_table(table: Sequence[Mapping[str, Any]]) -> Table:
     used = {
         field: column
         for field, column in COLUMNS.items()
         if any(row[field] not in (None, "") for row in table)
     }
-    header = [_cell(heading, "th", text=write is None) for heading, write in used.values()]
-    lines = [
-        [_table_cell(row[field], write) for field, (_, write) in used.items()] for row in table
-    ]
-    return _table([header, *lines])
+    columns = [Column(heading, text=write is None) for heading, write in used.values()]
+    rows = [[_written(row[field], write) for field, (_, write) in used.items()] for row in table]
+    return Table("Networks, the most accurate first", columns, rows, sortable=True)
 
 
-def _notes(measures: Measures) -> str:
-    return "".join(f"<p>{html.escape(note)}</p>" for note in measures.notes)
-
-
-def _table_cell(value: Any, write: Format | None) -> str:
+def _written(value: Any, write: Format | None) -> str:
     if write is None:
-        return _cell(value, text=True)
-    return _cell("" if value is None else write(value))
+        return str(value)
+    return "" if value is None else write(value)
 
 
-def _circumstances(opened: OpenStudy, networks: Sequence[Network]) -> str:
+def _circumstances(opened: OpenStudy, networks: Sequence[Network]) -> Table:
     """What the trials say they ran on, and how many of them."""
     counts: Counter[tuple[str, str]] = Counter()
     for network in networks:
@@ -209,14 +161,17 @@ def _circumstances(opened: OpenStudy, networks: Sequence[Network]) -> str:
             said["device"] = attrs["device"]
         counts.update((str(name), str(value)) for name, value in said.items())
     record = opened.study.user_attrs[RECORD]
-    facts = {("study made by", f"optnas {record['version']}"): "", ("seed", record["seed"]): ""}
-    told = {key: f"{count} networks" for key, count in sorted(counts.items())}
-    return _table(
-        [
-            [_cell(name, text=True), _cell(value, text=True), _cell(count)]
-            for (name, value), count in {**facts, **told}.items()
-        ]
-    )
+    facts = [
+        ["study made by", f"optnas {record['version']}", ""],
+        ["seed", str(record["seed"]), ""],
+    ]
+    told = [[name, value, _networks(count)] for (name, value), count in sorted(counts.items())]
+    columns = [Column("what", text=True), Column("which", text=True), Column("of")]
+    return Table("Versions and hardware of the networks", columns, [*facts, *told])
+
+
+def _networks(count: int) -> str:
+    return f"{count} network{'' if count == 1 else 's'}"
 
 
 def _configuration(opened: OpenStudy) -> str:
@@ -226,16 +181,3 @@ def _configuration(opened: OpenStudy) -> str:
     del resolved["folder"]
     storage = hide_password(config.storage)
     return yaml.safe_dump({**resolved, "storage": storage}, sort_keys=False, allow_unicode=True)
-
-
-def _pre(text: str) -> str:
-    return f"<pre>{html.escape(text)}</pre>"
-
-
-def _cell(value: Any, tag: str = "td", *, text: bool = False) -> str:
-    return f"<{tag}{' class=text' if text else ''}>{html.escape(str(value))}</{tag}>"
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    body = "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in lines)
-    return f'<div class="wide"><table>\n{body}\n</table></div>'

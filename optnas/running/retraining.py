@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from optnas.config.contract import strategy_of
+from optnas.config.contract import Objective, strategy_of
+from optnas.config.file import StudyFile
 from optnas.config.settings import DataSettings
 from optnas.errors import UserError
 from optnas.running.runner import say_kept
 from optnas.spaces import Architecture
-from optnas.study.data import check_same, record_data, seen_of
+from optnas.study.data import Seen, check_same, record_data, seen_of
 from optnas.study.folders import mark_network, network_folder
 from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import OpenStudy, conclusions
@@ -83,14 +84,10 @@ def retrain_found(
     full = opened.config.model_copy(update={"proxy": None, "data": data or opened.config.data})
     chosen = _chosen(opened, trial, settings.top, full.data, every=ensemble)
     seen = None if data is not None else seen_of(opened)
-    maker = ObjectiveMaker(full, device=device, seen=seen)
-    changes = check_same(seen, maker.reading, accept=accept_changed_data)
-    objective = maker.make()
+    objective = _objective(opened, full, seen, device, accept_changed_data)
     retrain, combine = objective.retrain, objective.ensemble
     if retrain is None or (ensemble and combine is None):
         raise UserError(f"the objective {full.objective.name!r} trains nothing; use another one")
-    if changes:
-        record_data(opened.study, maker.reading, seen, changes, full.artifacts)
     base = _folder(opened, data, channels) if output is None else str(output)
     after_epoch = on_epoch if output is not None else _marking(opened, Path(base), on_epoch)
     members: list[Path] = []
@@ -116,6 +113,18 @@ def retrain_found(
     if ensemble and combine is not None:
         own = Path(f"{base}-ensemble")
         yield _ensemble_report(own, combine(members, own))
+
+
+def _objective(
+    opened: OpenStudy, config: StudyFile, seen: Seen | None, device: str | None, accept: bool
+) -> Objective:
+    """The objective, if its images are what the study has seen; or others, which is recorded."""
+    maker = ObjectiveMaker(config, device=device, seen=seen)
+    changes = check_same(seen, maker.reading, accept=accept)
+    objective = maker.make()
+    if changes:
+        record_data(opened.study, maker.reading, seen, changes, config.artifacts)
+    return objective
 
 
 def _marking(opened: OpenStudy, folder: Path, on_epoch: OnEpoch | None) -> OnEpoch:

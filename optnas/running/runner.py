@@ -24,7 +24,7 @@ from optnas.running.signals import Interruption, Signals
 from optnas.running.workers import LOST, Team, Tell
 from optnas.storage.artifacts import check_artifacts, open_artifacts
 from optnas.study.budget import may_go_on, may_start
-from optnas.study.data import Seen, check_same, record_data, seen_by, seen_of
+from optnas.study.data import DataReading, Seen, check_same, record_data, seen_by, seen_of
 from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import (
     Conclusion,
@@ -130,6 +130,15 @@ class _Data:
     accept: bool
     like: Seen | None
 
+    def check(self, seen: Seen | None, reading: DataReading | None) -> list[str]:
+        """How what was read differs from what the study has seen.
+
+        Raises:
+            ChangedData: If it does, or is not what another study has seen, and that matters.
+        """
+        check_same(self.like, reading, accept=self.accept)
+        return check_same(seen, reading, accept=self.accept)
+
 
 def _run_alone(
     config: StudyFile,
@@ -144,8 +153,7 @@ def _run_alone(
     """Run a study in this process, as the worker with this number, until it is dismissed."""
     seen = seen_by(config)
     maker = ObjectiveMaker(config, device=device, seen=seen or data.like)
-    changes = check_same(seen, maker.reading, accept=data.accept)
-    check_same(data.like, maker.reading, accept=data.accept)
+    changes = data.check(seen, maker.reading)
     in_channels, classes = maker.check()
     check_artifacts(config.artifacts)
     opened = create_or_open(config, in_channels=in_channels, classes=classes)

@@ -10,7 +10,12 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial, FrozenTrial, Trial
 
+from optnas.spaces.axes import Axis, DrawingTrial
+
 ParamValue = bool | int | float | str | None
+
+DRAWS = 100
+"""How often another value is drawn, before a space counts as holding one architecture only."""
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -95,6 +100,52 @@ class Space(abc.ABC, Generic[A]):
     @abc.abstractmethod
     def random(self, rng: np.random.Generator) -> A:
         """An architecture drawn uniformly over each parameter."""
+
+    def completed(self, params: Mapping[str, Any], rng: np.random.Generator) -> A:
+        """The architecture with these parameters, as far as the space has it.
+
+        Those that are missing or out of range are drawn uniformly; superfluous ones are ignored.
+        """
+        return self.suggest(DrawingTrial(params, rng))
+
+    def mutate(self, architecture: A, rng: np.random.Generator) -> A:
+        """Another architecture of the space that differs in one parameter, and what hangs on it.
+
+        Every parameter is equally likely; of a number, a value beside it is as likely as all
+        others together.
+
+        Raises:
+            ValueError: If the space has no other architecture.
+        """
+        params = self.to_params(architecture)
+        trial = DrawingTrial(params, rng)
+        self.suggest(trial)
+        axes = {name: Axis(d) for name, d in trial.distributions.items()}
+        names = [name for name, axis in axes.items() if axis.size != 1]
+        for _ in range(DRAWS):
+            if not names:
+                break
+            name = names[int(rng.integers(len(names)))]
+            code = np.array([axes[name].code(trial.params[name])])
+            value = axes[name].value(float(axes[name].change(code, rng)[0]))
+            other = self.completed({**trial.params, name: value}, rng)
+            if self.to_params(other) != params:
+                return other
+        raise ValueError(f"{self!r} has no architecture beside {architecture}.")
+
+    def random_params(self, rng: np.random.Generator) -> dict[str, ParamValue]:
+        """The parameters of a trial of a random network, for a strategy that knows no better."""
+        return self.to_params(self.random(rng))
+
+    def mutated_params(
+        self, trial: FrozenTrial, rng: np.random.Generator
+    ) -> dict[str, ParamValue]:
+        """The parameters of a trial of a mutant of the network of ``trial``.
+
+        Raises:
+            ValueError: If the space has no other network, or the trial names none.
+        """
+        return self.to_params(self.mutate(self.from_trial(trial), rng))
 
     def baselines(self) -> Mapping[str, A]:
         """Networks of this kind that people designed, by name; they may lie outside the space."""

@@ -9,7 +9,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
-from optnas.spaces.base import Space, proposal
+from optnas.spaces.base import ParamValue, Space, proposal
 from optnas.spaces.growth_architecture import (
     INPUTS,
     OPERATIONS,
@@ -103,6 +103,25 @@ class GrowthSpace(Space[GrowthArchitecture]):
             targets = [int(t) for t in rng.integers(1, initial.depth, number, endpoint=True)]
         added = tuple(_drawn(parent, target, rng) for target in targets)
         return dataclasses.replace(parent, increments=parent.increments + added)
+
+    def mutate(
+        self, architecture: GrowthArchitecture, rng: np.random.Generator
+    ) -> GrowthArchitecture:
+        """A child of ``architecture``."""
+        return self.grow(architecture, int(rng.integers(_LARGEST, endpoint=True)))
+
+    def random_params(self, rng: np.random.Generator) -> dict[str, ParamValue]:
+        """Those of the initial network, which needs no other trial."""
+        return {PARENT: -1}
+
+    def mutated_params(
+        self, trial: FrozenTrial, rng: np.random.Generator
+    ) -> dict[str, ParamValue]:
+        """Those of a child that ``trial`` is the parent of."""
+        return {
+            PARENT: trial.number,
+            GROWTH_SEED: int(rng.integers(_LARGEST, endpoint=True)),
+        }
 
     def suggest(self, trial: BaseTrial) -> GrowthArchitecture:
         """Suggest the parameters of a network and record the network on ``trial``.

@@ -75,7 +75,12 @@ def seen_lines(study: optuna.Study) -> list[str]:
     for change in fields.get("accepted") or ():
         changes = "; ".join(str(line) for line in change.get("changes") or ())
         lines.append(f"changed data accepted before trial {change.get('trials')}: {changes}")
-    return lines
+    return [_visible(line) for line in lines]
+
+
+def _visible(text: str) -> str:
+    """A stored text, which somebody else may have written, without what controls a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def seen_data(study: optuna.Study, artifacts: str) -> Seen | None:
@@ -129,8 +134,9 @@ def check_same(seen: Seen | None, reading: DataReading | None, *, accept: bool) 
     changes = reading.differences(seen.record)
     if changes and not accept:
         lines = "".join(f"\n  {line}" for line in changes)
+        place = _visible(str(seen.record.get("place")))
         raise ChangedData(
-            f"the data is not what the study has seen (in {seen.record.get('place')}):{lines}\n"
+            f"the data is not what the study has seen (in {place}):{lines}\n"
             "Restore it, give the study another name, or go on with other data by "
             "--accept-changed-data."
         )

@@ -20,7 +20,8 @@ from optnas.study.opening import RECORD, OpenStudy
 
 MARK = "study.json"
 """The file in a network's folder that says whose it is."""
-PAGE_MARK = '<meta name="optnas-study" content="{}">'
+PAGE_MARK_NAME = "optnas-study"
+PAGE_MARK = f'<meta name="{PAGE_MARK_NAME}" content="{{}}">'
 """What says in a page whose it is."""
 
 # What a training that was cut off leaves in a folder, before it says whose it is.
@@ -59,9 +60,9 @@ def page_path(opened: OpenStudy) -> Path:
     return plain if not plain.exists() or _is_own_page(opened, plain) else own
 
 
-def page_mark(opened: OpenStudy) -> str:
-    """The element that says in a page whose it is."""
-    return PAGE_MARK.format(_identity(opened))
+def page_marks(opened: OpenStudy) -> dict[str, str]:
+    """What a page has in its head to say whose it is, by name."""
+    return {PAGE_MARK_NAME: _identity(opened)}
 
 
 def _names(opened: OpenStudy) -> tuple[str, str]:
@@ -120,7 +121,7 @@ def _is_own_page(opened: OpenStudy, page: Path) -> bool:
         return False
     begin, _, _ = PAGE_MARK.partition("{}")
     if begin in head:
-        return page_mark(opened) in head
+        return PAGE_MARK.format(_identity(opened)) in head
     return f"<h1>Search {html.escape(opened.study.study_name)}</h1>" in head
 
 

@@ -1,0 +1,97 @@
+"""The commands that come before a search: study files, their data, what they can name."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optnas.cli.console import hush
+from optnas.cli.options import File, Json
+
+
+def data(
+    file: File,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="PAGE", help="Write a page of it, too.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What a study sees: images per class and split, what was left out, duplicates, a sheet."""
+    from optnas.pages.frame import render, write_page
+    from optnas.report.data import data_fields, data_page, data_text, read_data
+    from optnas.study.opening import settled
+
+    hush()
+    config = settled(file)
+    images = read_data(config)
+    fields = data_fields(images, config)
+    print(json.dumps(fields) if as_json else data_text(fields))
+    if html is not None:
+        write_page(html, render(data_page(fields, images)))
+        if not as_json:
+            print(f"\nWrote {html}. Open it in a browser.")
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="The study file to write.")] = Path("study.yaml"),
+    data: Annotated[str, typer.Option(help="The data set.")] = "digits",
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that holds the data set; `images` needs it.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="The strategy. Default: one that fits space and budget.")
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="The search space. Default: one that fits the strategy.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="How many networks the search may train.")
+    ] = None,
+) -> None:
+    """Write a study file to start from, with every key explained."""
+    from optnas.config.proposal import proposed
+    from optnas.config.template import template
+    from optnas.errors import UserError
+
+    if data == "images" and root is None:
+        raise UserError("--data images needs --root, the folder of your images")
+    if data == "images" and root is not None and not root.expanduser().is_dir():
+        why = "is no folder" if root.exists() else "does not exist"
+        raise UserError(f"--root {root} {why}; name the folder of your images")
+    proposal = proposed(space, trials)
+    strategy, place = sampler or proposal.sampler, _place_in_file(root, path)
+    text = template(path.stem, data, strategy, space=space, trials=trials, root=place)
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(f"{path} exists; name another file") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    if sampler is None:
+        print(f"The sampler is {proposal.sampler}: {proposal.why}. `optnas list` shows others.")
+    print(f"Wrote {path}. Next: optnas run {path}")
+
+
+def _place_in_file(root: Path | None, file: Path) -> str | None:
+    """A path as a study file says it: relative paths start in the file's folder."""
+    if root is None or root.is_absolute() or str(root).startswith("~"):
+        return None if root is None else str(root)
+    return os.path.relpath(root, file.parent)
+
+
+def schema() -> None:
+    """The JSON schema of study files, for editors."""
+    from optnas.config.schema import schema as study_schema
+
+    print(json.dumps(study_schema(), indent=2))
+
+
+def list_(as_json: Json = False) -> None:
+    """Strategies, spaces, data sets, pruners and objectives, each with one line."""
+    from optnas.report.text import known_fields, known_text
+
+    fields = known_fields()
+    print(json.dumps(fields) if as_json else known_text(fields))

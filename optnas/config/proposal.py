@@ -1,0 +1,46 @@
+"""Which strategy fits a space and a budget, for those who name none."""
+
+import dataclasses
+
+ENDS = {
+    None: ("macro_micro", "it grows and trims a chain of layers, and ends by itself"),
+    "chain": ("macro_micro", "it grows and trims a chain of layers, and ends by itself"),
+    "growth": ("randgrow", "networks of this space start from their parents' weights"),
+    "stage": ("stage_wise", "it deepens the stages that matter, and ends by itself"),
+}
+"""What searches a space until it is done."""
+FEW = 12
+"""Trials below which there is too little to learn from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """A strategy.
+
+    Args:
+        sampler: Its name.
+        why: Why it fits, after a colon.
+    """
+
+    sampler: str
+    why: str
+
+
+def proposed(space: str | None, trials: int | None) -> Proposal:
+    """The strategy for a space and a budget.
+
+    By ``docs/measurements/search.md``, measured on tables of trained networks: where the number
+    of trials is what counts, the surrogate finds more than the other strategies from 30 trials
+    on, and no less before.
+
+    Args:
+        space: The space's name; None where that is open.
+        trials: How many networks may be trained; None for as many as the strategy needs.
+    """
+    if space == "growth" or (trials is None and space in ENDS):
+        return Proposal(*ENDS[space])
+    if space == "rows":
+        return Proposal("random", "the rows of a table are in no relation to one another")
+    if trials is not None and trials < FEW:
+        return Proposal("random", f"fewer than {FEW} networks teach a strategy nothing")
+    return Proposal("surrogate", "it learns from every network which one to train next")

@@ -1,0 +1,66 @@
+"""Local search: from a random network to a better neighbour, again and again."""
+
+import dataclasses
+from typing import TypeVar
+
+import numpy as np
+
+from optnas.samplers._batches import Candidate, Step
+from optnas.samplers._endless import EndlessSampler
+from optnas.samplers._history import History, Result
+from optnas.spaces import Architecture
+from optnas.trials.attributes import PHASE
+
+A = TypeVar("A", bound=Architecture)
+
+START = "start"
+"""The phase of the network that a climb starts from."""
+
+
+@dataclasses.dataclass(eq=False)
+class LocalSearchSampler(EndlessSampler[A]):
+    """Sampler using local search: hill-climbing by first improvement, with restarts.
+
+    The search stands at a network, at first a random one, and tries its neighbours, those that
+    differ in one parameter, in random order. It goes to the first that is better. Where none is
+    better it starts anew from a random network. It has no options: there is nothing to set.
+
+    It is the baseline that a strategy must beat: on tables of trained networks it is ahead of
+    random search, evolution and Optuna's TPE from 30 trials on.
+
+    The objective suggests the parameters of the space; its value is an accuracy. In a space whose
+    networks grow from one another, the neighbours of a network are its children.
+
+    Source: White et al. 2021, *Exploring the Loss Landscape in Neural Architecture Search*,
+    algorithm 1, with "query until lower" (first improvement).
+
+    Example:
+
+        .. code-block:: python
+
+            study = optuna.create_study(direction="maximize", sampler=LocalSearchSampler(space))
+            study.optimize(objective, n_trials=50)
+
+    Args:
+        space: The space to search.
+
+    Differences from the paper:
+        The paper starts from the best of several random networks; here from one. Neighbours are
+        drawn by the space's own mutation, until it gives none in 100 draws that is new. With
+        several workers several neighbours are tried at once, and a climb starts anew as soon as
+        the last neighbour is claimed.
+    """
+
+    def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
+        here = _best_since_start(self.networks(history))
+        mutant = None if here is None else self.new_mutant(history, here, rng, "neighbour")
+        return mutant or self.new_anywhere(history, rng, START)
+
+
+def _best_since_start(results: list[Result]) -> Result | None:
+    """Where the search stands: the best network since it last started anew."""
+    here: Result | None = None
+    for result in results:
+        if here is None or result.attrs.get(PHASE) == START or result.value > here.value:
+            here = result
+    return here
