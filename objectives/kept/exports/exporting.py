@@ -92,6 +92,8 @@ def export(
     model = _served(classifier, raw)
     real = images_of(description) if images is None else images_in(images, classifier.reader)
     path = output or folder / _name(chosen, raw, int8)
+    if path.suffix != Path(NAMES[chosen]).suffix:
+        raise UserError(f"--output must end with {Path(NAMES[chosen]).suffix}: {path}")
     about = _about(description, classifier, folder.resolve().name, raw)
     with _beside(path) as place:
         exported = _written(chosen, model, classifier, real, place, about, int8)

@@ -151,8 +151,10 @@ def _write_executorch(model: nn.Module, example: Tensor, path: Path, about: str)
         "executorch.backends.xnnpack.partition.xnnpack_partitioner"
     )
     exir: Any = importlib.import_module("executorch.exir")
+    # Memory is planned for the example, whatever the bounds are.
+    largest = example[:1].repeat(DEVICE_BATCH, 1, 1, 1)
     lowered = exir.to_edge_transform_and_lower(
-        exported_program(model, example, DEVICE_BATCH),
+        exported_program(model, largest, DEVICE_BATCH),
         partitioner=[backend.XnnpackPartitioner()],
     )
     path.write_bytes(lowered.to_executorch().buffer)

@@ -13,7 +13,7 @@ _FREED = re.compile(r";  [\w ]+(= \w+ )*= None$", re.MULTILINE)
 _SLICES = re.compile(r"\[\((slice\([^()]*\)(?:, slice\([^()]*\))*)\)\]")
 _SLICE = re.compile(r"slice\((\w+), (\w+), (\w+)\)")
 
-_TEMPLATE = '''"""An image classifier found by architecture search, and its weights in the file beside.
+_TEMPLATE = '''"""An image classifier found by architecture search; its weights lie beside.
 
 Made by optnas; needs torch and safetensors alone.
 
