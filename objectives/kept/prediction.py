@@ -167,13 +167,13 @@ def predictions(
                 shares, labels = answer(torch.from_numpy(np.stack(images))).topk(count)
                 best = iter(zip(shares.tolist(), labels.tolist(), strict=True))
             for source, pixels in zip(chunk, read, strict=True):
-                name = str(source) if isinstance(source, str | Path) else None
+                file = str(source) if isinstance(source, str | Path) else None
                 if isinstance(pixels, str):
-                    yield Prediction(name, error=pixels)
+                    yield Prediction(file, error=pixels)
                 else:
                     values, places = next(best)
                     names = tuple(class_names[place] for place in places)
-                    yield Prediction(name, names, tuple(values))
+                    yield Prediction(file, names, tuple(values))
 
 
 def _read(reader: Reader, source: Any) -> np.ndarray | str:

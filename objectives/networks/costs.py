@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,5 +125,6 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> int:
     """Floating-point operations of attention where there is no formula of torch's, on the CPU."""
-    flops: int = flop_counter.sdpa_flop_count(query.shape, key.shape, value.shape)
+    count: Any = flop_counter.sdpa_flop_count
+    flops: int = count(query.shape, key.shape, value.shape)
     return flops

@@ -37,7 +37,7 @@ def initialise(module: nn.Module, generator: torch.Generator | None = None) -> N
             if not _can_reset(part):
                 raise TypeError(f"Cannot initialise `{name}` of type {type(part).__name__}.")
             with drawn_from(generator):
-                part.reset_parameters()  # type: ignore[operator]
+                part.reset_parameters()
 
 
 def is_initialised(model: nn.Module) -> bool:

@@ -30,6 +30,7 @@ from optnas.objectives.kept.exports.served import given_to, served
 GREATEST_DIFFERENCE = 1e-4
 """What an export may differ in from its network; more is not kept."""
 _TIMED = 20
+_PIECE = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,8 +235,9 @@ def _cost(
 ) -> dict[str, Any]:
     """What quantisation costs on all test images."""
     images = given_to(model, real.tests, classifier)
-    before = np.concatenate([model(piece).numpy().argmax(1) for piece in images.split(256)])
-    after = np.concatenate([run(piece.numpy()).argmax(1) for piece in images.split(256)])
+    pieces = [images[start : start + _PIECE] for start in range(0, len(images), _PIECE)]
+    before = np.concatenate([model(piece).numpy().argmax(1) for piece in pieces])
+    after = np.concatenate([run(piece.numpy()).argmax(1) for piece in pieces])
     costs: dict[str, Any] = {"agreement": float((before == after).mean())}
     if real.labels is not None:
         labels = real.labels.numpy()
