@@ -170,7 +170,7 @@ def _bytes_of(values: np.ndarray) -> np.ndarray:
     if values.dtype == np.uint8:
         return values
     if values.dtype == np.bool_:
-        return np.where(values, np.uint8(255), np.uint8(0))
+        return np.where(values, 255, 0).astype(np.uint8)
     if values.dtype == np.uint16:
         return np.rint(values / 257).astype(np.uint8)
     low, high = float(values.min()), float(values.max())
