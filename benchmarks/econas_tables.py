@@ -68,13 +68,18 @@ def run_sampler(
     return evaluated
 
 
+def econas(seed: int, **options: bool) -> EcoNASSampler:
+    """EcoNAS with the paper's 50 random networks at the start."""
+    return EcoNASSampler(SPACE, seed=seed, initial=50, **options)
+
+
 METHODS: dict[str, Callable[[int], BaseSampler | RegularizedEvolution]] = {
     "random search": lambda seed: RandomSampler(seed),
     "regularized evolution (50, 10)": lambda seed: RegularizedEvolution(seed),
     "TPE": lambda seed: TPESampler(seed=seed),
-    "EcoNAS": lambda seed: EcoNASSampler(SPACE, seed=seed, initial=50),
+    "EcoNAS": econas,
     "EcoNAS, initial=25": lambda seed: EcoNASSampler(SPACE, seed=seed, initial=25),
-    "EcoNAS, unique=False": lambda seed: EcoNASSampler(SPACE, seed=seed, initial=50, unique=False),
+    "EcoNAS, unique=False": lambda seed: econas(seed, unique=False),
 }
 
 
@@ -123,16 +128,10 @@ def orders(data: Path, seeds: int) -> None:
     cycles = functools.partial(SynchronousEcoNASSampler, SPACE, epochs=1)
     curve = np.stack([short, (short + long) / 2, long], axis=1)
     variants: dict[str, tuple[Callable[[int], BaseSampler], optuna.pruners.BasePruner | None]] = {
-        "asynchronous, pruner": (
-            lambda seed: EcoNASSampler(SPACE, seed=seed, initial=50),
-            HierarchicalPruner(epochs=1),
-        ),
+        "asynchronous, pruner": (econas, HierarchicalPruner(epochs=1)),
         "paper": (lambda seed: cycles(seed=seed), None),
         "code": (lambda seed: cycles(seed=seed, order="code"), None),
-        "asynchronous, no pruner": (
-            lambda seed: EcoNASSampler(SPACE, seed=seed, initial=50),
-            None,
-        ),
+        "asynchronous, no pruner": (econas, None),
         "random, pruner": (lambda seed: RandomSampler(seed), HierarchicalPruner(epochs=1)),
     }
     budgets = tuple(3 * trials for trials in CHECKS)

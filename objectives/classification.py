@@ -288,7 +288,7 @@ class Classification(Retrains):
         if not self._is_feasible(trial, model):
             return 0.0
         further = self.further_epochs(trial)
-        trainer = Trainer(
+        trainer = self._trainer(
             model.to(self.device),
             self._shown,
             recipe,

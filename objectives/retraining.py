@@ -1,17 +1,19 @@
 """What an objective on images does with the networks that were found: train them fully."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from optnas.config.settings import RetrainSettings, TrainSettings
 from optnas.objectives.data.images import Images
 from optnas.objectives.kept import ensembles, trained
 from optnas.objectives.kept.descriptions import Description, EnsembleDescription
 from optnas.objectives.networks.sizes import channels_of, with_channels
+from optnas.objectives.training.trainer import Trainer
 from optnas.seeds import derive_seed
 from optnas.spaces import Architecture
 
@@ -30,6 +32,20 @@ class Retrains:
     device: torch.device
     _network: dict[str, Any]
     _seed: int | None
+
+    def _trainer(
+        self, model: nn.Module, images: Images, settings: TrainSettings, **options: Any
+    ) -> Trainer:
+        """A training of a network; ``options`` are what else `Trainer` takes."""
+        return Trainer(model, images, settings, **options)
+
+    def _measured(self, trainer: Trainer, images: Images) -> dict[str, Any]:
+        """What is said in the end of a network that has been trained."""
+        return trained.tested(trainer, images)
+
+    def _said(self) -> Mapping[str, Any]:
+        """What makes a training another one, beside what `trained.retrain` takes."""
+        return {}
 
     def retrain(
         self,
@@ -77,6 +93,9 @@ class Retrains:
             origin=origin,
             device=self.device,
             on_epoch=on_epoch,
+            make_trainer=self._trainer,
+            measure=self._measured,
+            said=self._said(),
         )
 
     def ensemble(self, members: Sequence[Path], folder: Path) -> EnsembleDescription:

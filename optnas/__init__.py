@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from optnas.objectives.kept.classifiers import Classifier, Ensemble
+    from optnas.objectives.kept.embedders import Embedder
     from optnas.running.runner import Outcome
     from optnas.spaces import Architecture
 
@@ -42,7 +43,7 @@ def run(config: "Mapping[str, Any] | str | Path", *, device: str | None = None) 
     return runner.run(config, device=device)
 
 
-def load(folder: str | Path, device: str = "cpu") -> "Classifier | Ensemble":
+def load(folder: str | Path, device: str = "cpu") -> "Classifier | Embedder | Ensemble":
     """The trained network, or the ensemble, in a folder that ``optnas retrain`` wrote.
 
     Args:
@@ -52,7 +53,8 @@ def load(folder: str | Path, device: str = "cpu") -> "Classifier | Ensemble":
     Returns:
         A module in evaluation mode. It takes images of the size of its training, of shape
         (N, C, H, W), uint8 or floats in [0, 1], and returns logits of shape (N, classes). Its
-        ``predict`` takes files, folders, pictures and arrays of any size.
+        ``predict`` takes files, folders, pictures and arrays of any size. A face network returns
+        embeddings of length 1, of shape (N, E).
 
     Raises:
         ValueError: If the folder holds no complete network.

@@ -33,9 +33,9 @@ class HierarchicalPruner(BasePruner):
     written to it as the system attribute ``optnas:rung``. Nothing is read or written between
     rungs. The objective reports every epoch, counted from 1, and trains to the last rung.
 
-    Geometric rungs find more at equal cost: on learning curves, after what 20, 40 and 80 full
-    trainings cost, the pick was worse than 2.3, 1.2 and 0.6 % of the networks with E, 2E and 3E,
-    and than 1.0, 0.5 and 0.2 % with T/9, T/3 and T (``docs/measurements/search.md``).
+    Geometric rungs find more at equal cost: on real learning curves, after what 20 and 80 full
+    trainings cost, the pick was worse than 2.8 and 0.7 % of the networks with T/3, 2T/3 and T,
+    and than 1.6 and 0.3 % with T/9, T/3 and T (``docs/measurements/search.md``).
 
     Source: Zhou et al., *EcoNAS*, section 4; for geometric rungs Li et al. 2020, *A System for
     Massively Parallel Hyperparameter Tuning*, algorithm 2.

@@ -25,8 +25,8 @@ class LocalSearchSampler(EndlessSampler[A]):
     differ in one parameter, in random order. It goes to the first that is better. Where none is
     better it starts anew from a random network. It has no options: there is nothing to set.
 
-    It is the baseline that a strategy must beat: on tables of trained networks it is ahead of
-    random search, evolution and Optuna's TPE from 30 trials on.
+    It is the baseline that a strategy must beat; ``docs/measurements/search.md`` says how it
+    does on tables of trained networks.
 
     The objective suggests the parameters of the space; its value is an accuracy. In a space whose
     networks grow from one another, the neighbours of a network are its children.

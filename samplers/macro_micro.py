@@ -14,22 +14,25 @@ from optnas.samplers._batches import Candidate
 from optnas.samplers._history import Result
 from optnas.samplers._options import Count, Positive
 from optnas.samplers._replay import ReplaySampler, Search
-from optnas.spaces import ChainArchitecture, ChainSpace
+from optnas.spaces import ChainArchitecture, ChainSpace, FaceArchitecture, FaceSpace
 from optnas.trials.attributes import PARENT, TRAIN_ACCURACY
+
+Network = ChainArchitecture | FaceArchitecture
 
 EPSILON = 1e-6
 """Accuracies closer than this are equal: they come from float32 and from printed figures."""
 
 
 @dataclasses.dataclass(eq=False)
-class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
+class MacroMicroSampler(ReplaySampler[Network]):
     """Sampler using the macro-micro strategy of *Efficient Global Neural Architecture Search*.
 
-    The macro search grows the depth at full width, layer by layer, with an epoch more for every
-    layer, until accuracy drops three times; then prunes the width, with two epochs more for every
-    step, while accuracy holds. The micro search trains every candidate equally briefly: it
-    replaces the operation of one layer after the other, then its kernel, keeps what improves, and
-    narrows every candidate until its size is that of the macro network.
+    The macro search grows the depth at full width, layer by layer (a face network block by block),
+    with an epoch more for every step, until accuracy drops three times; then prunes the width,
+    with two epochs more for every step, while accuracy holds. The micro search trains every
+    candidate equally briefly: it replaces the operation of one layer after the other, then its
+    kernel, keeps what improves, and narrows every candidate until its size is that of the macro
+    network.
 
     Every decision depends on the result before it. Several workers are kept busy with the
     candidates that come next if a layer more is accepted, a narrower network is kept and a micro
@@ -53,7 +56,7 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
             print(sampler.found(study))
 
     Args:
-        space: The chain space to search.
+        space: The space of chains or of face networks to search.
         in_channels: Channels of the images, to count parameters.
         classes: Number of classes, to count parameters.
         width_step: Channels taken off in one step of the width phase.
@@ -68,9 +71,12 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         params_tolerance: Parameters by which a micro candidate may exceed the network it is
             compared with.
         operation: Operation of every layer at the start; the micro search tries the other one.
+            Default: ``"separable"`` for chains, ``"conv"`` for face networks.
         kernel: Kernel size of every layer at the start; the micro search tries 5.
         evaluation: ``"dynamic"`` trains as described; ``"static"`` trains every candidate for
             ``epochs`` epochs.
+        micro: Whether there is a micro search. Default: for chains, not for face networks, as in
+            the paper's section 4.2.
         search_operations: Whether the micro search tries operations, before kernels.
         final_width: ``"macro"`` gives the found network the width of the macro search; ``"micro"``
             the width to which its last accepted change was narrowed.
@@ -79,7 +85,7 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
             are then trained longer in total, and there is never work for a second worker.
 
     Raises:
-        TypeError: If ``space`` is not a chain space.
+        TypeError: If ``space`` is neither a chain space nor a face space.
         ValueError: If a number is out of range.
 
     Differences from the paper:
@@ -93,9 +99,9 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
     """
 
     sets_epochs = True
-    searches = (ChainSpace,)
+    searches = (ChainSpace, FaceSpace)
 
-    space: ChainSpace
+    space: Any  # Neither of the two is a space of both kinds of network.
     _: KW_ONLY
     in_channels: Positive
     classes: Positive
@@ -108,21 +114,29 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
     target_accuracy: Annotated[float, Ge(0)] = 0.999
     stop_train_accuracy: Annotated[float, Ge(0)] | None = 0.995
     params_tolerance: Count = 10_000
-    operation: Literal["separable", "conv"] = "separable"
+    operation: Literal["separable", "conv"] | None = None
     kernel: Literal[3, 7] = 3
     evaluation: Literal["dynamic", "static"] = "dynamic"
+    micro: bool | None = None
     search_operations: bool = True
     final_width: Literal["macro", "micro"] = "macro"
     inherit: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.operation = self.operation or self.space.operation
+        self.micro = self.space.micro if self.micro is None else self.micro
 
     @property
     def inherits(self) -> bool:
         return self.inherit
 
-    def search(self) -> Search[ChainArchitecture]:
+    def search(self) -> Search[Network]:
         depth, epochs, best = yield from self._grow()
         width, best = yield from self._prune(depth, epochs, best)
         architecture = self._uniform(depth, width)
+        if not self.micro:
+            return architecture
         best = yield self._candidate(
             architecture, self.micro_epochs, "baseline", guess=math.inf, parent=best
         )
@@ -136,10 +150,10 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
 
     def _grow(self) -> Generator[Candidate, Result, tuple[int, int, Result]]:
         """Deepen at full width. Returns the depth, the epochs reached, and the best result."""
-        depth, deepest = self.space.depth
+        (depth, deepest), step = self.space.depth, self.space.depth_step
         width, epochs, strikes = self.space.width[1], self.epochs, 0
         best = yield self._candidate(self._uniform(depth, width), epochs, "depth", guess=0.0)
-        for tried in range(depth + 1, deepest + 1):
+        for tried in range(depth + step, deepest + 1, step):
             if self._has_learnt(best):
                 break
             epochs += 1
@@ -185,16 +199,16 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
         return width, best
 
     def _change(
-        self, field: str, choice: Any, start: ChainArchitecture, best: Result
-    ) -> Generator[Candidate, Result, tuple[ChainArchitecture, Result]]:
+        self, field: str, choice: Any, start: Network, best: Result
+    ) -> Generator[Candidate, Result, tuple[Network, Result]]:
         """Try ``choice`` in one layer after the other, at the size of ``start``."""
         accepted = start
-        limit = self._num_params(start) + self.params_tolerance
-        for layer in range(start.depth):
+        limit = start.num_params(*self._shape) + self.params_tolerance
+        for layer in range(len(start.kernels or ())):
             choices = getattr(accepted, field)
             choices = (*choices[:layer], choice, *choices[layer + 1 :])
             fields: dict[str, Any] = {field: choices, "width": start.width}
-            changed = self._narrowed(dataclasses.replace(accepted, **fields), limit)
+            changed = _narrowed(dataclasses.replace(accepted, **fields), limit, *self._shape)
             result = yield self._candidate(
                 changed, self.micro_epochs, field, guess=best.value, parent=best
             )
@@ -202,16 +216,16 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
                 accepted, best = changed, result
         return accepted, best
 
-    def candidates(self, study: Study) -> list[tuple[int, ChainArchitecture, float]]:
+    def candidates(self, study: Study) -> list[tuple[int, Network, float]]:
         """Trial number, architecture and value of what would be trained fully, best first.
 
         The found network comes first, with the trial that settled it; then the macro network.
         Before the end of the search, it is the best macro network so far.
         """
         walk = self.replay(self._history(study))
-        macro: list[tuple[int, ChainArchitecture, float]] = []
-        micro: list[tuple[int, ChainArchitecture, float]] = []
-        baseline = None
+        macro: list[tuple[int, Network, float]] = []
+        micro: list[tuple[int, Network, float]] = []
+        baseline = None if self.micro else walk.conclusion
         for candidate, result in walk.path:
             architecture = self.space.from_params(candidate.params)
             if candidate.phase == "baseline":
@@ -235,12 +249,12 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
 
     def default_params(self) -> dict[str, Any]:
         depth, width = self.space.depth[1], self.space.width[1]
-        params = self.space.to_params(self._uniform(depth, width))
+        params: dict[str, Any] = self.space.to_params(self._uniform(depth, width))
         return params | {"depth": self.space.depth[0], "epochs": self.epochs}
 
     def _candidate(
         self,
-        architecture: ChainArchitecture,
+        architecture: Network,
         epochs: int,
         phase: str,
         guess: float,
@@ -255,21 +269,19 @@ class MacroMicroSampler(ReplaySampler[ChainArchitecture]):
             return Candidate(params, phase=phase)
         return Candidate(params, phase=phase, attrs={PARENT: parent.number})
 
-    def _uniform(self, depth: int, width: int) -> ChainArchitecture:
-        chain = self.space.architecture_class
-        return chain.uniform(depth, width, self.operation, self.kernel)
+    def _uniform(self, depth: int, width: int) -> Network:
+        network: Network = self.space.uniform(depth, width, self.operation, self.kernel)
+        return network
 
-    def _num_params(self, architecture: ChainArchitecture) -> int:
-        return architecture.num_params(self.in_channels, self.classes)
-
-    def _narrowed(self, architecture: ChainArchitecture, limit: int) -> ChainArchitecture:
-        return _narrowed(architecture, limit, self.in_channels, self.classes)
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """What parameters are counted for."""
+        size = (self.space.size,) if isinstance(self.space, FaceSpace) else ()
+        return (self.in_channels, self.classes, *size)
 
 
 @functools.lru_cache(maxsize=4096)
-def _narrowed(
-    architecture: ChainArchitecture, limit: int, in_channels: int, classes: int
-) -> ChainArchitecture:
+def _narrowed(architecture: Network, limit: int, *shape: int) -> Network:
     """The widest network not wider than ``architecture`` with at most ``limit`` parameters.
 
     Width 1, if every width has more. The number of parameters grows with the width.
@@ -278,7 +290,7 @@ def _narrowed(
     while too_wide - fitting > 1:
         width = (fitting + too_wide) // 2
         narrower = dataclasses.replace(architecture, width=width)
-        if narrower.num_params(in_channels, classes) <= limit:
+        if narrower.num_params(*shape) <= limit:
             fitting = width
         else:
             too_wide = width

@@ -94,7 +94,11 @@ def imported(*folders: str) -> dict[str, set[str]]:
     return found
 
 
-EXTRAS = ("postgresql", "mysql", "grpc", "s3", "gcs", "heif", "export-onnx", "export-openvino")
+EXTRAS = tuple(
+    name
+    for name in project()["optional-dependencies"]
+    if name not in ("test", "lint", "export-executorch")
+)
 
 
 def test_whatever_is_imported_is_declared() -> None:

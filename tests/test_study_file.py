@@ -623,7 +623,8 @@ def test_the_schema_knows_names_and_options() -> None:
     assert "n_startup_trials" in options["tpe"]["properties"]
     assert options["tpe"]["required"] == ["name"]
     assert options["tpe"]["additionalProperties"] is False
-    (chain,) = [i for i in properties["space"]["anyOf"] if "depth" in i.get("properties", {})]
+    deep = [i for i in properties["space"]["anyOf"] if "depth" in i.get("properties", {})]
+    (chain,) = [i for i in deep if i["properties"]["name"]["const"] == "chain"]
     assert "required" not in chain
     assert properties["data"]["anyOf"][0]["anyOf"][0]["enum"] == plugins.names("data")
 

@@ -4,7 +4,7 @@ For small images the fixed cost of an operation is most of its time, so a piece 
 and is augmented at once: all of an epoch of 8x8 digits takes half a millisecond.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ def augmented_chunks(
     *,
     subset: Tensor | None = None,
     batches: int | None = None,
+    first: Callable[[Tensor, slice], Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of the training split in a random order, in pieces of whole batches.
 
@@ -35,6 +36,8 @@ def augmented_chunks(
         generator: The source of the order and the augmentation, on the CPU.
         subset: Indices (M,) of the training images to take, on the CPU. Default: all.
         batches: Number of batches after which to stop, at least 1. Default: all.
+        first: What else is done to the pixels before all other augmentation, called with the
+            images of a piece and where in the epoch they are.
 
     Yields:
         Augmented and normalised float32 images (N, C, h, w) and their labels (N,).
@@ -55,7 +58,9 @@ def augmented_chunks(
     bounds = chunk_bounds(count, batch_size, 4 * channels * out_height * out_width)
     chunks = [plan[start:stop] for start, stop in bounds]
     pixels = pieces(images.train_images, (chunk[:, 0] for chunk in chunks))
-    for chunk, chosen in zip(chunks, pixels, strict=True):
+    for (start, stop), chunk, chosen in zip(bounds, chunks, pixels, strict=True):
+        if first is not None:
+            chosen = first(chosen, slice(start, stop))
         inputs = augment_and_normalise(chosen, chunk[:, 1:], recipe, images.mean, images.std)
         yield inputs, images.train_labels[chunk[:, 0]]
 

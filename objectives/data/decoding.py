@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import importlib.util
 import io
 from pathlib import Path
@@ -211,7 +210,8 @@ def _framed(source: "Image.Image", framing: Framing, content: bytes) -> Picture:
         kind = (*kind, bytes(palette))  # type: ignore[assignment]
     samples.update(repr(kind).encode())
     facts["samples"] = samples.hexdigest()
-    facts["content"] = _digest(content or samples.digest())
+    # It tells other files, not forged ones, and takes a twentieth of the time of SHA-256.
+    facts["content"] = xxhash.xxh3_128_hexdigest(content or samples.digest())
     facts["mode"], (facts["width"], facts["height"]) = source.mode, source.size
     cover = None
     if source.mode[0] in "IF":
@@ -233,10 +233,6 @@ def _framed(source: "Image.Image", framing: Framing, content: bytes) -> Picture:
     values = np.asarray(_resized(image, framing))
     shares = None if cover is None else np.asarray(_resized(cover, framing))
     return Picture(values, shares, facts)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _resized(image: "Image.Image", framing: Framing) -> "Image.Image":

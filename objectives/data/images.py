@@ -231,7 +231,7 @@ def load_images(
     Raises:
         DataError: If the data cannot be found or read, or cannot be split as asked.
     """
-    dataset = _find(settings.name, folder or Path.cwd())
+    dataset = find_dataset(settings.name, folder or Path.cwd())
     dataset.check(settings)
     found = dataset.load(settings)
     if isinstance(found, RawImages):
@@ -320,7 +320,16 @@ def _indices(raw: RawImages, settings: DataSettings) -> tuple[int, ...]:
     return tuple(chosen_classes(raw.class_names, classes))
 
 
-def _find(name: str, folder: Path) -> Dataset:
+def find_dataset(name: str, folder: Path) -> Dataset:
+    """A data set by its name, or the function of a user's own.
+
+    Args:
+        name: As in a study file.
+        folder: Where the module of a function is looked for that is not installed.
+
+    Raises:
+        DataError: If there is none.
+    """
     if name.startswith("torchvision:"):
         return DATASETS[TORCHVISION]
     if ":" in name:

@@ -1,6 +1,7 @@
 """What a trained network is and how good, as a page for people."""
 
 import json
+from collections.abc import Mapping
 
 from optnas.objectives.kept.descriptions import Description, EnsembleDescription
 from optnas.objectives.kept.judgement import Interval, Judgement
@@ -12,6 +13,8 @@ _SHOWN_CONFUSION = 20
 
 def card(name: str, d: Description) -> str:
     """A page about the network in the folder ``name``, in Markdown."""
+    if d.is_face:
+        return face_card(name, d)
     origin = "\n".join(f"| {name} | {value} |" for name, value in d.origin.items())
     train = ", ".join(f"{name} {value}" for name, value in d.train.items())
     unseen = _unseen(d.chosen_by_test)
@@ -46,6 +49,53 @@ model.predict("photo.jpg")  # a file, a folder, a picture or an array, of any si
 logits = model(images)  # uint8, shape (N, {", ".join(map(str, d.input_shape))})
 ```
 {_by_class(d.judgement)}"""
+
+
+def face_card(name: str, d: Description) -> str:
+    """A page about the face network in the folder ``name``, in Markdown."""
+    origin = "\n".join(f"| {name} | {value} |" for name, value in d.origin.items())
+    tests = "\n".join(f"| {each} | {said(answers)} |" for each, answers in d.verification.items())
+    thresholds = ", ".join(f"{value:.4f} at {far}" for far, value in d.thresholds.items())
+    channels, height, width = d.input_shape
+    return f"""# Face network found by architecture search
+
+| tested with | |
+|---|---|
+{tests}
+
+Nobody in these tests was learnt from. Two faces are taken for one person's from a score (inner
+product) upwards; by the false accept rate it is {thresholds or "not known"}.
+
+| | |
+|---|---|
+| input | aligned faces, {channels} channels, {height} x {width} pixels |
+| output | embeddings of length 1 |
+| parameters | {d.params:,} |
+| multiply-adds per image, once for the image and once for its mirror image | {d.multiply_adds:,} |
+| trained | {d.epochs} epochs on {d.train_images} images of {len(d.class_names)} people, \
+{d.train_seconds:.0f} s |
+{origin}
+
+Architecture, in the space `{d.space}`:
+
+```json
+{json.dumps(d.architecture)}
+```
+
+Training: {d.train}, seed {d.seed}. Versions: {d.versions}.
+
+```python
+import optnas
+
+model = optnas.load({name!r})  # this folder
+embeddings = model(images)  # uint8, shape (N, {", ".join(map(str, d.input_shape))})
+```
+"""
+
+
+def said(answers: Mapping[str, float]) -> str:
+    """What a test set gave, on one line."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in answers.items())
 
 
 def ensemble_card(name: str, d: EnsembleDescription) -> str:

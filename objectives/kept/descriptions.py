@@ -21,9 +21,11 @@ class Description:
     """What a trained network is and how good: the contents of ``network.json``.
 
     Accuracies are fractions; ``multiply_adds`` are for one image; ``data_sha256`` is of the
-    training and test images and their labels; ``data`` says where the images
-    came from: keys of a study file, and the seed of the splits. ``preprocessing``, ``judgement``
-    and ``data`` are None of networks that version 0.1.0 kept.
+    training and test images and their labels; ``data`` says where the images came from: keys of
+    a study file, and the seed of the splits. ``preprocessing``, ``judgement`` and ``data`` are
+    None of networks that version 0.1.0 kept. Of a face network, ``verification`` has what every
+    set of test pairs gave, and ``thresholds`` the least score at which two faces are taken for
+    one person's, by the false accept rate.
     """
 
     space: str
@@ -52,6 +54,13 @@ class Description:
     preprocessing: Preprocessing | None = None
     judgement: Judgement | None = None
     data: dict[str, Any] | None = None
+    verification: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_face(self) -> bool:
+        """Whether it embeds faces, and does not classify."""
+        return bool(self.verification)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from optnas.objectives.kept.descriptions import (
     describe,
     describe_ensemble,
 )
+from optnas.objectives.kept.embedders import Embedder
 from optnas.objectives.kept.judgement import judge
 from optnas.storage.files import write_whole
 
@@ -50,7 +51,7 @@ def combine(
                 "it."
             )
         return done
-    ensemble = Ensemble([trained.load(member) for member in members]).to(device).eval()
+    ensemble = Ensemble([_classifier(member) for member in members]).to(device).eval()
     judged = judge(
         ensemble,
         images.test_images,
@@ -75,7 +76,9 @@ def combine(
     return description
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier | Ensemble:
+def load(
+    folder: str | Path, device: str | torch.device = "cpu"
+) -> Classifier | Embedder | Ensemble:
     """The network or the ensemble that was kept in a folder, ready to classify images.
 
     Args:
@@ -97,8 +100,15 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier |
                 f"{folder} holds no whole ensemble: the folder {number} in it is not the network "
                 f"that {ENSEMBLE} describes."
             )
-        members.append(trained.load(folder / str(number), device))
+        members.append(_classifier(folder / str(number), device))
     return Ensemble(members).eval()
+
+
+def _classifier(folder: Path, device: str | torch.device = "cpu") -> Classifier:
+    found = trained.load(folder, device)
+    if not isinstance(found, Classifier):
+        raise UserError(f"{folder} holds a face network; ensembles are of classifiers.")
+    return found
 
 
 def _keep(folder: Path, members: Sequence[Path], description: EnsembleDescription) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from optnas.objectives.data.images import Images
 from optnas.objectives.kept.cards import card
 from optnas.objectives.kept.classifiers import Classifier
 from optnas.objectives.kept.descriptions import NETWORK, Description, describe
-from optnas.objectives.kept.judgement import Judgement, judge
+from optnas.objectives.kept.embedders import Embedder
+from optnas.objectives.kept.judgement import judge
 from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
 from optnas.objectives.kept.unfinished import TRAINING, go_on, save_training
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
@@ -47,6 +48,9 @@ def retrain(
     device: torch.device,
     compiled: bool = False,
     on_epoch: Callable[[int, int, float, float], None] | None = None,
+    make_trainer: Callable[..., Trainer] = Trainer,
+    measure: "Callable[[Trainer, Images], dict[str, Any]] | None" = None,
+    said: Mapping[str, Any] | None = None,
 ) -> Description:
     """Train a network on the training and validation images, test it once, and keep it.
 
@@ -64,6 +68,9 @@ def retrain(
         compiled: Whether the network is compiled with ``torch.compile`` first.
         on_epoch: Called after every epoch with the epoch, the number of epochs, the training
             accuracy and the seconds of the epoch.
+        make_trainer: Makes the training, of what `Trainer` takes.
+        measure: What is said of the trained network; see `tested`, the default.
+        said: What else makes the training another one, for its description.
 
     Raises:
         UserError: If the folder holds another network or cannot be written to, or the loss is
@@ -78,6 +85,7 @@ def retrain(
     chosen_by_test = images.validates_on_test
     images = images.with_validation_in_training().to(device)
     identity = _identity(architecture, images, train, network, seed)
+    identity["train"] |= said or {}
     training_seed = derive_seed("retrain", identity)
     # Ways of computing the same training, unsaid where they are the usual ones, for that reason.
     if not train.graphs:
@@ -88,23 +96,22 @@ def retrain(
     if done is not None:
         return done
     _make(folder)
-    trainer = _trainer(architecture, images, train, network, training_seed)
+    trainer = _trainer(architecture, images, train, network, training_seed, make_trainer)
     go_on(trainer, folder, identity)
     reset_peak_memory(device)  # Which says whether there is memory for a graph.
     if compiled:
         trainer.model.compile()
     with deterministic_algorithms(train.deterministic), kept_memory():
         _train(trainer, folder, identity, on_epoch)
-        served = _served(trainer.model, architecture, images, network)
-        judged = _judged(served, images, device)
+        measured = (measure or tested)(trainer, images)
+    served = _served(trainer.model, architecture, images, network)
     weights = safetensors.torch.save(served.state_dict())
     description = Description(
         **identity,
-        **_measured(served, trainer, images),
+        **_costs(served, trainer, images),
+        **measured,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         origin=origin,
-        test_accuracy=judged.accuracy,
-        judgement=judged,
         chosen_by_test=chosen_by_test,
         versions={"optnas": __version__, "torch": torch.__version__},
     )
@@ -122,8 +129,9 @@ def _identity(
     """What makes a training another one."""
     # The usual goes unsaid: networks that were kept before it could be otherwise are known.
     unsaid = {"epochs", "initial_epochs", "graphs"} | ({"cycles"} if train.cycles == 1 else set())
-    if train.class_weights is None:
-        unsaid.add("class_weights")
+    unsaid |= {"class_weights"} if train.class_weights is None else set()
+    unsaid |= {"milestones"} if train.milestones is None else set()
+    unsaid |= {"decay_norms"} if train.decay_norms else set()
     return {
         "space": _space_name(architecture),
         "architecture": json.loads(architecture.to_json()),
@@ -157,25 +165,6 @@ def _served(
     return served
 
 
-def _judged(served: nn.Module, images: Images, device: torch.device) -> Judgement:
-    """How good the kept network itself is on the test images, in float32."""
-    reader = _preprocessing(images)
-    shape = images.input_shape
-    names = images.class_names
-    model = Classifier(served, images.mean, images.std, names, shape, reader).to(device).eval()
-    try:
-        return judge(
-            model,
-            images.test_images,
-            images.test_labels,
-            images.class_names,
-            names=images.test_names,
-            device=device,
-        )
-    finally:
-        model.cpu()
-
-
 def _data(images: Images) -> dict[str, Any] | None:
     """Where the images came from, for those who look at them again."""
     if images.settings is None:
@@ -194,6 +183,7 @@ def _trainer(
     train: TrainSettings,
     network: dict[str, Any],
     seed: int,
+    make: Callable[..., Trainer],
 ) -> Trainer:
     """A training that has not begun, on the device of the images.
 
@@ -205,12 +195,29 @@ def _trainer(
     try:
         model = build_model(architecture, images.input_shape, images.classes, generator, **options)
         model = model.to(images.train_labels.device)
-        return Trainer(model, images, train, epochs=train.epochs or 0, seed=seed)
+        return make(model, images, train, epochs=train.epochs or 0, seed=seed)
     except (TypeError, ValueError) as error:
         raise UserError(f"retrain: {error}") from None
 
 
-def _measured(network: nn.Module, trainer: Trainer, images: Images) -> dict[str, Any]:
+def tested(trainer: Trainer, images: Images) -> dict[str, Any]:
+    """What a description says of the test of a trained network, in float32."""
+    names = images.class_names
+    model = Classifier(
+        trainer.model, images.mean, images.std, names, images.input_shape, _preprocessing(images)
+    )
+    judged = judge(
+        model.eval(),
+        images.test_images,
+        images.test_labels,
+        names,
+        names=images.test_names,
+        device=trainer.device,
+    )
+    return {"test_accuracy": judged.accuracy, "test_images": judged.images, "judgement": judged}
+
+
+def _costs(network: nn.Module, trainer: Trainer, images: Images) -> dict[str, Any]:
     """What a description says of a network, its training and its images."""
     return {
         "input_shape": images.input_shape,
@@ -221,7 +228,6 @@ def _measured(network: nn.Module, trainer: Trainer, images: Images) -> dict[str,
         "std": images.std,
         "params": count_params(network),
         "multiply_adds": count_multiply_adds(network, images.input_shape),
-        "test_images": len(images.test_labels),
         "train_accuracy": trainer.history[-1].train_accuracy,
         "train_images": len(images.train_labels),
         "train_seconds": sum(result.seconds for result in trainer.history),
@@ -256,8 +262,8 @@ def _train(
             on_epoch(trainer.epoch, trainer.epochs, result.train_accuracy, result.seconds)
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier:
-    """The network that ``retrain`` kept, ready to classify images.
+def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier | Embedder:
+    """The network that ``retrain`` kept, ready to classify images, or to embed faces.
 
     Args:
         folder: The folder.
@@ -267,6 +273,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier:
         UserError: If the folder holds no complete network, or what it holds was changed.
     """
     description, network = read(Path(folder))
+    if description.is_face:
+        mean, std = description.mean, description.std
+        return Embedder(network, mean, std, description.thresholds).to(device).eval()
     if description.preprocessing is None:
         warnings.warn(
             f"{folder} does not say how its images were read from files, as it was kept by "

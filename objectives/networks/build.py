@@ -14,6 +14,7 @@ from optnas.objectives.networks.costs import (
     count_params,
     forward_costs,
 )
+from optnas.objectives.networks.faces import FaceNetwork
 from optnas.objectives.networks.growth import GrowthNetwork
 from optnas.objectives.networks.initialisation import drawn_from, initialise, is_initialised
 from optnas.objectives.networks.nasbench201 import NasBench201Network
@@ -23,6 +24,7 @@ from optnas.spaces import (
     Architecture,
     CellArchitecture,
     ChainArchitecture,
+    FaceArchitecture,
     GrowthArchitecture,
     NasBench201Architecture,
     Space,
@@ -104,6 +106,7 @@ def _layer(operation: str, before: int, after: int, kernel: int, stride: int) ->
 BUILDERS: dict[type[Architecture], Builder] = {
     ChainArchitecture: ChainNetwork,
     CellArchitecture: CellNetwork,
+    FaceArchitecture: FaceNetwork,
     GrowthArchitecture: GrowthNetwork,
     NasBench201Architecture: NasBench201Network,
     StageArchitecture: stage_network,
@@ -137,6 +140,10 @@ def build_model(
     if builder is None:
         known = ", ".join(kind.__name__ for kind in BUILDERS)
         raise TypeError(f"No network for {type(architecture).__name__}; known: {known}.")
+    if isinstance(
+        architecture, FaceArchitecture
+    ):  # Its linear layer takes features that were not pooled.
+        options["size"] = tuple(input_shape[1:])
     build = functools.partial(builder, architecture, **options)
     return _built(build, input_shape, classes, generator)
 

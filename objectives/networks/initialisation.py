@@ -18,18 +18,18 @@ def initialise(module: nn.Module, generator: torch.Generator | None = None) -> N
 
     Args:
         module: Changed in place; its submodules are visited in the order of their construction.
+            If it has a method ``draw_weights(layer, generator)``, that draws the weights of its
+            convolutions and linear layers.
         generator: The source of the weights. Default: torch's global generator.
 
     Raises:
         TypeError: If a module with parameters or buffers of its own has no ``reset_parameters``.
     """
+    draw_weights = getattr(module, "draw_weights", _draw_weights)
     for name, part in module.named_modules():
         if isinstance(part, _DRAWN_HERE):
-            nn.init.kaiming_uniform_(part.weight, a=math.sqrt(5), generator=generator)
-            if part.bias is not None:
-                bound = 1 / math.sqrt(part.weight[0].numel())
-                nn.init.uniform_(part.bias, -bound, bound, generator=generator)
-        elif isinstance(part, nn.BatchNorm2d):
+            draw_weights(part, generator)
+        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             part.reset_parameters()  # constants: nothing is drawn
         elif isinstance(part, ArchitectureWeights):
             part.reset_parameters(generator)
@@ -38,6 +38,13 @@ def initialise(module: nn.Module, generator: torch.Generator | None = None) -> N
                 raise TypeError(f"Cannot initialise `{name}` of type {type(part).__name__}.")
             with drawn_from(generator):
                 part.reset_parameters()
+
+
+def _draw_weights(part: nn.Conv2d | nn.Linear, generator: torch.Generator | None) -> None:
+    nn.init.kaiming_uniform_(part.weight, a=math.sqrt(5), generator=generator)
+    if part.bias is not None:
+        bound = 1 / math.sqrt(part.weight[0].numel())
+        nn.init.uniform_(part.bias, -bound, bound, generator=generator)
 
 
 def is_initialised(model: nn.Module) -> bool:

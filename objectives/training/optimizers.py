@@ -5,7 +5,6 @@ nobody compiles the steps of a search.
 """
 
 import inspect
-import math
 from typing import Any, TypeVar
 
 import torch
@@ -15,22 +14,32 @@ from optnas.config.settings import TrainSettings
 
 Optimizer = TypeVar("Optimizer", bound=torch.optim.Optimizer)
 
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 _WRAPPED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict", "step")
 
 
 def make_optimizer(
-    parameters: list[nn.Parameter], settings: TrainSettings
+    parameters: list[nn.Parameter], settings: TrainSettings, model: nn.Module | None = None
 ) -> torch.optim.Optimizer:
     """The optimiser of a recipe.
 
     Args:
         parameters: What it trains.
         settings: The recipe.
+        model: The network, whose normalisations may be spared the weight decay.
     """
+    groups: list[Any] = list(parameters)
+    if not settings.decay_norms and model is not None:
+        norms = [part for part in model.modules() if isinstance(part, _NORMS)]
+        spared = {id(p) for part in norms for p in part.parameters()}
+        groups = [
+            {"params": [p for p in parameters if id(p) not in spared]},
+            {"params": [p for p in parameters if id(p) in spared], "weight_decay": 0.0},
+        ]
     if settings.optimizer == "adamw":
-        return _AdamW(parameters, settings.lr, weight_decay=settings.weight_decay, fused=True)
+        return _AdamW(groups, settings.lr, weight_decay=settings.weight_decay, fused=True)
     return _SGD(
-        parameters,
+        groups,
         settings.lr,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
@@ -62,27 +71,3 @@ def without_compiling(kind: type[Optimizer]) -> type[Optimizer]:
 
 _SGD = without_compiling(torch.optim.SGD)
 _AdamW = without_compiling(torch.optim.AdamW)
-
-
-def learning_rate(settings: TrainSettings, epoch: int, epochs: int, further: int = 0) -> float:
-    """Learning rate of an epoch: a pure function, so that there is no scheduler to save.
-
-    Source: SGDR (Loshchilov and Hutter 2017), equation 5, with cycles of equal length; for steps
-    He et al. 2016, section 4.2.
-
-    Args:
-        settings: The rate at the start of a cycle, the schedule and its cycles.
-        epoch: Number of finished epochs, less than ``epochs + further``.
-        epochs: Length of the schedule, a multiple of its cycles; the cosine would reach zero after
-            the last epoch of a cycle.
-        further: Epochs after the schedule: for ``"cosine"`` they are a cycle of their own; the
-            others keep their last rate.
-    """
-    if settings.schedule == "constant":
-        return settings.lr
-    if settings.schedule == "step":
-        return settings.lr / 10.0 ** ((2 * epoch >= epochs) + (4 * epoch >= 3 * epochs))
-    length = epochs // settings.cycles
-    if epoch >= epochs:
-        epoch, length = epoch - epochs, further
-    return settings.lr * (1 + math.cos(math.pi * (epoch % length) / length)) / 2

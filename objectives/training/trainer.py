@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from optnas.config.settings import TrainSettings, check_cycles
+from optnas.config.settings import TrainSettings, check_cycles, check_milestones
 from optnas.devices.energy import energy_meter
 from optnas.objectives.data.augment import normalise
 from optnas.objectives.data.batches import augmented_chunks, batch_bounds
@@ -29,7 +29,8 @@ from optnas.objectives.training import cuda_graphs
 from optnas.objectives.training.losses import balanced_weights, cross_entropy
 from optnas.objectives.training.memory import in_pieces
 from optnas.objectives.training.metrics import Metric, counted, measured
-from optnas.objectives.training.optimizers import learning_rate, make_optimizer, set_rate
+from optnas.objectives.training.optimizers import make_optimizer, set_rate
+from optnas.objectives.training.schedules import learning_rate
 
 # Evaluation batches hold at most this many images and pixels: the activations of a wide
 # network's first layers, hundreds of bytes per pixel, must fit into memory.
@@ -111,6 +112,7 @@ class Trainer:
         if epochs < 1:
             raise ValueError(f"`epochs` must be greater than or equal to 1: {epochs}.")
         check_cycles(settings, epochs)
+        check_milestones(settings)
         if len(images.train_images) < 2:
             raise ValueError("Training needs at least two images.")
         for setting, part in (("drop_path", "drop_path"), ("auxiliary", "with_auxiliary")):
@@ -131,7 +133,7 @@ class Trainer:
             self._class_weights = balanced_weights(images.train_labels, images.classes)
         self._generator = torch.Generator().manual_seed(seed)
         self._parameters = self._trained()
-        self._optimizer = make_optimizer(self._parameters, settings)
+        self._optimizer = make_optimizer(self._parameters, settings, self.model)
         self._dtype = _autocast_dtype(settings.precision, self.device)
         self._energy = energy_meter(self.device)
         self._staged: cuda_graphs.StagedStep | None = None
@@ -177,7 +179,7 @@ class Trainer:
             count += len(labels)
         validation = self._evaluate(self.images.validation_images, self.images.validation_labels)
         # The one synchronisation of the epoch.
-        loss, correct, validation_correct, finite, value = torch.cat((sums, validation)).tolist()
+        loss, correct, validated, finite, *value = torch.cat((sums, validation)).tolist()
         if not (math.isfinite(loss) and finite):
             raise NonFiniteLoss(
                 f"The loss is not finite in epoch {self.epoch + 1}: lower the learning rate."
@@ -186,10 +188,10 @@ class Trainer:
         result = EpochResult(
             train_loss=loss / count,
             train_accuracy=correct / count,
-            validation_accuracy=validation_correct / held_out if held_out else None,
+            validation_accuracy=validated if held_out else None,
             seconds=time.perf_counter() - start,
             joules=self._energy(),
-            validation_value=None if self._is_plain or not held_out else value,
+            validation_value=value[0] if value and held_out else None,
         )
         self.history.append(result)
         return result
@@ -201,8 +203,8 @@ class Trainer:
             images: uint8 (N, C, H, W) on the device, or in files, N at least 1.
             labels: int64 (N,) on the device.
         """
-        correct, *_ = self._evaluate(images, labels).tolist()
-        return float(correct / len(images))
+        accuracy, *_ = self._evaluate(images, labels).tolist()
+        return float(accuracy)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a later `load_state_dict` needs: tensors, numbers, strings and containers.
@@ -319,10 +321,9 @@ class Trainer:
 
     @torch.inference_mode()
     def _evaluate(self, images: Pixels, labels: Tensor) -> Tensor:
-        """Number of correct answers, whether all outputs are finite (1.0, or 0.0), the metric."""
+        """Fraction of correct answers, 1.0 if all outputs are finite; the metric, if another."""
         self.model.eval()
-        start = torch.tensor((0.0, 1.0, 0.0), dtype=torch.float64)
-        result = start.to(self.device, non_blocking=True)
+        result = torch.tensor((0.0, 1.0), dtype=torch.float64).to(self.device, non_blocking=True)
         counts = torch.zeros(1, dtype=torch.float64, device=self.device)
 
         def judge(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -333,15 +334,20 @@ class Trainer:
             seen = correct if self._is_plain else counted(self._metric, logits, labels[start:stop])
             return correct, logits.isfinite().all(), seen
 
-        fitting = min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(images.shape[2:]))
-        size = max(self.settings.batch_size, fitting)
+        size = self._evaluated_at_once(images)
         for correct, finite, seen in in_pieces(judge, len(images), size, self.device):
             result[0] += correct
             result[1] *= finite
             counts = counts + seen
-        if not self._is_plain:
-            result[2] = measured(self._metric, counts)
-        return result
+        result[0] /= max(1, len(images))
+        if self._is_plain:
+            return result
+        return torch.cat((result, measured(self._metric, counts)[None]))
+
+    def _evaluated_at_once(self, images: Pixels) -> int:
+        """How many images are evaluated at once, if memory suffices."""
+        fitting = min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(images.shape[2:]))
+        return max(self.settings.batch_size, fitting)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self._dtype is None:

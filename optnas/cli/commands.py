@@ -19,6 +19,7 @@ from optnas.cli.console import (
     workers_said,
 )
 from optnas.cli.experiment_commands import compare, rank
+from optnas.cli.face_commands import identify, verify
 from optnas.cli.file_commands import data, init, list_, schema
 from optnas.cli.network_commands import export, predict
 from optnas.cli.options import (
@@ -309,5 +310,8 @@ def dashboard(
     serve(opened, port)
 
 
-for command in (predict, export, data, init, schema, list_, rank, compare):
+for command in (
+    *(predict, export, verify, identify),
+    *(data, init, schema, list_, rank, compare),
+):
     app.command(name=command.__name__.rstrip("_"))(command)

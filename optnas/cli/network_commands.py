@@ -42,6 +42,8 @@ def predict(
         raise UserError("give --csv or --json, not both")
     hush()
     model = load_network(network, device)
+    if not hasattr(model, "predict_each"):
+        raise UserError(f"{network} names no classes; of faces, ask `optnas verify`")
     sources = [source for path in paths for source in model.reader.sources(_existing(path))[0]]
     found = model.predict_each(sources, top, batch_size=batch_size)
     write = _write_csv if as_csv else _write_json if as_json else _write_text

@@ -192,12 +192,15 @@ def _checked_objective(study: StudyKeys, needed: str | None, check: _PluginCheck
     if study.data is None and objective_class(cls).needs_data:
         text = "this key is required. The images to learn: a data set's name, or its keys."
         raise check.source.error(("data",), text)
-    paths = {
-        name: Path(absolute(str(value), check.folder))
-        for name, value in options
-        if isinstance(value, Path)
-    }
+    paths = {name: _absolute(value, check.folder) for name, value in options}
     return _with_options(choice, options.model_copy(update=paths))
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    """An option's value, with its path, or paths, made absolute."""
+    if isinstance(value, tuple):
+        return tuple(_absolute(each, folder) for each in value)
+    return Path(absolute(str(value), folder)) if isinstance(value, Path) else value
 
 
 def _checked_epochs(

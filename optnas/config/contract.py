@@ -272,6 +272,19 @@ def described(architecture: "Architecture | None") -> Described:
     return cast(Described, _Defaulted(architecture, _Unmeasured()))
 
 
+def count_params(
+    space: "Space[Any]", architecture: "Architecture", in_channels: int, classes: int
+) -> int | None:
+    """Parameters of an architecture for so many channels and classes, or None if nobody knows.
+
+    A space may have a ``num_params`` of its own, which takes these; else the architecture counts.
+    """
+    if hasattr(space, "num_params"):
+        return int(space.num_params(architecture, in_channels, classes))
+    count = described(architecture).num_params
+    return None if count is None else count(in_channels, classes)
+
+
 def data_set(entry: object) -> DataSet:
     """A data set, or the function that gives one, with all that people are told of it."""
     return cast(DataSet, _Defaulted(entry, _Documented(entry)))

@@ -104,11 +104,21 @@ class TrainSettings(Settings):
     lr: float = Field(0.025, gt=0, description="Learning rate at the start.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     weight_decay: float = Field(3e-4, ge=0, description="Weight decay.")
+    decay_norms: bool = Field(
+        True, description="Whether weight decay is for the normalisations' scales and shifts too."
+    )
     batch_size: int = Field(64, ge=1, description="Images per step.")
     schedule: Literal["cosine", "step", "constant"] = Field(
         "cosine",
         description="Learning rate over the epochs: cosine to zero, constant, or in steps, to a "
-        "tenth after half of the epochs and to a hundredth after three quarters.",
+        "tenth after half of the epochs and to a hundredth after three quarters, or at the "
+        "`milestones`.",
+    )
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None,
+        strict=False,
+        description="Finished epochs after each of which the `step` schedule divides the rate by "
+        "ten.",
     )
     cycles: int = Field(
         1,
@@ -147,6 +157,20 @@ class TrainSettings(Settings):
         description="`balanced`: all classes count alike in the loss, whatever number of images "
         "they have. Default: all images do.",
     )
+
+
+def check_milestones(train: TrainSettings) -> None:
+    """Refuse milestones that say nothing, or nothing clear.
+
+    Raises:
+        ValueError: If the schedule is not in steps, or they do not ascend.
+    """
+    if train.milestones is None:
+        return
+    if train.schedule != "step":
+        raise ValueError(f"`milestones` are for the step schedule, not {train.schedule!r}.")
+    if list(train.milestones) != sorted(set(train.milestones)):
+        raise ValueError(f"`milestones` must ascend: {list(train.milestones)}.")
 
 
 def check_cycles(train: TrainSettings, epochs: int) -> None:
@@ -210,6 +234,13 @@ class NetworkSettings(Settings):
         None,
         description="The first layers of a network of cells: `large` ones halve the resolution "
         "three times, for images such as those of ImageNet. Default: `small`.",
+    )
+    dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Share of the last features that a face network leaves out in training. "
+        "Default: 0.4.",
     )
     gate: bool | None = Field(
         None,
@@ -305,7 +336,14 @@ class RetrainSettings(Settings):
     )
     cycles: int = Field(1, ge=1, description="As in `train`, but one unless it is said here.")
     lr: float | None = Field(None, gt=0, description="Learning rate at the start.")
+    schedule: Literal["cosine", "step", "constant"] | None = Field(
+        None, description="As in `train`."
+    )
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, strict=False, description="As in `train`."
+    )
     weight_decay: float | None = Field(None, ge=0, description="Weight decay.")
+    decay_norms: bool | None = Field(None, description="As in `train`.")
     batch_size: int | None = Field(None, ge=1, description="Images per step.")
     augment: tuple[Augmentation, ...] | None = Field(
         None, strict=False, description="Augmentations in use."

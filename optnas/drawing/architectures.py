@@ -16,6 +16,7 @@ from optnas.spaces import (
     Architecture,
     CellArchitecture,
     ChainArchitecture,
+    FaceArchitecture,
     GrowthArchitecture,
     NasBench201Architecture,
     StageArchitecture,
@@ -162,6 +163,28 @@ def _(architecture: ChainArchitecture, concat: Concat = "loose") -> Picture:
     sections.append(Section((Block(DARK),), ("classifier",), 9, 0.5))
     meanings = {f"{o} {k}x{k}": _chain_colour(o, k) for o, k in sorted(set(layers))}
     title = f"Chain of {architecture.depth} layers, width {architecture.width}"
+    return _blocks(sections, meanings, title)
+
+
+@picture.register
+def _(architecture: FaceArchitecture, concat: Concat = "loose") -> Picture:
+    layers = [layer[3:] for layer in architecture.layers]
+    sections = [Section((Block(DARK),), ("stem", f"{architecture.width} channels"), 0, 0.125)]
+    first = 0
+    for stage, number in enumerate(architecture.stages):
+        inside = layers[first : first + number]
+        captions = (
+            f"stage {stage + 1}",
+            f"{number} block{'s' if number > 1 else ''}",
+            f"{architecture.width * 2**stage} channels",
+            f"1/{2 ** (stage + 1)} resolution",
+        )
+        blocks = tuple(Block(_chain_colour(*each), str(each[1])) for each in inside)
+        sections.append(Section(blocks, captions, stage + 1, 2.0 ** (stage - 3)))
+        first += number
+    sections.append(Section((Block(DARK),), (f"embedding of {architecture.embedding}",), 9, 0.5))
+    meanings = {f"block of {o} {k}x{k}": _chain_colour(o, k) for o, k in sorted(set(layers))}
+    title = f"Face network of {architecture.depth} layers, width {architecture.width}"
     return _blocks(sections, meanings, title)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from optnas.config import plugins
-from optnas.config.contract import data_set, described
+from optnas.config.contract import count_params, data_set
 from optnas.extensions.importing import load_entry
 from optnas.running.runner import Outcome
 from optnas.spaces import SPACES
@@ -239,15 +239,17 @@ def _weights_text(fields: dict[str, Any]) -> str:
 
 def _conclusion_fields(opened: OpenStudy, conclusion: Conclusion) -> dict[str, Any]:
     record = opened.study.user_attrs[RECORD]
-    num_params = described(conclusion.architecture).num_params
     trial = opened.study.get_trials(deepcopy=False)[conclusion.number]
     said = opened.config.objective.model_dump()
     metric = str(said.get("metric", "accuracy"))
     return {
         "architecture": dataclasses.asdict(conclusion.architecture),
-        "params": None
-        if num_params is None
-        else num_params(record["in_channels"], record["classes"]),
+        "params": count_params(
+            opened.config.search_space,
+            conclusion.architecture,
+            record["in_channels"],
+            record["classes"],
+        ),
         "trial": conclusion.number,
         "value": conclusion.value,
         "epochs": len(trial.intermediate_values) or trial.user_attrs.get("epochs_trained", 0),

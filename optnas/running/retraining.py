@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +139,13 @@ def _marking(opened: OpenStudy, folder: Path, on_epoch: OnEpoch | None) -> OnEpo
 
 
 def _report(folder: Path, description: Any, trial: int) -> Report:
+    sets = getattr(description, "verification", {})
     text = (
         f"test accuracy {description.test_accuracy:.4f} on {description.test_images} images "
         f"({description.params:,} parameters, {description.epochs} epochs, trial {trial})\n"
-        f"{_judged(description)}"
-        f"kept in {folder}; load it with optnas.load({str(folder)!r})"
+        + _judged(description)
+        + "".join(f"{name}: {_answers(answers)}\n" for name, answers in sets.items())
+        + f"kept in {folder}; load it with optnas.load({str(folder)!r})"
     )
     return Report({"folder": str(folder), **dataclasses.asdict(description)}, text)
 
@@ -161,6 +163,11 @@ def _judged(description: Any) -> str:
         f"{judged.balanced_accuracy:.4f}, macro-F1 {judged.macro_f1:.4f}; always naming the "
         f"largest class has {judged.chance:.4f}{guess}\n"
     )
+
+
+def _answers(answers: Mapping[str, float]) -> str:
+    """What a set of pairs or of templates gave."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in answers.items())
 
 
 def _summary(folder: str, accuracies: Sequence[float], trial: int) -> Report:

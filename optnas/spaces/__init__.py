@@ -3,6 +3,8 @@
 from optnas.spaces.base import Architecture, ParamValue, Space, proposal
 from optnas.spaces.cell import CellArchitecture, CellSpace
 from optnas.spaces.chain import ChainArchitecture, ChainSpace
+from optnas.spaces.face import FaceSpace
+from optnas.spaces.face_architecture import FaceArchitecture
 from optnas.spaces.growth import GrowthSpace
 from optnas.spaces.growth_architecture import GrowthArchitecture, Increment
 from optnas.spaces.nasbench201 import NasBench201Architecture, NasBench201Space
@@ -14,6 +16,7 @@ from optnas.spaces.topology import Topology, TopologySpace
 SPACES: dict[str, type[Space]] = {  # type: ignore[type-arg]
     "chain": ChainSpace,
     "cell": CellSpace,
+    "face": FaceSpace,
     "growth": GrowthSpace,
     "nasbench201": NasBench201Space,
     "rows": RowSpace,
@@ -27,6 +30,8 @@ __all__ = [
     "CellSpace",
     "ChainArchitecture",
     "ChainSpace",
+    "FaceArchitecture",
+    "FaceSpace",
     "GrowthArchitecture",
     "GrowthSpace",
     "Increment",

@@ -119,6 +119,12 @@ class ChainSpace(Space[ChainArchitecture]):
     """
 
     architecture_class: ClassVar[type[ChainArchitecture]] = ChainArchitecture
+    operation: ClassVar[str] = OPERATIONS[0]
+    """What a search begins with in every layer."""
+    depth_step: ClassVar[int] = 1
+    """Layers that are added at a time."""
+    micro: ClassVar[bool] = True
+    """Whether operations and kernels are searched for unless it is said otherwise."""
 
     PRESETS: ClassVar[dict[str, dict[str, tuple[int, int]]]] = {
         "tiny": {"depth": (10, 100), "width": (16, 64)},
@@ -143,6 +149,10 @@ class ChainSpace(Space[ChainArchitecture]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(depth={self.depth}, width={self.width})"
+
+    def uniform(self, depth: int, width: int, operation: str, kernel: int) -> ChainArchitecture:
+        """A chain with the same operation and kernel in every layer."""
+        return self.architecture_class.uniform(depth, width, operation, kernel)
 
     def suggest(self, trial: BaseTrial) -> ChainArchitecture:
         low, high = self.width

@@ -89,6 +89,8 @@ def export(
     forms.check_installed(chosen)
     folder = Path(folder)
     classifier = ensembles.load(folder)
+    if not isinstance(classifier, Classifier | Ensemble):
+        raise UserError(f"{folder} holds a face network; only classifiers are exported.")
     description = _description(folder)
     model = _served(classifier, raw)
     real = images_of(description) if images is None else images_in(images, classifier.reader)

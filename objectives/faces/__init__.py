@@ -1,0 +1,1 @@
+"""What face recognition needs beyond classification: its files, its pairs and its training."""
