@@ -175,7 +175,8 @@ def _bytes_of(values: np.ndarray) -> np.ndarray:
         return np.rint(values / 257).astype(np.uint8)
     low, high = float(values.min()), float(values.max())
     if values.dtype.kind == "f" and low >= -_FRACTIONS and high <= 1 + _FRACTIONS:
-        return np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+        rounded: np.ndarray = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+        return rounded
     raise ValueError(
         "images in arrays must be uint8, uint16, or floats in [0, 1]: "
         f"{values.dtype} with values from {low:.4g} to {high:.4g}"
