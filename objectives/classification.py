@@ -37,6 +37,7 @@ from optnas.objectives.training.memory import (
     release,
     reset_peak_memory,
 )
+from optnas.objectives.training.metrics import Metric, check_metric
 from optnas.objectives.training.progress import Progress
 from optnas.objectives.training.records import (
     check_device,
@@ -100,6 +101,9 @@ class Classification(Retrains):
         device: A torch device; None takes CUDA where there is one.
         on_epoch: Called after every epoch. An exception it raises ends the trial, and
             KeyboardInterrupt hands it back, to be continued.
+        metric: What is maximised on the validation images: accuracy, the mean recall of the
+            classes, the mean F1 of the classes, or how often the class is among the five most
+            probable.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class Classification(Retrains):
         checkpoint: CheckpointSettings | None = None,
         device: str | torch.device | None = None,
         on_epoch: Callable[[Progress], None] | None = None,
+        metric: Metric = "accuracy",
     ) -> None:
         bound_compiled_code()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -132,6 +137,8 @@ class Classification(Retrains):
         self.checkpoints = checkpoints
         self._checkpoint = checkpoint or CheckpointSettings.model_validate({})
         self.on_epoch = on_epoch
+        check_metric(metric, images.classes)
+        self.metric = metric
 
     @staticmethod
     def load_images(
@@ -289,6 +296,7 @@ class Classification(Retrains):
             epochs=schedule,
             further_epochs=further,
             seed=seed,
+            metric=self.metric,
         )
         training = self._training(trial, trainer)
         if not training.resume(trials):

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Literal
 
-    from optnas.objectives.kept.ensembles import Ensemble
-    from optnas.objectives.kept.modules import Classifier, Embedder
+    from optnas.objectives.kept.classifiers import Classifier, Ensemble
+    from optnas.objectives.kept.embedders import Embedder
     from optnas.running.runner import Outcome
     from optnas.spaces import Architecture
 
@@ -51,8 +51,9 @@ def load(folder: str | Path, device: str = "cpu") -> "Classifier | Embedder | En
         device: A torch device.
 
     Returns:
-        A module in evaluation mode. It takes images as they are, of shape (N, C, H, W), uint8 or
-        floats in [0, 1], and returns logits of shape (N, classes); a face network returns
+        A module in evaluation mode. It takes images of the size of its training, of shape
+        (N, C, H, W), uint8 or floats in [0, 1], and returns logits of shape (N, classes). Its
+        ``predict`` takes files, folders, pictures and arrays of any size. A face network returns
         embeddings of length 1, of shape (N, E).
 
     Raises:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 import yaml
 
@@ -20,6 +21,7 @@ from optnas.config.schema import schema
 from optnas.config.settings import SearchSettings
 
 DOCS = Path(__file__).parents[1] / "docs"
+OPTNAS = [sys.executable, "-c", "from optnas.cli import main; main()"]
 
 
 def test_the_toy_strategies_run(tmp_path):
@@ -64,6 +66,44 @@ def test_the_page_about_many_workers_says_what_there_is():
             arguments = arguments[: arguments.index(">>")]
         known[name].make_context(name, arguments)
     assert (len(files), len(commands)) == (3, 9)
+
+
+def test_the_page_about_exports_predicts_in_six_lines(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    page = (DOCS / "export.md").read_text()
+    (code,) = blocks(page, "python")
+    (commands,) = blocks(page, "sh")
+    assert len([line for line in code.splitlines() if line.strip()]) == 6
+    (tmp_path / "studies").mkdir()
+    study = yaml.safe_load((DOCS.parent / "studies" / "digits.yaml").read_text())
+    study |= {"budget": {"trials": 1}, "train": {"epochs": 1}, "sampler": "random"}
+    study |= {"retrain": {"epochs": 2}}
+    (tmp_path / "studies" / "digits.yaml").write_text(yaml.safe_dump(study))
+    for line in (
+        "optnas run studies/digits.yaml",
+        "optnas retrain studies/digits.yaml",
+        commands.splitlines()[1],
+    ):
+        command = [*OPTNAS, *shlex.split(line)[1:]]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    from PIL import Image
+
+    Image.new("RGB", (50, 40), "gray").save(tmp_path / "photo.png")
+    code = f"import sys; sys.modules['optnas'] = None\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    import optnas
+
+    model = optnas.load(tmp_path / "studies" / "digits.network")
+    assert done.stdout.strip() == model.predict(tmp_path / "photo.png").label
+
+
+def test_the_study_file_of_the_page_about_predictions_is_one():
+    page = (DOCS / "predict.md").read_text()
+    for text in blocks(page, "yaml"):
+        study_from_dict(yaml.safe_load(text))
 
 
 def blocks(page: str, language: str) -> list[str]:

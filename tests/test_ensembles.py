@@ -14,9 +14,8 @@ from optnas.config.settings import DataSettings
 from optnas.errors import UserError
 from optnas.objectives.data.images import load_images
 from optnas.objectives.kept import ensembles
+from optnas.objectives.kept.classifiers import Classifier, Ensemble
 from optnas.objectives.kept.descriptions import describe
-from optnas.objectives.kept.ensembles import Ensemble
-from optnas.objectives.kept.trained import Classifier
 from optnas.running.retraining import retrain_found
 from optnas.study.opening import conclusions, open_existing
 
@@ -93,7 +92,7 @@ def test_the_folder_can_be_moved_and_its_members_loaded_alone(kept, tmp_path):
 
 def test_done_again_nothing_is_trained_or_measured_again(folder, monkeypatch):
     monkeypatch.setattr("optnas.objectives.training.trainer.Trainer.train_epoch", None)
-    monkeypatch.setattr(ensembles, "_accuracy", None)
+    monkeypatch.setattr(ensembles, "judge", None)
     *_, last = retrain_found(open_existing(str(folder / "found.yaml")), ensemble=True)
     assert (
         last.fields["test_accuracy"]

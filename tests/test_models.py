@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from optnas.objectives.inheritance.adapters import inherit
 from optnas.objectives.networks.build import (
+    BUILDERS,
     ChainNetwork,
     build_model,
     count_multiply_adds,
@@ -155,10 +157,21 @@ def test_counting_sees_only_its_own_thread():
     assert counts == {expected}
 
 
-def test_operations_that_would_not_be_counted_are_refused():
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ConvTranspose2d(4, 4, 1))
-    with pytest.raises(TypeError, match="ConvTranspose2d"):
-        count_multiply_adds(model, (3, 4, 4))
+def test_operations_that_are_not_counted_are_said_in_one_line():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.LSTM(4, 4)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, images):
+            return self.head(self.layer(images.flatten(0, 1))[0])
+
+    with pytest.warns(UserWarning, match="multiply-adds of recurrent layers are not") as said:
+        counted = count_multiply_adds(Recurrent(), (1, 3, 4))
+    assert counted == 3 * 4 * 2
+    assert "\n" not in str(said[0].message)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 28, 32])
@@ -198,11 +211,134 @@ def test_weights_are_drawn_as_pytorch_does():
     assert same(ours, by_default)
 
 
+class Scale(nn.Module):
+    """Weights that only the constructor knows."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.linspace(0.5, 1, classes))
+        self.register_buffer("order", torch.randperm(classes))
+
+    def forward(self, logits):
+        return logits * self.scale
+
+
 def test_unknown_modules_are_not_initialised_silently():
-    with pytest.raises(TypeError, match="`1` of type Bilinear"):
-        initialise(nn.Sequential(nn.Linear(2, 2), nn.Bilinear(2, 2, 2)))
-    with pytest.raises(TypeError, match="InstanceNorm2d"):
-        initialise(nn.InstanceNorm2d(3, track_running_stats=True))
+    with pytest.raises(TypeError, match="`1` of type Scale"):
+        initialise(nn.Sequential(nn.Linear(2, 2), Scale(2)))
+
+
+class LooksAtItsNumbers(nn.Module):
+    """A constructor that cannot run on the meta device."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.rates = [rate.item() for rate in torch.linspace(0, 1, classes)]
+        self.layer = nn.Linear(classes, classes)
+
+    def forward(self, logits):
+        return self.layer(logits)
+
+
+LAYERS = {
+    "prelu": lambda n, side: nn.PReLU(n),
+    "group norm": lambda n, side: nn.GroupNorm(1, n),
+    "layer norm": lambda n, side: nn.LayerNorm([n, side, side]),
+    "rms norm": lambda n, side: nn.RMSNorm([side]),
+    "instance norm": lambda n, side: nn.InstanceNorm2d(n, affine=True, track_running_stats=True),
+    "transposed": lambda n, side: nn.ConvTranspose2d(n, n, 3, stride=2, padding=1, bias=True),
+    "grouped": lambda n, side: nn.Conv2d(n, n, 3, groups=n),
+    "linear": lambda n, side: nn.Linear(side, 3),
+    "volume": lambda n, side: nn.Sequential(nn.Unflatten(1, (1, n)), nn.Conv3d(1, 2, 1)),
+    "scale": lambda n, side: Scale(side),
+    "list": lambda n, side: LooksAtItsNumbers(side),
+    "weight norm": lambda n, side: nn.utils.parametrizations.weight_norm(nn.Conv2d(n, n, 1)),
+}
+
+
+class Own(nn.Module):
+    def __init__(self, layer: str, in_channels: int, classes: int):
+        super().__init__()
+        self.stem = nn.Conv2d(in_channels, 4, 1)
+        self.own = LAYERS[layer](4, 5)
+
+    def forward(self, images):
+        return self.own(self.stem(images)).flatten(1)
+
+
+class OwnArchitecture(ChainArchitecture):
+    pass
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """Builds networks with one of `LAYERS`."""
+    named = {}
+    monkeypatch.setitem(BUILDERS, OwnArchitecture, lambda a, i, c: Own(named["layer"], i, c))
+
+    def build(layer: str, seed: int) -> nn.Module:
+        named["layer"] = layer
+        generator = torch.Generator().manual_seed(seed)
+        return build_model(OwnArchitecture(1, 1), (3, 5, 5), 2, generator)
+
+    return build
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layers_of_ones_own_are_drawn_from_the_generator_alone(own, layer):
+    before = torch.get_rng_state()
+    first, again, other = own(layer, 1), own(layer, 1), own(layer, 2)
+    assert torch.equal(before, torch.get_rng_state())
+    assert same(first, again)
+    assert not same(first, other)
+    assert all(torch.isfinite(value).all() for value in state(first).values())
+    assert not any(value.is_meta for value in state(first).values())
+
+
+def test_what_a_constructor_sets_stays(own):
+    scale = own("scale", 3).own
+    assert torch.equal(scale.scale, torch.linspace(0.5, 1, 5))
+    assert sorted(scale.order.tolist()) == list(range(5))
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        ("prelu", 0),
+        ("group norm", 0),
+        ("layer norm", 0),
+        ("rms norm", 0),
+        ("instance norm", 0),
+        ("transposed", 25 * 4 * 4 * 9),  # Every pixel of the input meets the whole kernel.
+        ("grouped", 9 * 4 * 9),
+        ("linear", 4 * 5 * 5 * 3),
+        ("volume", 4 * 25 * 2),
+        ("scale", 0),
+        ("weight norm", 25 * 4 * 4),
+    ],
+)
+def test_layers_of_ones_own_are_counted(own, layer, expected):
+    assert count_multiply_adds(own(layer, 0), (3, 5, 5)) == 25 * 3 * 4 + expected
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layers_of_ones_own_are_inherited(own, layer):
+    parent, child = own(layer, 1), own(layer, 2)
+    assert inherit(child, state(parent)) == len(state(parent))
+    assert same(parent, child)
+
+
+def test_attention_is_counted():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, images):
+            return nn.functional.scaled_dot_product_attention(images, images, images)
+
+    # Queries by keys, then weights by values: 6 x 6 x 8 each, for two heads.
+    assert count_multiply_adds(Attention(), (2, 6, 8)) == 2 * (2 * 6 * 6 * 8)
 
 
 @pytest.mark.parametrize(

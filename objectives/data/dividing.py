@@ -40,6 +40,7 @@ class Divided:
     parts: tuple[tuple[Pixels, Tensor], tuple[Pixels, Tensor], tuple[Pixels, Tensor]]
     class_names: tuple[str, ...]
     reading: Reading
+    test_names: tuple[str, ...]
 
 
 def divided(
@@ -92,7 +93,8 @@ def divided(
         chosen = order[splits[order] == split]
         index = torch.from_numpy(chosen)
         parts.append((taken(found.pixels, index), torch.from_numpy(labels[chosen])))
-    return Divided((parts[0], parts[1], parts[2]), found.class_names, reading)
+    tested = tuple(names[index] for index in order[splits[order] == TEST])
+    return Divided((parts[0], parts[1], parts[2]), found.class_names, reading, tested)
 
 
 def _divided_rows(
@@ -202,6 +204,7 @@ def reading_of_known(
     parts: Sequence[Tensor],
     digest: str,
     shape: torch.Size,
+    settings: DataSettings,
 ) -> Reading:
     """The reading of a data set that is known by name, or read by the rules of version 0.1.
 
@@ -212,6 +215,7 @@ def reading_of_known(
         parts: The labels of the three splits.
         digest: Of the images and labels.
         shape: That of the images (N, C, H, W).
+        settings: What was asked for.
     """
     classes = len(raw.class_names)
     counts = {
@@ -229,6 +233,7 @@ def reading_of_known(
         digest=digest,
         sizes=((width, height, total),),
         modes={"uint8": total},
+        preparation={"reading": 1} if settings.reading == 1 else {},
     )
 
 

@@ -1,8 +1,10 @@
 """A user's own images in files: found by folders or by a table, looked at, and read."""
 
+import dataclasses
 import functools
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,6 +40,11 @@ def framing_of(settings: DataSettings) -> Framing:
             f"{shown(settings.background)!r}."
         ) from None
     return Framing(settings.size or DEFAULT_SIZE, settings.resize, (red, green, blue))
+
+
+def preparation(framing: Framing) -> dict[str, Any]:
+    """What a network that learns from such images has to know of them."""
+    return {"resize": framing.resize, "background": framing.background}
 
 
 def load_files(root: Path, settings: DataSettings) -> Found:
@@ -80,6 +87,7 @@ def load_files(root: Path, settings: DataSettings) -> Found:
         {
             **sizes_and_modes(facts),
             "framing": HOW[settings.resize],
+            "preparation": {**preparation(framing), **dataclasses.asdict(looked.depths)},
             "left_out": tuple(said(listing.left_out)),
             "unreadable": tuple(
                 (shown(entry.name), shown(why)) for entry, why in looked.unreadable
@@ -105,10 +113,10 @@ def _with_channels(pixels: torch.Tensor, channels: int) -> torch.Tensor:
         return pixels
     if channels == 3:
         return pixels.expand(-1, 3, -1, -1).contiguous()
-    weights = torch.tensor([299, 587, 114]).view(1, 3, 1, 1)
+    # As Pillow rounds, which reads single files.
+    weights = torch.tensor([19595, 38470, 7471]).view(1, 3, 1, 1)
     pieces = torch.split(pixels, 4096)
-    return torch.cat([((p * weights).sum(1, keepdim=True) + 500).div(1000, rounding_mode="floor")
-                      .byte() for p in pieces])  # fmt: skip
+    return torch.cat([((p * weights).sum(1, keepdim=True) + 0x8000 >> 16).byte() for p in pieces])
 
 
 def _check_readable(listing: Listing, looked: Scan, settings: DataSettings) -> None:

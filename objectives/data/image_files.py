@@ -90,6 +90,11 @@ class ImageFiles:
         """Number of images, channels, height and width."""
         return torch.Size((len(self), self._channels, self._size, self._size))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The paths."""
+        return tuple(self._paths.tolist())
+
     def __getitem__(self, chosen: Tensor | slice) -> Tensor:
         return self._gathered(self._begin(chosen))
 

@@ -63,6 +63,9 @@ class Images:
         augmentation: The recipe for training images.
         validates_on_test: Whether the validation split is the test set.
         reading: What was read of the data set; None for images that were put together otherwise.
+        settings: What was asked for.
+        seed: What the splits were drawn with.
+        test_names: The names of the test images; None where they have none.
     """
 
     train_images: Pixels
@@ -75,6 +78,9 @@ class Images:
     augmentation: Augmentation
     validates_on_test: bool = False
     reading: Reading | None = None
+    settings: DataSettings | None = None
+    seed: int | None = None
+    test_names: tuple[str, ...] | None = None
 
     @property
     def classes(self) -> int:
@@ -246,6 +252,9 @@ def load_images(
         augmentation,
         is_by_test,
         whole.reading,
+        settings,
+        seed,
+        whole.test_names,
     )
 
 
@@ -271,9 +280,21 @@ def _drawn(raw: RawImages, settings: DataSettings, dataset: Dataset, seed: int) 
     is_by_test = settings.validation == "test"
     shown = (labels, held[1][: 0 if is_by_test else None], raw.test_labels)
     place = settings.root or settings.name
-    reading = reading_of_known(raw, place, settings.name, shown, digest, images.shape)
-    test = raw.test_images, raw.test_labels
-    return Images(images, labels, *held, *test, raw.class_names, augmentation, is_by_test, reading)
+    reading = reading_of_known(raw, place, settings.name, shown, digest, images.shape, settings)
+    return Images(
+        images,
+        labels,
+        *held,
+        raw.test_images,
+        raw.test_labels,
+        raw.class_names,
+        augmentation,
+        is_by_test,
+        reading,
+        settings,
+        seed,
+        raw.test_images.names if isinstance(raw.test_images, ImageFiles) else None,
+    )
 
 
 def _augmentation(dataset: Dataset, settings: DataSettings, images: Pixels) -> Augmentation:

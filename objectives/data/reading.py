@@ -55,6 +55,8 @@ class Reading:
         unreadable: The files that cannot be read, each with why.
         converted: What was converted, a line for every kind.
         remarks: What was understood that could have been meant otherwise, and what to mind.
+        preparation: How files become the images that the network sees, as JSON values: fields of
+            `optnas.objectives.kept.preprocessing.Preprocessing`.
         twins: Identical images.
         digest: Of all images and their classes, wherever they are and in whatever split.
         membership: Every image with its split; None for data sets that are known by name.
@@ -75,6 +77,7 @@ class Reading:
     unreadable: tuple[tuple[str, str], ...] = ()
     converted: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    preparation: dict[str, Any] = dataclasses.field(default_factory=dict)
     twins: Twins = Twins()
     membership: Membership | None = dataclasses.field(default=None, compare=False, repr=False)
 

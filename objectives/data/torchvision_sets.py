@@ -11,7 +11,7 @@ import torch
 from optnas.config.settings import DataSettings
 from optnas.objectives.data.decoding import FACTS, Depths, Framing, Picture, finished, read_opened
 from optnas.objectives.data.errors import DataError, shown
-from optnas.objectives.data.folders import DEFAULT_SIZE, HOW, framing_of
+from optnas.objectives.data.folders import DEFAULT_SIZE, HOW, framing_of, preparation
 from optnas.objectives.data.found import Found, rows_of
 from optnas.objectives.data.names import SPLITS, TEST, TRAIN, VALIDATION
 from optnas.objectives.data.reading import conversions, sizes_and_modes
@@ -54,6 +54,7 @@ def load_torchvision(root: Path, settings: DataSettings) -> Found:
     class_names = _class_names(next(iter(parts.values())).source, labels)
     rows = rows_of(facts["content"], facts["samples"], names, labels, splits)
     about = {**sizes_and_modes(facts), "converted": tuple(conversions(facts, framing, channels))}
+    about["preparation"] = preparation(framing)
     if framing.size:
         about["framing"] = HOW[framing.resize]
     return Found(torch.from_numpy(pixels), rows, names, class_names, str(root), about)

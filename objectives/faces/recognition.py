@@ -13,7 +13,7 @@ from optnas.objectives.faces.encoded import opened, pixels
 from optnas.objectives.faces.pair_sets import SUFFIXES
 from optnas.objectives.kept import trained
 from optnas.objectives.kept.descriptions import describe
-from optnas.objectives.kept.modules import Embedder
+from optnas.objectives.kept.embedders import Embedder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,14 +1,14 @@
-"""What a trained network is and how good: for programs, and as a card for people."""
+"""What a trained network is and how good, for programs."""
 
 import dataclasses
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pydantic
 
 from optnas.errors import UserError
+from optnas.objectives.kept.judgement import Judgement
+from optnas.objectives.kept.preprocessing import Preprocessing
 
 NETWORK = "network.json"
 ENSEMBLE = "ensemble.json"
@@ -21,9 +21,11 @@ class Description:
     """What a trained network is and how good: the contents of ``network.json``.
 
     Accuracies are fractions; ``multiply_adds`` are for one image; ``data_sha256`` is of the
-    training and test images and their labels. Of a face network, ``verification`` has what every
-    set of test pairs gave, and ``thresholds`` the least score at which two faces are taken for one
-    person's, by the false accept rate.
+    training and test images and their labels; ``data`` says where the images came from: keys of
+    a study file, and the seed of the splits. ``preprocessing``, ``judgement`` and ``data`` are
+    None of networks that version 0.1.0 kept. Of a face network, ``verification`` has what every
+    set of test pairs gave, and ``thresholds`` the least score at which two faces are taken for
+    one person's, by the false accept rate.
     """
 
     space: str
@@ -49,6 +51,9 @@ class Description:
     train_images: int
     train_seconds: float
     versions: dict[str, str]
+    preprocessing: Preprocessing | None = None
+    judgement: Judgement | None = None
+    data: dict[str, Any] | None = None
     verification: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -76,6 +81,7 @@ class EnsembleDescription:
     multiply_adds: int
     data_sha256: str
     versions: dict[str, str]
+    judgement: Judgement | None = None
 
 
 def describe(folder: Path) -> Description | None:
@@ -107,120 +113,3 @@ def _described(path: Path, kind: type[D], what: str) -> D | None:
     except OSError as error:
         reason = str(error.strerror)
     raise UserError(f"{path}: not the description of {what}: {reason}")
-
-
-def card(name: str, d: Description) -> str:
-    """A page about the network in the folder ``name``, in Markdown."""
-    if d.is_face:
-        return face_card(name, d)
-    origin = "\n".join(f"| {name} | {value} |" for name, value in d.origin.items())
-    train = ", ".join(f"{name} {value}" for name, value in d.train.items())
-    unseen = _unseen(d.chosen_by_test)
-    height_width = " x ".join(str(side) for side in d.input_shape[1:])
-    return f"""# Image classifier found by architecture search
-
-Test accuracy **{d.test_accuracy:.4f}** on {d.test_images} images {unseen}
-
-| | |
-|---|---|
-| input | {d.input_shape[0]} channels, {height_width} pixels |
-| classes | {len(d.class_names)}: {", ".join(d.class_names)} |
-| parameters | {d.params:,} |
-| multiply-adds per image | {d.multiply_adds:,} |
-| trained | {d.epochs} epochs on {d.train_images} images, {d.train_seconds:.0f} s |
-| training accuracy, augmented images | {d.train_accuracy:.4f} |
-{origin}
-
-Architecture, in the space `{d.space}`:
-
-```json
-{json.dumps(d.architecture)}
-```
-
-Training: {train}, seed {d.seed}. Versions: {d.versions}.
-
-```python
-import optnas
-
-model = optnas.load({name!r})  # this folder
-logits = model(images)  # uint8, shape (N, {", ".join(map(str, d.input_shape))})
-```
-"""
-
-
-def face_card(name: str, d: Description) -> str:
-    """A page about the face network in the folder ``name``, in Markdown."""
-    origin = "\n".join(f"| {name} | {value} |" for name, value in d.origin.items())
-    tests = "\n".join(f"| {each} | {said(answers)} |" for each, answers in d.verification.items())
-    thresholds = ", ".join(f"{value:.4f} at {far}" for far, value in d.thresholds.items())
-    channels, height, width = d.input_shape
-    return f"""# Face network found by architecture search
-
-| tested with | |
-|---|---|
-{tests}
-
-Nobody in these tests was learnt from. Two faces are taken for one person's from a score (inner
-product) upwards; by the false accept rate it is {thresholds or "not known"}.
-
-| | |
-|---|---|
-| input | aligned faces, {channels} channels, {height} x {width} pixels |
-| output | embeddings of length 1 |
-| parameters | {d.params:,} |
-| multiply-adds per image, once for the image and once for its mirror image | {d.multiply_adds:,} |
-| trained | {d.epochs} epochs on {d.train_images} images of {len(d.class_names)} people, \
-{d.train_seconds:.0f} s |
-{origin}
-
-Architecture, in the space `{d.space}`:
-
-```json
-{json.dumps(d.architecture)}
-```
-
-Training: {d.train}, seed {d.seed}. Versions: {d.versions}.
-
-```python
-import optnas
-
-model = optnas.load({name!r})  # this folder
-embeddings = model(images)  # uint8, shape (N, {", ".join(map(str, d.input_shape))})
-```
-"""
-
-
-def said(answers: Mapping[str, float]) -> str:
-    """What a test set gave, on one line."""
-    return ", ".join(f"{name} {value:.4f}" for name, value in answers.items())
-
-
-def ensemble_card(name: str, d: EnsembleDescription) -> str:
-    """A page about the ensemble in the folder ``name``, in Markdown."""
-    members = "\n".join(
-        f"| [{number}]({number}/README.md) | {accuracy:.4f} |"
-        for number, accuracy in enumerate(d.member_accuracies, start=1)
-    )
-    return f"""# Ensemble of image classifiers found by architecture search
-
-Test accuracy **{d.test_accuracy:.4f}** on {d.test_images} images {_unseen(d.chosen_by_test)}
-The answer is the mean of the probabilities of {len(d.member_accuracies)} networks with together
-{d.params:,} parameters and {d.multiply_adds:,} multiply-adds per image.
-
-| network | test accuracy alone |
-|---|---|
-{members}
-
-```python
-import optnas
-
-model = optnas.load({name!r})  # this folder
-logits = model(images)  # uint8 images as they are
-```
-"""
-
-
-def _unseen(chosen_by_test: bool) -> str:
-    if chosen_by_test:
-        return "by which the search\nchose the network: too good to be a test accuracy."
-    return "that neither the search nor the\ntraining saw, measured once."

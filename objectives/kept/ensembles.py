@@ -2,54 +2,27 @@
 
 import dataclasses
 import json
-import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from optnas._version import __version__
 from optnas.errors import UserError
 from optnas.objectives.data.images import Images
 from optnas.objectives.kept import trained
+from optnas.objectives.kept.cards import ensemble_card
+from optnas.objectives.kept.classifiers import Classifier, Ensemble
 from optnas.objectives.kept.descriptions import (
     ENSEMBLE,
     EnsembleDescription,
     describe,
     describe_ensemble,
-    ensemble_card,
 )
-from optnas.objectives.kept.modules import Classifier, Embedder
-from optnas.objectives.training.memory import in_pieces
-from optnas.objectives.training.trainer import EVALUATION_IMAGES, EVALUATION_PIXELS
+from optnas.objectives.kept.embedders import Embedder
+from optnas.objectives.kept.judgement import judge
 from optnas.storage.files import write_whole
-
-
-class Ensemble(nn.Module):
-    """Classifiers that answer together.
-
-    Args:
-        members: The classifiers, of the same classes.
-    """
-
-    def __init__(self, members: Sequence[Classifier]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-        self.class_names = members[0].class_names
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits: the logarithm of the mean of the members' probabilities.
-
-        Args:
-            images: Shape (N, C, H, W): uint8, or floats in [0, 1].
-
-        Returns:
-            Shape (N, classes).
-        """
-        logs = torch.stack([member(images).log_softmax(1) for member in self.members])
-        return logs.logsumexp(0) - math.log(len(logs))
 
 
 def combine(
@@ -79,10 +52,19 @@ def combine(
             )
         return done
     ensemble = Ensemble([_classifier(member) for member in members]).to(device).eval()
+    judged = judge(
+        ensemble,
+        images.test_images,
+        images.test_labels,
+        images.class_names,
+        names=images.test_names,
+        device=device,
+    )
     description = EnsembleDescription(
         weights_sha256=checksums,
         member_accuracies=tuple(d.test_accuracy for d in described),
-        test_accuracy=_accuracy(ensemble, images, device),
+        test_accuracy=judged.accuracy,
+        judgement=judged,
         test_images=len(images.test_labels),
         params=sum(d.params for d in described),
         multiply_adds=sum(d.multiply_adds for d in described),
@@ -127,19 +109,6 @@ def _classifier(folder: Path, device: str | torch.device = "cpu") -> Classifier:
     if not isinstance(found, Classifier):
         raise UserError(f"{folder} holds a face network; ensembles are of classifiers.")
     return found
-
-
-@torch.inference_mode()
-def _accuracy(ensemble: Ensemble, images: Images, device: torch.device) -> float:
-    """Fraction of the test images that are classified correctly."""
-    tests, labels = images.test_images, images.test_labels
-
-    def judge(start: int, stop: int) -> int:
-        answers = ensemble(tests[start:stop].to(device)).argmax(1)
-        return int((answers == labels[start:stop].to(device)).sum())
-
-    size = max(1, min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(tests.shape[2:])))
-    return sum(in_pieces(judge, len(tests), size, device)) / len(tests)
 
 
 def _keep(folder: Path, members: Sequence[Path], description: EnsembleDescription) -> None:

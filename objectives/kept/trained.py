@@ -2,8 +2,8 @@
 
 import dataclasses
 import hashlib
-import io
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,13 @@ from optnas.errors import UserError
 from optnas.objectives.data.image_files import ImageFiles
 from optnas.objectives.data.images import Images
 from optnas.objectives.kept.bounds import check_sizes
-from optnas.objectives.kept.descriptions import NETWORK, Description, card, describe
-from optnas.objectives.kept.modules import Classifier, Embedder
+from optnas.objectives.kept.cards import card
+from optnas.objectives.kept.classifiers import Classifier
+from optnas.objectives.kept.descriptions import NETWORK, Description, describe
+from optnas.objectives.kept.embedders import Embedder
+from optnas.objectives.kept.judgement import judge
+from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
+from optnas.objectives.kept.unfinished import TRAINING, go_on, save_training
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.memory import is_out_of_memory, reset_peak_memory
@@ -30,7 +35,6 @@ from optnas.storage.files import write_whole
 
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"
-TRAINING = "training.pt"
 
 
 def retrain(
@@ -94,7 +98,7 @@ def retrain(
         return done
     _make(folder)
     trainer = _trainer(architecture, images, train, network, training_seed, make_trainer)
-    _go_on(trainer, folder, identity)
+    go_on(trainer, folder, identity)
     reset_peak_memory(device)  # Which says whether there is memory for a graph.
     if compiled:
         trainer.model.compile()
@@ -124,9 +128,9 @@ def _identity(
     seed: int,
 ) -> dict[str, Any]:
     """What makes a training another one."""
-    # One cycle goes unsaid: networks that were kept before there were cycles are still known.
+    # The usual goes unsaid: networks that were kept before it could be otherwise are known.
     unsaid = {"epochs", "initial_epochs", "graphs"} | ({"cycles"} if train.cycles == 1 else set())
-    # So do milestones and spared normalisations, for the same reason.
+    unsaid |= {"class_weights"} if train.class_weights is None else set()
     unsaid |= {"milestones"} if train.milestones is None else set()
     unsaid |= {"decay_norms"} if train.decay_norms else set()
     return {
@@ -162,6 +166,18 @@ def _served(
     return served
 
 
+def _data(images: Images) -> dict[str, Any] | None:
+    """Where the images came from, for those who look at them again."""
+    if images.settings is None:
+        return None
+    said = images.settings.model_dump(mode="json", exclude_defaults=True)
+    return {**said, "seed": images.seed}
+
+
+def _preprocessing(images: Images) -> Preprocessing:
+    return preprocessing_of(images.reading.preparation if images.reading else {})
+
+
 def _trainer(
     architecture: Architecture,
     images: Images,
@@ -186,9 +202,20 @@ def _trainer(
 
 
 def tested(trainer: Trainer, images: Images) -> dict[str, Any]:
-    """What a description says of the test of a trained network."""
-    accuracy = trainer.evaluate(images.test_images, images.test_labels)
-    return {"test_accuracy": accuracy, "test_images": len(images.test_labels)}
+    """What a description says of the test of a trained network, in float32."""
+    names = images.class_names
+    model = Classifier(
+        trainer.model, images.mean, images.std, names, images.input_shape, _preprocessing(images)
+    )
+    judged = judge(
+        model.eval(),
+        images.test_images,
+        images.test_labels,
+        names,
+        names=images.test_names,
+        device=trainer.device,
+    )
+    return {"test_accuracy": judged.accuracy, "test_images": judged.images, "judgement": judged}
 
 
 def _costs(network: nn.Module, trainer: Trainer, images: Images) -> dict[str, Any]:
@@ -196,6 +223,8 @@ def _costs(network: nn.Module, trainer: Trainer, images: Images) -> dict[str, An
     return {
         "input_shape": images.input_shape,
         "class_names": images.class_names,
+        "preprocessing": _preprocessing(images),
+        "data": _data(images),
         "mean": images.mean,
         "std": images.std,
         "params": count_params(network),
@@ -229,7 +258,7 @@ def _train(
                 f"{folder}: out of memory; set `batch_size` under `retrain` to less than "
                 f"{trainer.settings.batch_size}."
             ) from None
-        _save_training(folder, identity, trainer.state_dict())
+        save_training(folder, identity, trainer.state_dict())
         if on_epoch is not None:
             on_epoch(trainer.epoch, trainer.epochs, result.train_accuracy, result.seconds)
 
@@ -245,12 +274,28 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier |
         UserError: If the folder holds no complete network, or what it holds was changed.
     """
     description, network = read(Path(folder))
-    kept: Classifier | Embedder
     if description.is_face:
-        kept = Embedder(network, description.mean, description.std, description.thresholds)
-    else:
-        kept = Classifier(network, description.mean, description.std, description.class_names)
-    return kept.to(device).eval()
+        mean, std = description.mean, description.std
+        return Embedder(network, mean, std, description.thresholds).to(device).eval()
+    if description.preprocessing is None:
+        warnings.warn(
+            f"{folder} does not say how its images were read from files, as it was kept by "
+            "version 0.1: they are read as that version read them, squashed to its size.",
+            stacklevel=2,
+        )
+    return classifier_of(description, network).to(device).eval()
+
+
+def classifier_of(description: Description, network: nn.Module) -> Classifier:
+    """A network with what its description says of its images."""
+    return Classifier(
+        network,
+        description.mean,
+        description.std,
+        description.class_names,
+        description.input_shape,
+        description.preprocessing or Preprocessing(reading=1),
+    )
 
 
 def read(folder: Path) -> tuple[Description, nn.Module]:
@@ -325,43 +370,6 @@ def _space_name(architecture: Architecture) -> str:
         if type(architecture) is space.architecture_class:
             return name
     return type(architecture).__name__
-
-
-def _save_training(folder: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save({"identity": json.dumps(identity, sort_keys=True), "state": state}, buffer)
-    content = buffer.getvalue()
-    write_whole(folder / TRAINING, hashlib.sha256(content).digest() + content)
-
-
-def _go_on(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
-    """Take up an unfinished training of the same network, if there is one.
-
-    Raises:
-        UserError: If it is of another network, or damaged.
-    """
-    path = folder / TRAINING
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    digest, content = content[:32], content[32:]
-    try:
-        if hashlib.sha256(content).digest() != digest:
-            raise ValueError("its checksum is wrong")
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        is_same = loaded["identity"] == json.dumps(identity, sort_keys=True)
-        if is_same:
-            trainer.load_state_dict(loaded["state"])
-    except Exception as error:  # Who knows what torch.load says of a file that was made up.
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"{path} is damaged ({reason}); remove it to train from the beginning."
-        ) from None
-    if not is_same:
-        raise UserError(
-            f"{path} belongs to another network (or one trained otherwise); name another folder "
-            "with --output, or remove it."
-        )
 
 
 def _keep(folder: Path, weights: bytes, description: Description) -> None:

@@ -90,8 +90,9 @@ class FactorizedReduction(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         features = functional.relu(features)
         height, width = features.shape[2:]
-        # An odd side has one odd pixel too few: a zero stands for it.
-        shifted = functional.pad(features, (-1, width % 2, -1, height % 2))
+        # An odd side has one odd pixel too few: a zero stands for it. A slice, as runtimes on
+        # devices take no negative padding.
+        shifted = functional.pad(features[:, :, 1:, 1:], (0, width % 2, 0, height % 2))
         result: Tensor = self.normalisation(
             torch.cat([self.even(features), self.odd(shifted)], dim=1)
         )

@@ -26,7 +26,9 @@ from optnas.objectives.data.batches import augmented_chunks, batch_bounds
 from optnas.objectives.data.image_files import Pixels
 from optnas.objectives.data.images import Images
 from optnas.objectives.training import cuda_graphs
+from optnas.objectives.training.losses import balanced_weights, cross_entropy
 from optnas.objectives.training.memory import in_pieces
+from optnas.objectives.training.metrics import Metric, counted, measured
 from optnas.objectives.training.optimizers import make_optimizer, set_rate
 from optnas.objectives.training.schedules import learning_rate
 
@@ -51,6 +53,7 @@ class EpochResult:
         validation_accuracy: Fraction of the validation images after the epoch; None without any.
         seconds: Wall-clock time, evaluation included; two results may differ in it and be equal.
         joules: Energy that the device took meanwhile; None where it does not count it.
+        validation_value: The trainer's metric on the validation images, if that is not accuracy.
     """
 
     train_loss: float
@@ -58,6 +61,13 @@ class EpochResult:
     validation_accuracy: float | None
     seconds: float = dataclasses.field(compare=False)
     joules: float | None = dataclasses.field(default=None, compare=False)
+    validation_value: float | None = None
+
+    @property
+    def judged(self) -> float:
+        """What the search maximises; 0 without validation images."""
+        value = self.validation_value
+        return (self.validation_accuracy or 0.0) if value is None else value
 
 
 class Trainer:
@@ -75,6 +85,7 @@ class Trainer:
         epochs: Length of the learning rate's schedule.
         further_epochs: Epochs that may come after it; see `learning_rate`.
         seed: Decides the order and augmentation of the images.
+        metric: What is measured on the validation images beside accuracy.
 
     Attributes:
         accumulation: Number of parts in which a batch is trained on, one after the other, for
@@ -96,6 +107,7 @@ class Trainer:
         epochs: int,
         further_epochs: int = 0,
         seed: int,
+        metric: Metric = "accuracy",
     ) -> None:
         if epochs < 1:
             raise ValueError(f"`epochs` must be greater than or equal to 1: {epochs}.")
@@ -114,6 +126,11 @@ class Trainer:
         self.further_epochs = further_epochs
         self.history: list[EpochResult] = []
         self.accumulation = 1
+        self._metric = metric
+        self._is_plain = metric == "accuracy"
+        self._class_weights: Tensor | None = None
+        if settings.class_weights == "balanced":
+            self._class_weights = balanced_weights(images.train_labels, images.classes)
         self._generator = torch.Generator().manual_seed(seed)
         self._parameters = self._trained()
         self._optimizer = make_optimizer(self._parameters, settings, self.model)
@@ -162,7 +179,7 @@ class Trainer:
             count += len(labels)
         validation = self._evaluate(self.images.validation_images, self.images.validation_labels)
         # The one synchronisation of the epoch.
-        loss, correct, validated, finite = torch.cat((sums, validation)).tolist()
+        loss, correct, validated, finite, *value = torch.cat((sums, validation)).tolist()
         if not (math.isfinite(loss) and finite):
             raise NonFiniteLoss(
                 f"The loss is not finite in epoch {self.epoch + 1}: lower the learning rate."
@@ -174,6 +191,7 @@ class Trainer:
             validation_accuracy=validated if held_out else None,
             seconds=time.perf_counter() - start,
             joules=self._energy(),
+            validation_value=value[0] if value and held_out else None,
         )
         self.history.append(result)
         return result
@@ -185,7 +203,7 @@ class Trainer:
             images: uint8 (N, C, H, W) on the device, or in files, N at least 1.
             labels: int64 (N,) on the device.
         """
-        accuracy, _ = self._evaluate(images, labels).tolist()
+        accuracy, *_ = self._evaluate(images, labels).tolist()
         return float(accuracy)
 
     def state_dict(self) -> dict[str, Any]:
@@ -296,30 +314,35 @@ class Trainer:
                 logits, auxiliary = with_auxiliary(inputs)
             else:
                 logits = self.model(inputs)
-        loss = _cross_entropy(logits, labels)
+        loss = cross_entropy(logits, labels, self._class_weights)
         if weight:
-            loss = loss + weight * _cross_entropy(auxiliary, labels)
+            loss = loss + weight * cross_entropy(auxiliary, labels, self._class_weights)
         return logits.detach().float(), loss
 
     @torch.inference_mode()
     def _evaluate(self, images: Pixels, labels: Tensor) -> Tensor:
-        """Fraction of correct answers, and whether all outputs are finite (1.0) or not (0.0)."""
+        """Fraction of correct answers, 1.0 if all outputs are finite; the metric, if another."""
         self.model.eval()
         result = torch.tensor((0.0, 1.0), dtype=torch.float64).to(self.device, non_blocking=True)
+        counts = torch.zeros(1, dtype=torch.float64, device=self.device)
 
-        def judge(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        def judge(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
             inputs = normalise(images[start:stop], self.images.mean, self.images.std)
             with self._precision():
                 logits = self.model(inputs.contiguous(memory_format=torch.channels_last))
-            return _count_correct(logits, labels[start:stop]), logits.isfinite().all()
+            correct = _count_correct(logits, labels[start:stop])
+            seen = correct if self._is_plain else counted(self._metric, logits, labels[start:stop])
+            return correct, logits.isfinite().all(), seen
 
-        for correct, finite in in_pieces(
-            judge, len(images), self._evaluated_at_once(images), self.device
-        ):
+        size = self._evaluated_at_once(images)
+        for correct, finite, seen in in_pieces(judge, len(images), size, self.device):
             result[0] += correct
             result[1] *= finite
+            counts = counts + seen
         result[0] /= max(1, len(images))
-        return result
+        if self._is_plain:
+            return result
+        return torch.cat((result, measured(self._metric, counts)[None]))
 
     def _evaluated_at_once(self, images: Pixels) -> int:
         """How many images are evaluated at once, if memory suffices."""
@@ -337,12 +360,6 @@ def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else None
     return torch.bfloat16 if precision == "bfloat16" else None
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean over the images, in float32 at least."""
-    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return functional.cross_entropy(precise, labels)
 
 
 def _count_correct(logits: Tensor, labels: Tensor) -> Tensor:

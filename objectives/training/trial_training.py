@@ -185,7 +185,7 @@ class TrialTraining:
 
     @property
     def accuracy(self) -> float:
-        """Best validation accuracy over the epochs, a fraction."""
+        """Best validation accuracy, or another metric, over the epochs: a fraction."""
         return max(self._accuracies())
 
     def _accumulate(self, parts: int) -> None:
@@ -272,9 +272,8 @@ class TrialTraining:
         return sum(result.seconds for result in self.trainer.history)
 
     def _accuracies(self) -> list[float]:
-        """Validation accuracy after every finished epoch."""
-        # Never None: an objective has validation images.
-        return [result.validation_accuracy or 0.0 for result in self.trainer.history]
+        """What is maximised, after every finished epoch."""
+        return [result.judged for result in self.trainer.history]
 
 
 def parent_trial(trial: Trial, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:

@@ -22,6 +22,7 @@ from optnas.cli.console import (
 from optnas.cli.experiment_commands import compare, rank
 from optnas.cli.face_commands import identify, verify
 from optnas.cli.file_commands import data, init, list_, schema
+from optnas.cli.network_commands import export, predict
 from optnas.cli.options import (
     AcceptChangedData,
     Allow,
@@ -326,7 +327,10 @@ def dashboard(
     serve(opened, port)
 
 
-for command in (data, init, schema, list_, rank, compare, verify, identify):
+for command in (
+    *(predict, export, verify, identify),
+    *(data, init, schema, list_, rank, compare),
+):
     app.command(name=command.__name__.rstrip("_"))(command)
 
 app.add_typer(storage_app)

@@ -152,6 +152,11 @@ class TrainSettings(Settings):
     auxiliary: float = Field(
         0.0, ge=0, description="Weight of the loss of a cell network's auxiliary head."
     )
+    class_weights: Literal["balanced"] | None = Field(
+        None,
+        description="`balanced`: all classes count alike in the loss, whatever number of images "
+        "they have. Default: all images do.",
+    )
 
 
 def check_milestones(train: TrainSettings) -> None:

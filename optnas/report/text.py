@@ -21,6 +21,7 @@ from optnas.study.folders import network_folder
 from optnas.study.opening import Conclusion, OpenStudy, conclusions, counted_trials
 from optnas.study.record import RECORD
 from optnas.trials.attributes import PHASE
+from optnas.trials.chance import is_chance
 from optnas.trials.lineage import without_weights
 from optnas.units import size
 
@@ -184,9 +185,12 @@ def _describe(opened: OpenStudy, conclusion: Conclusion) -> str:
     fields = _conclusion_fields(opened, conclusion)
     architecture = ", ".join(f"{k} {_short(v)}" for k, v in fields["architecture"].items())
     cost = "" if fields["params"] is None else f", {fields['params']:,} parameters"
+    metric = fields["metric"].replace("_", " ")
+    guess = "; a guess could have it" if fields["is_chance"] else ""
     return (
         f"  {architecture}{cost}\n"
-        f"  validation accuracy {conclusion.value:.4f} after {fields['epochs']} epochs of search"
+        f"  validation {metric} {conclusion.value:.4f} after {fields['epochs']} epochs of search"
+        f"{guess}"
     )
 
 
@@ -237,6 +241,8 @@ def _weights_text(fields: dict[str, Any]) -> str:
 def _conclusion_fields(opened: OpenStudy, conclusion: Conclusion) -> dict[str, Any]:
     record = opened.study.user_attrs[RECORD]
     trial = opened.study.get_trials(deepcopy=False)[conclusion.number]
+    said = opened.config.objective.model_dump()
+    metric = str(said.get("metric", "accuracy"))
     return {
         "architecture": dataclasses.asdict(conclusion.architecture),
         "params": count_params(
@@ -249,7 +255,18 @@ def _conclusion_fields(opened: OpenStudy, conclusion: Conclusion) -> dict[str, A
         "value": conclusion.value,
         "epochs": len(trial.intermediate_values) or trial.user_attrs.get("epochs_trained", 0),
         "settled": conclusion.settled,
+        "metric": metric,
+        "is_chance": _is_chance(opened, metric, conclusion.value),
     }
+
+
+def _is_chance(opened: OpenStudy, metric: str, value: float | None) -> bool | None:
+    """Whether a guess could have such a validation accuracy; None where nobody can tell."""
+    counts = (seen_fields(opened.study) or {}).get("counts") or {}
+    judged = next((c for c in map(counts.get, ("validation", "test")) if c and sum(c)), None)
+    if metric != "accuracy" or value is None or not judged or not 0 <= value <= 1:
+        return None
+    return is_chance(value, judged)
 
 
 def _best_trial(opened: OpenStudy) -> dict[str, Any] | None:

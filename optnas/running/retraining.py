@@ -143,10 +143,26 @@ def _report(folder: Path, description: Any, trial: int) -> Report:
     text = (
         f"test accuracy {description.test_accuracy:.4f} on {description.test_images} images "
         f"({description.params:,} parameters, {description.epochs} epochs, trial {trial})\n"
+        + _judged(description)
         + "".join(f"{name}: {_answers(answers)}\n" for name, answers in sets.items())
         + f"kept in {folder}; load it with optnas.load({str(folder)!r})"
     )
     return Report({"folder": str(folder), **dataclasses.asdict(description)}, text)
+
+
+def _judged(description: Any) -> str:
+    """What else there is to say of a network's answers, in a line; nothing of older networks."""
+    judged = getattr(description, "judgement", None)
+    if judged is None:
+        return ""
+    low, high = judged.accuracy_interval
+    top = "" if judged.top_5 is None else f", top-5 {judged.top_5:.4f}"
+    guess = "; a guess could have this accuracy" if judged.is_chance else ""
+    return (
+        f"95 % interval {low:.4f} to {high:.4f}{top}, balanced accuracy "
+        f"{judged.balanced_accuracy:.4f}, macro-F1 {judged.macro_f1:.4f}; always naming the "
+        f"largest class has {judged.chance:.4f}{guess}\n"
+    )
 
 
 def _answers(answers: Mapping[str, float]) -> str:
@@ -172,6 +188,7 @@ def _ensemble_report(folder: Path, description: Any) -> Report:
         f"ensemble of {len(alone)}: test accuracy {description.test_accuracy:.4f} on "
         f"{description.test_images} images ({description.params:,} parameters; alone "
         f"{min(alone):.4f} to {max(alone):.4f})\n"
+        f"{_judged(description)}"
         f"kept in {folder}; load it with optnas.load({str(folder)!r})"
     )
     return Report({"folder": str(folder), **dataclasses.asdict(description)}, text)

@@ -1,4 +1,4 @@
-"""Trained networks as people use them: images as they are go in."""
+"""Kept face networks as modules: aligned faces go in, embeddings come out."""
 
 from collections.abc import Mapping
 
@@ -7,44 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from optnas.objectives.data.augment import normalise
-
-
-class Classifier(nn.Module):
-    """A trained network that takes images as they are.
-
-    Args:
-        network: The network, which takes normalised images.
-        mean: Mean of every channel of the training images, in [0, 1].
-        std: Their standard deviations.
-        class_names: The names of the classes, in the order of the outputs.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        class_names: tuple[str, ...],
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.mean = mean
-        self.std = std
-        self.class_names = class_names
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits.
-
-        Args:
-            images: Shape (N, C, H, W): uint8, or floats in [0, 1].
-
-        Returns:
-            Shape (N, classes).
-        """
-        if images.dtype != torch.uint8:
-            images = images * 255
-        result: Tensor = self.network(normalise(images, self.mean, self.std))
-        return result
 
 
 class Embedder(nn.Module):

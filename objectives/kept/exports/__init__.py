@@ -1,0 +1,1 @@
+"""Kept networks in the forms that other programs and devices run."""

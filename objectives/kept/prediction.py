@@ -1,0 +1,186 @@
+"""Answers of a kept network to what people have: files, folders, pictures, arrays, tensors."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optnas.errors import UserError
+from optnas.objectives.data.decoding import suffixes
+from optnas.objectives.kept.preprocessing import Preprocessing, single_images
+
+BATCH = 64
+_READERS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a network says of one image.
+
+    Args:
+        source: The file, or None of what was no file.
+        labels: The names of the most probable classes, the most probable first; none if the image
+            cannot be read.
+        probabilities: Theirs.
+        error: Why it cannot be read; None if it can.
+    """
+
+    source: str | None
+    labels: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    error: str | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The most probable class."""
+        return self.labels[0] if self.labels else None
+
+    @property
+    def probability(self) -> float | None:
+        """That of the most probable class."""
+        return self.probabilities[0] if self.probabilities else None
+
+    def fields(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        pairs = zip(self.labels, self.probabilities, strict=True)
+        found = [{"label": label, "probability": share} for label, share in pairs]
+        return {"file": self.source, "predictions": found, "error": self.error}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reader:
+    """Makes of one thing what a network takes.
+
+    Args:
+        preprocessing: How it was done in training.
+        shape: Channels, height and width.
+    """
+
+    preprocessing: Preprocessing
+    shape: tuple[int, int, int]
+
+    def __call__(self, source: Any) -> np.ndarray:
+        """One image as uint8 (C, H, W).
+
+        Raises:
+            OSError: If a file cannot be read.
+            ValueError: If it is no image that the network can take.
+        """
+        if isinstance(source, str | Path):
+            return self.preprocessing.read(source, self.shape)
+        if isinstance(source, np.ndarray):
+            return self.preprocessing.array(source, self.shape)
+        return self.preprocessing.picture(source, self.shape)
+
+    def sources(self, given: Any) -> tuple[list[Any], bool]:
+        """The single images in something, and whether it is several by its kind.
+
+        Raises:
+            UserError: If it is nothing that holds images.
+        """
+        if isinstance(given, str | Path):
+            path = Path(given)
+            return (image_files(path), True) if path.is_dir() else ([path], False)
+        if isinstance(given, Tensor | np.ndarray):
+            is_tensor = isinstance(given, Tensor)
+            values = given.detach().cpu().numpy() if isinstance(given, Tensor) else given
+            try:
+                images = single_images(values, self.shape, first=is_tensor)
+            except ValueError as error:
+                raise UserError(f"{error}; this network takes {self._wanted()}.") from None
+            return (images, True) if isinstance(images, list) else ([images], False)
+        if hasattr(given, "convert") and hasattr(given, "getbands"):  # a picture of Pillow's
+            return [given], False
+        if isinstance(given, Iterable) and not isinstance(given, bytes | dict):
+            return [each for part in given for each in self.sources(part)[0]], True
+        raise UserError(
+            f"a {type(given).__name__} is no image: give a path, a folder, a PIL image, an array, "
+            "a tensor, or a list of these."
+        )
+
+    def _wanted(self) -> str:
+        return f"images of {self.shape[0]} channels, {self.shape[1]} x {self.shape[2]} pixels"
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images in a folder and in those below it, in the order of their names.
+
+    Raises:
+        UserError: If there is none.
+    """
+    known = suffixes()
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in known
+        and path.is_file()
+        and not any(
+            part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts
+        )
+    ]
+    if not found:
+        raise UserError(
+            f"{folder} holds no images: expected files {', '.join(sorted(known))} in it or below."
+        )
+    return found
+
+
+def predictions(
+    answer: Callable[[Tensor], Tensor],
+    reader: Reader,
+    sources: Sequence[Any],
+    class_names: Sequence[str],
+    *,
+    top: int = 1,
+    batch_size: int = BATCH,
+) -> Iterator[Prediction]:
+    """What a network says of every image, one after the other.
+
+    Args:
+        answer: Probabilities (N, classes) on the CPU of uint8 images (N, C, H, W).
+        reader: Makes these images.
+        sources: Single images; files are read side by side.
+        class_names: The names of the classes.
+        top: How many classes are named.
+        batch_size: How many images are answered at once.
+
+    Raises:
+        UserError: If a number is out of range.
+    """
+    for name, value in (("top", top), ("batch_size", batch_size)):
+        if value < 1:
+            raise UserError(f"`{name}` must be greater than or equal to 1: {value}.")
+    count = min(top, len(class_names))
+    left = iter(sources)
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="optnas-predict") as readers:
+        while chunk := list(islice(left, batch_size)):
+            read = list(readers.map(lambda source: _read(reader, source), chunk))
+            images = [pixels for pixels in read if isinstance(pixels, np.ndarray)]
+            best: Iterator[tuple[list[float], list[int]]] = iter(())
+            if images:
+                shares, labels = answer(torch.from_numpy(np.stack(images))).topk(count)
+                best = iter(zip(shares.tolist(), labels.tolist(), strict=True))
+            for source, pixels in zip(chunk, read, strict=True):
+                file = str(source) if isinstance(source, str | Path) else None
+                if isinstance(pixels, str):
+                    yield Prediction(file, error=pixels)
+                else:
+                    values, places = next(best)
+                    names = tuple(class_names[place] for place in places)
+                    yield Prediction(file, names, tuple(values))
+
+
+def _read(reader: Reader, source: Any) -> np.ndarray | str:
+    """The pixels, or why there are none."""
+    try:
+        return reader(source)
+    except (OSError, ValueError) as error:
+        told = (getattr(e, "reason", None) for e in (error, error.__cause__))
+        reason = next(filter(None, told), None) or getattr(error, "strerror", None) or error
+        return str(reason).partition("\n")[0]

@@ -1,0 +1,53 @@
+"""A training that is not finished, in the folder of its network to be."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optnas.errors import UserError
+from optnas.objectives.training.trainer import Trainer
+from optnas.storage.files import write_whole
+
+TRAINING = "training.pt"
+
+
+def save_training(folder: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:
+    """Write what an unfinished training needs to go on, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save({"identity": json.dumps(identity, sort_keys=True), "state": state}, buffer)
+    content = buffer.getvalue()
+    write_whole(folder / TRAINING, hashlib.sha256(content).digest() + content)
+
+
+def go_on(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
+    """Take up an unfinished training of the same network, if there is one.
+
+    Raises:
+        UserError: If it is of another network, or damaged.
+    """
+    path = folder / TRAINING
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    digest, content = content[:32], content[32:]
+    try:
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("its checksum is wrong")
+        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        is_same = loaded["identity"] == json.dumps(identity, sort_keys=True)
+        if is_same:
+            trainer.load_state_dict(loaded["state"])
+    except Exception as error:  # Who knows what torch.load says of a file that was made up.
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{path} is damaged ({reason}); remove it to train from the beginning."
+        ) from None
+    if not is_same:
+        raise UserError(
+            f"{path} belongs to another network (or one trained otherwise); name another folder "
+            "with --output, or remove it."
+        )

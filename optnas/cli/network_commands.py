@@ -1,0 +1,169 @@
+"""The commands on networks that were kept: `optnas predict` and `optnas export`."""
+
+import csv
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from optnas.cli.console import INTERRUPTED, hush
+from optnas.cli.options import Json
+from optnas.units import size
+
+# Imported when they are needed: `optnas --help` loads neither Optuna nor torch.
+
+Network = Annotated[
+    Path, typer.Argument(metavar="NETWORK", help="A folder that `optnas retrain` wrote.")
+]
+_SHOWN_EVERY = 100
+
+
+def predict(
+    network: Network,
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Images, and folders of images.")
+    ],
+    top: Annotated[int, typer.Option(min=1, help="Most probable classes to name.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images answered at once.")] = 64,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table with commas.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object a line, for programs.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
+) -> None:
+    """What a network that was kept sees in images; exit code 1 if some cannot be read."""
+    from optnas.errors import UserError
+
+    if as_csv and as_json:
+        raise UserError("give --csv or --json, not both")
+    hush()
+    model = load_network(network, device)
+    if not hasattr(model, "predict_each"):
+        raise UserError(f"{network} names no classes; of faces, ask `optnas verify`")
+    sources = [source for path in paths for source in model.reader.sources(_existing(path))[0]]
+    found = model.predict_each(sources, top, batch_size=batch_size)
+    write = _write_csv if as_csv else _write_json if as_json else _write_text
+    unread: list[Any] = []
+    try:
+        write(_watched(found, len(sources), unread), top)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    if unread:
+        print(f"optnas: {len(unread)} of {len(sources)} cannot be read", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def export(
+    network: Network,
+    to: Annotated[str, typer.Option("--to", help="onnx, torch, openvino, executorch or python.")],
+    output: Annotated[
+        Path | None, typer.Option(help="The file. Default: one in the network's folder.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="A folder of images to compare on. Default: the training's data."),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Normalised float32 images in, logits out.")
+    ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantise ONNX, calibrated on training images.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a kept network for other programs and devices, and compare it with the network."""
+    hush()
+    made = _part("export")(network, to, output, images=images, raw=raw, int8=int8)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(made)))
+        return
+    print(f"greatest difference {made.difference:.2g} on {made.images} images, float32 on the CPU")
+    if made.agreement is not None:
+        lost = (
+            ""
+            if made.accuracy is None
+            else (f"; test accuracy {made.quantised_accuracy:.4f} instead of {made.accuracy:.4f}")
+        )
+        print(f"in 8 bits {made.agreement:.4f} of the images are called the same{lost}")
+    for note in made.notes:
+        print(f"mind: {note}")
+    print(f"{size(made.bytes)}, {made.milliseconds:.2f} ms for one image on one thread")
+    print(f"kept in {', '.join(made.files)}")
+
+
+def load_network(folder: Path, device: str = "cpu") -> Any:
+    """The network, or the ensemble, in a folder, on a device.
+
+    Raises:
+        UserError: If there is none, or no such device.
+    """
+    from optnas.errors import UserError
+
+    try:
+        return _part("load")(folder, device)
+    except UserError:
+        raise
+    except (RuntimeError, AssertionError) as error:  # What torch says of devices.
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"--device {device}: {reason}") from None
+
+
+def _part(name: str) -> Any:
+    """What optnas itself offers by an entry point, as it has torch with it."""
+    from optnas.errors import UserError
+    from optnas.extensions.importing import load_entry
+
+    part = load_entry("part", "optnas.networks", name)
+    if part is None:
+        raise UserError("this installation of optnas is not whole: install it again")
+    return part
+
+
+def _existing(path: Path) -> Path:
+    from optnas.errors import UserError
+
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    return path
+
+
+def _watched(found: Iterator[Any], total: int, unread: list[Any]) -> Iterator[Any]:
+    """The predictions; how many there are already is said on stderr, and which cannot be read."""
+    is_seen = total > _SHOWN_EVERY and sys.stderr.isatty()
+    for number, each in enumerate(found, start=1):
+        if each.error is not None:
+            unread.append(each)
+            print(f"optnas: {each.source}: {each.error}", file=sys.stderr)
+        if is_seen and (number % _SHOWN_EVERY == 0 or number == total):
+            end = "\n" if number == total else "\r"
+            print(f"{number:,} of {total:,} images", end=end, file=sys.stderr, flush=True)
+        yield each
+
+
+def _write_text(found: Iterable[Any], top: int) -> None:
+    for each in found:
+        if each.error is None:
+            pairs = zip(each.labels, each.probabilities, strict=True)
+            print(f"{each.source}: " + ", ".join(f"{name} {share:.4f}" for name, share in pairs))
+
+
+def _write_json(found: Iterable[Any], top: int) -> None:
+    for each in found:
+        print(json.dumps(each.fields()))
+
+
+def _write_csv(found: Iterable[Any], top: int) -> None:
+    """A row per image: the file, labels with their probabilities, and why it cannot be read."""
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    numbers = ["", *(f"_{number}" for number in range(2, top + 1))]
+    columns = [f"{name}{number}" for number in numbers for name in ("label", "probability")]
+    table.writerow(["file", *columns, "error"])
+    for each in found:
+        pairs = zip(each.labels, each.probabilities, strict=True)
+        cells = [cell for label, share in pairs for cell in (label, f"{share:.6f}")]
+        cells += [""] * (len(columns) - len(cells))
+        table.writerow([each.source, *cells, each.error or ""])

@@ -1,0 +1,318 @@
+"""Kept networks answer to files, folders, pictures and arrays as in training, or say what not."""
+
+import csv
+import io
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import optnas
+from optnas import cli
+from optnas.config.settings import DataSettings, TrainSettings
+from optnas.errors import UserError
+from optnas.objectives.data.images import load_images
+from optnas.objectives.kept import trained
+from optnas.objectives.kept.descriptions import describe
+from optnas.spaces import ChainArchitecture
+
+PER_CLASS = 12
+
+
+def picture(kind: int, rng: np.random.Generator) -> Image.Image:
+    """A disc, bars or noise, of any size and mode."""
+    height, width = rng.integers(24, 90, 2)
+    y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
+    shade = (
+        (y - 0.5) ** 2 + (x - 0.5) ** 2 < 0.1 if kind == 0 else (x * 6).astype(int) % 2
+    ) * 200.0
+    pixels = np.clip(shade[..., None] + rng.normal(20, 25, (height, width, 3)), 0, 255)
+    image = Image.fromarray(pixels.astype(np.uint8))
+    mode = ("RGB", "L", "RGBA", "P")[rng.integers(4)]
+    if mode == "RGBA":
+        image.putalpha(Image.fromarray((y > 0.2).astype(np.uint8) * 255))
+        return image
+    return image.convert(mode)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Photos of two classes, with test images of their own."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for split in ("train", "test"):
+        for kind, name in enumerate(("disc", "bars")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(PER_CLASS):
+                picture(kind, rng).save(folder / f"{index:02}.png")
+    return root
+
+
+def kept(folder: Path, **data):
+    images = load_images(DataSettings(name="images", size=16, **data), 0)
+    trained.retrain(
+        ChainArchitecture(2, 8),
+        images,
+        TrainSettings(epochs=6, lr=0.1, batch_size=8),
+        folder,
+        network={},
+        seed=0,
+        origin={},
+        device=torch.device("cpu"),
+    )
+    return optnas.load(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(photos, tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("network")
+    kept(place, root=str(photos))
+    return place
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return optnas.load(folder)
+
+
+READINGS = {
+    "as it is": {},
+    "cropped": {"resize": "crop"},
+    "padded with red": {"resize": "pad", "background": "#ff0000"},
+    "gray": {"channels": 1},
+    "streamed": {"stream": True, "channels": 1},
+    "as version 0.1 read": {"reading": 1},
+}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_the_accuracy_on_the_files_is_that_of_retrain(photos, tmp_path, reading):
+    model = kept(tmp_path, root=str(photos), **READINGS[reading])
+    answers = model.predict(photos / "test")
+    assert len(answers) == 2 * PER_CLASS
+    correct = sum(answer.label == Path(answer.source).parent.name for answer in answers)
+    assert correct / len(answers) == describe(tmp_path).test_accuracy
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_files_become_the_very_pixels_of_training(photos, tmp_path, reading):
+    settings = DataSettings(name="images", size=16, root=str(photos), **READINGS[reading])
+    images = load_images(settings, 0)
+    preprocessing = trained.preprocessing_of(images.reading.preparation)
+    ours = {
+        preprocessing.read(path, images.input_shape).tobytes()
+        for path in photos.glob("test/*/*.png")
+    }
+    assert ours == {image.numpy().tobytes() for image in images.test_images[:]}
+
+
+def test_pictures_arrays_and_tensors_are_what_the_file_is(photos, model):
+    path = next(photos.glob("test/disc/*.png"))
+    image = Image.open(path).convert("RGB")
+    image.save(path.parents[2] / "one.png")
+    file = path.parents[2] / "one.png"
+    hwc = np.asarray(image)
+    chw = np.moveaxis(hwc, 2, 0)
+    expected = model.predict(file, top=2)
+    assert expected.labels == model.predict(path.parents[2] / "one.png", top=9).labels
+    assert sum(expected.probabilities) == pytest.approx(1)
+    many = {
+        "list": [image],
+        "NHWC": hwc[None],
+        "NCHW": chw[None],
+        "NCHW tensor": torch.from_numpy(chw.copy())[None],
+        "list of paths": [str(file)],
+    }
+    for name, given in many.items():
+        answers = model.predict(given, top=2)
+        assert isinstance(answers, list), name
+        assert [a.probabilities for a in answers] == [expected.probabilities], name
+    single = {
+        "picture": image,
+        "HWC": hwc,
+        "CHW": chw,
+        "tensor": torch.from_numpy(chw.copy()),
+        "floats": hwc / 255,
+        "uint16": hwc.astype(np.uint16) * 257,
+        "text": str(file),
+    }
+    for name, given in single.items():
+        assert model.predict(given, top=2).probabilities == expected.probabilities, name
+    gray = np.asarray(image.convert("L"))
+    same = model.predict(image.convert("L"), top=2).probabilities
+    assert model.predict(gray, top=2).probabilities == same
+    assert model.predict(gray[None], top=2).probabilities == same
+    assert model.predict(np.stack([gray, gray, gray, gray, gray]))[4].label in model.class_names
+    assert model.predict(gray[..., None], top=2).probabilities == same
+
+
+WRONG = {
+    "another size": (torch.zeros(2, 3, 20, 16, dtype=torch.uint8), "(2, 3, 20, 16)"),
+    "other channels": (torch.zeros(2, 1, 16, 16, dtype=torch.uint8), "(2, 1, 16, 16)"),
+    "channels last": (torch.zeros(2, 16, 16, 3, dtype=torch.uint8), "(2, 16, 16, 3)"),
+    "no batch": (torch.zeros(3, 16, 16, dtype=torch.uint8), "(3, 16, 16)"),
+    "int64": (torch.zeros(2, 3, 16, 16, dtype=torch.int64), "int64"),
+    "uint16": (torch.zeros(2, 3, 16, 16, dtype=torch.uint16), "uint16"),
+    "bool": (torch.zeros(2, 3, 16, 16, dtype=torch.bool), "bool"),
+    "0 to 255": (torch.full((2, 3, 16, 16), 255.0), "values from 255 to 255"),
+    "normalised": (torch.linspace(-2, 2, 1536).view(2, 3, 16, 16), "values from -2 to 2"),
+    "no number": (torch.full((2, 3, 16, 16), torch.nan), "nan"),
+    "half, too large": (torch.full((2, 3, 16, 16), 3, dtype=torch.float16), "float16"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_was_not_trained_on_is_refused_with_what_it_is(model, name):
+    images, said = WRONG[name]
+    with pytest.raises(ValueError, match=r"takes uint8, or floats in \[0, 1\], of shape") as got:
+        model(images)
+    assert said in str(got.value)
+    assert "(N, 3, 16, 16)" in str(got.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_floats_in_the_unit_interval_are_taken(model, dtype):
+    images = torch.randint(0, 256, (5, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    expected = model(images.byte()).softmax(1)
+    torch.testing.assert_close(
+        model((images / 255).to(dtype)).softmax(1).float(), expected, atol=0.05, rtol=0.05
+    )
+    assert model(images.byte()[:0]).shape == (0, 2)
+
+
+def test_the_checks_stay_outside_what_is_exported(model):
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    text = torch.export.export(model, (images,)).graph_module.code
+    assert "aminmax" not in text
+    assert "item" not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (np.zeros((16, 16), np.int64), "must be uint8, uint16, or floats"),
+        (np.full((16, 16), 255.0), "values from 255 to 255"),
+        (np.zeros((5, 5, 5, 5, 5), np.uint8), "is no image"),
+        (np.zeros((0, 16), np.uint8), "is no image"),
+        ({"a": 1}, "a dict is no image"),
+        (b"bytes", "a bytes is no image"),
+        (7, "a int is no image"),
+        ("nowhere.png", "No such file"),
+    ],
+)
+def test_what_is_no_image_is_refused(model, given, said):
+    with pytest.raises(UserError, match=said):
+        model.predict(given)
+
+
+def test_a_bad_file_is_named_and_the_rest_is_predicted(photos, model, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    (tmp_path / ".hidden.png").write_bytes(b"no image")
+    (tmp_path / "notes.txt").write_text("no image")
+    good = tmp_path / "below" / "b.png"
+    good.parent.mkdir()
+    good.write_bytes(next(photos.glob("test/bars/*.png")).read_bytes())
+    bad, fine = model.predict(tmp_path)
+    assert (Path(bad.source).name, bad.label, bad.probability) == ("a.png", None, None)
+    assert "no image of a known format" in bad.error
+    assert fine.label in ("disc", "bars")
+    with pytest.raises(UserError, match=r"a\.png: it is no image"):
+        model.predict(tmp_path / "a.png")
+    with pytest.raises(UserError, match="holds no images"):
+        model.predict(_empty(tmp_path))
+
+
+def _empty(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+def command(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["optnas", "predict", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    said = capsys.readouterr()
+    return end.value.code or 0, said.out, said.err
+
+
+def test_the_command_prints_text_json_and_tables(photos, folder, monkeypatch, capsys, tmp_path):
+    place = photos / "test"
+    code, out, _ = command(monkeypatch, capsys, folder, place, "--top", 2)
+    assert code == 0
+    assert len(out.splitlines()) == 2 * PER_CLASS
+    code, out, _ = command(monkeypatch, capsys, folder, place, "--json", "--batch-size", 5)
+    lines = [json.loads(line) for line in out.splitlines()]
+    expected = optnas.load(folder).predict(place)
+    assert [line["predictions"][0]["label"] for line in lines] == [e.label for e in expected]
+    assert all(line["error"] is None for line in lines)
+    bad = tmp_path / "bad,name.png"
+    bad.write_text("<svg/>")
+    code, out, err = command(monkeypatch, capsys, folder, bad, place, "--csv", "--top", 9)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 1
+    assert "bad,name.png: it is text" in err
+    assert f"1 of {2 * PER_CLASS + 1} cannot be read" in err
+    assert rows[0]["file"] == str(bad)
+    assert rows[0]["error"].startswith("it is text")
+    assert {row["label"] for row in rows[1:]} <= {"disc", "bars"}
+    assert float(rows[1]["probability"]) >= float(rows[1]["probability_2"])
+
+
+def test_the_command_refuses_what_is_not_there(folder, monkeypatch, capsys, tmp_path):
+    assert command(monkeypatch, capsys, folder, tmp_path / "no")[0] == 2
+    assert command(monkeypatch, capsys, tmp_path, tmp_path)[0] == 2
+    assert command(monkeypatch, capsys, folder, folder, "--csv", "--json")[0] == 2
+    code, _, err = command(monkeypatch, capsys, folder, tmp_path, "--device", "nowhere")
+    assert code == 2
+    assert "nowhere" in err
+
+
+def test_a_network_of_version_0_1_says_what_it_lacks(folder, photos, tmp_path):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    fields = json.loads((tmp_path / "network.json").read_text())
+    for key in ("preprocessing",):
+        del fields[key]
+    (tmp_path / "network.json").write_text(json.dumps(fields))
+    with pytest.warns(UserWarning, match=r"as it was kept by version 0\.1"):
+        old = optnas.load(tmp_path)
+    assert old.preprocessing.reading == 1
+    assert len(old.predict(photos / "test")) == 2 * PER_CLASS
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optnas.load(folder)
+
+
+def test_networks_of_images_that_are_not_square_take_pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "own.py").write_text(
+        "import numpy as np\n"
+        "def data():\n"
+        "    r = np.random.default_rng(0)\n"
+        "    x = r.integers(0, 256, (40, 8, 12), dtype=np.uint8)\n"
+        "    y = np.arange(40) % 2\n"
+        "    return x[:30], y[:30], x[30:], y[30:]\n"
+    )
+    images = load_images(DataSettings(name="own:data"), 0, tmp_path)
+    place = tmp_path / "network"
+    trained.retrain(
+        ChainArchitecture(1, 4),
+        images,
+        TrainSettings(epochs=1),
+        place,
+        network={},
+        seed=0,
+        origin={},
+        device=torch.device("cpu"),
+    )
+    model = optnas.load(place)
+    assert model.input_shape == (1, 8, 12)
+    picture = Image.fromarray(rng.integers(0, 256, (30, 20, 3), dtype=np.uint8))
+    assert model.predict(picture).label in model.class_names
+    pixels = images.test_images[0, 0].numpy()
+    assert model.predict(pixels).probability == model.predict(Image.fromarray(pixels)).probability
