@@ -54,11 +54,12 @@ from optnas.trials.attributes import (
     FAILURE_REASON,
     INTERRUPTED,
     LOST,
+    MACHINE,
     MAX_EPOCHS,
     SCHEDULE,
     TRAINING_SEED,
 )
-from optnas.trials.failures import mark_failure
+from optnas.trials.failures import mark_failure, one_line
 
 
 class Classification(Retrains):
@@ -244,7 +245,7 @@ class Classification(Retrains):
             mark_failure(trial, LOST, INTERRUPTED)
             raise
         except OSError as error:
-            mark_failure(trial, LOST, f"{type(error).__name__}: {error}")
+            mark_failure(trial, LOST, f"{MACHINE}{one_line(error)}")
             raise
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

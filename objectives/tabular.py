@@ -20,6 +20,8 @@ from optnas.trials.attributes import CANDIDATE, FAILURE_REASON, MAX_EPOCHS, PHAS
 from optnas.trials.failures import mark_failure
 
 COSTS = ("params", "multiply_adds")
+MAX_BYTES = 4 << 30
+"""Bytes of an array of a table, at most."""
 SECONDS = re.compile(r"train_seconds_(\d+)ep")
 
 
@@ -191,17 +193,40 @@ class Table:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            _check_size(path)
             with np.load(path, allow_pickle=False) as file:
                 self._arrays: dict[str, npt.NDArray[Any]] = dict(file)
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such table.") from None
-        except (OSError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: not a table (an npz file of arrays): {error}") from None
+        except UserError:
+            raise
+        except Exception as error:  # zipfile, zlib and numpy raise what they like.
+            said = (str(error) or repr(error)).splitlines()[0]
+            raise UserError(f"{path}: not a table (an npz file of arrays): {said}") from None
+        self._check_rows()
         names = self._arrays.get("arch")
         self._rows = None if names is None else {str(name): row for row, name in enumerate(names)}
         self._timed = next(
             (m for name in sorted(self._arrays) if (m := SECONDS.fullmatch(name))), None
         )
+
+    def _check_rows(self) -> None:
+        """Refuse arrays that have not one row for every network."""
+        rows = {}
+        for name, array in self._arrays.items():
+            if array.ndim == 0:
+                raise UserError(f"{self.path}: the array {name!r} has no rows.")
+            if name == "arch" or (name != "epoch" and _holds_numbers(array)):
+                rows[name] = len(array)
+        if len(set(rows.values())) > 1:
+            lengths = ", ".join(f"{name} {length}" for name, length in rows.items())
+            raise UserError(f"{self.path}: its arrays have different numbers of rows: {lengths}.")
+        for name in COSTS:
+            costs = self._arrays.get(name)
+            if costs is None or not _holds_numbers(costs):
+                continue
+            if not (np.isfinite(costs).all() and (costs >= 0).all()):
+                raise UserError(f"{self.path}: {name!r} must be numbers from 0 on, none missing.")
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
@@ -249,6 +274,23 @@ class Table:
         if self._timed is None:
             return None
         return float(self._arrays[self._timed[0]][row]) * epochs / int(self._timed[1])
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a table whose arrays say that they are larger than any table is."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0
+                if version != (1, 0):
+                    read = np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            if dtype.itemsize * math.prod(shape) > MAX_BYTES:
+                raise UserError(
+                    f"{path}: the array {entry.filename!r} says that it is larger than "
+                    f"{MAX_BYTES >> 30} GiB, so this is no table."
+                )
 
 
 def _holds_numbers(array: npt.NDArray[Any]) -> bool:

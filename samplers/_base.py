@@ -34,11 +34,13 @@ from optnas.trials.attributes import (
     FAILURE_REASON,
     INTERRUPTED,
     LOST,
+    MACHINE,
     MAX_EPOCHS,
     PHASE,
+    TRAIN_ACCURACY,
 )
 from optnas.trials.claims import Claim
-from optnas.trials.failures import fail_dead
+from optnas.trials.failures import fail_dead, is_grounds, one_line
 from optnas.trials.leases import renew_lease
 from optnas.trials.lineage import without_weights
 
@@ -78,6 +80,9 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
 
     searches: ClassVar[tuple[type[Any], ...]] = ()
     """The kinds of space that the strategy searches; empty for any."""
+    compares_fractions: ClassVar[bool] = False
+    """Whether values are compared with thresholds that are fractions."""
+    _told_fractions = False
     sets_epochs: ClassVar[bool] = False
     """Whether the strategy proposes the parameter ``epochs``."""
     retrained: ClassVar[int] = 1
@@ -225,6 +230,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         own = copy.copy(trial)
         own.state, own.values = state, values
         self._warn_if_void(own)
+        self._warn_if_no_fraction(own)
         self._explain_failure(study, own)
         trials = list(all_trials(study))
         trials[own.number] = own
@@ -301,6 +307,22 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
                 stacklevel=2,
             )
 
+    def _warn_if_no_fraction(self, trial: FrozenTrial) -> None:
+        """Say once that accuracies are fractions, where thresholds are compared with them."""
+        if not self.compares_fractions or self._told_fractions:
+            return
+        numbers = {"its value": (trial.values or [None])[0]}
+        numbers[f"`{TRAIN_ACCURACY}`"] = trial.user_attrs.get(TRAIN_ACCURACY)
+        for name, number in numbers.items():
+            if isinstance(number, int | float) and not 0 <= number <= 1:
+                self._told_fractions = True
+                warnings.warn(
+                    f"Trial {trial.number}: {name} is {number}, but the thresholds of "
+                    f"{type(self).__name__} are fractions from 0 to 1: divide percent by 100, or "
+                    "the search ends where it should not.",
+                    stacklevel=2,
+                )
+
     @staticmethod
     def _explain_failure(study: Study, trial: FrozenTrial) -> None:
         """Say on a trial that its own worker fails why it does, unless the objective has."""
@@ -309,6 +331,8 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         cause = _cause_of_failure()
         if isinstance(cause, KeyboardInterrupt):
             attrs = {FAILURE: LOST, FAILURE_REASON: INTERRUPTED}
+        elif cause is not None and is_grounds(cause):
+            attrs = {FAILURE: LOST, FAILURE_REASON: f"{MACHINE}{one_line(cause)}"}
         else:
             reason = "the value is not a number" if cause is None else repr(cause)
             attrs = {FAILURE: CANDIDATE, FAILURE_REASON: reason}

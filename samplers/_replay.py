@@ -165,7 +165,10 @@ class ReplaySampler(StrategySampler[A]):
         """The strategy, as a coroutine: yields candidates, receives results, returns the end."""
 
     def found(self, study: Study) -> A | None:
-        return self.replay(self._history(study)).conclusion
+        walk = self.replay(self._history(study))
+        # Where no candidate could be judged, the rules still come to an end, which says nothing.
+        judged = any(not result.failed for _, result in walk.answered)
+        return walk.conclusion if judged else None
 
     def replay(self, history: History) -> Walk[A]:
         """How far the results carry the search.

@@ -99,6 +99,7 @@ class MacroMicroSampler(ReplaySampler[Network]):
     """
 
     sets_epochs = True
+    compares_fractions = True
     searches = (ChainSpace, FaceSpace)
 
     space: Any  # Neither of the two is a space of both kinds of network.

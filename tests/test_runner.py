@@ -18,7 +18,8 @@ from optnas.errors import UserError
 from optnas.running.runner import run
 from optnas.storage.opening import open_storage
 from optnas.study.budget import used
-from optnas.study.opening import RECORD, create_or_open, open_existing
+from optnas.study.opening import create_or_open, open_existing
+from optnas.study.record import RECORD
 from optnas.trials.attributes import LEASE
 from optnas.trials.claims import Claim
 

@@ -24,7 +24,8 @@ from optnas.errors import UserError
 from optnas.running.baselines import baselines_config
 from optnas.samplers.econas import EcoNASSampler
 from optnas.storage.opening import open_storage
-from optnas.study.opening import RECORD, create_or_open, open_existing, settled
+from optnas.study.opening import create_or_open, open_existing, settled
+from optnas.study.record import RECORD
 
 CASES = Path(__file__).parent.parent.parent / "shared" / "cases" / "old_studies"
 

@@ -17,6 +17,7 @@ from optnas.config.file import (
     study_from_dict,
 )
 from optnas.config.schema import schema
+from optnas.config.stored import references
 from optnas.config.template import template
 from optnas.spaces import ChainSpace
 
@@ -539,7 +540,7 @@ def test_resolved_rebuilds_the_study(folder: Path, text: str) -> None:
     study = load(folder, text)
     stored = json.loads(json.dumps(study.resolved()))
     assert "storage" not in stored
-    again = from_resolved(stored, study.storage)
+    again = from_resolved(stored, study.storage, references(stored).values())
     assert again == study
     assert again.resolved() == stored
     assert identity_of(stored) == study.identity()

@@ -120,6 +120,6 @@ def _keep(folder: Path, members: Sequence[Path], description: EnsembleDescriptio
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{folder} cannot be written: {reason}; name another folder.") from None
     text = ensemble_card(folder.resolve().name, description)
-    write_whole(folder / trained.CARD, text.encode())
+    write_whole(folder / trained.CARD, text.encode(errors="backslashreplace"))
     fields = dataclasses.asdict(description)
     write_whole(folder / ENSEMBLE, json.dumps(fields, indent=1).encode())

@@ -17,6 +17,7 @@ from optnas.config.settings import TrainSettings, check_compile
 from optnas.errors import UserError
 from optnas.objectives.data.image_files import ImageFiles
 from optnas.objectives.data.images import Images
+from optnas.objectives.kept.bounds import check_sizes
 from optnas.objectives.kept.cards import card
 from optnas.objectives.kept.classifiers import Classifier
 from optnas.objectives.kept.descriptions import NETWORK, Description, describe
@@ -310,6 +311,7 @@ def read(folder: Path) -> tuple[Description, nn.Module]:
         weights = (folder / WEIGHTS).read_bytes()
         if hashlib.sha256(weights).hexdigest() != description.weights_sha256:
             raise ValueError(f"{WEIGHTS} is not the file that {NETWORK} describes")
+        check_sizes(description.architecture, description.network, weights)
         network = build_model(
             architecture_of(description),
             description.input_shape,
@@ -373,6 +375,7 @@ def _space_name(architecture: Architecture) -> str:
 def _keep(folder: Path, weights: bytes, description: Description) -> None:
     """Write the network; its description comes last and makes it complete."""
     write_whole(folder / WEIGHTS, weights)
-    write_whole(folder / CARD, card(folder.resolve().name, description).encode())
+    page = card(folder.resolve().name, description)
+    write_whole(folder / CARD, page.encode(errors="backslashreplace"))
     write_whole(folder / NETWORK, json.dumps(dataclasses.asdict(description), indent=1).encode())
     (folder / TRAINING).unlink(missing_ok=True)

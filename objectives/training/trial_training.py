@@ -23,7 +23,15 @@ from optnas.objectives.training.progress import Progress
 from optnas.objectives.training.trainer import NonFiniteLoss, Trainer
 from optnas.spaces import Architecture
 from optnas.storage.checkpoints import CheckpointError, Checkpoints, checkpoint_of
-from optnas.trials.attributes import INHERITED, PHASE, TRAIN_ACCURACY, TRAIN_JOULES, TRAIN_SECONDS
+from optnas.trials.attributes import (
+    ACCUMULATION,
+    EPOCHS_TRAINED,
+    INHERITED,
+    PHASE,
+    TRAIN_ACCURACY,
+    TRAIN_JOULES,
+    TRAIN_SECONDS,
+)
 from optnas.trials.leases import renew_lease
 from optnas.trials.lineage import ancestors, parent_of
 
@@ -31,10 +39,11 @@ FIRST_LEASE = 1800.0
 """Seconds promised for the first epoch, whose length nobody knows yet."""
 LEAST_LEASE = 300.0
 """Seconds promised for an epoch, at least; ten times the last one, if that is more."""
-ACCUMULATION = "accumulation"
-"""User attribute: number of parts in which every batch was trained on, for want of memory."""
 EAGER_REASON = "eager_reason"
 """User attribute, on CUDA: why the steps were not replayed from a graph; see `Trainer`."""
+
+
+_ONE_VALUE = "Expected more than 1 value per channel"
 
 
 class CandidateFailure(Exception):
@@ -199,6 +208,12 @@ class TrialTraining:
                 result = trainer.train_epoch()
             except NonFiniteLoss as error:
                 raise CandidateFailure(str(error)) from error
+            except ValueError as error:
+                if _ONE_VALUE not in str(error):
+                    raise
+                raise CandidateFailure(
+                    "cannot be trained: batch normalisation sees a batch of one image of one pixel"
+                ) from error
             is_last = trainer.epoch == epochs
             if is_last or self._settings.is_due(trainer.epoch, time.monotonic() - self._saved):
                 self._save(must=is_last and self._inherited)
@@ -212,7 +227,7 @@ class TrialTraining:
         """Record what came of the training and what it took."""
         accuracy = max(result.train_accuracy for result in self.trainer.history)
         self.trial.set_user_attr(TRAIN_ACCURACY, accuracy)
-        self.trial.set_user_attr("epochs_trained", self.trainer.epoch - self._resumed)
+        self.trial.set_user_attr(EPOCHS_TRAINED, self.trainer.epoch - self._resumed)
         if self.trainer.eager_reason is not None:
             self.trial.set_user_attr(EAGER_REASON, self.trainer.eager_reason)
         joules = [result.joules for result in self.trainer.history]

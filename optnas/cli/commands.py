@@ -12,6 +12,7 @@ from optnas.cli.console import (
     INTERRUPTED,
     again_with,
     epoch_printer,
+    guard_streams,
     hush,
     run_baselines,
     run_search,
@@ -24,6 +25,7 @@ from optnas.cli.file_commands import data, init, list_, schema
 from optnas.cli.network_commands import export, predict
 from optnas.cli.options import (
     AcceptChangedData,
+    Allow,
     Device,
     Devices,
     File,
@@ -33,6 +35,7 @@ from optnas.cli.options import (
     Target,
     WorkerCount,
 )
+from optnas.cli.storage_commands import app as storage_app
 
 # Commands import what they need when they run: `optnas --help` loads neither Optuna nor torch.
 
@@ -53,6 +56,7 @@ def main() -> None:
     """Entry point: what can go wrong ends with one message; exit code 2 for bad input."""
     from optnas.errors import RunError, UserError
 
+    guard_streams()
     try:
         app()
     except UserError as error:
@@ -60,6 +64,13 @@ def main() -> None:
         sys.exit(BAD_INPUT)
     except RunError as error:
         print(f"optnas: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        from optnas.trials.failures import is_grounds, one_line
+
+        if not is_grounds(error):
+            raise
+        print(f"optnas: {one_line(error)}; nothing is lost: try again", file=sys.stderr)
         sys.exit(1)
 
 
@@ -88,25 +99,26 @@ def resume(
     workers: WorkerCount = None,
     per_device: PerDevice = None,
     devices: Devices = None,
+    allow: Allow = None,
     accept_changed_data: AcceptChangedData = False,
     as_json: Json = False,
 ) -> None:
     """Go on with a search without its file: everything is in the storage."""
     from optnas.study.opening import open_existing
 
-    again = f"optnas resume {again_with(storage, study)}"
-    config = open_existing(storage, study).config
+    again = f"optnas resume {again_with(storage, study, allow)}"
+    config = open_existing(storage, study, allow=allow or ()).config
     said = workers_said(config, workers, per_device, devices)
     run_search(config, said, as_json, accept_changed_data=accept_changed_data, again=again)
 
 
 @app.command()
-def status(target: Target, study: Name = None, as_json: Json = False) -> None:
+def status(target: Target, study: Name = None, allow: Allow = None, as_json: Json = False) -> None:
     """How far a search is: trials, phases, budget."""
     from optnas.report.text import status_fields, status_text
     from optnas.study.opening import open_existing
 
-    opened = open_existing(target, study)
+    opened = open_existing(target, study, allow=allow or ())
     show(as_json, status_fields, status_text, opened)
 
 
@@ -114,6 +126,7 @@ def status(target: Target, study: Name = None, as_json: Json = False) -> None:
 def best(
     target: Target,
     study: Name = None,
+    allow: Allow = None,
     draw: Annotated[
         Path | None,
         typer.Option(metavar="FILE.svg|FILE.png", help="Draw the network to a file, too."),
@@ -128,10 +141,10 @@ def best(
 
     if draw is not None:
         check_drawing(draw)
-    opened = open_existing(target, study)
+    opened = open_existing(target, study, allow=allow or ())
     if draw is not None:
         draw_best(opened, draw)
-    show(as_json, best_fields, lambda o: best_text(o, again_with(target, study)), opened)
+    show(as_json, best_fields, lambda o: best_text(o, again_with(target, study, allow)), opened)
     if draw is not None and not as_json:
         print(f"drawn in {draw}")
 
@@ -140,6 +153,7 @@ def best(
 def retrain(
     target: Target,
     study: Name = None,
+    allow: Allow = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs. Default: retrain.epochs of the study file.")
     ] = None,
@@ -184,7 +198,7 @@ def retrain(
     images = None if data is None else DataSettings(name=data, root=root, download=download)
     if images is None and (root is not None or download):
         raise UserError("--root and --download belong to --data; the study's data has its own")
-    opened = open_existing(target, study)
+    opened = open_existing(target, study, allow=allow or ())
     hush()
     try:
         for report in retrain_found(
@@ -211,6 +225,7 @@ def retrain(
 def report(
     target: Target,
     study: Name = None,
+    allow: Allow = None,
     output: Annotated[
         Path | None, typer.Option(help="The HTML file. Default: STUDY.html beside the storage.")
     ] = None,
@@ -255,7 +270,7 @@ def report(
     if device is not None and not baselines:
         raise UserError("--device is where --baselines trains; give both, or leave it out")
     footprint = Footprint(carbon_intensity, power)
-    opened = open_existing(target, study)
+    opened = open_existing(target, study, allow=allow or ())
     hush()
     if baselines:
         run_baselines(opened, device, accept_changed_data=accept_changed_data)
@@ -264,7 +279,7 @@ def report(
         print(json.dumps(report_rows(opened, measures)))
     if output is not None or not as_json:
         path = output or page_path(opened)
-        write_page(path, report_page(opened, again_with(target, study), measures))
+        write_page(path, report_page(opened, again_with(target, study, allow), measures))
         if not as_json:
             print(f"Wrote {path}. Open it in a browser.")
 
@@ -273,6 +288,7 @@ def report(
 def doctor(
     target: Target,
     study: Name = None,
+    allow: Allow = None,
     fix: Annotated[
         bool, typer.Option("--fix", help="Mend what can be mended. Default: only say it.")
     ] = False,
@@ -282,7 +298,7 @@ def doctor(
     from optnas.doctor.examination import consult, consultation_fields, consultation_text
 
     hush()
-    opened, findings = consult(target, study, fix=fix)
+    opened, findings = consult(target, study, fix=fix, allow=allow or ())
     treated = []
     for finding in findings:
         treated.append(finding)
@@ -299,13 +315,14 @@ def doctor(
 def dashboard(
     target: Target,
     study: Name = None,
+    allow: Allow = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8080,
 ) -> None:
     """Watch a search in the browser (optuna-dashboard, on this machine only)."""
     from optnas.report.dashboard import serve
     from optnas.study.opening import open_existing
 
-    opened = open_existing(target, study)
+    opened = open_existing(target, study, allow=allow or ())
     hush()
     serve(opened, port)
 
@@ -315,3 +332,5 @@ for command in (
     *(data, init, schema, list_, rank, compare),
 ):
     app.command(name=command.__name__.rstrip("_"))(command)
+
+app.add_typer(storage_app)

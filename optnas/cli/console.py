@@ -4,7 +4,7 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -128,11 +128,12 @@ def show(
     print(json.dumps(fields(opened)) if as_json else text(opened))
 
 
-def again_with(target: str, study: str | None) -> str:
+def again_with(target: str, study: str | None, allow: Sequence[str] | None = None) -> str:
     """How commands name a study, without its password."""
     from optnas.storage.urls import hide_password
 
-    return shlex.join([hide_password(target), *([study] if study else [])])
+    allowed = [word for name in allow or () for word in ("--allow", name)]
+    return shlex.join([hide_password(target), *([study] if study else []), *allowed])
 
 
 def epoch_printer() -> Callable[[int, int, float, float], None]:
@@ -147,6 +148,33 @@ def epoch_printer() -> Callable[[int, int, float, float], None]:
             print(text.ljust(78) if sys.stdout.isatty() else text, end=end, flush=True)
 
     return show
+
+
+class _Printable:
+    """A stream that shows what it is given, and obeys none of it.
+
+    Names and reasons may come from a storage, a folder or a server, and hold what controls a
+    terminal. What a console cannot show is escaped, too.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        from optnas.pages.text import printable
+
+        self.stream.write(text if text == "\r" else printable(text))
+        return len(text)
+
+
+def guard_streams() -> None:
+    """Let nothing that is printed control the terminal, or fail because it cannot be shown."""
+    sys.stdout, sys.stderr = _Printable(sys.stdout), _Printable(sys.stderr)
 
 
 def hush() -> None:

@@ -15,6 +15,14 @@ Target = Annotated[
 Name = Annotated[
     str | None, typer.Argument(metavar="[STUDY]", help="The study's name in the storage.")
 ]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODULE:NAME",
+        help="Code that may be imported though the storage names it. Nothing else that a storage "
+        "names is; may be repeated.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Output = Annotated[
     Path | None, typer.Option(help="Folder for the table, the JSON and a page of plots.")

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from optnas.pages.text import printable
 from optnas.study.budget import used
 from optnas.study.data import seen_fields, seen_lines
 from optnas.study.opening import OpenStudy, counted_trials
@@ -128,7 +129,7 @@ class LiveDisplay:
     def start(self, opened: OpenStudy) -> None:
         self._opened = opened
         self._used_at_start = _share_used(opened) or 0.0
-        self._console.print(Text(_opening(opened)))
+        self._console.print(Text(printable(_opening(opened))))
         self._console.print(Text(HEADER, style="bold"))
         self._live.update(self._footer())
 
@@ -147,10 +148,10 @@ class LiveDisplay:
         self._now.pop(worker, None)
         if trial.params:
             style = "red" if trial.state == TrialState.FAIL else ""
-            self._console.print(Text(trial_line(trial), style=style))
+            self._console.print(Text(printable(trial_line(trial)), style=style))
 
     def note(self, text: str) -> None:
-        self._console.print(Text(text, style="dim"))
+        self._console.print(Text(printable(text), style="dim"))
 
     def _footer(self) -> Text:
         """A line for every worker that trains, and one or two for the study."""
@@ -169,14 +170,18 @@ class LiveDisplay:
         else:
             study.insert(0, best)
         lines = "\n".join("  |  ".join(parts) for parts in [*rows, study])
-        return Text(lines, style="cyan", no_wrap=True, overflow="ellipsis")
+        return Text(printable(lines), style="cyan", no_wrap=True, overflow="ellipsis")
 
 
 def make_display(*, as_json: bool) -> JsonDisplay | PlainDisplay | LiveDisplay:
     """The display that fits where stdout goes."""
     if as_json:
         return JsonDisplay()
-    return LiveDisplay(Console()) if sys.stdout.isatty() else PlainDisplay()
+    return (
+        LiveDisplay(Console(file=getattr(sys.stdout, "stream", None)))
+        if sys.stdout.isatty()
+        else PlainDisplay()
+    )
 
 
 def _opening(opened: OpenStudy) -> str:

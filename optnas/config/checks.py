@@ -98,7 +98,9 @@ def checked_plugins(study: StudyKeys, folder: Path, source: Source) -> dict[str,
     check = _PluginCheck(folder, source)
     space_choice, space = check("space", study.space)
     # Sizes as of small colour images: only to see whether the options are good.
-    stand_ins = {"in_channels": 3, "classes": 10, "seed": study.seed}
+    stand_ins: dict[str, Any] = {"in_channels": 3, "classes": 10, "seed": None}
+    if study.seed is not None:
+        stand_ins["seed"] = study.seed % 2**32  # Optuna's own samplers take no more.
     stand_ins["max_retries"] = study.max_retries
     sampler_choice, sampler = check("sampler", study.sampler, {"space": space, **stand_ins})
     pruner_choice, pruner = check("pruner", study.pruner)

@@ -6,7 +6,7 @@ Every mistake is one :class:`StudyFileError` that names the file, the line and t
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,7 +20,6 @@ from optnas.config.messages import Source, StudyFileError, found
 from optnas.config.paths import (
     absolute,
     artifacts_location,
-    artifacts_now,
     default_artifacts,
     default_storage,
     storage_url,
@@ -33,6 +32,7 @@ from optnas.config.stored import (
     identity_of,
     kept,
     overlaid,
+    references,
     with_old_behaviour,
 )
 from optnas.config.yaml import KeyPath, YamlError, parse
@@ -67,11 +67,13 @@ class Written:
         keys: What was written, as JSON values; a block may be only a name.
         folder: Where relative paths start.
         source: Where it was written.
+        allowed: Code that may be imported beside what the keys name, should a storage name it.
     """
 
     keys: Mapping[str, Any] = dataclasses.field(compare=False)
     folder: Path = dataclasses.field(compare=False)
     source: Source = dataclasses.field(compare=False, default_factory=Source)
+    allowed: frozenset[str] = dataclasses.field(compare=False, default=frozenset())
 
     @property
     def place(self) -> tuple[str, str] | None:
@@ -105,7 +107,8 @@ class Written:
         Raises:
             StudyFileError: If anything is wrong.
         """
-        made = from_resolved({**stored, "folder": str(self.folder)}, storage)
+        allowed = self.allowed.union(references(self.keys).values())
+        made = from_resolved({**stored, "folder": str(self.folder)}, storage, allowed)
         said, shorthand = expand(self.keys, made.resolved())
         try:
             study = self._built(overlaid(said, made.resolved(), self.folder), shorthand)
@@ -282,16 +285,19 @@ def written_in_python(mapping: Mapping[str, Any], folder: str | Path | None = No
     return _written(mapping, Path(absolute(str(folder or "."), Path.cwd())))
 
 
-def from_resolved(resolved: Mapping[str, Any], storage: str) -> StudyFile:
+def from_resolved(
+    resolved: Mapping[str, Any], storage: str, allowed: Collection[str] = ()
+) -> StudyFile:
     """The configuration that ``StudyFile.resolved`` gave, as kept in a study.
 
     Args:
         resolved: The stored configuration.
         storage: Where the study is; a relative path starts in the current folder.
+        allowed: Code that may be imported if the configuration names it: ``module:Name``.
 
     Raises:
         StudyFileError: If the stored configuration does not fit this version of optnas or what
-            is installed here.
+            is installed here, or names code that is not allowed.
     """
     source = "the stored configuration"
     values = dict(resolved)
@@ -302,11 +308,14 @@ def from_resolved(resolved: Mapping[str, Any], storage: str) -> StudyFile:
         values["storage"] = storage_url(storage, Path.cwd())
     except ValueError as error:
         raise Source(source).error(("storage",), str(error)) from None
+    for key, name in references(values).items():
+        if name not in allowed:
+            raise Source(source).error(
+                (key,),
+                f"names code, {name!r}, and nothing is imported because a storage names it; if "
+                f"you know it, name the study file, or say --allow {name}",
+            )
     values = with_old_behaviour(values, Path(folder))
-    artifacts = values.get("artifacts")
-    if isinstance(artifacts, str):
-        study = str(values.get("study"))
-        values["artifacts"] = artifacts_now(artifacts, study, values["storage"])
     return _written(values, Path(folder), source).checked()
 
 

@@ -169,7 +169,7 @@ class StudyKeys(Settings):
     seed: int | None = Field(
         None,
         ge=0,
-        le=2**32 - 1,
+        le=2**63 - 1,
         description="Seed of everything random. Default: derived from the study's name.",
     )
     space: Choice = Field(Choice(name="chain"), description="The search space and its options.")

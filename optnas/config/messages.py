@@ -52,6 +52,8 @@ def key_text(path: KeyPath) -> str:
 def found(value: Any) -> str:
     """A value as an error message shows it: as in YAML, and short."""
     text = repr(value) if isinstance(value, str) else json.dumps(value, default=repr)
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+,\d+(e[-+]?\d+)?", value):
+        return f"(found {text}; a number has a point where this has a comma)"
     return f"(found {text if len(text) <= 60 else text[:57] + '...'})"
 
 

@@ -96,24 +96,6 @@ def default_artifacts(study: str, storage: str, folder: Path) -> str:
     return absolute(f"{file_name(study)}.artifacts", folder)
 
 
-def artifacts_now(stored: str, study: str, storage: str) -> str:
-    """Where stored artifacts are, if a storage's file was moved with what lies beside it.
-
-    Args:
-        stored: The place that is stored.
-        study: The study's name.
-        storage: Where the storage is now, as ``storage_url`` returned it.
-    """
-    file, before = storage_path(storage), Path(stored)
-    if file is None or before.name != f"{file_name(study)}.artifacts":
-        return stored  # No default: somebody said it.
-    if split_bucket(stored) is not None:
-        return stored
-    # What was not beside the storage, and is still there, somebody said, too.
-    was_beside = (before.parent / file.name).exists() or not before.exists()
-    return default_artifacts(study, storage, file.parent) if was_beside else stored
-
-
 def storage_path(storage: str) -> Path | None:
     """The file of a storage, whose URL is as ``storage_url`` returned it; None for a server."""
     scheme, _, rest = storage.partition("://")

@@ -10,7 +10,7 @@ from optnas.config.messages import Source, StudyFileError, found
 from optnas.config.yaml import MAX_DEPTH, KeyPath
 
 #: A study file is a page of text; what is longer is another file.
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 16
 
 
 def read_text(path: Path) -> str:
@@ -32,7 +32,7 @@ def read_text(path: Path) -> str:
         reason = getattr(error, "strerror", None) or error
         raise StudyFileError(f"{path}: cannot be read: {reason}") from None
     if len(content) > MAX_BYTES:
-        raise StudyFileError(f"{path}: larger than 1 MiB, so not a study file")
+        raise StudyFileError(f"{path}: larger than 64 KiB, so not a study file")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -50,6 +50,17 @@ def with_old_behaviour(stored: Mapping[str, Any], folder: Path) -> dict[str, Any
     return filled
 
 
+def references(config: Mapping[str, Any]) -> dict[str, str]:
+    """The code that a configuration names, ``module:Name`` by key, if its blocks are mappings."""
+    named = {}
+    for key in (*PLUGINS, "data"):
+        block = config.get(key)
+        name = block.get("name") if isinstance(block, Mapping) else block
+        if isinstance(name, str) and ":" in name:
+            named[key] = name
+    return named
+
+
 def overlaid(said: Mapping[str, Any], stored: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """What a file says, and what is stored where it says nothing.
 

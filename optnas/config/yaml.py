@@ -13,6 +13,10 @@ MAX_DEPTH = 20
 _TAG = "tag:yaml.org,2002:"
 
 
+# Where it would separate: elsewhere, in a quoted name say, it is a character like others.
+_ODD_SPACES = re.compile("(?:[:,{[-]|^) *[\u00a0\u2007\u202f\u3000]", re.M)
+
+
 class YamlError(ValueError):
     """A text that is not the YAML expected here, with the line and, if known, the key."""
 
@@ -75,6 +79,15 @@ def parse(text: str) -> Document:
         YamlError: If the text is not YAML, repeats a key, or uses anchors, aliases, tags, keys
             that are no strings, or very deep nesting.
     """
+    odd = _ODD_SPACES.search(text)
+    if odd is not None:
+        name = f"U+{ord(odd[0][-1]):04X}"
+        line = text.count("\n", 0, odd.end()) + 1
+        raise YamlError(
+            f"a space that is none ({name}), as word processors and web pages have them; write "
+            "an ordinary space",
+            line,
+        )
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -83,6 +96,9 @@ def parse(text: str) -> Document:
         raise YamlError("a control character, so not a text file", line) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if "'\\t'" in str(error.problem):
+            line = mark.line + 1 if mark else 1
+            raise YamlError("a tab; indent and separate with spaces", line) from None
         raise YamlError(f"not valid YAML: {error.problem}", mark.line + 1 if mark else 1) from None
     lines: dict[KeyPath, int] = {(): node.start_mark.line + 1 if node else 1}
     return Document(_construct(node, (), lines) if node else None, lines)
@@ -109,7 +125,8 @@ def _mapping(node: yaml.MappingNode, path: KeyPath, lines: dict[KeyPath, int]) -
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != _TAG + "str":
             found = key_node.value if isinstance(key_node, yaml.ScalarNode) else "a collection"
-            raise YamlError(f"every key must be a string (found {found})", line, path)
+            hint = "; 0,5 is two values, a number is 0.5" if found.isdigit() else ""
+            raise YamlError(f"every key must be a string (found {found}{hint})", line, path)
         key = key_node.value
         inner = (*path, key)
         if key in result:

@@ -5,7 +5,7 @@ import functools
 import itertools
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from optnas.doctor.trials import Finding, never_run, run_twice, unlike, without_
 from optnas.errors import UserError
 from optnas.running.placement import check_gpus, crew
 from optnas.storage.artifacts import check_artifacts, open_artifacts
+from optnas.storage.checking import checks_of
 from optnas.storage.checkpoints import CheckpointError, Checkpoints, checkpoint_of
 from optnas.storage.retention import needed
 from optnas.storage.urls import StorageError, hide_password, reason_of, storage_file
 from optnas.study.opening import OpenStudy, open_compared
+from optnas.trials.attributes import CHECKPOINT
 from optnas.trials.lineage import without_weights
 from optnas.units import size
 
@@ -72,7 +74,11 @@ class Treated:
 
 
 def consult(
-    target: str, study_name: str | None = None, *, fix: bool = False
+    target: str,
+    study_name: str | None = None,
+    *,
+    fix: bool = False,
+    allow: Collection[str] = (),
 ) -> tuple[OpenStudy, Iterator[Treated]]:
     """Examine a study, and put right what can be put right if ``fix`` is true.
 
@@ -84,6 +90,7 @@ def consult(
         target: The path of a study file, or the URL of a storage.
         study_name: The study's name, if ``target`` is a storage with several.
         fix: Whether to mend.
+        allow: Code that may be imported though the storage names it: ``module:Name``.
 
     Returns:
         The study, and what is wrong with it. What is examined later sees what was mended before.
@@ -91,7 +98,7 @@ def consult(
     Raises:
         UserError: If there is no such study, or it was not made by ``optnas run``.
     """
-    opened, differing = open_compared(target, study_name)
+    opened, differing = open_compared(target, study_name, allow=allow)
     return opened, (_treated(finding, fix) for finding in examine(opened, differing))
 
 
@@ -105,6 +112,9 @@ def examine(opened: OpenStudy, differing: Sequence[str] = ()) -> Iterator[Findin
     for line in differing:
         cure = "Change the file back, or give the study another name: it is refused as it is"
         yield Finding("configuration", line, cure)
+    yield from _damaged(opened)
+    if not _is_whole(opened):
+        return
     yield from _unwritable_storage(opened)
     yield from _little_space(opened)
     yield from without_worker(opened)
@@ -113,6 +123,27 @@ def examine(opened: OpenStudy, differing: Sequence[str] = ()) -> Iterator[Findin
     yield from _artifacts(opened)
     yield from _impossible_workers(opened)
     yield from unlike(opened)
+
+
+def _damaged(opened: OpenStudy) -> Iterator[Finding]:
+    """What nobody could have written, and is left out of all that is examined."""
+    study, checks = opened.study, checks_of(opened.study._storage)
+    trials = study.get_trials(deepcopy=False)
+    found = {} if checks is None or checks.found is None else checks.found
+    for (number, key), expected in sorted(found.items()):
+        which = f"trial {number}" if number >= 0 else "the study"
+        what = f"{which}: what is stored as {key!r} is damaged: expected {expected}"
+        cure = "Restore a copy of the storage, or mend the row by hand: the search is refused"
+        yield Finding("damage", what, cure, trials=(number,) if number >= 0 else ())
+    if not _is_whole(opened):
+        missing = sorted(set(range(len(trials))) - {trial.number for trial in trials})
+        what = f"the trials {', '.join(map(str, missing[:5]))} are not there, but later ones are"
+        yield Finding("damage", what, "Restore a copy of the storage: the search is refused")
+
+
+def _is_whole(opened: OpenStudy) -> bool:
+    trials = opened.study.get_trials(deepcopy=False)
+    return all(trial.number == number for number, trial in enumerate(trials))
 
 
 def _treated(finding: Finding, fix: bool) -> Treated:
@@ -241,6 +272,9 @@ def _without_state(
 
 def _orphaned(opened: OpenStudy, checkpoints: Checkpoints) -> Iterator[Finding]:
     """Training states to which no trial refers: of workers that were killed at the wrong time."""
+    checks = checks_of(opened.study._storage)
+    if checks is not None and any(key == CHECKPOINT for _, key in checks.found or ()):
+        return  # Theirs may be those whose names are damaged.
     orphans = checkpoints.orphans(opened.study)
     if orphans:
         few = ", ".join(itertools.islice(sorted(orphans), 3))

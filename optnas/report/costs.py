@@ -13,7 +13,8 @@ from optnas.errors import UserError
 from optnas.running.baselines import open_baselines
 from optnas.spaces import Architecture, Space
 from optnas.study.networks import Network, best_first, networks_of, row
-from optnas.study.opening import RECORD, OpenStudy
+from optnas.study.opening import OpenStudy
+from optnas.study.record import RECORD
 from optnas.trials.attributes import HUMAN_DESIGNED, TRAIN_JOULES, TRAIN_SECONDS
 
 CARBON_INTENSITY = 475.0

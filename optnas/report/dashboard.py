@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -51,7 +51,7 @@ def serve(opened: OpenStudy, port: int) -> None:
         UserError: If the port cannot be had.
     """
     study = opened.study
-    app = wsgi(study._storage, _artifacts(opened))
+    app = only_own_host(wsgi(study._storage, _artifacts(opened)), port)
     try:
         server = make_server(HOST, port, app, _Server, _Handler)
     except OSError as error:
@@ -59,8 +59,36 @@ def serve(opened: OpenStudy, port: int) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     page = f"http://{HOST}:{port}/dashboard/studies/{study._study_id}"
     print(f"{page}  (Ctrl-C ends)", flush=True)
+    print(
+        "It has no login and answers this machine only. For others, put a web server with a login "
+        f"before it, which passes requests on to {HOST}:{port} with that as their Host.",
+        flush=True,
+    )
     with server, contextlib.suppress(KeyboardInterrupt), kept_drawn(study):
         server.serve_forever()
+
+
+def only_own_host(app: Callable[..., Any], port: int) -> Callable[..., Any]:
+    """``app``, but not for pages from elsewhere that a browser on this machine has open.
+
+    A page can give its own name the address of this machine, and send what it likes; the browser
+    says the name as ``Host``, and where a request comes from as ``Origin``.
+    """
+    hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
+    hosts |= {HOST, "localhost"} if port == 80 else set()
+    origins = {f"http://{host}" for host in hosts}
+
+    def call(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
+        foreign = origin is not None and origin.lower() not in origins
+        site = environ.get("HTTP_SEC_FETCH_SITE", "none")
+        crossing = environ.get("REQUEST_METHOD") not in ("GET", "HEAD") and site == "cross-site"
+        if host.lower() in hosts and not foreign and not crossing:
+            return app(environ, start)
+        start("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"This dashboard answers http://{HOST}:{port} only.\n".encode()]
+
+    return call
 
 
 def _artifacts(opened: OpenStudy) -> Artifacts | None:

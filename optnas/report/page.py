@@ -26,7 +26,8 @@ from optnas.report.text import best_text, status_text
 from optnas.storage.urls import hide_password
 from optnas.study.folders import page_marks
 from optnas.study.networks import Network, networks_of
-from optnas.study.opening import RECORD, OpenStudy
+from optnas.study.opening import OpenStudy
+from optnas.study.record import RECORD
 
 Format = Callable[[Any], str]
 

@@ -18,7 +18,8 @@ from optnas.storage.urls import StorageError
 from optnas.study.budget import used
 from optnas.study.data import seen_fields, seen_lines
 from optnas.study.folders import network_folder
-from optnas.study.opening import RECORD, Conclusion, OpenStudy, conclusions, counted_trials
+from optnas.study.opening import Conclusion, OpenStudy, conclusions, counted_trials
+from optnas.study.record import RECORD
 from optnas.trials.attributes import PHASE
 from optnas.trials.chance import is_chance
 from optnas.trials.lineage import without_weights

@@ -6,11 +6,13 @@ from typing import Any
 import optuna
 
 from optnas.config.file import StudyFile, from_resolved
+from optnas.config.stored import references
 from optnas.config.variants import variant
 from optnas.errors import UserError
 from optnas.running.runner import Outcome, run
 from optnas.storage.opening import open_storage
-from optnas.study.opening import RECORD, OpenStudy, open_study
+from optnas.study.opening import OpenStudy, open_study
+from optnas.study.record import RECORD
 
 SUFFIX = "baselines"
 """What the study's name ends with, after that of the search."""
@@ -76,7 +78,9 @@ def open_baselines(opened: OpenStudy) -> OpenStudy | None:
 def baselines_config(opened: OpenStudy) -> StudyFile:
     """The configuration of the study of the human-designed networks."""
     # All that the search was made with, also what its file does not say.
-    config = from_resolved(opened.config.resolved(), opened.config.storage)
+    resolved = opened.config.resolved()
+    allowed = references(resolved).values()  # It is open: what it names was allowed.
+    config = from_resolved(resolved, opened.config.storage, allowed)
     keys = config.resolved()
     train, objective = keys["train"], keys["objective"]
     return variant(

@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import math
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -14,24 +15,37 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optnas.config.contract import strategy_of
-from optnas.errors import RunError
+from optnas.errors import RunError, UserError
 from optnas.running.signals import Signals
 from optnas.seeds import derive_seed, named_seed, reseed
-from optnas.storage.urls import StorageError
 from optnas.study.budget import has_room, may_go_on, may_start
-from optnas.study.opening import OpenStudy
-from optnas.trials.attributes import CANDIDATE, CONTINUES, FAILURE, INTERRUPTED, LEASE, LOST
+from optnas.study.opening import OpenStudy, is_counted
+from optnas.trials.attributes import (
+    CANDIDATE,
+    CONTINUES,
+    FAILURE,
+    FAILURE_REASON,
+    INTERRUPTED,
+    LEASE,
+    LOST,
+    MACHINE,
+)
 from optnas.trials.claims import Claim, queued_params
 from optnas.trials.failures import (
-    explain_loss,
     fail_as_lost,
     fail_dead,
+    is_grounds,
     is_lost,
     mark_failure,
+    one_line,
     vain_attempts,
 )
 from optnas.trials.leases import renew_lease
 
+PATIENCE = 60.0
+"""Seconds for which a machine that lets no trial go on is tried again."""
+FIRST = 3
+"""When so many candidates, the study's first, fail with one exception, it is the code's fault."""
 UNLEASED = datetime.timedelta(seconds=60)
 """A trial of a run has a lease at once; one that has none for so long has no worker."""
 
@@ -84,17 +98,27 @@ class Loop:
         self._seed = named_seed(opened.config.study, opened.config.seed)
         self._drawn = False
         self._known: list[FrozenTrial] = []
+        self._trouble = Trouble()
 
     def run(self) -> None:
         """Run trials until the strategy or the budget ends, or a signal comes.
 
         Raises:
             KeyboardInterrupt: If a trial was handed back.
-            RunError: If a trial could not go on because of the machine.
+            RunError: If trials could not go on for a while because of the machine.
+            Exception: What the objective raised, if it did so for the first candidates.
         """
         with _stoppable(self._study):
             while not self._study._stop_flag and self._is_due():
-                self._run_trial()
+                try:
+                    self._run_trial()
+                    self._trouble.is_over()
+                except UserError:
+                    raise
+                except Exception as error:
+                    if not is_grounds(error):
+                        raise
+                    self._trouble.lasts(error, self._signals)
 
     def recover(self) -> list[FrozenTrial]:
         """End the trials of dead workers.
@@ -163,7 +187,7 @@ class Loop:
                 value = _number(self._objective(trial))
         except optuna.TrialPruned:
             return Attempt(state=TrialState.PRUNED)
-        except (UpdateFinishedTrialError, StorageError):
+        except (UpdateFinishedTrialError, UserError, RunError):
             raise
         except KeyboardInterrupt as error:
             return self._failed(trial, LOST, INTERRUPTED, error)
@@ -179,13 +203,28 @@ class Loop:
 
     def _broken(self, trial: Trial, error: Exception) -> Attempt:
         """A trial whose objective raised ``error``: the machine's fault, or the candidate's."""
-        if not isinstance(error, OSError):
-            return self._failed(trial, CANDIDATE, repr(error), error)
-        reason = f"{type(error).__name__}: {error}"
+        if is_grounds(error):
+            return self._failed(trial, LOST, f"{MACHINE}{one_line(error)}", error)
+        attempt = self._failed(trial, CANDIDATE, repr(error))
+        if self._is_first_failure(trial, error):
+            return dataclasses.replace(attempt, error=error)
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        warnings.warn(
+            f"trial {trial.number} failed: {one_line(error)} ({where.filename}, line "
+            f"{where.lineno}); the search goes on with other candidates",
+            stacklevel=2,
+        )
+        return attempt
+
+    def _is_first_failure(self, trial: Trial, error: Exception) -> bool:
+        """Whether this is the last of the study's first candidates, and all failed alike."""
         trials = self._study.get_trials(deepcopy=False)
-        loss = explain_loss(trials[trial.number], trials, self._config.max_retries, reason)
-        ending = RunError(f"trial {trial.number} could not go on: {reason}")
-        return self._failed(trial, *loss, ending)
+        judged = [t for t in trials if t.number != trial.number and is_counted(t)]
+        kind = f"{type(error).__name__}("
+        return len(judged) >= FIRST - 1 and all(
+            t.state == TrialState.FAIL and str(t.user_attrs.get(FAILURE_REASON)).startswith(kind)
+            for t in judged
+        )
 
     @staticmethod
     def _failed(
@@ -234,6 +273,43 @@ class Loop:
         if not known and not self._drawn and number > 0:
             sampler.reseed_rng()
         self._drawn = True
+
+
+class Trouble:
+    """How long the machine has let no trial go on."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._pause = 1.0
+
+    def lasts(self, error: Exception, signals: Signals) -> None:
+        """Wait a little after an attempt in vain.
+
+        Raises:
+            RunError: If it has lasted for too long.
+        """
+        now = time.monotonic()
+        if isinstance(error, RunError):
+            raise error  # It was waited for already.
+        is_first = self._since is None
+        self._since = now if self._since is None else self._since
+        if now - self._since >= PATIENCE:
+            raise RunError(
+                f"trials could not go on for {PATIENCE:.0f} seconds: {one_line(error)}; nothing "
+                "is lost: the same command goes on"
+            ) from error
+        if is_first:
+            self._pause = 1.0
+            said = f"{one_line(error)}; trying again for {PATIENCE:.0f} seconds"
+            warnings.warn(f"a trial could not go on: {said}", stacklevel=3)
+        until = now + self._pause
+        while time.monotonic() < until and signals.ending is None:
+            time.sleep(0.1)
+        self._pause = min(2 * self._pause, 20.0)
+
+    def is_over(self) -> None:
+        """A trial came to its end."""
+        self._since = None
 
 
 @contextlib.contextmanager

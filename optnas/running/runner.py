@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
+from optnas.config.paths import default_artifacts
 from optnas.drawing.attach import with_drawings
 from optnas.errors import RunError
 from optnas.running.gpu_sharing import Orders, Sharing
@@ -22,7 +23,7 @@ from optnas.running.loop import BudgetUsedUp, Loop
 from optnas.running.placement import Crew, check_gpus, crew, how_shared
 from optnas.running.signals import Interruption, Signals
 from optnas.running.workers import LOST, Team, Tell
-from optnas.storage.artifacts import check_artifacts, open_artifacts
+from optnas.storage.artifacts import Artifacts, check_artifacts, mark_artifacts, open_artifacts
 from optnas.study.budget import may_go_on, may_start
 from optnas.study.data import DataReading, Seen, check_same, record_data, seen_by, seen_of
 from optnas.study.objectives import ObjectiveMaker
@@ -34,6 +35,7 @@ from optnas.study.opening import (
     open_study,
     settled,
 )
+from optnas.study.record import RECORD
 from optnas.trials.failures import fail_dead
 
 Ending = Literal["finished", "budget"] | Interruption
@@ -149,17 +151,18 @@ def _run_alone(
     number: int = 0,
     heard: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
     is_dismissed: Callable[[], bool] = lambda: False,
+    patient: bool = False,
 ) -> Outcome:
     """Run a study in this process, as the worker with this number, until it is dismissed."""
-    seen = seen_by(config)
+    seen = seen_by(config, patient=patient)
     maker = ObjectiveMaker(config, device=device, seen=seen or data.like)
     changes = data.check(seen, maker.reading)
     in_channels, classes = maker.check()
     check_artifacts(config.artifacts)
-    opened = create_or_open(config, in_channels=in_channels, classes=classes)
+    opened = create_or_open(config, in_channels=in_channels, classes=classes, patient=patient)
     study = opened.study
     record_data(study, maker.reading, seen, changes, config.artifacts)
-    store = open_artifacts(config.artifacts)
+    store = _own_store(opened)
     checkpoints = opened.checkpoints(store)
 
     def stop() -> None:
@@ -191,6 +194,15 @@ def _run_alone(
         if not opened.is_finished:
             loop.run()
     return Outcome(opened, signals.ending or _ending(opened))
+
+
+def _own_store(opened: OpenStudy) -> Artifacts:
+    """The artifacts, marked as the study's where they are not where anybody would look."""
+    config = opened.config
+    store = open_artifacts(config.artifacts)
+    if config.artifacts != default_artifacts(config.study, config.storage, config.folder):
+        mark_artifacts(config.artifacts, opened.study.user_attrs[RECORD].get("id", ""))
+    return store
 
 
 def _check_may_go_on(progress: Any, opened: OpenStudy, signals: Signals) -> None:
@@ -250,6 +262,7 @@ def _work(
         number=number,
         heard=(signal.SIGTERM,),
         is_dismissed=lambda: teller.is_dismissed,
+        patient=True,  # Its siblings wait, too.
     )
     return outcome.ending if outcome.ending in ("interrupted", "terminated") else None
 

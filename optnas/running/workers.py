@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -26,7 +26,7 @@ Returns whether the worker is to go on: not once it was dismissed."""
 Work = Callable[[int, Tell], Interruption | None]
 """What a worker does, given its number: a function at the top of a module. SIGTERM ends it."""
 
-SAFE_PATH, OURS = "PYTHONSAFEPATH", "optnas"
+PATH, SAFE_PATH, OURS = "PYTHONPATH", "PYTHONSAFEPATH", "optnas"
 """The variable that has Python leave the folder it starts in alone, and our mark in it."""
 LOST = "lost"
 PATIENCE = 6.5
@@ -251,14 +251,30 @@ def _deaf_to_interrupts() -> Any:
 @contextlib.contextmanager
 def _installed_modules_first() -> Iterator[None]:
     """Processes started inside import nothing from the current folder in place of Python's own."""
-    if os.environ.get(SAFE_PATH):
-        yield
-        return
-    os.environ[SAFE_PATH] = OURS
+    path, before = list(sys.path), {n: os.environ.get(n) for n in (SAFE_PATH, PATH)}
+    if not before[SAFE_PATH]:
+        os.environ[SAFE_PATH] = OURS
+    if (
+        modules := before[PATH]
+    ) is not None:  # An empty entry, which a stray colon makes, is that folder.
+        os.environ[PATH] = os.pathsep.join(_elsewhere(modules.split(os.pathsep)))
+    elsewhere = _elsewhere(path)  # What a process has of it comes last in those it starts.
+    sys.path[:] = [*elsewhere, *(entry for entry in path if entry not in elsewhere)]
     try:
         yield
     finally:
-        del os.environ[SAFE_PATH]
+        sys.path[:] = path
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _elsewhere(entries: Iterable[str]) -> list[str]:
+    """The entries of a path of modules that are not the current folder."""
+    here = os.path.realpath(os.getcwd())
+    return [entry for entry in entries if os.path.realpath(entry or here) != here]
 
 
 def _begin(work: Work, number: int, connection: Connection) -> None:

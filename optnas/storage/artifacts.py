@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import shutil
 import time
 import uuid
@@ -18,6 +19,10 @@ from optnas.config.paths import split_bucket
 from optnas.storage.urls import StorageError
 
 _PARTIAL = ".partial"
+_MARK = ".optnas-{}"
+"""A file that says of which study a folder holds artifacts."""
+_OWN_PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")
+"""What a writer leaves behind that was killed. Others' partial files are not ours."""
 _LEFT_OVER = 24 * 3600.0
 """Seconds after which nobody still writes a partial file."""
 
@@ -76,6 +81,21 @@ def open_artifacts(location: str | Path, *, create: bool = True) -> Artifacts:
         return (_s3 if scheme == "s3" else _google)(name, prefix)
 
 
+def mark_artifacts(location: str | Path, identity: str) -> None:
+    """Say in a folder of artifacts that it is that of the study with this identity."""
+    if split_bucket(str(location)) is None and identity.isalnum():
+        with contextlib.suppress(OSError):  # It is not needed by whoever names the folder.
+            Path(location, _MARK.format(identity)).touch()
+
+
+def is_marked(location: str | Path, identity: str) -> bool:
+    """Whether a folder says that it holds the artifacts of the study with this identity."""
+    try:
+        return identity.isalnum() and Path(location, _MARK.format(identity)).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def check_artifacts(location: str | Path) -> None:
     """Refuse a place that cannot take artifacts, and leave nothing there.
 
@@ -119,7 +139,8 @@ class Folder(FileSystemArtifactStore):
             return
         for entry in os.scandir(self._base_path):
             with contextlib.suppress(FileNotFoundError):  # Somebody deletes it meanwhile.
-                if entry.is_file() and not entry.name.endswith(_PARTIAL):
+                hidden = entry.name.startswith(".") or entry.name.endswith(_PARTIAL)
+                if entry.is_file() and not hidden:
                     yield entry.name, entry.stat().st_size
 
 
@@ -224,7 +245,10 @@ def _tidy(folder: Path) -> None:
     """Delete what writers left behind that were killed."""
     for path in folder.glob(f"*{_PARTIAL}"):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _LEFT_OVER:
+            if (
+                _OWN_PARTIAL.fullmatch(path.name)
+                and time.time() - path.stat().st_mtime > _LEFT_OVER
+            ):
                 path.unlink()
 
 

@@ -5,8 +5,8 @@ import hashlib
 import io
 import time
 import warnings
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, BinaryIO
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
@@ -17,9 +17,10 @@ from optnas.config.contract import strategy_of
 from optnas.errors import RunError
 from optnas.storage.artifacts import Artifacts
 from optnas.storage.retention import Keep, deciding, needed
+from optnas.trials.attributes import CHECKPOINT
+from optnas.trials.damage import CHECKPOINT_ID
 from optnas.trials.lineage import record_without_weights, without_weights
 
-CHECKPOINT = "optnas:checkpoint"
 UNNEEDED = "deleted, since nobody could start from it"
 """Why weights are gone that nobody misses."""
 GRACE = 120.0
@@ -45,6 +46,8 @@ class Checkpoints:
         name: What keeps studies in one store apart: another for every study.
         keep: Which finished trials keep their weights, beyond those that the strategy may still
             need.
+        former: Where the study's states were before it was renamed, copied or moved: they are
+            read there, and stay.
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class Checkpoints:
         name: str,
         *,
         keep: Keep | None = None,
+        former: Sequence[Artifacts] = (),
     ) -> None:
         self._store = store
+        self._former = former
         self._storage = storage
         self._prefix = hashlib.sha256(name.encode()).hexdigest()[:12] + "-"
         self._keep = keep
@@ -102,11 +107,11 @@ class Checkpoints:
         mark = checkpoint_of(trial)
         if mark is None:
             raise CheckpointError(f"trial {trial.number} has no checkpoint")
-        try:
-            with self._store.open_reader(mark["id"]) as reader:
-                state: bytes = reader.read()
-        except (ArtifactNotFound, FileNotFoundError):
-            raise CheckpointError(f"the checkpoint of trial {trial.number} is missing") from None
+        reader = self._reader(mark["id"])
+        if reader is None:
+            raise CheckpointError(f"the checkpoint of trial {trial.number} is missing")
+        with reader:
+            state: bytes = reader.read()
         if hashlib.sha256(state).hexdigest() != mark["sha256"]:
             raise CheckpointError(f"the checkpoint of trial {trial.number} is damaged")
         return state
@@ -118,13 +123,10 @@ class Checkpoints:
             OSError: If the store cannot be read at present.
         """
         mark = checkpoint_of(trial)
-        if mark is None:
-            return False
-        try:
-            self._store.open_reader(mark["id"]).close()
-        except (ArtifactNotFound, FileNotFoundError):
-            return False
-        return True
+        reader = None if mark is None else self._reader(mark["id"])
+        if reader is not None:
+            reader.close()
+        return reader is not None
 
     def clean(self, study: Study, _trial: FrozenTrial | None = None) -> None:
         """Delete the states that nobody needs any more: a callback for Optuna.
@@ -217,7 +219,7 @@ class Checkpoints:
         Raises:
             OSError: If the store does not let it.
         """
-        for name in names:
+        for name in filter(self._is_own, names):
             with contextlib.suppress(ArtifactNotFound, FileNotFoundError):
                 self._store.remove(name)
 
@@ -235,7 +237,10 @@ class Checkpoints:
 
     def _stored(self) -> dict[str, int]:
         """Names and bytes of the study's states in the store, in one listing."""
-        return {name: size for name, size in self._store.items() if name.startswith(self._prefix)}
+        return {name: size for name, size in self._store.items() if self._is_own(name)}
+
+    def _is_own(self, name: str) -> bool:
+        return name.startswith(self._prefix) and CHECKPOINT_ID.fullmatch(name) is not None
 
     def _say_gone(self, study: Study, numbers: Collection[int], reason: str) -> None:
         # Every process finds anew what others have deleted.
@@ -243,7 +248,17 @@ class Checkpoints:
         if unsaid:
             record_without_weights(self._storage, study._study_id, unsaid, reason)
 
+    def _reader(self, name: str) -> BinaryIO | None:
+        """What reads a state, wherever it is; None if there is none of the name."""
+        for store in (self._store, *self._former):
+            with contextlib.suppress(ArtifactNotFound, FileNotFoundError):
+                return store.open_reader(name)
+        return None
+
     def _remove(self, name: str) -> None:
+        """Delete a state, unless it is not this study's, whatever a trial says."""
+        if not self._is_own(name):
+            return
         with contextlib.suppress(ArtifactNotFound, OSError):
             self._store.remove(name)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sqlite3
 import time
 import warnings
@@ -10,17 +11,24 @@ from pathlib import Path
 
 import optuna
 import sqlalchemy
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import (
-    JournalFileBackend,
     JournalFileOpenLock,
     JournalFileSymlinkLock,
 )
 from optuna.storages.journal._file import BaseJournalFileLock
 
 from optnas.errors import UserError
+from optnas.storage.checking import LineCheckedBackend
 from optnas.storage.file_systems import NETWORK, STALE, WITHOUT_LINKS, file_system
-from optnas.storage.retrying import PatientDatabase, PatientProxy, SQLiteStorage
+from optnas.storage.retrying import (
+    Outage,
+    PatientDatabase,
+    PatientJournal,
+    PatientProxy,
+    SQLiteStorage,
+    may_pass,
+)
 from optnas.storage.urls import StorageError, hide_password, parse_url, reason_of, storage_file
 
 GRPC_TIMEOUT = 10.0
@@ -29,7 +37,7 @@ GRPC_TIMEOUT = 10.0
 _EXTRAS = ("postgresql", "mysql", "grpc")
 
 
-def open_storage(url: str, *, create: bool = True) -> BaseStorage:
+def open_storage(url: str, *, create: bool = True, patient: bool = False) -> BaseStorage:
     """Open the storage at ``url``.
 
     Database servers and proxies that go away later are waited for: see
@@ -40,10 +48,13 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
             database server, such as ``postgresql+psycopg://USER@HOST/NAME`` or
             ``mysql+pymysql://USER@HOST/NAME``, or ``grpc://HOST:PORT`` (Optuna's storage proxy).
         create: Whether a file that does not exist yet is created.
+        patient: Whether a server that does not answer is waited for, as one that goes away later.
+            A file that somebody has locked is waited for anyway.
 
     Raises:
-        StorageError: If the URL is malformed or the storage cannot be opened. No message holds a
-            password.
+        StorageError: If the URL is malformed or the storage cannot be opened, or its tables are
+            those of another version of Optuna. No message holds a password.
+        StorageGone: If it was waited for in vain.
     """
     path = storage_file(url)
     if path is not None:
@@ -53,7 +64,8 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
             raise StorageError(f"{url}: there is no such file.")
     with explained(url):
         if path is None:
-            return _open_proxy(url) if url.startswith("grpc:") else _open_server(url)
+            open_it = _open_proxy if url.startswith("grpc:") else PatientDatabase
+            return _first_come(lambda: open_it(url), url, patient=patient)
         kind = file_system(path)
         return _open_journal(path, kind) if url.startswith("journal:") else _open_file(url, kind)
 
@@ -65,6 +77,10 @@ def explained(url: str) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except RuntimeError as error:
+        if "table schema" not in str(error):
+            raise
+        raise StorageError(_other_version(url, str(error))) from None
     except ImportError:
         kind = url.partition(":")[0].partition("+")[0]
         advice = f"pip install 'optnas[{kind}]'" if kind in _EXTRAS else "install it"
@@ -81,13 +97,24 @@ def explained(url: str) -> Iterator[None]:
         ) from None
 
 
-def _open_file(url: str, kind: str) -> RDBStorage:
+def _other_version(url: str, said: str) -> str:
+    """What to do about tables of another version of Optuna, which says so in ``said``."""
+    made = re.search(r"set up by optuna ([\w.]+)", said)
+    by = f"Optuna {made[1]}" if made else "another version of Optuna"
+    begin = f"{hide_password(url)}: its tables were made by {by}, and Optuna "
+    begin += f"{optuna.__version__} is installed"
+    if "storage upgrade" not in said:
+        return f"{begin}, which does not know them; pip install -U optuna."
+    return f"{begin}; `optnas storage upgrade {hide_password(url)}` upgrades them."
+
+
+def _open_file(url: str, kind: str) -> BaseStorage:
     if kind in NETWORK:
         raise StorageError(
             f"{url}: sqlite loses trials on a network file system ({kind}); keep the file on a "
             "local disk, or use a database server, or journal:///PATH."
         )
-    return _first_come(lambda: SQLiteStorage(url))
+    return _first_come(lambda: SQLiteStorage(url), url)
 
 
 def _open_journal(path: Path, kind: str) -> JournalStorage:
@@ -102,7 +129,8 @@ def _open_journal(path: Path, kind: str) -> JournalStorage:
                 raise ValueError("this file is no journal of Optuna")
     # Both kinds of lock are a file of one name, so that workers need not agree on one.
     lock = JournalFileOpenLock if kind in WITHOUT_LINKS else JournalFileSymlinkLock
-    return JournalStorage(JournalFileBackend(str(path), MendingLock(lock(str(path)), path)))
+    backend = LineCheckedBackend(str(path), MendingLock(lock(str(path)), path))
+    return PatientJournal(path, backend)
 
 
 class MendingLock(BaseJournalFileLock):
@@ -137,32 +165,41 @@ class MendingLock(BaseJournalFileLock):
         self.lock.release()
 
 
-def _open_server(url: str) -> RDBStorage:
-    return _first_come(lambda: PatientDatabase(url))
-
-
 def _open_proxy(url: str) -> BaseStorage:
     parsed = parse_url(url)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls the class experimental.
         storage = PatientProxy(host=parsed.host or "localhost", port=parsed.port or 13000)
-    storage.wait_server_ready(GRPC_TIMEOUT)
+    try:
+        storage.wait_server_ready(GRPC_TIMEOUT)
+    except Exception as error:  # gRPC's own, without being imported here.
+        raise ConnectionError(reason_of(error, url)) from error
     return storage
 
 
-def _first_come(make: Callable[[], RDBStorage]) -> RDBStorage:
+def _first_come(
+    make: Callable[[], BaseStorage], url: str, *, patient: bool = False
+) -> BaseStorage:
     """A database; its tables are made by the first of several processes that open it at once."""
-    attempts = 50
+    races, outage = 50, Outage(url)
     while True:
         try:
             return make()
-        except (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
-            attempts -= 1
+        except (
+            sqlalchemy.exc.DBAPIError,
+            optuna.exceptions.StorageInternalError,
+            ConnectionError,
+        ) as error:
             cause = error.__cause__ if not hasattr(error, "orig") else error
+            said = str(cause).lower()
             # Another process was faster with a table, or is about to be.
             raced = isinstance(cause, sqlalchemy.exc.IntegrityError) or any(
-                words in str(cause).lower() for words in ("already exists", "locked", "deadlock")
+                words in said for words in ("already exists", "deadlock")
             )
-            if not raced or attempts == 0:
+            if raced and races > 0:
+                races -= 1
+            elif "locked" in said or (patient and may_pass(error)):
+                outage.lasts(error)
+            else:
                 raise
-            time.sleep(0.1)
+        time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Databases that several processes share: what collides or goes away is tried again.
+"""Storages that several processes share: what collides or goes away is tried again.
 
 Every method of a storage is a transaction of its own, so each is repeated by itself. It may have
 been done already, with only the answer lost. Attributes, reports and states are then set to what
@@ -8,30 +8,38 @@ killed before it wrote one.
 """
 
 import contextvars
+import errno
 import functools
 import random
 import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from optnas.storage.urls import StorageError, hide_password, reason_of
+from optnas.errors import RunError
+from optnas.storage.checking import CheckedDatabase, CheckedJournal, CheckedProxy, Checks
+from optnas.storage.urls import engine_url, hide_password, reason_of
 
 SQLITE_TIMEOUT = 60.0
-"""Seconds for which a writer waits for the others."""
+"""Seconds for which sqlite itself waits for the others; then it is asked again."""
 PATIENCE = 300.0
-"""Seconds for which a server that does not answer is asked again."""
+"""Seconds for which a storage that is locked, or does not answer, is asked again."""
+FULL_PATIENCE = 60.0
+"""Seconds for which a disk that is full or broken is tried again: people must make room."""
 LONGEST_PAUSE = 2.0
 """Seconds between two attempts, at most."""
 
 _METHODS = (
     "create_new_study",
+    "get_n_trials",
     "set_study_user_attr",
     "set_study_system_attr",
     "get_study_id_from_name",
@@ -57,6 +65,10 @@ _DATABASE_METHODS = (  # Which Optuna calls from behind its cache.
     "get_trial_system_attrs",
 )
 _PROXY_METHODS = ("create_new_trial", "set_trial_param", "get_all_trials")
+
+_LASTING = ("readonly database", "no such table", "no such column", "file is not a database")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_PASSING = (*_FULL, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK)
 
 _JITTER = random.Random()  # Its own, so that nobody's seeds are disturbed.
 _READING = contextvars.ContextVar("_READING", default=False)
@@ -95,7 +107,11 @@ def _retried(method: Callable[..., Any], passes: Callable[[Exception], bool]) ->
     return call
 
 
-class _Outage:
+class StorageGone(RunError):
+    """A storage was away for too long; the message says which, why, and how to go on."""
+
+
+class Outage:
     """How long a storage has not answered: counted over all calls, not for each of them."""
 
     def __init__(self, url: str) -> None:
@@ -107,30 +123,54 @@ class _Outage:
         """An attempt was in vain.
 
         Raises:
-            StorageError: If the storage has been away for too long.
+            StorageGone: If the storage has been away for too long.
         """
         now = time.monotonic()
         self._since = since = now if self._since is None else self._since
         said = f"{hide_password(self._url)}: {reason_of(error, self._url)}"
-        if now - since > PATIENCE:
-            raise StorageError(f"{said}: no answer for {PATIENCE:.0f} seconds.") from None
+        patience = FULL_PATIENCE if is_full(error) else PATIENCE
+        if now - since > patience:
+            why = "no room" if is_full(error) else "no answer"
+            raise StorageGone(
+                f"{said}: {why} for {patience:.0f} seconds; nothing is lost: the same command "
+                "goes on"
+            ) from None
         if not self._told and now - since > LONGEST_PAUSE:  # Collisions are over by then.
             self._told = True
-            warnings.warn(f"{said}; trying again for {PATIENCE:.0f} seconds.", stacklevel=4)
+            warnings.warn(f"{said}; trying again for {patience:.0f} seconds.", stacklevel=4)
 
     def is_over(self) -> None:
         """An attempt succeeded."""
         self._since, self._told = None, False
 
 
-def _may_pass(error: Exception) -> bool:
+def is_full(error: BaseException | None) -> bool:
+    """Whether a disk is full or broken, which does not pass by itself."""
+    while error is not None:
+        said = str(error)
+        if "disk is full" in said or "disk I/O error" in said or "No space left" in said:
+            return True
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def may_pass_journal(error: Exception) -> bool:
+    """Whether a file's error is of the moment: not that it may not be written to at all."""
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
+def may_pass(error: Exception) -> bool:
     """Whether a database's error is of the moment: a collision, or a connection that broke."""
+    if isinstance(error, ConnectionError):
+        return True
     if not isinstance(error, StorageInternalError | sqlalchemy.exc.SQLAlchemyError):
         return False
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, sqlalchemy.exc.OperationalError):
-            return True
+            return not any(words in str(cause) for words in _LASTING)
         if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.connection_invalidated:
             return True
         # Optuna asks again in the same transaction, which is broken then.
@@ -154,47 +194,6 @@ def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
             _READING.reset(token)
 
     return call
-
-
-class SQLiteStorage(RDBStorage):
-    """A database in a file that several processes can write to.
-
-    Optuna reads before it writes within a transaction, which two sqlite writers cannot do at
-    once; so a transaction that may write takes the write lock at its start, and waits for it.
-    Those that read long keep nobody waiting.
-
-    Args:
-        url: Its URL.
-    """
-
-    _get_trials = _reading(RDBStorage._get_trials)
-    get_trial = _reading(RDBStorage.get_trial)
-    get_all_studies = _reading(RDBStorage.get_all_studies)
-    get_study_user_attrs = _reading(RDBStorage.get_study_user_attrs)
-    get_study_system_attrs = _reading(RDBStorage.get_study_system_attrs)
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url, engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT}})
-        self._configure()
-
-    def __setstate__(self, state: dict[Any, Any]) -> None:
-        super().__setstate__(state)
-        self._configure()
-
-    def _configure(self) -> None:
-        @sqlalchemy.event.listens_for(self.engine, "connect")
-        def connect(connection: Any, _record: Any) -> None:
-            connection.isolation_level = None  # Transactions begin where the next listener says.
-            _use_wal(connection)
-            # A commit survives the death of any process, and is not waited for on the disk: when
-            # the power fails, the last few may be undone, and the file is whole.
-            connection.execute("PRAGMA synchronous=NORMAL")
-
-        @sqlalchemy.event.listens_for(self.engine, "begin")
-        def begin(connection: Any) -> None:
-            connection.exec_driver_sql("BEGIN" if _READING.get() else "BEGIN IMMEDIATE")
-
-        self.engine.dispose()  # Connections made before the listeners.
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
@@ -225,8 +224,52 @@ class _FinishesOnce(BaseStorage):
             return True  # The answer to the attempt before was lost.
 
 
-@_patient((*_METHODS, *_DATABASE_METHODS), _may_pass)
-class PatientDatabase(_FinishesOnce, RDBStorage):
+@_patient((*_METHODS, *_DATABASE_METHODS), may_pass)
+class SQLiteStorage(_FinishesOnce, CheckedDatabase):
+    """A database in a file that several processes can write to.
+
+    Optuna reads before it writes within a transaction, which two sqlite writers cannot do at
+    once; so a transaction that may write takes the write lock at its start, and waits for it.
+    Those that read long keep nobody waiting.
+
+    Args:
+        url: Its URL.
+    """
+
+    _get_trials = _reading(CheckedDatabase._get_trials)
+    get_trial = _reading(CheckedDatabase.get_trial)
+    get_all_studies = _reading(RDBStorage.get_all_studies)
+    get_study_user_attrs = _reading(CheckedDatabase.get_study_user_attrs)
+    get_study_system_attrs = _reading(CheckedDatabase.get_study_system_attrs)
+
+    def __init__(self, url: str) -> None:
+        self.checks, self.outage = Checks(), Outage(url)
+        options = {"connect_args": {"timeout": SQLITE_TIMEOUT}}
+        super().__init__(engine_url(url), engine_kwargs=options)
+        self._configure()
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self._configure()
+
+    def _configure(self) -> None:
+        @sqlalchemy.event.listens_for(self.engine, "connect")
+        def connect(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # Transactions begin where the next listener says.
+            _use_wal(connection)
+            # A commit survives the death of any process, and is not waited for on the disk: when
+            # the power fails, the last few may be undone, and the file is whole.
+            connection.execute("PRAGMA synchronous=NORMAL")
+
+        @sqlalchemy.event.listens_for(self.engine, "begin")
+        def begin(connection: Any) -> None:
+            connection.exec_driver_sql("BEGIN" if _READING.get() else "BEGIN IMMEDIATE")
+
+        self.engine.dispose()  # Connections made before the listeners.
+
+
+@_patient((*_METHODS, *_DATABASE_METHODS), may_pass)
+class PatientDatabase(_FinishesOnce, CheckedDatabase):
     """A database on a server that may restart, or have one of two that collide try again.
 
     Args:
@@ -234,12 +277,26 @@ class PatientDatabase(_FinishesOnce, RDBStorage):
     """
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, engine_kwargs={"pool_pre_ping": True})
-        self.outage = _Outage(url)
+        self.checks, self.outage = Checks(), Outage(url)
+        super().__init__(engine_url(url), engine_kwargs={"pool_pre_ping": True})
+
+
+@_patient((*_METHODS, *_PROXY_METHODS, "get_best_trial"), may_pass_journal)
+class PatientJournal(_FinishesOnce, CheckedJournal):
+    """A journal on a disk that may be full, or away, for a while.
+
+    Args:
+        path: The file.
+        backend: What reads and writes it.
+    """
+
+    def __init__(self, path: Path, backend: JournalFileBackend) -> None:
+        self.checks, self.outage = Checks(), Outage(f"journal:///{path}")
+        super().__init__(backend)
 
 
 @_patient((*_METHODS, *_PROXY_METHODS), _is_unavailable)
-class PatientProxy(_FinishesOnce, GrpcStorageProxy):
+class PatientProxy(_FinishesOnce, CheckedProxy):
     """A storage proxy that may restart.
 
     Args:
@@ -248,5 +305,5 @@ class PatientProxy(_FinishesOnce, GrpcStorageProxy):
     """
 
     def __init__(self, *, host: str, port: int) -> None:
+        self.checks, self.outage = Checks(), Outage(f"grpc://{host}:{port}")
         super().__init__(host=host, port=port)
-        self.outage = _Outage(f"grpc://{host}:{port}")

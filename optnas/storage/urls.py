@@ -1,6 +1,7 @@
 """URLs of storages, whose passwords are nobody's business, and what goes wrong there."""
 
 from pathlib import Path
+from urllib.parse import quote
 
 import sqlalchemy
 from sqlalchemy.engine import URL, make_url
@@ -22,12 +23,35 @@ def storage_file(url: str) -> Path | None:
     """
     if url.startswith("journal:///"):
         return Path(url.removeprefix("journal:///"))
-    parsed = parse_url(url)
-    if parsed.get_backend_name() != "sqlite":
+    if not _is_sqlite(url):
+        parse_url(url)
         return None
-    if not parsed.database or parsed.database == ":memory:":
+    path = _sqlite_path(url)
+    if path in ("", ":memory:"):
         raise StorageError(f"{url}: a study needs a file, as in sqlite:///study.db.")
-    return Path(parsed.database)
+    return Path(path)
+
+
+def engine_url(url: str) -> str:
+    """``url`` in the words of Optuna, which fills in braces, and SQLAlchemy, which may decode %.
+
+    A path is taken as it is: ``my%20project`` is no other folder than the one of this name.
+    """
+    if _is_sqlite(url):
+        path, query = _sqlite_path(url), url.partition("?")[2]
+        scheme = url.partition(":")[0]
+        texts = [f"{scheme}:///{quoted}" for quoted in (quote(path), path)]
+        url = next((text for text in texts if make_url(text).database == path), texts[0])
+        url += f"?{query}" if query else ""
+    return url.replace("{", "{{").replace("}", "}}")
+
+
+def _is_sqlite(url: str) -> bool:
+    return url.partition(":")[0].partition("+")[0] == "sqlite"
+
+
+def _sqlite_path(url: str) -> str:
+    return url.partition(":///")[2].partition("?")[0]
 
 
 def parse_url(url: str) -> URL:
@@ -52,6 +76,8 @@ def parse_url(url: str) -> URL:
 
 def hide_password(url: str) -> str:
     """``url`` with a password replaced by asterisks, wherever it stands."""
+    if _is_sqlite(url) or url.startswith("journal:"):
+        return url
     try:
         parsed = make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):

@@ -19,7 +19,8 @@ from optnas.errors import UserError
 from optnas.storage.artifacts import open_artifacts
 from optnas.storage.opening import explained, open_storage
 from optnas.storage.urls import storage_file
-from optnas.study.opening import RECORD, OpenStudy
+from optnas.study.opening import OpenStudy
+from optnas.study.record import RECORD, stored_places
 
 DATA = "optnas:data"
 """Study attribute: what was read, the images or where they are, and what was accepted."""
@@ -106,12 +107,17 @@ def seen_of(opened: OpenStudy) -> Seen | None:
     return seen_data(opened.study, opened.config.artifacts)
 
 
-def seen_by(config: StudyFile) -> Seen | None:
-    """The same of the study of a configuration, if that exists; nothing is created."""
+def seen_by(config: StudyFile, *, patient: bool = False) -> Seen | None:
+    """The same of the study of a configuration, if that exists; nothing is created.
+
+    Args:
+        config: The configuration.
+        patient: Whether a server that does not answer is waited for.
+    """
     path = storage_file(config.storage)
     if path is not None and not path.exists():
         return None
-    storage = open_storage(config.storage, create=False)
+    storage = open_storage(config.storage, create=False, patient=patient)
     with explained(config.storage), contextlib.suppress(KeyError):
         study = optuna.load_study(study_name=config.study, storage=storage)
         return seen_data(study, config.artifacts)
@@ -215,9 +221,20 @@ def _images(said: Any, study: optuna.Study, artifacts: str) -> bytes | None:
         with contextlib.suppress(ValueError, TypeError, binascii.Error, zlib.error):
             content = base64.b85decode(said["inline"])
     else:
-        with contextlib.suppress(OSError, ArtifactNotFound):
-            store = open_artifacts(artifacts, create=False)
-            content = store.open_reader(_artifact(study, digest)).read()
+        for place in [artifacts, *stored_places(study)]:
+            content = content or _found_in(place, digest)
     if content is None or hashlib.sha256(content).hexdigest() != digest:
         raise wrong
     return content
+
+
+def _found_in(place: str, digest: str) -> bytes | None:
+    """The list of images with a checksum among artifacts, whatever the study's name was."""
+    with contextlib.suppress(OSError, ArtifactNotFound):
+        store = open_artifacts(place, create=False)
+        for name, _ in store.items():
+            if name.startswith("images-") and name.endswith(f"-{digest[:16]}"):
+                content = store.open_reader(name).read()
+                if hashlib.sha256(content).hexdigest() == digest:
+                    return content
+    return None

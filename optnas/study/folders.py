@@ -16,7 +16,8 @@ from optnas.errors import UserError
 from optnas.spaces import Architecture
 from optnas.storage.files import write_whole
 from optnas.storage.urls import storage_file
-from optnas.study.opening import RECORD, OpenStudy
+from optnas.study.opening import OpenStudy
+from optnas.study.record import RECORD
 
 MARK = "study.json"
 """The file in a network's folder that says whose it is."""

@@ -8,6 +8,7 @@ from typing import Any
 from optnas.config import plugins
 from optnas.config.contract import Objective, objective_class, objective_of
 from optnas.config.file import StudyFile
+from optnas.config.stored import references
 from optnas.extensions.importing import make_importable
 from optnas.seeds import named_seed
 from optnas.storage.checkpoints import Checkpoints
@@ -34,7 +35,8 @@ class ObjectiveMaker:
     def __init__(
         self, config: StudyFile, *, device: str | None = None, seen: Seen | None = None
     ) -> None:
-        make_importable(config.folder)  # Data may be a function beside the study file.
+        if references(config.resolved()):  # Data may be a function beside the study file.
+            make_importable(config.folder)
         self._config = config
         self._class = plugins.load("objective", config.objective.name, config.folder)
         self._made_before: Any = None

@@ -6,7 +6,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,23 @@ from optnas.config.paths import storage_url
 from optnas.errors import UserError
 from optnas.seeds import named_seed
 from optnas.spaces import Architecture
-from optnas.storage.artifacts import Artifacts
+from optnas.storage.artifacts import Artifacts, Folder
+from optnas.storage.checking import checks_of
 from optnas.storage.checkpoints import Checkpoints
 from optnas.storage.opening import explained, open_storage
 from optnas.storage.urls import StorageError, hide_password, storage_file
+from optnas.study.record import (
+    FORMER,
+    RECORD,
+    beside,
+    check_directions,
+    check_whole,
+    former_artifacts,
+    read_record,
+)
 from optnas.trials.claims import is_feasible
 from optnas.trials.failures import is_lost
 
-RECORD = "optnas"
-"""Study attribute: identity, configuration, its hash, version, seed, the shape of the data."""
 MAKING = 2.0
 """Seconds in which the process that made a study has recorded its configuration."""
 
@@ -70,10 +78,13 @@ class OpenStudy:
 
     def checkpoints(self, store: Artifacts) -> Checkpoints:
         """The training states of the study, which are kept in ``store``."""
-        study = self.study
+        study, config, record = self.study, self.config, read_record(self.study) or {}
         # The name alone is that of studies in other storages, too, which may share the store.
-        name = f"{study.study_name} {study.user_attrs[RECORD].get('id', '')}".rstrip()
-        return Checkpoints(store, study._storage, name, keep=self.keep)
+        name = f"{study.study_name} {record.get('id', '')}".rstrip()
+        former = [
+            Folder(place) for place in former_artifacts(record, config.artifacts, config.storage)
+        ]
+        return Checkpoints(store, study._storage, name, keep=self.keep, former=former)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +105,16 @@ class Conclusion:
     settled: bool
 
 
-def create_or_open(config: StudyFile, *, in_channels: int, classes: int) -> OpenStudy:
+def create_or_open(
+    config: StudyFile, *, in_channels: int, classes: int, patient: bool = False
+) -> OpenStudy:
     """Open the study of a configuration, creating it if it does not exist.
 
     Args:
         config: The configuration.
         in_channels: Channels of the images.
         classes: Number of classes.
+        patient: Whether a server that does not answer is waited for.
 
     Raises:
         StudyFileError: If the study exists with another configuration.
@@ -108,7 +122,7 @@ def create_or_open(config: StudyFile, *, in_channels: int, classes: int) -> Open
     """
     record = _record(config, in_channels, classes)
     with explained(config.storage):
-        storage = open_storage(config.storage)
+        storage = open_storage(config.storage, patient=patient)
         try:
             study = optuna.create_study(
                 study_name=config.study, storage=storage, direction="maximize"
@@ -123,29 +137,41 @@ def create_or_open(config: StudyFile, *, in_channels: int, classes: int) -> Open
                 if any(stored[key] != value for key, value in shape.items()):
                     raise StudyFileError(f"{_where(config)} was made with other data") from None
                 # What may change has changed: `resume` goes on as the last run did.
-                record = {**stored, "config": record["config"]}
+                former = former_artifacts(stored, config.artifacts, config.storage)
+                record = {**stored, "config": record["config"], FORMER: former}
             elif study.get_trials(deepcopy=False) or study.direction.name != "MAXIMIZE":
                 raise StudyFileError(
                     f"{_where(config)} exists and was not made by optnas run; give this study "
                     "another name"
                 ) from None
         study.set_user_attr(RECORD, record)
+    check_whole(study)
     return _prepared(config, study, record)
 
 
-def open_existing(target: str, study_name: str | None = None) -> OpenStudy:
+def open_existing(
+    target: str, study_name: str | None = None, *, allow: Collection[str] = ()
+) -> OpenStudy:
     """Open a study that exists, by its study file, or by its storage and name.
 
     Args:
         target: The path of a study file, or the URL of a storage.
         study_name: The study's name, if ``target`` is a storage with several.
+        allow: Code that may be imported though the storage names it: ``module:Name``.
 
     Raises:
-        UserError: If there is no such study, it was not made by ``optnas run``, or it has
-            another configuration than the file.
+        UserError: If there is no such study of ``optnas run``, or its file contradicts it.
     """
-    if "://" not in target:
-        return _open_file(target, study_name)[0]
+    if "://" in target:
+        opened = _open_url(target, study_name, allow)
+    else:
+        opened = _open_file(target, study_name, allow)[0]
+    check_whole(opened.study)
+    return opened
+
+
+def _open_url(target: str, study_name: str | None, allow: Collection[str]) -> OpenStudy:
+    """The study in a storage, by its URL; it is written to beside that storage."""
     try:
         url = storage_url(target, Path.cwd())
     except ValueError as error:
@@ -159,33 +185,44 @@ def open_existing(target: str, study_name: str | None = None) -> OpenStudy:
             f"{', '.join(sorted(names)) or '(none)'}"
         )
     study, stored = _load(storage, url, study_name or names[0])
-    # Not the folder in the storage: whoever can write there could have code run from it.
-    config = from_resolved({**stored["config"], "folder": str(Path.cwd())}, url)
-    return _prepared(config, study, stored)
+    stored = beside(stored, url)
+    here = {**stored["config"], "folder": str(Path.cwd())}
+    return _prepared(from_resolved(here, url, allow), study, stored)
 
 
-def open_compared(target: str, study_name: str | None = None) -> tuple[OpenStudy, list[str]]:
-    """The same, even if the study file differs from the configuration of its study.
+def open_compared(
+    target: str,
+    study_name: str | None = None,
+    *,
+    allow: Collection[str] = (),
+) -> tuple[OpenStudy, list[str]]:
+    """The same, even if the file differs from the study, or what is stored of trials is damaged.
+
+    What is damaged is left out, and noted in the storage's `optnas.storage.checking.Checks`.
 
     Returns:
         The study as it was made, and how the file differs: a line per key.
     """
+    changed: list[str] = []
     if "://" in target:
-        return open_existing(target, study_name), []
-    return _open_file(target, study_name, refuse=False)
+        opened = _open_url(target, study_name, allow)
+    else:
+        opened, changed = _open_file(target, study_name, allow, refuse=False)
+    checks = checks_of(opened.study._storage)
+    if checks is not None:
+        checks.found = {}
+    return opened, changed
 
 
 def settled(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:
     """A configuration to run: with what its study was made with, if that exists.
 
-    Nothing is created, but for the tables of a database that had none.
-
-    Args:
-        config: The path of a study file, a mapping with its keys, or a checked configuration.
+    Nothing is created, but for the tables of a database that had none. ``config`` is the path of
+    a study file, a mapping with its keys, or a checked configuration.
 
     Raises:
-        UserError: If the configuration is wrong, or the study exists with another one.
-        StorageError: If the storage cannot be read.
+        UserError: If the configuration is wrong, the study exists with another one, or the
+            storage cannot be read.
     """
     if isinstance(config, StudyFile):
         written = config.written
@@ -217,7 +254,7 @@ def _stored(written: Written) -> tuple[dict[str, Any], str] | None:
     try:
         with explained(url), contextlib.suppress(KeyError):
             study = optuna.load_study(study_name=name, storage=storage)
-            stored = study.user_attrs.get(RECORD)
+            stored = read_record(study)
             return None if stored is None else (stored, url)
     finally:
         if isinstance(storage, RDBStorage):  # Servers have connections for few.
@@ -264,16 +301,16 @@ def open_study(config: StudyFile) -> OpenStudy:
     Raises:
         UserError: As ``open_existing``.
     """
-    storage = open_storage(config.storage, create=False)
+    storage = open_storage(config.storage, create=False, patient=True)
     study, stored = _load(storage, config.storage, config.study)
     return _prepared(_as_made(config.written, stored, config.storage), study, stored)
 
 
 def _open_file(
-    path: str, study_name: str | None, *, refuse: bool = True
+    path: str, study_name: str | None, allow: Collection[str], *, refuse: bool = True
 ) -> tuple[OpenStudy, list[str]]:
     """The study of a study file, and how the file contradicts it, unless that is refused."""
-    written = read_study_file(path)
+    written = dataclasses.replace(read_study_file(path), allowed=frozenset(allow))
     if written.place is None:
         written.checked()  # It says what is wrong.
     assert written.place is not None
@@ -300,7 +337,7 @@ def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict
         raise UserError(
             f"{hide_password(url)}: there is no study {name!r}; `optnas run` creates it."
         ) from None
-    stored = study.user_attrs.get(RECORD)
+    stored = read_record(study)
     if stored is None:
         raise UserError(f"{hide_password(url)}: the study {name!r} was not made by optnas run.")
     return study, stored
@@ -310,11 +347,11 @@ def _await_record(study: optuna.Study) -> dict[str, Any] | None:
     """The record of a study that another process may be making at this moment."""
     deadline = time.monotonic() + MAKING
     while True:
-        stored: dict[str, Any] | None = study.user_attrs.get(RECORD)
+        stored = read_record(study)
         made = stored is not None or bool(study.get_trials(deepcopy=False))
         if made or time.monotonic() > deadline:
             # Once more: the record is older than the first trial.
-            return stored or study.user_attrs.get(RECORD)
+            return stored or read_record(study)
         time.sleep(0.05)
 
 
@@ -335,6 +372,7 @@ def _contradicted(config: StudyFile, changed: Sequence[str]) -> StudyFileError:
 
 
 def _prepared(config: StudyFile, study: optuna.Study, record: Mapping[str, Any]) -> OpenStudy:
+    check_directions(study)
     seed = named_seed(config.study, config.seed)
     sampler = plugins.load("sampler", config.sampler.name, config.folder)
     if strategy_of(sampler).is_stock:

@@ -8,6 +8,8 @@ from typing import Literal
 
 CLAIM = "optnas:claim"
 LEASE = "optnas:lease"
+CHECKPOINT = "optnas:checkpoint"
+"""The mark of a trial's training state: its name, checksum, bytes and epoch."""
 RUNG = "optnas:rung"
 """Number of multiples of its epochs that a hierarchical pruner saw the trial reach."""
 
@@ -20,6 +22,10 @@ TRAINING_SEED = "training_seed"
 INHERITED = "inherited_tensors"
 """User attribute: how many of the network's tensors came from its parent."""
 CONTINUES = "continues"
+EPOCHS_TRAINED = "epochs_trained"
+"""How many epochs a trial itself trained."""
+ACCUMULATION = "accumulation"
+"""Number of parts in which every batch was trained on, for want of memory."""
 SCHEDULE = "schedule_epochs"
 """Epochs of the learning rate's schedule, where a trial trains only the beginning of it."""
 FAILURE = "failure"
@@ -53,5 +59,7 @@ MAX_EPOCHS = 1_000_000
 
 LOST: Literal["lost"] = "lost"
 CANDIDATE: Literal["candidate"] = "candidate"
+MACHINE = "not the candidate's: "
+"""How the reason of a loss begins that was the machine's: no failed attempt of the candidate."""
 INTERRUPTED = "interrupted"
 """The reason of a loss that was wanted (Ctrl-C, a budget's end): it is no failed attempt."""

@@ -1,4 +1,14 @@
-"""Why trials failed, and whose failure it was: the candidate's, or that of its worker."""
+"""Why trials failed, and whose failure it was: the candidate's, or that of the ground under it.
+
+The candidate's own, final, and the worst result: a loss that is not finite; a network that
+cannot be built or trained; out of the device's memory (on the CPU, memory refused inside the
+training); an exception of the objective that is none of the following; a worker killed from
+outside more than ``max_retries`` times in a row.
+
+The ground's, wherever it is raised: `OSError`; the errors of Optuna's storages, of SQLAlchemy and
+of the drivers; CUDA's errors but for want of memory; a worker killed from outside. Its trial is
+"lost": another goes on with the candidate.
+"""
 
 import contextlib
 from collections.abc import Sequence
@@ -8,6 +18,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from optnas.errors import RunError
 from optnas.trials.attributes import (
     CANDIDATE,
     CONTINUES,
@@ -15,8 +26,54 @@ from optnas.trials.attributes import (
     FAILURE_REASON,
     INTERRUPTED,
     LOST,
+    MACHINE,
 )
 from optnas.trials.leases import worker_is_dead
+
+_DRIVERS = frozenset(
+    {
+        *("sqlalchemy", "sqlite3", "psycopg", "psycopg2", "pymysql", "MySQLdb", "mysql"),
+        *("mariadb", "asyncpg", "grpc", "redis", "boto3", "botocore", "google", "urllib3"),
+    }
+)
+"""Packages whose errors are of storages, databases, connections and buckets."""
+_STORAGES = ("StorageInternalError", "ArtifactNotFound")
+_CUDA = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "CUSOLVER_STATUS", "NCCL")
+
+
+def is_grounds(error: BaseException) -> bool:
+    """Whether an error is the ground's fault, and says nothing of a candidate.
+
+    What caused it counts, too, where it was raised from that on purpose.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError | RunError) or _is_driver(cause) or _is_cuda(cause):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def _is_driver(error: BaseException) -> bool:
+    kinds = type(error).__mro__
+    return any(
+        kind.__module__.partition(".")[0] in _DRIVERS or kind.__name__ in _STORAGES
+        for kind in kinds
+    )
+
+
+def _is_cuda(error: BaseException) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "OutOfMemoryError" in names or "out of memory" in str(error):
+        return False
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _CUDA)
+    return said or "AcceleratorError" in names
+
+
+def one_line(error: BaseException) -> str:
+    """Kind and message of an error, on a line."""
+    said = (str(error).strip() or repr(error)).splitlines()[0]
+    return f"{type(error).__name__}: {said}"
 
 
 def mark_failure(trial: Trial, kind: Literal["lost", "candidate"], reason: str) -> None:
@@ -46,7 +103,8 @@ def vain_attempts(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
     while attempt is not None:
         number = attempt.user_attrs.get(CONTINUES)
         before = None if number is None else trials[number]
-        if attempt.user_attrs.get(FAILURE_REASON) != INTERRUPTED:
+        reason = str(attempt.user_attrs.get(FAILURE_REASON, ""))
+        if reason != INTERRUPTED and not reason.startswith(MACHINE):
             epochs = 0 if before is None else len(before.intermediate_values)
             if len(attempt.intermediate_values) > epochs:
                 break

@@ -5,6 +5,7 @@ import functools
 import os
 import platform
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def renew_lease(
     pid = os.getpid()
     lease: dict[str, Any] = {
         "host": _host(),
+        "boot": _boot(),
+        "card": _card(),
         "pid": pid,
         "started": _process_start(pid),
         "until": None if seconds is None else time.time() + seconds,
@@ -59,11 +62,15 @@ def worker_is_dead(trial: FrozenTrial) -> bool:
     lease = trial.system_attrs.get(LEASE)
     if lease is None:
         return False
+    if _was_rebooted(lease):
+        return True
     if is_local(trial):
         started = _process_start(lease["pid"])
-        return started is None or (
-            _UNKNOWN not in (started, lease["started"]) and started != lease["started"]
-        )
+        if started is None:
+            return True
+        if _UNKNOWN not in (started, lease["started"]):
+            return bool(started != lease["started"])
+        # Nobody can tell: alive, until the promise is broken.
     has_candidate = CLAIM in trial.system_attrs or not lease.get("decides", False)
     return has_candidate and lease_expired(trial)
 
@@ -71,7 +78,35 @@ def worker_is_dead(trial: FrozenTrial) -> bool:
 def is_local(trial: FrozenTrial) -> bool:
     """Whether the lease of ``trial`` is that of a process on this host."""
     lease = trial.system_attrs.get(LEASE)
-    return lease is not None and lease["host"] == _host()
+    return (
+        lease is not None
+        and lease["host"] == _host()
+        and lease.get("boot", _boot()) == _boot()  # Version 0.1.0 does not say it.
+    )
+
+
+def _was_rebooted(lease: dict[str, Any]) -> bool:
+    """Whether a lease is from before this very machine was started the last time.
+
+    Machines made from one image have one name and one identity, but not one network card.
+    """
+    restarted = lease["host"] == _host() and lease.get("boot", _boot()) != _boot()
+    return bool(restarted and lease.get("card", "") == _card() != "")
+
+
+@functools.cache
+def _boot() -> str:
+    """What tells a start of a machine from all others; empty where the system does not say."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+@functools.cache
+def _card() -> str:
+    """The address of the machine's network card; empty where it has none."""
+    node = uuid.getnode()
+    return "" if node >> 40 & 1 else f"{node:012x}"  # The bit says that it was drawn.
 
 
 @functools.cache

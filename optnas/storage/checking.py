@@ -1,0 +1,280 @@
+"""Storages that are checked as they are read: what is damaged is refused in one line.
+
+A database or journal may be damaged, edited, or made up. Optuna decodes its rows one way or
+another, or stumbles over them; a trial that it could read is held to `optnas.trials.damage`.
+"""
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.distributions import json_to_distribution
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from optnas.errors import UserError
+from optnas.trials.damage import DamagedError, damage_text, damages, without
+
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What Optuna raises when it decodes what nobody encoded; with AssertionError."""
+
+
+class Checks:
+    """The trials of one storage, checked once each if they are finished.
+
+    Attributes:
+        found: What is wrong, by trial and key, where it is left out instead of refused; or None.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[int, str], str] | None = None
+        self._sound: set[int] = set()
+
+    def __call__(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """The trials.
+
+        Raises:
+            DamagedError: If something is wrong with one, unless it is left out.
+        """
+        for trial in trials:
+            if trial._trial_id in self._sound:
+                continue
+            for key, expected in list(damages(trial)):
+                if self.found is None:
+                    raise DamagedError(damage_text(trial.number, key, expected))
+                self.found[trial.number, key] = expected
+                without(trial, key)
+            if trial.state.is_finished():
+                self._sound.add(trial._trial_id)
+        return list(trials)
+
+
+def checks_of(storage: BaseStorage) -> Checks | None:
+    """The checks of a storage that `optnas.storage.opening` opened; None for others."""
+    backend = getattr(storage, "_backend", storage)  # Behind Optuna's cache.
+    return getattr(backend, "checks", None)
+
+
+def _decoded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that reads a storage, with what it cannot decode explained."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except UserError:
+            raise
+        except (*UNREADABLE, AssertionError) as error:
+            raise DamagedError(self.diagnosis(error)) from error
+
+    return call
+
+
+class CheckedDatabase(RDBStorage):
+    """A database whose rows are data, whatever they hold."""
+
+    checks: Checks
+
+    get_study_user_attrs = _decoded(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = _decoded(RDBStorage.get_study_system_attrs)
+    get_study_directions = _decoded(RDBStorage.get_study_directions)
+    get_trial_system_attrs = _decoded(RDBStorage.get_trial_system_attrs)
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        known = (study_id, states, included_trial_ids, trial_id_greater_than)
+        try:
+            return self.checks(super()._get_trials(*known))
+        except UserError:
+            raise
+        except (*UNREADABLE, AssertionError) as error:
+            if self.checks.found is None:
+                raise DamagedError(self.diagnosis(error)) from error
+            return self.checks(list(self._one_by_one(study_id)))
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        try:
+            return self.checks([super().get_trial(trial_id)])[0]
+        except (UserError, KeyError):
+            raise
+        except (*UNREADABLE, AssertionError) as error:
+            raise DamagedError(self.diagnosis(error)) from error
+
+    def _one_by_one(self, study_id: int) -> Iterator[FrozenTrial]:
+        """The trials; one that cannot be decoded as a failed one about which nothing is known."""
+        assert self.checks.found is not None
+        self.checks.found.update(_undecodable(self.engine))
+        query = "SELECT trial_id, number FROM trials WHERE study_id = :id ORDER BY number"
+        with self.engine.connect() as connection:
+            rows = connection.execute(sqlalchemy.text(query), {"id": study_id}).all()
+        for trial_id, number in rows:
+            try:
+                yield super().get_trial(trial_id)
+            except (*UNREADABLE, AssertionError):
+                trial = create_trial(state=TrialState.FAIL)
+                trial.number, trial._trial_id = number, trial_id
+                yield trial
+
+    def diagnosis(self, error: BaseException) -> str:
+        """Which row cannot be decoded."""
+        with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError, StopIteration):
+            (number, key), expected = next(iter(_undecodable(self.engine).items()))
+            return _study_text(key, expected) if number < 0 else damage_text(number, key, expected)
+        return f"the storage is damaged: {type(error).__name__}: {error}"
+
+
+class LineCheckedBackend(JournalFileBackend):
+    """A journal whose lines are data, whatever they hold."""
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        number = log_number_from
+        try:
+            for log in super().read_logs(log_number_from):
+                number += 1
+                if not isinstance(log, dict) or not isinstance(log.get("op_code"), int):
+                    raise DamagedError(_line_text(number))
+                yield log
+        except DamagedError:
+            raise
+        except (ValueError, RecursionError):
+            raise DamagedError(_line_text(number + 1)) from None
+
+
+class CheckedJournal(JournalStorage):
+    """A journal whose trials are data, whatever they hold."""
+
+    checks: Checks
+
+    def _sync_with_backend(self) -> None:
+        try:
+            super()._sync_with_backend()
+        except (UserError, optuna.exceptions.OptunaError):
+            raise
+        except (*UNREADABLE, AssertionError) as error:
+            # Optuna refuses what its caller asked for in the same words, but from its own logs.
+            if _is_refusal(error):
+                raise
+            raise DamagedError(_line_text(self._replay_result.log_number_read)) from error
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        return self.checks(super().get_all_trials(study_id, deepcopy, states))
+
+
+class CheckedProxy(GrpcStorageProxy):
+    """A proxy whose trials are data, whatever they hold."""
+
+    checks: Checks
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        return self.checks(super().get_all_trials(study_id, deepcopy, states))
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether Optuna's replay refused an operation of this process, not a line of the file."""
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code.co_name in ("_study_exists", "_trial_exists_and_updatable"):
+            return True
+        frame = frame.tb_next
+    return isinstance(error, KeyError) and "does not exist" in str(error)
+
+
+def _line_text(number: int) -> str:
+    return (
+        f"line {number} of the journal is damaged: expected an operation of Optuna's as JSON; "
+        "restore a copy, or remove the line"
+    )
+
+
+def _study_text(key: str, expected: str) -> str:
+    return f"what is stored of the study as {key!r} is damaged: expected {expected}"
+
+
+_KINDS = {"INF_POS": float("inf"), "INF_NEG": -float("inf"), "NAN": float("nan")}
+_ROWS: Mapping[str, tuple[str, Callable[..., Any], str]] = {
+    "trials": (
+        "SELECT number, 'state', state FROM trials ORDER BY number",
+        lambda state: TrialState[state],
+        "a state",
+    ),
+    "trial_params": (
+        "SELECT number, param_name, distribution_json, param_value FROM trial_params "
+        "JOIN trials USING (trial_id) ORDER BY number",
+        lambda json, value: json_to_distribution(json).to_external_repr(value),
+        "a distribution and a value of it",
+    ),
+    "trial_values": (
+        "SELECT number, 'value', value_type, value FROM trial_values "
+        "JOIN trials USING (trial_id) ORDER BY number",
+        lambda kind, value: float(value) if kind == "FINITE" else _KINDS[kind],
+        "a number",
+    ),
+    "trial_intermediate_values": (
+        "SELECT number, step, intermediate_value_type, intermediate_value "
+        "FROM trial_intermediate_values JOIN trials USING (trial_id) ORDER BY number",
+        lambda kind, value: float(value) if kind == "FINITE" else _KINDS[kind],
+        "a number",
+    ),
+    "trial_user_attributes": (
+        'SELECT number, "key", value_json FROM trial_user_attributes '
+        "JOIN trials USING (trial_id) ORDER BY number",
+        json.loads,
+        "JSON",
+    ),
+    "trial_system_attributes": (
+        'SELECT number, "key", value_json FROM trial_system_attributes '
+        "JOIN trials USING (trial_id) ORDER BY number",
+        json.loads,
+        "JSON",
+    ),
+    "study_user_attributes": (
+        'SELECT -1, "key", value_json FROM study_user_attributes',
+        json.loads,
+        "JSON",
+    ),
+    "study_system_attributes": (
+        'SELECT -1, "key", value_json FROM study_system_attributes',
+        json.loads,
+        "JSON",
+    ),
+    "study_directions": (
+        "SELECT -1, 'direction', direction FROM study_directions",
+        lambda direction: optuna.study.StudyDirection[direction],
+        "a direction",
+    ),
+}
+
+
+def _undecodable(engine: sqlalchemy.Engine) -> dict[tuple[int, str], str]:
+    """Rows that cannot be decoded, by number of the trial (-1 for the study) and key."""
+    found = {}
+    with engine.connect() as connection:
+        if engine.dialect.name == "mysql":
+            connection.execute(sqlalchemy.text("SET SESSION sql_mode = 'ANSI_QUOTES'"))
+        for query, decode, expected in _ROWS.values():
+            for number, key, *values in connection.execute(sqlalchemy.text(query)):
+                try:
+                    decode(*values)
+                except (*UNREADABLE, AssertionError):
+                    found[number if isinstance(number, int) else -1, str(key)] = expected
+    return found

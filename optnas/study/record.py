@@ -1,0 +1,168 @@
+"""What optnas records on a study, checked as it is read, and as it is to be understood now.
+
+A storage may come from anywhere: its record is data. It names no code to import (see
+``config.stored.references``), and its paths are read only: what is written lies beside the
+storage, or where a study file says, or in a folder that holds this study's files already.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from optnas.config.paths import default_artifacts, split_bucket, storage_path
+from optnas.errors import UserError
+from optnas.seeds import named_seed
+from optnas.storage.artifacts import is_marked
+
+RECORD = "optnas"
+"""Study attribute: identity, configuration, its hash, version, seed, the shape of the data."""
+FORMER = "former_artifacts"
+"""In the record: where the study's training states were kept under another name, to be read."""
+
+_INTEGERS = {"in_channels": 1 << 16, "classes": 1 << 24, "seed": 1 << 64}
+_TEXTS = ("id", "hash", "version")
+_REQUIRED = ("config", "in_channels", "classes")
+
+
+def read_record(study: optuna.Study) -> dict[str, Any] | None:
+    """The record of a study under the name that it has now; None if it has none.
+
+    A study that was renamed, or copied under another name, keeps the seed that it began with.
+
+    Raises:
+        UserError: If it is no record.
+    """
+    record = study.user_attrs.get(RECORD)
+    if record is None:
+        return None
+    name = study.study_name
+    _check(record, name)
+    config = record["config"]
+    if config["study"] == name:
+        return dict(record)
+    seed = config.get("seed")
+    if seed is None:
+        seed = record.get("seed", named_seed(config["study"], None))
+    return {**record, "config": {**config, "study": name, "seed": seed}}
+
+
+def former_artifacts(record: Mapping[str, Any], now: str, url: str) -> list[str]:
+    """The folders where the study's training states may be, beside where they are written now.
+
+    Not those of the database that this one is a copy of, in another folder.
+
+    Args:
+        record: The record, as `read_record` gives it.
+        now: Where they are written.
+        url: The URL of the storage.
+    """
+    file = storage_path(url)
+    places = dict.fromkeys([*record.get(FORMER, ()), record["config"].get("artifacts")])
+    return [
+        place
+        for place in places
+        if isinstance(place, str)
+        and place != now
+        and (file is None or not _is_default(place) or Path(place).parent == file.parent)
+        and split_bucket(place) is None
+        and os.path.isdir(place)
+    ]
+
+
+def stored_places(study: optuna.Study) -> list[str]:
+    """Folders in which artifacts of a study may be, to be read by what their contents are."""
+    record = read_record(study) or {"config": {}}
+    places = [*record.get(FORMER, ()), record["config"].get("artifacts")]
+    return [place for place in places if isinstance(place, str) and os.path.isdir(place)]
+
+
+def beside(record: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """The record of a study that was opened by its storage alone, so that it writes beside it.
+
+    Its artifacts stay in a bucket, or a folder that is marked as this study's. They are looked
+    for beside the storage otherwise, and read where the record says. Nothing is downloaded into
+    a folder that the record names.
+
+    Args:
+        record: The record, as `read_record` gives it.
+        url: The URL of the storage.
+    """
+    config = dict(record["config"])
+    stored, here = config.get("artifacts"), Path.cwd()
+    if isinstance(config.get("data"), dict) and config["data"].get("root") is not None:
+        config["data"] = {**config["data"], "download": False}
+    default = default_artifacts(config["study"], url, here)
+    if not isinstance(stored, str) or split_bucket(stored) is not None or stored == default:
+        return {**record, "config": config}
+    moved = storage_path(url) is not None and _is_default(stored)
+    if not moved and is_marked(stored, record.get("id", "")):
+        return {**record, "config": config}
+    if not moved and os.path.isdir(stored):
+        warnings.warn(
+            f"the study says that its artifacts are in {stored}, which is not marked as its own: "
+            f"they are read there, and kept in {default} from now on; name the study file to "
+            "keep them elsewhere",
+            stacklevel=2,
+        )
+    config["artifacts"] = default
+    return {**record, "config": config, FORMER: former_artifacts(record, default, url)}
+
+
+def check_whole(study: optuna.Study) -> None:
+    """Refuse a study that trials were taken out of: others refer to them by number."""
+    for number, trial in enumerate(study.get_trials(deepcopy=False)):
+        if trial.number != number:
+            raise UserError(
+                f"trial {number} of the study {study.study_name!r} is not there, but trial "
+                f"{trial.number} is: restore a copy of its storage"
+            )
+
+
+def check_directions(study: optuna.Study) -> None:
+    """Refuse a study that does anything but maximise one value."""
+    directions = [direction.name.lower() for direction in study.directions]
+    if directions != ["maximize"]:
+        raise UserError(
+            f"the study {study.study_name!r} has the directions {', '.join(directions)}, and "
+            "studies of optnas maximise one value: restore a copy of its storage"
+        )
+
+
+def _is_default(place: str) -> bool:
+    return place.endswith(".artifacts")
+
+
+def _check(record: Any, name: str) -> None:
+    if not isinstance(record, dict):
+        raise _wrong(name, "a mapping", record)
+    for key in _REQUIRED:
+        if key not in record:
+            raise UserError(f"the record of the study {name!r} ({RECORD!r}) lacks {key!r}")
+    config = record["config"]
+    if not isinstance(config, dict) or not isinstance(config.get("study"), str):
+        raise _wrong(f"{name}", "a configuration as `config`", config)
+    for key, limit in _INTEGERS.items():
+        value = record.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < limit:
+            raise _wrong(name, f"a whole number as {key!r}", value)
+    for key in _TEXTS:
+        value = record.get(key, "")
+        if not isinstance(value, str) or len(value) > 200 or not value.isprintable():
+            raise _wrong(name, f"a short text as {key!r}", value)
+    former = record.get(FORMER, [])
+    if not isinstance(former, list) or not all(isinstance(place, str) for place in former):
+        raise _wrong(name, f"a list of folders as {FORMER!r}", former)
+    seed = config.get("seed")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise _wrong(name, "a whole number as `config.seed`", seed)
+
+
+def _wrong(name: str, expected: str, value: Any) -> UserError:
+    return UserError(
+        f"the record of the study {name!r} ({RECORD!r}) is damaged: expected {expected} "
+        f"(found {str(value)[:60]!r})"
+    )

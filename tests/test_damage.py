@@ -1,0 +1,98 @@
+"""Whatever a storage holds, commands end without a traceback, and touch nothing of others'."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from damaging import command, contents, damage_attribute, damage_bytes, damage_rows, fresh
+
+import optnas
+from optnas.trials.failures import is_grounds
+
+STUDY = """\
+study: ward
+space: cell
+sampler: {name: econas, initial: 4}
+objective: {name: "napping:Nap", seconds: 0}
+budget: {trials: 6}
+"""
+READING = (("status",), ("best", "--json"), ("doctor",))
+HARMS = {"rows": damage_rows, "attributes": damage_attribute, "bytes": damage_bytes}
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("healthy")
+    shutil.copy(Path(__file__).parents[1] / "benchmarks" / "napping.py", folder)
+    (folder / "ward.yaml").write_text(STUDY)
+    optnas.run(folder / "ward.yaml")
+    (folder / "journal.yaml").write_text(STUDY + "storage: journal:///ward.log\n")
+    optnas.run(folder / "journal.yaml")
+    return folder
+
+
+def check(folder: Path, name: str, harm: str, *commands: tuple[str, ...]) -> None:
+    for verb, *options in commands:
+        code, said, trace = command(verb, str(folder / name), *options)
+        assert trace is None, (harm, verb, trace)
+        assert code in (0, 1, 2), (harm, verb, said)
+        assert "Traceback" not in said, (harm, verb, said)
+        assert "\x1b" not in said, (harm, verb, said)
+
+
+@pytest.mark.parametrize("kind", HARMS)
+def test_a_damaged_database_is_read_or_refused(healthy, tmp_path, kind):
+    rng = random.Random(kind)
+    for _ in range(8):
+        folder = fresh(healthy, tmp_path / "study")
+        (folder / "thesis.tex").write_text("years of work")
+        harm = HARMS[kind](folder / "ward.db", rng)
+        before = {n: c for n, c in contents(folder).items() if "ward.db" not in n}
+        check(folder, "ward.yaml", harm, *READING)
+        after = contents(folder)
+        assert {name: after.get(name) for name in before} == before, harm
+
+
+def test_a_damaged_journal_is_read_or_refused(healthy, tmp_path):
+    rng = random.Random("journal")
+    for _ in range(8):
+        folder = fresh(healthy, tmp_path / "study")
+        harm = damage_bytes(folder / "ward.log", rng)
+        check(folder, "journal.yaml", harm, *READING)
+
+
+def test_a_damaged_search_goes_on_or_is_refused(healthy, tmp_path):
+    rng = random.Random("run")
+    for _ in range(4):
+        folder = fresh(healthy, tmp_path / "study")
+        harm = damage_attribute(folder / "ward.db", rng)
+        check(folder, "ward.yaml", harm, ("run",))
+
+
+@pytest.mark.parametrize(
+    ("error", "grounds"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (ConnectionResetError(), True),
+        (ValueError("a network that cannot be"), False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
+        (RuntimeError("CUDA error: out of memory"), False),
+        (MemoryError(), False),
+        (ZeroDivisionError(), False),
+    ],
+)
+def test_whose_failure_an_error_is(error, grounds):
+    assert is_grounds(error) is grounds
+
+
+def test_a_drivers_error_is_the_grounds():
+    import sqlite3
+
+    import sqlalchemy
+    from optuna.exceptions import StorageInternalError
+
+    locked = sqlite3.OperationalError("database is locked")
+    wrapped = sqlalchemy.exc.OperationalError("UPDATE", {}, locked)
+    told = StorageInternalError("An exception is raised during the commit.")
+    assert all(map(is_grounds, (locked, wrapped, told)))
