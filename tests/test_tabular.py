@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from optnas.errors import UserError
 from optnas.objectives.tabular import Tabular
-from optnas.samplers import EcoNASSampler, HierarchicalPruner
+from optnas.samplers import EcoNASSampler, HierarchicalPruner, SynchronousEcoNASSampler
 from optnas.spaces import NasBench201Architecture, NasBench201Space, RowSpace
 from optnas.spaces.nasbench201 import OPERATIONS
 
@@ -135,7 +135,7 @@ def test_rungs_of_the_synchronous_orders_are_parts_of_a_curve(write):
     ]
     curves = np.random.default_rng(0).random((len(names), 6))
     table = write(arch=np.array(names), curve=curves, epoch=np.arange(1, 7))
-    sampler = EcoNASSampler(space, order="paper", epochs=2, initial=9, cycles=2, seed=0)
+    sampler = SynchronousEcoNASSampler(space, order="paper", epochs=2, initial=9, cycles=2, seed=0)
     study = optuna.create_study(direction="maximize", sampler=sampler, pruner=NopPruner())
     study.optimize(Tabular(space, table, "curve"))
     assert [trial.last_step for trial in study.trials] == [2] * 9 + (
