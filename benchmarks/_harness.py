@@ -219,13 +219,13 @@ def measure(cases: Cases, output: Path | None, device: str = "cpu") -> dict[str,
         output: A JSON file, written after every comparison; None writes none.
         device: The device, for the record.
     """
-    told = about(device)
+    environment = about(device)
     rows: dict[str, Row] = {}
     if output is not None and output.exists():
         stored = json.loads(output.read_text())
-        if {**stored["about"], "load": None} == {**told, "load": None}:
+        if {**stored["about"], "load": None} == {**environment, "load": None}:
             rows = {name: Row(**fields) for name, fields in stored["rows"].items()}
-    print(", ".join(f"{name} {value}" for name, value in told.items()))
+    print(", ".join(f"{name} {value}" for name, value in environment.items()))
     print("\n| | ours | rival | ratio | from | to | n | work | |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for name, make in cases:
@@ -236,15 +236,15 @@ def measure(cases: Cases, output: Path | None, device: str = "cpu") -> dict[str,
         print(line(name, rows[name]), flush=True)
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
-            record(output, told, rows)
+            record(output, environment, rows)
     return rows
 
 
-def record(path: Path, told: dict[str, Any], rows: dict[str, Row]) -> None:
+def record(path: Path, environment: dict[str, Any], rows: dict[str, Row]) -> None:
     """Write comparisons as JSON."""
     fields = {name: dataclasses.asdict(made) for name, made in rows.items()}
     partial = path.with_suffix(".part")
-    partial.write_text(json.dumps({"about": told, "rows": fields}, indent=1) + "\n")
+    partial.write_text(json.dumps({"about": environment, "rows": fields}, indent=1) + "\n")
     partial.replace(path)
 
 

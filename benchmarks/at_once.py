@@ -106,13 +106,13 @@ def rows(options: argparse.Namespace, images: Images) -> Iterator[Row]:
     for network in options.networks:
         prepared = functools.partial(prepare, network, images, options.device, options.epochs)
         for kind in options.kinds:
-            one = 0.0
+            single = 0.0
             for count in options.at_once:
                 seconds = sorted(KINDS[kind](count, prepared) for _ in range(options.repeats))
                 rates = [count * options.epochs / each for each in seconds]
                 rate = statistics.median(rates)
-                one = one or rate / count
-                yield Row(network, kind, count, rate, rates[-1], rates[0], rate / one)
+                single = single or rate / count
+                yield Row(network, kind, count, rate, rates[-1], rates[0], rate / single)
 
 
 def main() -> None:
@@ -129,12 +129,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     options = parser.parse_args()
     images, kind = images_of(options.set, options.data, whole=options.device != "cpu")
-    told = {**about(options.device), "images": kind, "mps": mps_runs()}
+    environment = {**about(options.device), "images": kind, "mps": mps_runs()}
     if options.json:
         made = [dataclasses.asdict(row) for row in rows(options, images)]
-        print(json.dumps({"about": told, "rows": made}, indent=1))
+        print(json.dumps({"about": environment, "rows": made}, indent=1))
         return
-    print(", ".join(f"{name} {value}" for name, value in told.items()))
+    print(", ".join(f"{name} {value}" for name, value in environment.items()))
     print("\n| network | kind | at once | epochs per second | from | to | of one |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for row in rows(options, images):

@@ -206,15 +206,17 @@ def results(images: Images, options: argparse.Namespace) -> Iterator[tuple[str, 
 def topologies(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     images = images_of(options).to(options.device)
-    said = {k: v for k, v in vars(options).items() if k not in ("part", "output", "seeds", "data")}
+    settings = {
+        k: v for k, v in vars(options).items() if k not in ("part", "output", "seeds", "data")
+    }
     known: dict[str, Any] = {}
     if options.output is not None and options.output.exists():
         stored = json.loads(options.output.read_text())
-        if stored["options"] != said:
+        if stored["options"] != settings:
             raise SystemExit(f"{options.output} was made with other options: {stored['options']}")
         known = stored["results"]
-    told = about(options.device)
-    print(", ".join(f"{name} {value}" for name, value in told.items()))
+    environment = about(options.device)
+    print(", ".join(f"{name} {value}" for name, value in environment.items()))
     for name, task in results(images, options):
         if name not in known:
             turn = timed(task["make"])
@@ -230,7 +232,7 @@ def topologies(options: argparse.Namespace) -> None:
             }
             if options.output is not None:
                 partial = options.output.with_suffix(".part")
-                content = {"about": told, "options": said, "results": known}
+                content = {"about": environment, "options": settings, "results": known}
                 partial.write_text(json.dumps(content, indent=1) + "\n")
                 partial.replace(options.output)
         kept = " ".join(known[name]["topology"].values())

@@ -71,8 +71,8 @@ def main() -> None:
     recorded = {name: Row(**fields) for name, fields in stored["rows"].items()}
     if fallen := dropped(rows, recorded):
         print("\nOnce more:\n")
-        again = measure((case for case in cases() if case[0] in fallen), None)
-        rows.update({name: max(rows[name], again[name], key=RATIO) for name in fallen})
+        repeated = measure((case for case in cases() if case[0] in fallen), None)
+        rows.update({name: max(rows[name], repeated[name], key=RATIO) for name in fallen})
         fallen = dropped(rows, recorded)
     print("\nRecorded on " + ", ".join(f"{k} {v}" for k, v in stored["about"].items()))
     print("\n| | now | recorded | |\n|---|---|---|---|")

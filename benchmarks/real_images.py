@@ -102,9 +102,9 @@ def study_file(data: str, space: str, options: argparse.Namespace, scale: Scale)
 
 def tested(config: StudyFile, contender: Contender, seed: int, budget: int, output: Path) -> float:
     """Test accuracy of what a search has found, trained fully."""
-    one = study_of(config, contender, seed, "epochs", budget, CANDIDATE_EPOCHS)
-    folder = output / "networks" / f"{one.study}-{budget}"
-    reports = list(retrain_found(open_study(one), top=1, output=folder))
+    variant_config = study_of(config, contender, seed, "epochs", budget, CANDIDATE_EPOCHS)
+    folder = output / "networks" / f"{variant_config.study}-{budget}"
+    reports = list(retrain_found(open_study(variant_config), top=1, output=folder))
     accuracy: float = reports[0].fields["test_accuracy"]
     return accuracy
 

@@ -66,8 +66,8 @@ def _picks(curve: np.ndarray, pruner: optuna.pruners.BasePruner, seed: int) -> I
             stops = rung < len(ends) and trial.should_prune()
             if stops:
                 break
-        told = {"state": TrialState.PRUNED} if stops else {"values": value}
-        study.tell(trial, **told)
+        outcome = {"state": TrialState.PRUNED} if stops else {"values": value}
+        study.tell(trial, **outcome)
         spent += end
         picks.append(max(picks[-1], (rung, value, int(row))))
         while budgets and spent >= budgets[0] * whole:
@@ -99,8 +99,10 @@ def workers(data: Path, seeds: int) -> None:
         )
         difference = found[:, 1] - found[:, 0]
         low, high = mean_interval(difference)
-        one, eight = (f"{np.mean(c):.3f} +- {_error(c):.3f}" for c in found.T)
-        print(f"| {name} | {one} | {eight} | {difference.mean():+.3f} | [{low:.3f}, {high:.3f}] |")
+        single, eight = (f"{np.mean(c):.3f} +- {_error(c):.3f}" for c in found.T)
+        print(
+            f"| {name} | {single} | {eight} | {difference.mean():+.3f} | [{low:.3f}, {high:.3f}] |"
+        )
 
 
 SPACE = NasBench201Space()
@@ -113,7 +115,7 @@ def _pick(
     study = optuna.create_study(direction="maximize", sampler=sampler)
     rng = np.random.default_rng(seed)
     running: list[tuple[optuna.Trial, str]] = []
-    told: list[tuple[float, str]] = []
+    ranked: list[tuple[float, str]] = []
     for number in range(trials + workers - 1):
         if number < trials:
             trial = study.ask()
@@ -121,10 +123,10 @@ def _pick(
         if len(running) == workers or number >= trials:
             trial, cell = running.pop(int(rng.integers(len(running))))
             study.tell(trial, values[cell])
-            told.append((values[cell], cell))
+            ranked.append((values[cell], cell))
     for _, cell in running:
-        told.append((values[cell], cell))
-    return max(told)[1]
+        ranked.append((values[cell], cell))
+    return max(ranked)[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,8 +196,8 @@ def landscapes(data: Path, seeds: int) -> None:
         for name, best in found.items():
             cells = [f"{np.mean(c):.3f} +- {_error(c):.3f}" for c in best.T]
             p = paired_p_value(found["surrogate"][:, 1], best[:, 1])
-            said = "-" if name == "surrogate" else f"{p:.2g}"
-            print(f"| {n}, {k}, {values} | {name} | {' | '.join(cells)} | {said} |", flush=True)
+            p_value = "-" if name == "surrogate" else f"{p:.2g}"
+            print(f"| {n}, {k}, {values} | {name} | {' | '.join(cells)} | {p_value} |", flush=True)
 
 
 def _bests(

@@ -76,13 +76,13 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for modules, curves in tuned.items():
         finals = [curve[-1] for curve in scratch[modules]]
-        there = [max(curve) >= final for curve, final in zip(curves, finals, strict=True)]
+        reaches = [max(curve) >= final for curve, final in zip(curves, finals, strict=True)]
         cells = [
             _mean([curve[few - 1] for curve in scratch[modules]]),
             _mean(finals),
             _mean([curve[-1] for curve in curves]),
             _mean([curve[-1] - final for curve, final in zip(curves, finals, strict=True)]),
-            f"{sum(there)} of {len(there)}",
+            f"{sum(reaches)} of {len(reaches)}",
         ]
         print(f"| {modules} | {' | '.join(cells)} |")
     print(f"\n{time.process_time() - start:.0f} s of processor time")

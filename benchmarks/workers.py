@@ -162,22 +162,22 @@ def train(workers: int, options: argparse.Namespace) -> Training:
             "train": {"epochs": options.epochs},
             "budget": {"trials": options.trials * workers},
         }
-        there = Workers(devices=(options.device,), per_device=workers)
-        trials = [t for t in run(study_from_dict(keys), workers=there).study.trials if t.params]
+        plan = Workers(devices=(options.device,), per_device=workers)
+        trials = [t for t in run(study_from_dict(keys), workers=plan).study.trials if t.params]
     done, seconds = together(trials, workers)
     work = sum(t.user_attrs["multiply_adds"] * t.user_attrs["epochs_trained"] for t in done)
-    told = [t.user_attrs[DEVICE_MEMORY] for t in trials if DEVICE_MEMORY in t.user_attrs]
-    memory = max((each["total_bytes"] - each["free_bytes"] for each in told), default=None)
+    reported = [t.user_attrs[DEVICE_MEMORY] for t in trials if DEVICE_MEMORY in t.user_attrs]
+    memory = max((each["total_bytes"] - each["free_bytes"] for each in reported), default=None)
     return Training(workers, len(done), seconds, work / seconds, 1.0, memory)
 
 
 def train_all(options: argparse.Namespace) -> Iterator[Training]:
     """Every study of real trainings, beside the first."""
-    one = 0.0
+    single = 0.0
     for workers in options.per_device:
         made = train(workers, options)
-        one = one or made.rate / workers
-        yield dataclasses.replace(made, speedup=made.rate / one)
+        single = single or made.rate / workers
+        yield dataclasses.replace(made, speedup=made.rate / single)
 
 
 def sleep_line(row: Row) -> str:

@@ -25,9 +25,9 @@ from optnas.objectives.limits import over_limits
 from optnas.objectives.networks.build import build_model, count_params, forward_costs
 from optnas.objectives.networks.inference import inference_times
 from optnas.objectives.networks.sizes import (
+    candidate_network,
     check_options,
     check_training,
-    judged,
 )
 from optnas.objectives.retraining import Retrains
 from optnas.objectives.training.allocator import kept_memory
@@ -392,7 +392,7 @@ class Classification(Retrains):
 
     def _sized(self, architecture: Architecture) -> tuple[Architecture, dict[str, Any]]:
         """The architecture and the options of the network that judges it."""
-        return judged(architecture, self._network, self.train, self._proxy)
+        return candidate_network(architecture, self._network, self.train, self._proxy)
 
     def _record_circumstances(self, trial: Trial) -> None:
         seed, shape = study_seed(trial.study, self._seed), self._shown.input_shape

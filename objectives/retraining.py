@@ -43,7 +43,7 @@ class Retrains:
         """What is said in the end of a network that has been trained."""
         return trained.tested(trainer, images)
 
-    def _said(self) -> Mapping[str, Any]:
+    def _further_identity(self) -> Mapping[str, Any]:
         """What makes a training another one, beside what `trained.retrain` takes."""
         return {}
 
@@ -95,7 +95,7 @@ class Retrains:
             on_epoch=on_epoch,
             make_trainer=self._trainer,
             measure=self._measured,
-            said=self._said(),
+            further_identity=self._further_identity(),
         )
 
     def ensemble(self, members: Sequence[Path], folder: Path) -> EnsembleDescription:

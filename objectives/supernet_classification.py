@@ -137,20 +137,20 @@ class SupernetClassification(Classification):
         shown = None if edges is None else edges.to_json()
         seed = derive_seed(study_seed(trial.study, self._seed), "search", phase, shown)
         trial.set_user_attr(TRAINING_SEED, seed)
-        said = self._search
-        epochs = said.epochs or 1 if phase == TOPOLOGY_PHASE else said.operator_epochs
+        search = self._search
+        epochs = search.epochs or 1 if phase == TOPOLOGY_PHASE else search.operator_epochs
         recipe = SearchRecipe(
-            iterations=said.iterations if phase == TOPOLOGY_PHASE else None,
-            weight_share=said.weight_share,
-            architecture_share=said.architecture_share,
-            lr=said.architecture_lr,
-            weight_decay=said.architecture_weight_decay,
-            second_order=said.second_order,
-            eigenvalue=said.eigenvalue,
+            iterations=search.iterations if phase == TOPOLOGY_PHASE else None,
+            weight_share=search.weight_share,
+            architecture_share=search.architecture_share,
+            lr=search.architecture_lr,
+            weight_decay=search.architecture_weight_decay,
+            second_order=search.second_order,
+            eigenvalue=search.eigenvalue,
         )
         weights = self.train.model_copy(
             update={
-                **said.model_dump(include={"lr", "weight_decay", "batch_size", "schedule"}),
+                **search.model_dump(include={"lr", "weight_decay", "batch_size", "schedule"}),
                 **{"optimizer": "sgd", "cycles": 1, "drop_path": 0.0, "auxiliary": 0.0},
             }
         )
@@ -165,24 +165,26 @@ class SupernetClassification(Classification):
         trial.set_user_attr(EDGE_WEIGHTS, supernet.edge_weights())
         if phase == OPERATORS_PHASE:
             trial.set_user_attr(OPERATION_WEIGHTS, supernet.operation_weights())
-        if said.eigenvalue:
+        if search.eigenvalue:
             trial.set_user_attr(EIGENVALUES, trainer.eigenvalues)
 
     def _supernet(self, phase: str, edges: Topology | None, seed: int) -> MixedNetwork:
         """A super-network with fresh weights."""
-        said = self._search.model_dump(include={"cells", "channels", "partial"}, exclude_none=True)
+        options = self._search.model_dump(
+            include={"cells", "channels", "partial"}, exclude_none=True
+        )
         if "stem" in self._network:
-            said["stem"] = self._network["stem"]
+            options["stem"] = self._network["stem"]
         if self._proxy is not None:
-            said["channels"] = self._proxy.channels(said.get("channels", CHANNELS))
+            options["channels"] = self._proxy.channels(options.get("channels", CHANNELS))
         if phase == TOPOLOGY_PHASE:
-            said["operations"] = (self._search.operation,)
+            options["operations"] = (self._search.operation,)
         else:
-            said |= {
+            options |= {
                 "operations": self._topologies.operations,
                 "edge_weights": self._search.edge_weights,
                 "topology": None if edges is None else dict(edges.cells),
             }
         generator = torch.Generator().manual_seed(seed)
         shape, classes = self._shown.input_shape, self._shown.classes
-        return build_supernet(self.space, shape, classes, generator, **said)
+        return build_supernet(self.space, shape, classes, generator, **options)

@@ -201,8 +201,8 @@ class Table:
         except UserError:
             raise
         except Exception as error:  # zipfile, zlib and numpy raise what they like.
-            said = (str(error) or repr(error)).splitlines()[0]
-            raise UserError(f"{path}: not a table (an npz file of arrays): {said}") from None
+            message = (str(error) or repr(error)).splitlines()[0]
+            raise UserError(f"{path}: not a table (an npz file of arrays): {message}") from None
         self._check_rows()
         names = self._arrays.get("arch")
         self._rows = None if names is None else {str(name): row for row, name in enumerate(names)}

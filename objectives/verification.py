@@ -196,9 +196,9 @@ def flip_fused(features: npt.ArrayLike, mirrored: npt.ArrayLike) -> Floats:
     return unit(np.asarray(features, dtype=np.float64) + np.asarray(mirrored, dtype=np.float64))
 
 
-def squared_distances(one: npt.ArrayLike, other: npt.ArrayLike) -> Floats:
+def squared_distances(first: npt.ArrayLike, second: npt.ArrayLike) -> Floats:
     """Squared distances (N,) of vectors (N, E) in pairs."""
-    difference = np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64)
+    difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     return np.asarray(np.square(difference).sum(-1))
 
 

@@ -22,7 +22,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.samplers._batches import Candidate, Step
-from optnas.samplers._history import History, LostCandidate, Reader
+from optnas.samplers._history import History, LostCandidate, TrialReader
 from optnas.samplers._options import Count, check_options
 from optnas.samplers._turns import Turns, all_trials, names_candidate, promise_decision
 from optnas.seeds import derive_seed, study_seed
@@ -100,7 +100,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         self._distributions = {**self.own_distributions(), **self.space.distributions()}
         if self.sets_epochs:
             self._distributions["epochs"] = IntDistribution(1, MAX_EPOCHS)
-        self._reader = Reader(self._distributions.keys())
+        self._reader = TrialReader(self._distributions.keys())
 
     @abc.abstractmethod
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:

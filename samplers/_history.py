@@ -9,7 +9,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.trials.claims import Claim, is_feasible
-from optnas.trials.failures import is_lost, vain_attempts
+from optnas.trials.failures import failed_attempts, is_lost
 
 Key = frozenset[tuple[str, Any]]
 """A candidate's identity: its parameters, in any order."""
@@ -50,7 +50,7 @@ class LostCandidate:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class TrialReading:
     """What one trial says.
 
     Args:
@@ -70,7 +70,7 @@ class Reading:
     is_void: bool
 
 
-class Reader:
+class TrialReader:
     """Reads trials, and remembers what finished ones say, which does not change any more.
 
     Args:
@@ -79,11 +79,11 @@ class Reader:
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = frozenset(names)
-        self._finished: dict[int, Reading] = {}
+        self._finished: dict[int, TrialReading] = {}
         # Only for speed: a dict finds the very object without comparing every parameter.
         self._keys: dict[Key, Key] = {}
 
-    def read(self, number: int, trial: FrozenTrial) -> Reading:
+    def read(self, number: int, trial: FrozenTrial) -> TrialReading:
         """What ``trial`` says, the one with this number."""
         known = self._finished.get(number)
         # The very object, because another study has trials of the same numbers.
@@ -96,7 +96,7 @@ class Reader:
             # An objective may suggest more of the space, operations beyond the depth, say.
             trained = given
         is_void = trial.state in _WITH_RESULT and given is not None and given != trained
-        reading = Reading(trial, claim, given, trained, _result(trial), is_void)
+        reading = TrialReading(trial, claim, given, trained, _result(trial), is_void)
         if trial.state.is_finished():
             self._finished[number] = reading
         return reading
@@ -132,7 +132,7 @@ class History:
     def __init__(
         self,
         trials: Sequence[FrozenTrial],
-        reader: Reader,
+        reader: TrialReader,
         max_retries: int,
         without_weights: Mapping[int, str] | None = None,
     ) -> None:
@@ -210,7 +210,7 @@ class History:
         return [(k, r) for k, r in results if r is not None or k in self._running]
 
 
-def _asked(readings: Sequence[Reading]) -> list[Key]:
+def _asked(readings: Sequence[TrialReading]) -> list[Key]:
     """The candidates given, each once, in the order of their claims."""
     asked: dict[int, Key] = {}
     for reading in readings:
@@ -219,7 +219,7 @@ def _asked(readings: Sequence[Reading]) -> list[Key]:
     return [asked[index] for index in sorted(asked)]
 
 
-def _given_up(readings: Sequence[Reading], max_retries: int) -> set[Key]:
+def _given_up(readings: Sequence[TrialReading], max_retries: int) -> set[Key]:
     """The candidates that were tried too often in vain."""
     trials = [reading.trial for reading in readings]
     lost: dict[Key, int] = {}
@@ -230,7 +230,7 @@ def _given_up(readings: Sequence[Reading], max_retries: int) -> set[Key]:
         if reading.is_void:
             void[reading.given] += 1
         elif is_lost(reading.trial):
-            lost[reading.given] = vain_attempts(reading.trial, trials)
+            lost[reading.given] = failed_attempts(reading.trial, trials)
     return {key for key in lost.keys() | void.keys() if lost.get(key, 0) + void[key] > max_retries}
 
 

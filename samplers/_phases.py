@@ -115,18 +115,18 @@ class PhasedSampler(ReplaySampler[Any]):
 
     def _checked(self, result: Result, name: str, topology: Topology) -> Any:
         """An attribute of a trial, if it has an entry for every edge."""
-        said = result.attrs.get(name)
+        weights = result.attrs.get(name)
         if (
-            not isinstance(said, Mapping)
-            or said.keys() != dict(topology.cells).keys()
+            not isinstance(weights, Mapping)
+            or weights.keys() != dict(topology.cells).keys()
             or not all(
-                _is_list(said[kind], len(nodes))
-                and all(_is_list(w, len(n)) for w, n in zip(said[kind], nodes, strict=True))
+                _is_list(weights[kind], len(nodes))
+                and all(_is_list(w, len(n)) for w, n in zip(weights[kind], nodes, strict=True))
                 for kind, nodes in topology.cells
             )
         ):
             raise self._malformed(result, name, "one entry per edge")
-        return [said[kind] for kind, _ in topology.cells]
+        return [weights[kind] for kind, _ in topology.cells]
 
     def _malformed(self, result: Result, name: str, rule: str) -> UserError:
         kinds = " and ".join(map(repr, self._topologies.kinds))

@@ -101,7 +101,7 @@ class Walk(Generic[A]):
             self._receive(guess)
             self.go_on(history)
 
-    def again(self, search: Search[A]) -> "Walk[A]":
+    def restarted(self, search: Search[A]) -> "Walk[A]":
         """The same walk with ``search``, another run of the same."""
         walk = Walk(search)
         for answer in self._answers:
@@ -167,8 +167,8 @@ class ReplaySampler(StrategySampler[A]):
     def found(self, study: Study) -> A | None:
         walk = self.replay(self._history(study))
         # Where no candidate could be judged, the rules still come to an end, which says nothing.
-        judged = any(not result.failed for _, result in walk.answered)
-        return walk.conclusion if judged else None
+        has_result = any(not result.failed for _, result in walk.answered)
+        return walk.conclusion if has_result else None
 
     def replay(self, history: History) -> Walk[A]:
         """How far the results carry the search.
@@ -200,7 +200,7 @@ class ReplaySampler(StrategySampler[A]):
         following = walk.next
         if isinstance(following, Candidate) and history.is_running(following.params):
             # The walk itself must not rest on guesses.
-            walk = walk.again(self.search())
+            walk = walk.restarted(self.search())
             walk.go_beyond(history)
         return _following(walk, history, rng)
 

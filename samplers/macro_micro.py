@@ -17,14 +17,14 @@ from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import ChainArchitecture, ChainSpace, FaceArchitecture, FaceSpace
 from optnas.trials.attributes import PARENT, TRAIN_ACCURACY
 
-Network = ChainArchitecture | FaceArchitecture
+LayeredArchitecture = ChainArchitecture | FaceArchitecture
 
 EPSILON = 1e-6
 """Accuracies closer than this are equal: they come from float32 and from printed figures."""
 
 
 @dataclasses.dataclass(eq=False)
-class MacroMicroSampler(ReplaySampler[Network]):
+class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
     """Sampler using the macro-micro strategy of *Efficient Global Neural Architecture Search*.
 
     The macro search grows the depth at full width, layer by layer (a face network block by block),
@@ -132,7 +132,7 @@ class MacroMicroSampler(ReplaySampler[Network]):
     def inherits(self) -> bool:
         return self.inherit
 
-    def search(self) -> Search[Network]:
+    def search(self) -> Search[LayeredArchitecture]:
         depth, epochs, best = yield from self._grow()
         width, best = yield from self._prune(depth, epochs, best)
         architecture = self._uniform(depth, width)
@@ -200,8 +200,8 @@ class MacroMicroSampler(ReplaySampler[Network]):
         return width, best
 
     def _change(
-        self, field: str, choice: Any, start: Network, best: Result
-    ) -> Generator[Candidate, Result, tuple[Network, Result]]:
+        self, field: str, choice: Any, start: LayeredArchitecture, best: Result
+    ) -> Generator[Candidate, Result, tuple[LayeredArchitecture, Result]]:
         """Try ``choice`` in one layer after the other, at the size of ``start``."""
         accepted = start
         limit = start.num_params(*self._shape) + self.params_tolerance
@@ -217,15 +217,15 @@ class MacroMicroSampler(ReplaySampler[Network]):
                 accepted, best = changed, result
         return accepted, best
 
-    def candidates(self, study: Study) -> list[tuple[int, Network, float]]:
+    def candidates(self, study: Study) -> list[tuple[int, LayeredArchitecture, float]]:
         """Trial number, architecture and value of what would be trained fully, best first.
 
         The found network comes first, with the trial that settled it; then the macro network.
         Before the end of the search, it is the best macro network so far.
         """
         walk = self.replay(self._history(study))
-        macro: list[tuple[int, Network, float]] = []
-        micro: list[tuple[int, Network, float]] = []
+        macro: list[tuple[int, LayeredArchitecture, float]] = []
+        micro: list[tuple[int, LayeredArchitecture, float]] = []
         baseline = None if self.micro else walk.conclusion
         for candidate, result in walk.path:
             architecture = self.space.from_params(candidate.params)
@@ -255,7 +255,7 @@ class MacroMicroSampler(ReplaySampler[Network]):
 
     def _candidate(
         self,
-        architecture: Network,
+        architecture: LayeredArchitecture,
         epochs: int,
         phase: str,
         guess: float,
@@ -270,8 +270,10 @@ class MacroMicroSampler(ReplaySampler[Network]):
             return Candidate(params, phase=phase)
         return Candidate(params, phase=phase, attrs={PARENT: parent.number})
 
-    def _uniform(self, depth: int, width: int) -> Network:
-        network: Network = self.space.uniform(depth, width, self.operation, self.kernel)
+    def _uniform(self, depth: int, width: int) -> LayeredArchitecture:
+        network: LayeredArchitecture = self.space.uniform(
+            depth, width, self.operation, self.kernel
+        )
         return network
 
     @property
@@ -282,7 +284,7 @@ class MacroMicroSampler(ReplaySampler[Network]):
 
 
 @functools.lru_cache(maxsize=4096)
-def _narrowed(architecture: Network, limit: int, *shape: int) -> Network:
+def _narrowed(architecture: LayeredArchitecture, limit: int, *shape: int) -> LayeredArchitecture:
     """The widest network not wider than ``architecture`` with at most ``limit`` parameters.
 
     Width 1, if every width has more. The number of parameters grows with the width.

@@ -39,7 +39,7 @@ _GROWTH_SEEDS = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class FinishedNetwork:
     """What counts of a finished trial.
 
     Args:
@@ -118,7 +118,7 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._read: dict[int, Network] = {}
+        self._read: dict[int, FinishedNetwork] = {}
 
     @property
     def has_end(self) -> bool:
@@ -154,7 +154,7 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
         numbers = [network.trial.number for network in hull]
         return dict(zip(numbers, self._probabilities(hull).tolist(), strict=True))
 
-    def _hull(self, history: History) -> list[Network]:
+    def _hull(self, history: History) -> list[FinishedNetwork]:
         """The networks that the next child's parent is drawn from, by cost."""
         gone = history.without_weights
         networks = self._networks(history)
@@ -162,7 +162,7 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
         # One decision after the other asks for the same hull.
         return [parents[i] for i in remembered_hull(tuple([each.point for each in parents]))]
 
-    def _networks(self, history: History) -> list[Network]:
+    def _networks(self, history: History) -> list[FinishedNetwork]:
         """What counts of every result: found out once for each, as finished trials stay."""
         networks = []
         for result in history.results:
@@ -173,7 +173,7 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
             networks.append(network)
         return networks
 
-    def _network(self, trials: Sequence[FrozenTrial], result: Result) -> Network:
+    def _network(self, trials: Sequence[FrozenTrial], result: Result) -> FinishedNetwork:
         assert result.number is not None
         trial = trials[result.number]
         cost = cost_of(trial)
@@ -183,9 +183,9 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
             and (self.max_cost is None or cost <= self.max_cost)
             and (self.max_growths is None or _growths(trials, trial) < self.max_growths)
         )
-        return Network(trial, (cost or 0.0, result.value), may_grow)
+        return FinishedNetwork(trial, (cost or 0.0, result.value), may_grow)
 
-    def _child(self, hull: Sequence[Network], rng: np.random.Generator) -> Candidate:
+    def _child(self, hull: Sequence[FinishedNetwork], rng: np.random.Generator) -> Candidate:
         parent = hull[rng.choice(len(hull), p=self._probabilities(hull))].trial.number
         attrs = {PARENT: parent}
         if self.increments is not None:
@@ -193,7 +193,7 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
         params = {PARENT: parent, GROWTH_SEED: int(rng.integers(_GROWTH_SEEDS))}
         return Candidate(params, phase="growth", attrs=attrs)
 
-    def _probabilities(self, hull: Sequence[Network]) -> NDArray[np.floating]:
+    def _probabilities(self, hull: Sequence[FinishedNetwork]) -> NDArray[np.floating]:
         return parent_probabilities([network.point[0] for network in hull], self.best_probability)
 
     def _is_trained(self, trial: FrozenTrial, result: Result) -> bool:

@@ -143,14 +143,14 @@ class SurrogateSampler(EndlessSampler[A]):
         draws = is_old and len(evidence.values) % 2 == 0
         phase = "elsewhere" if is_old else "improvement"
 
-        def judged(codes: Codes) -> NDArray[np.float64]:
+        def acquisition(codes: Codes) -> NDArray[np.float64]:
             mean, deviation = process.predict(self._features.of(codes))
             if draws:
                 return np.asarray(mean + deviation * rng.standard_normal(len(mean)))
             return expected_improvement(mean, deviation, best)
 
-        ranked = pool[np.argsort(-judged(pool), kind="stable")]
-        params = self._chosen(history, evidence, ranked, judged, rng)
+        ranked = pool[np.argsort(-acquisition(pool), kind="stable")]
+        params = self._chosen(history, evidence, ranked, acquisition, rng)
         if params is None:
             return self.new_anywhere(history, rng, "random")
         return Candidate(params, phase=phase)
@@ -221,7 +221,7 @@ class SurrogateSampler(EndlessSampler[A]):
         history: History,
         evidence: Evidence,
         ranked: Codes,
-        judged: Callable[[Codes], NDArray[np.float64]],
+        acquisition: Callable[[Codes], NDArray[np.float64]],
         rng: np.random.Generator,
     ) -> Mapping[str, Any] | None:
         """The first of ``ranked`` that nobody has tried, or None.
@@ -243,7 +243,7 @@ class SurrogateSampler(EndlessSampler[A]):
                 break
         if len(finalists) < 2:
             return finalists[0] if finalists else None
-        values = judged(np.array([self._encoding.codes(params) for params in finalists]))
+        values = acquisition(np.array([self._encoding.codes(params) for params in finalists]))
         return finalists[int(values.argmax())]
 
     def _completed(self, row: Codes, rng: np.random.Generator) -> Mapping[str, Any] | None:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas.config.file import load_study_file
 from optnas.config.keys import Workers
-from optnas.doctor.examination import consult
+from optnas.doctor.examination import diagnose
 from optnas.errors import UserError
 from optnas.running.runner import run
 from optnas.samplers._replay import ReplaySampler
@@ -141,7 +141,7 @@ class Killer:
         self._rng = rng
         self._count = workers
         self._workers: list[BaseProcess] = []
-        self._opened: OpenStudy | None = None
+        self._handle: OpenStudy | None = None
         self._finished: dict[int, tuple[TrialState, float | None]] = {}
 
     def search(self, *, kills: int, span: float) -> Ended:
@@ -200,23 +200,23 @@ class Killer:
 
     def _remember(self) -> None:
         """What is finished now stays as it is."""
-        if self._opened is None:
+        if self._handle is None:
             with contextlib.suppress(UserError):  # Killed before there was a study.
-                self._opened = open_existing(str(self._file))
-        trials = self._opened.study.get_trials(deepcopy=False) if self._opened else []
+                self._handle = open_existing(str(self._file))
+        trials = self._handle.study.get_trials(deepcopy=False) if self._handle else []
         for trial in trials:
             if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
                 self._finished.setdefault(trial.number, (trial.state, trial.value))
 
     def _ended(self, seconds: float, killed: int) -> Ended:
-        opened = open_existing(str(self._file))
-        trials = opened.study.get_trials(deepcopy=False)
+        handle = open_existing(str(self._file))
+        trials = handle.study.get_trials(deepcopy=False)
         self._check(trials)
-        answers = _answers(opened)
+        answers = _answers(handle)
         trained = [t for t in trials if t.params and t.user_attrs.get(FAILURE) != LOST]
         return Ended(
-            found=opened.study.sampler.found(opened.study),  # type: ignore[attr-defined]
-            results=[_result(opened, trial, trials) for trial in answers],
+            found=handle.study.sampler.found(handle.study),  # type: ignore[attr-defined]
+            results=[_result(handle, trial, trials) for trial in answers],
             seconds=seconds,
             kills=killed,
             lost=sum(t.user_attrs.get(FAILURE) == LOST for t in trials),
@@ -244,7 +244,7 @@ class Killer:
             raise Wrong(f"{self._file}: a candidate was trained twice to the end")
         # States that nobody refers to are all that a killed worker may leave behind.
         for fix, allowed in ((True, {"orphans"}), (False, set())):
-            left = {treated.finding.kind for treated in consult(str(self._file), fix=fix)[1]}
+            left = {treated.finding.kind for treated in diagnose(str(self._file), fix=fix)[1]}
             if not left <= allowed:
                 raise Wrong(f"{self._file}: the doctor finds {left}")
 
@@ -263,9 +263,9 @@ def differences(disturbed: Ended, undisturbed: Ended, *, workers: int = 1) -> st
     return None
 
 
-def _answers(opened: OpenStudy) -> list[FrozenTrial]:
+def _answers(handle: OpenStudy) -> list[FrozenTrial]:
     """The trials that answered the strategy, in the order in which it asked for them."""
-    study, sampler = opened.study, opened.study.sampler
+    study, sampler = handle.study, handle.study.sampler
     trials = study.get_trials(deepcopy=False)
     if isinstance(sampler, ReplaySampler):
         path = sampler.replay(sampler._history(study)).answered
@@ -279,9 +279,9 @@ def _answers(opened: OpenStudy) -> list[FrozenTrial]:
     return [by_claim[index] for index in sorted(by_claim)]
 
 
-def _result(opened: OpenStudy, trial: FrozenTrial, trials: list[FrozenTrial]) -> tuple[Any, ...]:
+def _result(handle: OpenStudy, trial: FrozenTrial, trials: list[FrozenTrial]) -> tuple[Any, ...]:
     """What a trial came to, without the numbers of trials, which losses shift."""
-    space, parent = opened.config.make_space(), parent_of(trial)
+    space, parent = handle.config.make_space(), parent_of(trial)
     before = None if parent is None else space.from_trial(trials[parent])
     architecture: Any = space.named_by(trial)
     if architecture is None:  # It trained a super-network.

@@ -17,8 +17,8 @@ from optnas.errors import UserError
 from optnas.objectives.data.images import load_images
 from optnas.objectives.stage_classification import StageClassification
 from optnas.objectives.training.trainer import Trainer
-from optnas.running import baselines
-from optnas.running.baselines import baselines_config, open_baselines, train_baselines
+from optnas.running import baseline_training
+from optnas.running.baseline_training import baselines_config, open_baselines, train_baselines
 from optnas.samplers.baselines import BaselineSampler
 from optnas.spaces import ChainSpace, StageSpace, stage
 from optnas.study.opening import open_existing
@@ -117,7 +117,7 @@ def test_a_donor_that_they_would_outgrow_is_left_out(tmp_path):
     options = {"name": "stage_classification", "transfer": str(tmp_path / "donor")}
     choice = found.config.objective.model_validate(options)
     config = found.config.model_copy(update={"objective": choice})
-    made = baselines_config(baselines.OpenStudy(config, found.study))
+    made = baselines_config(baseline_training.OpenStudy(config, found.study))
     assert made.objective.options.get("transfer") is None
 
 

@@ -8,7 +8,7 @@ from optnas.objectives.networks import inference
 from optnas.objectives.networks.build import build_model
 from optnas.objectives.networks.inference import inference_milliseconds, processor
 from optnas.report import costs as measures
-from optnas.report.costs import Footprint, Measures, measure
+from optnas.report.costs import Footprint, NetworkCosts, network_costs
 from optnas.spaces import ChainArchitecture, StageArchitecture, StageSpace
 from optnas.study.networks import networks_of
 
@@ -45,7 +45,7 @@ def test_energy_is_measured_or_else_estimated_and_said_to_be(footprint, attrs, e
 def test_rows_say_whose_network_it_is():
     own, theirs = networks_of([trial(0, 0.5), trial(1, 0.6, phase="ResNet-44")])
     named = measures.dataclasses.replace(theirs, name="ResNet-44")
-    table = Measures(baselines=[named]).rows([own], StageSpace())
+    table = NetworkCosts(baselines=[named]).rows([own], StageSpace())
     assert [(row["trial"], row["human_designed"]) for row in table] == [
         (None, "ResNet-44"),
         (0, ""),
@@ -76,7 +76,7 @@ def test_the_most_accurate_networks_are_timed_once_each(tmp_path, timed, monkeyp
         for n, modules in enumerate((1, 2, 3, 3))
     ]
     trials.append(trial(4, 0.0, infeasible=True, suggested=stages(4), input_shape=[1, 8, 8]))
-    found = measure(opened(tmp_path, trials), Footprint())
+    found = network_costs(opened(tmp_path, trials), Footprint())
     assert timed == [(1, 8, 8)] * 2
     # The two of the same architecture are the best.
     assert found.milliseconds == {
@@ -95,7 +95,7 @@ def test_images_of_unknown_shape_are_not_timed(tmp_path, timed):
         for number, shape in enumerate(shapes)
     ]
     trials.append(trial(len(trials), 0.5))
-    found = measure(opened(tmp_path, trials), Footprint())
+    found = network_costs(opened(tmp_path, trials), Footprint())
     assert found.milliseconds == {}
     assert timed == []
 
@@ -106,12 +106,12 @@ def test_what_does_not_fit_into_this_machine_is_left_out(tmp_path, monkeypatch):
 
     monkeypatch.setattr(inference, "inference_milliseconds", fail)
     trials = [trial(0, 0.5, input_shape=[1, 8, 8])]
-    assert measure(opened(tmp_path, trials), Footprint()).milliseconds == {}
+    assert network_costs(opened(tmp_path, trials), Footprint()).milliseconds == {}
 
 
 def test_nothing_is_timed_where_nobody_asks(tmp_path, timed):
     trials = [trial(0, 0.5, input_shape=[1, 8, 8])]
-    found = measure(opened(tmp_path, trials), Footprint(), timed=False)
+    found = network_costs(opened(tmp_path, trials), Footprint(), timed=False)
     assert (found.milliseconds, timed) == ({}, [])
 
 
@@ -129,7 +129,7 @@ def test_networks_are_timed_as_they_were_judged(tmp_path, monkeypatch):
         tmp_path, space={"name": "chain", "depth": [1, 9]}, proxy="c2r1s0e5", data="digits"
     )
     monkeypatch.setattr(measures, "networks_of", lambda trials: networks_of([made]))
-    measure(found, Footprint())
+    network_costs(found, Footprint())
     assert sizes == [(16, (1, 4, 4))]  # Of twice 16 in full.
 
 

@@ -20,9 +20,9 @@ from optnas.config.file import load_study_file
 from optnas.devices.gpus import Gpu
 from optnas.doctor import examination as doctor
 from optnas.doctor import trials as diagnosis
-from optnas.doctor.examination import Treated, consult, examine
+from optnas.doctor.examination import TreatedFinding, diagnose, examine
 from optnas.errors import RunError
-from optnas.running import placement as crew
+from optnas.running import placement
 from optnas.spaces import CellSpace
 from optnas.storage.artifacts import open_artifacts
 from optnas.storage.checkpoints import CHECKPOINT
@@ -84,8 +84,8 @@ def ward(tmp_path) -> Path:
     return path
 
 
-def found(path: Path, *, fix: bool = False) -> list[Treated]:
-    return list(consult(str(path), fix=fix)[1])
+def found(path: Path, *, fix: bool = False) -> list[TreatedFinding]:
+    return list(diagnose(str(path), fix=fix)[1])
 
 
 def kinds(path: Path, *, fix: bool = False) -> list[tuple[str, bool]]:
@@ -93,9 +93,9 @@ def kinds(path: Path, *, fix: bool = False) -> list[tuple[str, bool]]:
     return [(each.finding.kind, each.mended) for each in found(path, fix=fix)]
 
 
-def begun(opened: OpenStudy) -> Trial:
+def begun(handle: OpenStudy) -> Trial:
     """A trial of this process with a candidate."""
-    trial = opened.study.ask()
+    trial = handle.study.ask()
     SPACE.suggest(trial)
     return trial
 
@@ -166,8 +166,8 @@ FORGOTTEN: dict[str, tuple[dict[str, Any], bool, bool, bool]] = {
 def test_trials_that_their_worker_forgot(
     ward, monkeypatch, lease, overdue, began_another, is_gone
 ):
-    opened = open_existing(str(ward))
-    trials = [begun(opened) for _ in range(1 + began_another)]
+    handle = open_existing(str(ward))
+    trials = [begun(handle) for _ in range(1 + began_another)]
     for trial in trials:
         change_lease(trial, **{"host": lease.get("host", optnas.trials.leases._host())})
     change_lease(trials[0], **lease)
@@ -182,9 +182,9 @@ def test_trials_that_their_worker_forgot(
 def test_trials_without_a_lease(ward, monkeypatch):
     """They are of somebody's own loop, unless they are as bare as none of those is for long."""
     study = open_existing(str(ward)).study
-    opened = optuna.load_study(study_name="ward", storage=study._storage)
+    handle = optuna.load_study(study_name="ward", storage=study._storage)
     for bare in (True, False):
-        trial = opened.ask()  # The stock sampler writes no lease.
+        trial = handle.ask()  # The stock sampler writes no lease.
         if not bare:
             trial.suggest_int("x", 0, 9)
     assert kinds(ward) == []
@@ -205,28 +205,28 @@ def test_a_candidate_that_is_lost_too_often_counts_as_failed(ward):
 
 
 def test_a_worker_that_is_heard_of_again_keeps_its_trial(ward):
-    opened = open_existing(str(ward))
-    trial = begun(opened)
+    handle = open_existing(str(ward))
+    trial = begun(handle)
     change_lease(trial, host="elsewhere", until=1.0)
-    [finding] = examine(opened)
+    [finding] = examine(handle)
     change_lease(trial, until=1e12)
     finding.mend()
-    assert opened.study.trials[0].state == TrialState.RUNNING
+    assert handle.study.trials[0].state == TrialState.RUNNING
 
 
 # Trials run twice, and never.
 
 
 def test_a_candidate_trained_twice_is_told(ward):
-    opened = open_existing(str(ward))
-    first = begun(opened)
-    opened.study.enqueue_trial(first.params)
-    second = begun(opened)
+    handle = open_existing(str(ward))
+    first = begun(handle)
+    handle.study.enqueue_trial(first.params)
+    second = begun(handle)
     claim = first.storage.get_trial_system_attrs(first._trial_id)[CLAIM]
     second.storage.set_trial_system_attr(second._trial_id, CLAIM, claim)
-    opened.study.tell(first, 0.5)
+    handle.study.tell(first, 0.5)
     assert kinds(ward) == []
-    opened.study.tell(second, 0.5)
+    handle.study.tell(second, 0.5)
     [treated] = found(ward, fix=True)
     assert treated.text == (
         "duplicate: trials 0, 1 have trained the same candidate to the end. "
@@ -235,22 +235,22 @@ def test_a_candidate_trained_twice_is_told(ward):
 
 
 def test_a_lost_trial_continued_twice_is_told(ward):
-    opened = open_existing(str(ward))
-    lost = begun(opened)
+    handle = open_existing(str(ward))
+    lost = begun(handle)
     mark_failure(lost, LOST, "a test")
-    opened.study.tell(lost, state=TrialState.FAIL)
-    trials = [begun(opened), begun(opened)]
+    handle.study.tell(lost, state=TrialState.FAIL)
+    trials = [begun(handle), begun(handle)]
     for trial in trials:
         trial.set_user_attr(CONTINUES, 0)
     # A copy that came too late, and ended before it began.
     late = create_trial(state=TrialState.PRUNED, user_attrs={CONTINUES: 0})
-    opened.study.add_trial(late)
+    handle.study.add_trial(late)
     [treated] = found(ward)
     assert treated.text.startswith(
         "duplicate: trials 1, 2 all go on with trial 0, which was lost. "
     )
     for trial in trials:
-        opened.study.tell(trial, 0.5)
+        handle.study.tell(trial, 0.5)
     assert kinds(ward) == [("duplicate", False)]
 
 
@@ -266,13 +266,13 @@ def test_queued_trials_that_nobody_will_run(ward, monkeypatch, ending):
 
 
 def test_a_queued_trial_that_a_worker_takes_meanwhile_is_not_ended(ward, monkeypatch):
-    opened = open_existing(str(ward))
-    opened.study.enqueue_trial({})
+    handle = open_existing(str(ward))
+    handle.study.enqueue_trial({})
     monkeypatch.setattr(OpenStudy, "is_finished", True)
-    [finding] = examine(opened)
-    opened.study.ask()
+    [finding] = examine(handle)
+    handle.study.ask()
     finding.mend()
-    assert opened.study.trials[0].state == TrialState.RUNNING
+    assert handle.study.trials[0].state == TrialState.RUNNING
 
 
 # Checkpoints.
@@ -317,15 +317,15 @@ def test_a_folder_of_artifacts_that_is_gone(grown):
 
 def test_the_state_of_a_lost_trial_is_needed(grown):
     """And the state to which no trial refers any more is an orphan."""
-    opened = open_existing(str(grown))
-    storage, name = opened.study._storage, state_of(grown, 2).name
+    handle = open_existing(str(grown))
+    storage, name = handle.study._storage, state_of(grown, 2).name
     lost = create_trial(
         state=TrialState.FAIL, system_attrs={CHECKPOINT: {"id": name, "sha256": "", "bytes": 1}}
     )
-    opened.study.add_trial(lost)
+    handle.study.add_trial(lost)
     [treated] = found(grown, fix=True)
     assert treated.text.endswith("damaged. Mended: recorded; its epochs are trained again.")
-    assert without_weights(storage, opened.study._study_id) == {
+    assert without_weights(storage, handle.study._study_id) == {
         3: "the checkpoint of trial 3 is damaged"
     }
     assert kinds(grown) == []
@@ -333,9 +333,9 @@ def test_the_state_of_a_lost_trial_is_needed(grown):
 
 def test_states_to_which_no_trial_refers_are_deleted(grown):
     """Not those of running trials, whose mark is yet to be written, nor other studies' ones."""
-    opened = open_existing(str(grown))
+    handle = open_existing(str(grown))
     prefix = state_of(grown, 0).name.partition("-")[0]
-    running = opened.study.ask()
+    running = handle.study.ask()
     assert running.number == 3
     folder = grown.parent / "grown.artifacts"
     names = [f"{prefix}-0-7.pt", f"{prefix}-9-1.pt", f"{prefix}-3-1.pt", "0123456789ab-0-7.pt"]
@@ -361,9 +361,9 @@ def test_a_study_of_the_same_name_in_another_storage_keeps_its_states(grown, tmp
     assert optnas.run(other).ending == "budget"
     assert kinds(grown, fix=True) == kinds(other, fix=True) == []
     for path in (grown, other):
-        opened = consult(str(path))[0]
-        stored = opened.checkpoints(open_artifacts(opened.config.artifacts))
-        assert all(map(stored.exists, opened.study.trials))
+        handle = diagnose(str(path))[0]
+        stored = handle.checkpoints(open_artifacts(handle.config.artifacts))
+        assert all(map(stored.exists, handle.study.trials))
 
 
 def test_a_folder_that_is_not_mounted_loses_nothing(grown):
@@ -371,7 +371,7 @@ def test_a_folder_that_is_not_mounted_loses_nothing(grown):
     away = folder.rename(grown.parent / "away")
     with pytest.raises(RunError, match="hold none of the 3 training states"):
         optnas.run(grown)
-    study = consult(str(grown))[0].study
+    study = diagnose(str(grown))[0].study
     assert without_weights(study._storage, study._study_id) == {}
     folder.rmdir()
     away.rename(folder)
@@ -489,9 +489,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def unwell(path: Path) -> None:
     """Everything that can be mended."""
-    opened = open_existing(str(path))
+    handle = open_existing(str(path))
     lease = {"host": "elsewhere", "pid": 1, "started": "1", "until": 1.0, "decides": False}
-    trial = opened.study.ask()
+    trial = handle.study.ask()
     Claim(9, {"parent": 0, "growth_seed": 1}).write(trial.storage, trial._cached_frozen_trial)
     trial.storage.set_trial_system_attr(trial._trial_id, LEASE, lease)
     state = state_of(path, 1)
@@ -585,12 +585,12 @@ def test_gpus_are_shown(grown, command, monkeypatch):
 )
 def test_workers_that_this_machine_cannot_have(ward, monkeypatch, workers, what, cure):
     gpu = Gpu("GPU-1", "NVIDIA T4", 16_000_000_000, 15_500_000_000, "exclusive process")
-    monkeypatch.setattr(crew, "gpus", lambda: [gpu])
-    monkeypatch.setattr(crew, "mps_runs", lambda: False)
+    monkeypatch.setattr(placement, "gpus", lambda: [gpu])
+    monkeypatch.setattr(placement, "mps_runs", lambda: False)
     ward.write_text(STUDY + f"workers: {workers}\n")
     [finding] = [each.finding for each in found(ward)]
     assert (finding.kind, finding.what, finding.cure) == ("workers", what, cure)
-    monkeypatch.setattr(crew, "mps_runs", lambda: True)
+    monkeypatch.setattr(placement, "mps_runs", lambda: True)
     assert len(found(ward)) == ("mps" in workers)
 
 
@@ -628,7 +628,7 @@ def test_bad_input(command, target):
 
 def test_doctors_side_by_side_do_no_harm(grown):
     unwell(grown)
-    doctors = [consult(str(grown), fix=True)[1] for _ in range(2)]
+    doctors = [diagnose(str(grown), fix=True)[1] for _ in range(2)]
     first = [next(doctor) for doctor in doctors]
     rest = [list(doctor) for doctor in doctors]
     assert all(treated.error is None for treated in (*first, *rest[0], *rest[1]))
@@ -640,10 +640,10 @@ def test_doctors_side_by_side_do_no_harm(grown):
 
 def test_a_doctor_beside_a_worker_leaves_it_alone(grown):
     """It looks on after every epoch of a search."""
-    seen: list[Treated] = []
+    seen: list[TreatedFinding] = []
 
     class Visits:
-        def start(self, opened):
+        def start(self, handle):
             pass
 
         def epoch(self, progress, worker):

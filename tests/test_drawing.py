@@ -18,7 +18,7 @@ from searches import GROWTH, growing, opened, trial
 
 import optnas
 from optnas import cli
-from optnas.doctor.examination import consult
+from optnas.doctor.examination import diagnose
 from optnas.drawing import attach as trial_drawings
 from optnas.drawing.architectures import draw, picture
 from optnas.drawing.attach import draw_best, with_drawings
@@ -367,7 +367,7 @@ def test_a_run_leaves_drawings_that_the_dashboard_shows_and_the_doctor_lets_be(t
     assert [drawings(study, number) for number in range(3)] == [BOTH] * 3
     before = dict(store.items())
     assert len(before) == 6
-    _, treated = consult(found.config.storage, fix=True)
+    _, treated = diagnose(found.config.storage, fix=True)
     assert "orphans" not in {each.finding.kind for each in treated}
     assert dict(store.items()) == before
 

@@ -36,10 +36,10 @@ def kept(tmp_path_factory) -> Path:
     """The folder of a search with an ensemble of what it found; not to be changed."""
     folder = tmp_path_factory.mktemp("kept")
     (folder / "found.yaml").write_text(STUDY)
-    opened = optnas.run(folder / "found.yaml").opened
-    assert len(conclusions(opened)) > 1
-    *reports, last = retrain_found(opened, ensemble=True)
-    assert len(reports) == len(conclusions(opened))
+    handle = optnas.run(folder / "found.yaml").opened
+    assert len(conclusions(handle)) > 1
+    *reports, last = retrain_found(handle, ensemble=True)
+    assert len(reports) == len(conclusions(handle))
     (folder / "last.json").write_text(json.dumps({**last.fields, "text": last.text}))
     return folder
 
@@ -101,9 +101,9 @@ def test_done_again_nothing_is_trained_or_measured_again(folder, monkeypatch):
 
 
 def test_a_folder_with_another_ensemble_is_left_alone(folder):
-    opened = open_existing(str(folder / "found.yaml"))
+    handle = open_existing(str(folder / "found.yaml"))
     with pytest.raises(UserError, match="holds another ensemble; name another folder"):
-        list(retrain_found(opened, ensemble=True, top=1))
+        list(retrain_found(handle, ensemble=True, top=1))
 
 
 def test_a_member_that_was_changed_is_refused(folder):

@@ -10,13 +10,13 @@ from optuna.study import create_study
 from optuna.trial import TrialState
 from searches import GROWTH, growing, trial
 
-from optnas.report.costs import Measures
+from optnas.report.costs import NetworkCosts
 from optnas.report.figures import figures as described
 from optnas.report.figures import parents_of, tree_rows
 from optnas.report.plotly_figures import plotly_figure
 from optnas.samplers import RandGrowSampler
 from optnas.spaces import StageSpace
-from optnas.study.networks import Network, networks_of
+from optnas.study.networks import StudyNetwork, networks_of
 
 FAIL, PRUNED, RUNNING = TrialState.FAIL, TrialState.PRUNED, TrialState.RUNNING
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
@@ -124,8 +124,8 @@ def test_the_lineage_is_a_tree_with_the_way_to_the_best():
     assert path["name"] == "the best and its ancestors"
     assert edges["x"] == [0, 1, None, 0, 1, None, 0, 1, None, 1, 2, None]
     assert edges["y"] == [-1, 0, None, -1, -1, None, -1, -2, None, 0, 0, None]
-    told = nodes["text"][4].split("<br>")
-    assert told == [
+    label_lines = nodes["text"][4].split("<br>")
+    assert label_lines == [
         "trial 4",
         "growth complete",
         "parent: trial 1",
@@ -197,7 +197,7 @@ def test_the_same_trials_give_the_same_figures():
 # The networks.
 
 
-def network(networks: list[Network], number: int) -> Network:
+def network(networks: list[StudyNetwork], number: int) -> StudyNetwork:
     return next(each for each in networks if each.number == number)
 
 
@@ -257,12 +257,12 @@ def test_whoever_is_its_own_ancestor_has_no_parent(parents):
 def test_attributes_that_are_no_such_thing_do_no_harm(name, value):
     trials = [trial(0, 0.5, multiply_adds=3), trial(1, 0.6, **{"multiply_adds": 4, name: value})]
     assert figures(trials)["accuracy"].data
-    assert len(Measures().rows(networks_of(trials), StageSpace())) == 2
+    assert len(NetworkCosts().rows(networks_of(trials), StageSpace())) == 2
 
 
 def test_rows_hold_the_best_first_and_what_the_trials_say():
     trials = [*growing(1), trial(3, 0.99, state=PRUNED), trial(4, 0.0, infeasible=True)]
-    table = Measures().rows(networks_of(trials), GROWTH)
+    table = NetworkCosts().rows(networks_of(trials), GROWTH)
     assert [row["trial"] for row in table] == [2, 1, 0, 3, 4]
     assert table[0] == {
         "trial": 2,

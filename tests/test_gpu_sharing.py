@@ -28,21 +28,27 @@ from optnas.devices.gpus import Gpu
 from optnas.devices.gpus import gpus as there_are
 from optnas.errors import UserError
 from optnas.running import gpu_sharing as sharing
-from optnas.running.gpu_sharing import Orders, Sharing
-from optnas.running.gpu_sharing_policy import EVENTS, Memory, Rate, Window, decide
-from optnas.running.placement import Crew, check_gpus, cores, crew
-from optnas.running.workers import LOST, Team
+from optnas.running.gpu_sharing import GpuSharing, WorkerControl
+from optnas.running.gpu_sharing_policy import (
+    EVENTS,
+    GpuMemory,
+    RateWindow,
+    TrainingRate,
+    decide_workers,
+)
+from optnas.running.placement import WorkerPlan, check_gpus, cores, plan_workers
+from optnas.running.workers import LOST, WorkerPool
 from optnas.storage.opening import open_storage
 from optnas.trials.attributes import DEVICE_MEMORY
 
 NAPPING = Path(__file__).parents[1] / "benchmarks" / "napping.py"
 GB = 10**9
-AMPLE = Memory(total=150 * GB, foreign=0, context=GB // 2, peak=GB)
+AMPLE = GpuMemory(total=150 * GB, foreign=0, context=GB // 2, peak=GB)
 """Room for 75 workers: 150 / (0.5 + 1.5)."""
 
 
-def rate(workers: int, speed: float) -> Rate:
-    return Rate(workers, speed, "epochs")
+def rate(workers: int, speed: float) -> TrainingRate:
+    return TrainingRate(workers, speed, "epochs")
 
 
 @pytest.mark.parametrize(
@@ -62,23 +68,23 @@ def rate(workers: int, speed: float) -> Rate:
         (rate(4, 10), rate(6, 11.1), AMPLE, 6, 6, True),
         (rate(4, 10), rate(6, 10.9), AMPLE, 6, 4, True),
         # The context counts in full, the peak one and a half times, what others use is not there.
-        (None, rate(1, 10), Memory(8 * GB, 0, GB, 2 * GB), 16, 2, False),
-        (None, rate(1, 10), Memory(8 * GB, GB, GB, 2 * GB), 16, 1, True),
-        (rate(2, 10), rate(4, 20), Memory(10 * GB, 0, GB, GB // 2), 16, 5, False),
-        (None, rate(1, 10), Memory(8 * GB, 0, GB, 8 * GB), 16, 1, True),
+        (None, rate(1, 10), GpuMemory(8 * GB, 0, GB, 2 * GB), 16, 2, False),
+        (None, rate(1, 10), GpuMemory(8 * GB, GB, GB, 2 * GB), 16, 1, True),
+        (rate(2, 10), rate(4, 20), GpuMemory(10 * GB, 0, GB, GB // 2), 16, 5, False),
+        (None, rate(1, 10), GpuMemory(8 * GB, 0, GB, 8 * GB), 16, 1, True),
         # What cannot be measured is no reason for more.
-        (None, rate(1, 10), Memory(8 * GB, 0, 0, 0), 16, 1, True),
+        (None, rate(1, 10), GpuMemory(8 * GB, 0, 0, 0), 16, 1, True),
         (rate(1, 0.0), rate(2, 1), AMPLE, 2, 2, True),
     ],
 )
 def test_what_a_measurement_comes_to(before, now, memory, most, workers, is_final):
-    decision = decide(before, now, memory, most)
+    decision = decide_workers(before, now, memory, most)
     assert (decision.workers, decision.is_final) == (workers, is_final)
     assert bool(decision.reason) == is_final
 
 
 def test_a_window_begins_when_all_workers_work():
-    window = Window([0, 1])
+    window = RateWindow([0, 1])
     for now in range(0, 100, 10):
         window.epoch(0, now, 100)
         assert window.rate(now) is None
@@ -87,20 +93,20 @@ def test_a_window_begins_when_all_workers_work():
         assert window.rate(now) is None
         window.epoch(now % 2, now, 100 + 800 * (now % 2))
     assert window.rate(114) is None  # Events enough, but too short.
-    assert window.rate(116) == Rate(2, (5 * 10 + 5 * 30) / 16, "epochs")
+    assert window.rate(116) == TrainingRate(2, (5 * 10 + 5 * 30) / 16, "epochs")
 
 
 def test_where_costs_are_not_known_trials_are_counted():
-    window = Window([0])
+    window = RateWindow([0])
     for now in range(0, 30, 5):
         window.epoch(0, now, None)
         window.trial(0, now)
-    assert window.rate(25) == Rate(1, 6 / 25, "trials")
+    assert window.rate(25) == TrainingRate(1, 6 / 25, "trials")
     # Networks of another kind begin anew, whose costs are known.
     for now in range(30, 60, 5):
         assert window.rate(now) is None or now == 30
         window.epoch(0, now, 49)
-    assert window.rate(60) == Rate(1, EVENTS * 7 / 30, "epochs")
+    assert window.rate(60) == TrainingRate(1, EVENTS * 7 / 30, "epochs")
 
 
 class Machine:
@@ -138,9 +144,11 @@ class Machine:
         self._devices = devices
         self._queue: list[tuple[float, int, int, int]] = []
         workers = Workers(devices=tuple(f"cuda:{i}" for i in range(devices)), per_device="auto")
-        orders = Orders(self._add, self.dismissed.add, self.trials.__getitem__, self.notes.append)
-        crew = Crew(workers, devices, is_measured=True)
-        self.sharing = Sharing(crew, orders, clock=lambda: self.now)
+        control = WorkerControl(
+            self._add, self.dismissed.add, self.trials.__getitem__, self.notes.append
+        )
+        plan = WorkerPlan(workers, devices, is_measured=True)
+        self.sharing = GpuSharing(plan, control, clock=lambda: self.now)
         for worker in sorted(self.workers):
             self._begin(worker)
 
@@ -403,14 +411,14 @@ def test_the_time_in_which_a_killed_worker_is_replaced_does_not_count(killed):
 )
 def test_the_workers_of_a_start(monkeypatch, keys, threads, count, devices, is_measured):
     monkeypatch.setattr("optnas.running.placement._default_device", lambda: "cpu")
-    there = crew(Workers(**keys), threads)
-    assert (there.count, there.workers.devices, there.is_measured) == (count, devices, is_measured)
+    plan = plan_workers(Workers(**keys), threads)
+    assert (plan.count, plan.workers.devices, plan.is_measured) == (count, devices, is_measured)
 
 
 @pytest.mark.parametrize("devices", [("mps",), ("cuda:0", "cpu")])
 def test_other_devices_want_a_number(devices):
     with pytest.raises(UserError, match="give a number"):
-        crew(Workers(per_device="auto", devices=devices), 1)
+        plan_workers(Workers(per_device="auto", devices=devices), 1)
 
 
 @pytest.mark.parametrize(
@@ -436,12 +444,12 @@ def test_several_processes_are_refused_where_one_is_let_in(monkeypatch, keys, mo
     monkeypatch.setattr("optnas.running.placement.gpus", lambda: present)
     monkeypatch.setattr("optnas.running.placement.mps_runs", lambda: mps)
     monkeypatch.setattr("optnas.running.placement._default_device", lambda: "cuda")
-    there = crew(Workers(**keys), 1)
+    plan = plan_workers(Workers(**keys), 1)
     if refused:
         with pytest.raises(UserError, match="nvidia-cuda-mps-control -d"):
-            check_gpus(there)
+            check_gpus(plan)
     else:
-        check_gpus(there)
+        check_gpus(plan)
 
 
 def test_devices_are_not_looked_for_without_need(monkeypatch):
@@ -449,12 +457,12 @@ def test_devices_are_not_looked_for_without_need(monkeypatch):
     monkeypatch.setattr(
         "optnas.running.placement._default_device", lambda: pytest.fail("torch was loaded")
     )
-    assert not crew(Workers(count=4), 1).shares_gpus  # Without a driver.
+    assert not plan_workers(Workers(count=4), 1).shares_gpus  # Without a driver.
     monkeypatch.setattr(
         "optnas.running.placement.gpus", lambda: [Gpu("GPU-1", "T4", GB, GB, "default")]
     )
-    assert not crew(Workers(), 1).shares_gpus
-    check_gpus(crew(Workers(count=4), 1))
+    assert not plan_workers(Workers(), 1).shares_gpus
+    check_gpus(plan_workers(Workers(count=4), 1))
 
 
 @pytest.mark.parametrize(
@@ -514,25 +522,25 @@ def test_workers_join_and_are_dismissed_and_nobody_takes_a_dismissed_ones_place(
         is_new = pid not in before
         before.add(pid)
         if number == 0 and is_new and len(before) == 1:
-            team.add(1)
+            pool.add(1)
         elif number == 0 and is_new:  # It was killed and replaced.
-            team.dismiss(1)
-            team.add(2)
+            pool.dismiss(1)
+            pool.add(2)
         elif number == 1 and is_new:
             os.kill(min(pids[0]), signal.SIGKILL)
         elif number == 1 and failed():
             os.kill(pid, signal.SIGKILL)
-            team.dismiss(0)
+            pool.dismiss(0)
 
-    team = Team(beat, count=1, max_restarts=5, listen=listen)
+    pool = WorkerPool(beat, count=1, max_restarts=5, listen=listen)
     with pytest.warns(UserWarning, match=r"worker \d") as caught:
-        assert team.run() is None
+        assert pool.run() is None
     assert sorted(str(warning.message) for warning in caught) == [
         "worker 0 was killed (SIGKILL); another takes its place (1 of at most 5)",
         "worker 2 cannot start (no room); the others go on",
     ]
     assert {number: len(seen) for number, seen in pids.items()} == {0: 2, 1: 1}
-    assert team.lost is None
+    assert pool.lost is None
     assert sorted(losses) == [(0, True), (2, False)]  # And not the one dismissed.
 
 
@@ -555,7 +563,7 @@ RUN = """\
 import sys
 from pathlib import Path
 import optnas.running.placement, optnas.running.gpu_sharing, optnas.running.gpu_sharing_policy
-from optnas.cli.progress import JsonDisplay
+from optnas.cli.displays import JsonDisplay
 from optnas.running.runner import run
 from optnas.running.gpu_sharing_policy import Decision
 
@@ -576,7 +584,7 @@ class Display(JsonDisplay):
 if __name__ == "__main__":
     optnas.running.gpu_sharing_policy.SECONDS = 0
     decisions = [Decision(2, False), Decision(1, True, "no more pay")]
-    optnas.running.gpu_sharing.decide = lambda *_: decisions.pop(0)
+    optnas.running.gpu_sharing.decide_workers = lambda *_: decisions.pop(0)
     optnas.running.placement.mps_runs = lambda: False
     print(run(sys.argv[1], display=Display()).ending)
 """
@@ -615,8 +623,8 @@ def test_a_run_in_which_workers_join_and_end_loses_nothing(tmp_path):
     storage = open_storage(f"sqlite:///{tmp_path / 'naps.db'}")
     trials = optuna.load_study(study_name="naps", storage=storage).trials
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    told = [e["number"] for e in events if e["event"] == "trial" and e["state"] == "complete"]
-    assert sorted(told) == [t.number for t in trials if t.state == TrialState.COMPLETE]
+    finished = [e["number"] for e in events if e["event"] == "trial" and e["state"] == "complete"]
+    assert sorted(finished) == [t.number for t in trials if t.state == TrialState.COMPLETE]
 
 
 TRAININGS = """\

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from optnas.objectives.data.errors import DataError
-from optnas.objectives.data.listing import by_folders, said
+from optnas.objectives.data.listing import by_folders, left_out_lines
 
 
 def tree(root, *paths):
@@ -152,7 +152,7 @@ def test_what_is_left_out_is_said(tmp_path):
     tree(root, "test/0.png", "test/1.png", "val/", "readme.md", "train/dog/x.TXT", "train/dog/y")
     listing = by_folders(root)
     assert len(listing.entries) == 2
-    lines = said(listing.left_out)
+    lines = left_out_lines(listing.left_out)
     assert "images without a class (2): test/0.png, test/1.png" in lines
     assert "images outside the folders of the classes (1): train/loose.png" in lines
     assert any(line.startswith(".nef files, which cannot be read here: convert") for line in lines)

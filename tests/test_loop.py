@@ -24,7 +24,7 @@ from optnas.running.loop import UNLEASED, Loop
 from optnas.running.signals import Signals
 from optnas.seeds import derive_seed, reseed
 from optnas.spaces import CellSpace, NasBench201Space
-from optnas.study.budget import has_room, may_go_on, used
+from optnas.study.budget import has_room, may_go_on, used_budget
 from optnas.study.opening import OpenStudy, create_or_open
 from optnas.trials.attributes import CONTINUES, FAILURE, FAILURE_REASON, LEASE
 from optnas.trials.failures import fail_as_lost, is_lost
@@ -48,9 +48,9 @@ def opened(folder: Path, **changes: Any) -> OpenStudy:
 
 def loop(study: OpenStudy, objective: Callable[[Trial], Any]) -> list[FrozenTrial]:
     """Run the loop to its end; the finished trials it told of."""
-    told: list[FrozenTrial] = []
-    Loop(study, objective, Signals(lambda: None, ()), told.append).run()
-    return told
+    finished: list[FrozenTrial] = []
+    Loop(study, objective, Signals(lambda: None, ()), finished.append).run()
+    return finished
 
 
 @pytest.fixture(autouse=True)
@@ -106,9 +106,9 @@ def test_a_trial_that_another_worker_took_is_dropped(tmp_path, end, sampler):
         return result
 
     with pytest.warns(UserWarning, match=f"Trial 0 {TAKEN}") as caught:
-        told = loop(study, objective)
+        finished = loop(study, objective)
     assert len(caught) == 1
-    assert [trial.number for trial in told] == [1, 2]
+    assert [trial.number for trial in finished] == [1, 2]
     trials = study.study.trials
     assert [t.state.name for t in trials] == ["FAIL", "COMPLETE", "COMPLETE"]
     assert trials[0].user_attrs[FAILURE_REASON] == "a test"
@@ -180,7 +180,7 @@ def test_what_the_machine_loses_is_never_a_failed_candidate(tmp_path, sampler):
     # However often: the next trial goes on with it.
     assert [trial.number for trial in loop(study, objective)] == [3, 4]
     assert study.study.trials[3].params == trials[0].params
-    assert used(study.study).trials == 2
+    assert used_budget(study.study).trials == 2
 
 
 @pytest.mark.parametrize("sampler", ["random", "econas"])
@@ -222,7 +222,7 @@ def test_an_error_of_the_first_candidates_is_recorded_and_raised(tmp_path):
         loop(study, lambda trial: value(trial) / 0)
     reasons = [t.user_attrs[FAILURE_REASON] for t in study.study.trials]
     assert reasons == ["ZeroDivisionError('float division by zero')"] * 3
-    assert used(study.study).trials == 3
+    assert used_budget(study.study).trials == 3
 
 
 def test_an_error_of_one_candidate_is_its_own(tmp_path):
@@ -281,7 +281,7 @@ def test_a_lost_trial_that_several_workers_queue_runs_once(tmp_path):
     same = [t for t in trials[1:] if t.params == params]
     assert [t.number for t in same] == [1]
     assert [t.state.name for t in trials[1:]] == ["COMPLETE", "PRUNED", "PRUNED", "COMPLETE"]
-    assert used(study.study).trials == 2
+    assert used_budget(study.study).trials == 2
 
 
 @pytest.mark.parametrize("sampler", ["random", "econas"])
@@ -303,12 +303,12 @@ def test_peoples_own_candidates_wait_for_a_budget(tmp_path):
     for number in range(4):
         study.study.enqueue_trial({"edge_1_0": "none"}, user_attrs={"mine": number})
     loop(study, value)
-    assert used(study.study).trials == 2
+    assert used_budget(study.study).trials == 2
     assert [t.state.name for t in study.study.trials] == ["COMPLETE"] * 2 + ["WAITING"] * 2
     loop(opened(tmp_path, budget={"trials": 5}), value)
     trials = study.study.trials
     assert [t.user_attrs.get("mine") for t in trials] == [0, 1, 2, 3, None]
-    assert used(study.study).trials == 5
+    assert used_budget(study.study).trials == 5
 
 
 # Budgets.
@@ -391,14 +391,14 @@ def test_epochs_of_a_candidate_count_once_however_often_it_was_continued():
         finished(1, epochs=2, lost=True, failure="lost", train_seconds=20.0),
     ):
         study.add_trial(trial)
-    assert (used(study).epochs, used(study).hours) == (7, 70 / 3600)
+    assert (used_budget(study).epochs, used_budget(study).hours) == (7, 70 / 3600)
     # Its worker loads the checkpoint: the epochs are not reported again yet.
     study.add_trial(unfinished(2, continues=0))
-    assert (used(study).epochs, used(study).hours) == (7, 70 / 3600)
+    assert (used_budget(study).epochs, used_budget(study).hours) == (7, 70 / 3600)
     study.add_trial(unfinished(3, TrialState.WAITING, continues=1))
-    assert used(study).epochs == 7
+    assert used_budget(study).epochs == 7
     study.add_trial(finished(4, epochs=6, continues=1))
-    assert used(study).epochs == 11
+    assert used_budget(study).epochs == 11
     assert may_go_on(Budget(epochs=12), study.trials)
     assert not may_go_on(Budget(epochs=11), study.trials)
 

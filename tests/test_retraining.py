@@ -15,7 +15,7 @@ from optnas.config.settings import DataSettings
 from optnas.errors import UserError
 from optnas.objectives.kept.descriptions import describe
 from optnas.objectives.training.trainer import Trainer
-from optnas.running.retraining import Report, retrain_found
+from optnas.running.retraining import RetrainReport, retrain_found
 from optnas.study.opening import OpenStudy, open_existing
 
 STUDIES = {
@@ -62,18 +62,18 @@ def study(searched, tmp_path):
     return open_copy
 
 
-def folders(reports: list[Report]) -> list[str]:
+def folders(reports: list[RetrainReport]) -> list[str]:
     return [Path(report.fields["folder"]).name for report in reports]
 
 
-def weights(report: Report) -> bytes:
+def weights(report: RetrainReport) -> bytes:
     return (Path(report.fields["folder"]) / "weights.safetensors").read_bytes()
 
 
 def test_the_first_of_several_trainings_is_the_only_one(study, tmp_path):
-    opened = study()
-    (single,) = retrain_found(opened, output=tmp_path / "single")
-    *reports, summary = retrain_found(opened, repeats=3)
+    handle = study()
+    (single,) = retrain_found(handle, output=tmp_path / "single")
+    *reports, summary = retrain_found(handle, repeats=3)
     expected = ["found.network", "found.network-repeat-2", "found.network-repeat-3"]
     assert folders(reports) == expected
     assert weights(single) == weights(reports[0])
@@ -109,8 +109,8 @@ def test_several_networks_are_each_trained_several_times(study):
 
 
 def test_what_was_interrupted_goes_on_in_the_training_it_stood_in(study, tmp_path):
-    opened = study()
-    undisturbed = list(retrain_found(opened, repeats=4, output=tmp_path / "undisturbed"))
+    handle = study()
+    undisturbed = list(retrain_found(handle, repeats=4, output=tmp_path / "undisturbed"))
     finished = 0
 
     def interrupt(*_progress: float) -> None:
@@ -120,9 +120,9 @@ def test_what_was_interrupted_goes_on_in_the_training_it_stood_in(study, tmp_pat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(retrain_found(opened, repeats=4, on_epoch=interrupt))
+        list(retrain_found(handle, repeats=4, on_epoch=interrupt))
     seen: list[int] = []
-    reports = list(retrain_found(opened, repeats=4, on_epoch=lambda epoch, *_: seen.append(epoch)))
+    reports = list(retrain_found(handle, repeats=4, on_epoch=lambda epoch, *_: seen.append(epoch)))
     assert seen == [2, 1, 2]
     assert reports[-1].fields["values"] == undisturbed[-1].fields["values"]
     for report, other in zip(reports[:-1], undisturbed[:-1], strict=True):
@@ -130,21 +130,21 @@ def test_what_was_interrupted_goes_on_in_the_training_it_stood_in(study, tmp_pat
 
 
 def test_more_trainings_leave_those_that_are_done(study, monkeypatch):
-    opened = study()
-    few = list(retrain_found(opened, repeats=2))
+    handle = study()
+    few = list(retrain_found(handle, repeats=2))
     seen: list[int] = []
-    more = list(retrain_found(opened, repeats=3, on_epoch=lambda epoch, *_: seen.append(epoch)))
+    more = list(retrain_found(handle, repeats=3, on_epoch=lambda epoch, *_: seen.append(epoch)))
     assert seen == [1, 2]
     assert more[-1].fields["values"][:2] == few[-1].fields["values"]
     monkeypatch.setattr(Trainer, "train_epoch", None)
-    assert [r.fields for r in retrain_found(opened, repeats=3)] == [r.fields for r in more]
+    assert [r.fields for r in retrain_found(handle, repeats=3)] == [r.fields for r in more]
 
 
 @pytest.mark.parametrize(("name", "found_with"), [("chain", None), ("cells", 4)])
 def test_a_network_is_trained_wider(study, name, found_with):
-    opened = study(name)
-    (plain,) = retrain_found(opened, top=1)
-    (wide,) = retrain_found(opened, top=1, channels=9)
+    handle = study(name)
+    (plain,) = retrain_found(handle, top=1)
+    (wide,) = retrain_found(handle, top=1, channels=9)
     assert folders([plain, wide]) == ["found.network", "found.network-9-channels"]
     assert wide.fields["params"] > plain.fields["params"]
     if name == "chain":
@@ -160,17 +160,17 @@ def test_a_network_is_trained_wider(study, name, found_with):
 
 
 def test_a_network_without_channels_to_choose_is_not_trained_wider(study, tmp_path):
-    opened = study("stages")
+    handle = study("stages")
     with pytest.raises(UserError, match="of a StageArchitecture has none to choose"):
-        list(retrain_found(opened, channels=9))
+        list(retrain_found(handle, channels=9))
     assert not list(tmp_path.rglob("*channels*"))
 
 
 def test_a_network_is_trained_on_other_images(study, tmp_path):
-    opened = study()
+    handle = study()
     (tmp_path / "chain" / "optnas_test_shapes.py").write_text(OWN_DATA)
-    (home,) = retrain_found(opened)
-    (away,) = retrain_found(opened, data=DataSettings(name="optnas_test_shapes:shapes"), epochs=3)
+    (home,) = retrain_found(handle)
+    (away,) = retrain_found(handle, data=DataSettings(name="optnas_test_shapes:shapes"), epochs=3)
     assert folders([home, away]) == ["found.network", "found.network-optnas_test_shapes.shapes"]
     assert away.fields["architecture"] == home.fields["architecture"]
     assert away.fields["input_shape"] == (3, 10, 10)

@@ -17,7 +17,7 @@ from optnas.config.file import study_from_dict
 from optnas.errors import UserError
 from optnas.running.runner import run
 from optnas.storage.opening import open_storage
-from optnas.study.budget import used
+from optnas.study.budget import used_budget
 from optnas.study.opening import create_or_open, open_existing
 from optnas.study.record import RECORD
 from optnas.trials.attributes import LEASE
@@ -59,7 +59,7 @@ class Display:
     def __init__(self, *, epoch: Any = None, trial: Any = None) -> None:
         self._epoch, self._trial = epoch, trial
 
-    def start(self, opened) -> None:
+    def start(self, handle) -> None:
         pass
 
     def epoch(self, progress, worker) -> None:
@@ -104,14 +104,14 @@ def test_a_budget_of_trials_is_a_total(tmp_path):
 @pytest.mark.parametrize("pruner", ["none", {"name": "median", "n_startup_trials": 1}])
 def test_a_budget_of_epochs_is_exact_and_trainings_go_on(tmp_path, pruner):
     whole = optnas.run(settings(tmp_path, study="whole", pruner=pruner, seed=1)).study
-    total = used(whole).epochs
+    total = used_budget(whole).epochs
     for epochs in range(3, total, 7):
         outcome = optnas.run(settings(tmp_path, pruner=pruner, seed=1, budget={"epochs": epochs}))
         assert outcome.ending == "budget"
-        assert used(outcome.study).epochs == epochs
+        assert used_budget(outcome.study).epochs == epochs
     outcome = optnas.run(settings(tmp_path, pruner=pruner, seed=1))
     assert outcome.ending == "finished"
-    assert used(outcome.study).epochs == total
+    assert used_budget(outcome.study).epochs == total
     assert results(outcome.study) == results(whole)
     handed_back = lost(outcome.study)
     assert handed_back
@@ -131,15 +131,15 @@ def test_a_budget_of_hours_counts_what_was_handed_back(tmp_path):
     again = optnas.run(settings(tmp_path, budget={"hours": 1e-9}))
     assert again.ending == "budget"
     assert len(again.study.trials) == 1
-    assert used(again.study).hours > 1e-9
+    assert used_budget(again.study).hours > 1e-9
 
 
 def test_a_dead_workers_trial_is_no_part_of_the_budget(tmp_path, undisturbed):
     """Killed in its first trial: the trial is found running and is not counted."""
     config = settings(tmp_path, budget={"trials": 1})
-    opened = create_or_open(study_from_dict(config), in_channels=1, classes=3)
-    trial = opened.study.ask()
-    opened.study.sampler.sample_relative(opened.study, opened.study.trials[0], {})
+    handle = create_or_open(study_from_dict(config), in_channels=1, classes=3)
+    trial = handle.study.ask()
+    handle.study.sampler.sample_relative(handle.study, handle.study.trials[0], {})
     gone = subprocess.Popen(["true"])
     gone.wait()
     lease = dict(trial.storage.get_trial_system_attrs(trial._trial_id)[LEASE], pid=gone.pid)
@@ -162,7 +162,7 @@ def test_stock_samplers_go_on_with_what_was_handed_back(tmp_path):
     assert trials[2].user_attrs["continues"] == 1
     assert trials[2].user_attrs["epochs_trained"] == 2
     assert trials[2].intermediate_values[1] == trials[1].intermediate_values[1]
-    assert used(again.study).epochs == 9
+    assert used_budget(again.study).epochs == 9
     optnas.run(settings(tmp_path, RANDOM, budget={"trials": 4}))
     assert [t.user_attrs.get("continues") for t in again.study.trials].count(1) == 1
 
@@ -307,12 +307,12 @@ def test_what_may_change_changes_for_those_who_resume(tmp_path):
             max_retries=9,
         )
     )
-    opened = open_existing(f"sqlite:///{tmp_path}/tiny.db")
-    assert len(opened.study.trials) == 2
-    assert opened.config.budget.trials == 2
-    assert opened.config.retrain.epochs == 3
-    assert opened.config.artifacts == f"{tmp_path}/elsewhere"
-    stored = opened.study.user_attrs[RECORD]
+    handle = open_existing(f"sqlite:///{tmp_path}/tiny.db")
+    assert len(handle.study.trials) == 2
+    assert handle.config.budget.trials == 2
+    assert handle.config.retrain.epochs == 3
+    assert handle.config.artifacts == f"{tmp_path}/elsewhere"
+    stored = handle.study.user_attrs[RECORD]
     assert {k: v for k, v in stored.items() if k != "config"} == {
         k: v for k, v in made.items() if k != "config"
     }
@@ -373,8 +373,8 @@ def test_a_study_whose_maker_died_is_made_anew(tmp_path, monkeypatch):
     config = study_from_dict(settings(tmp_path))
     storage = open_storage(config.storage)
     optuna.create_study(study_name="tiny", storage=storage, direction="maximize")
-    opened = create_or_open(config, in_channels=1, classes=3)
-    assert opened.study.user_attrs[RECORD]["classes"] == 3
+    handle = create_or_open(config, in_channels=1, classes=3)
+    assert handle.study.user_attrs[RECORD]["classes"] == 3
 
 
 BAD = {
@@ -446,6 +446,6 @@ budget: {trials: 1}
     )
     optnas.run(file)
     monkeypatch.chdir(tmp_path)
-    opened = open_existing(f"sqlite:///{tmp_path}/study/here.db")
-    assert opened.study.user_attrs["optnas"]["config"]["folder"] == str(tmp_path / "study")
-    assert opened.config.folder == tmp_path
+    handle = open_existing(f"sqlite:///{tmp_path}/study/here.db")
+    assert handle.study.user_attrs["optnas"]["config"]["folder"] == str(tmp_path / "study")
+    assert handle.config.folder == tmp_path

@@ -15,7 +15,7 @@ import optnas
 from optnas.config.settings import TrainSettings
 from optnas.objectives import stage_classification
 from optnas.objectives.training.trainer import Trainer, learning_rate
-from optnas.study.budget import used
+from optnas.study.budget import used_budget
 from optnas.study.opening import open_existing
 
 STUDY = """
@@ -93,12 +93,12 @@ def test_candidates_alone_are_trained_on_and_judged_by_all_epochs(tmp_path, trai
     assert [t.user_attrs["epochs_trained"] for t in study.trials] == [2, 2, 4]
     assert study.trials[2].value == max(study.trials[2].intermediate_values.values())
     assert trained[-2:] == [((2, 1), 3), ((2, 1), 4)]
-    assert used(study).epochs == 8
+    assert used_budget(study).epochs == 8
 
 
 def test_a_budget_may_end_before_the_further_epochs(tmp_path, trained, undisturbed):
     study = optnas.run(write(tmp_path, f"{STUDY}budget: {{epochs: 6}}\n")).study
-    assert used(study).epochs == len(trained) == 6
+    assert used_budget(study).epochs == len(trained) == 6
     assert complete(optnas.run(write(tmp_path)).study) == undisturbed
     assert len(trained) == len(set(trained)) == 8
 

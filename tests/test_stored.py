@@ -19,9 +19,9 @@ from optnas.config.file import StudyFile, load_study_file, study_from_dict
 from optnas.config.keys import StudyKeys
 from optnas.config.settings import DataSettings, RetrainSettings, TrainSettings
 from optnas.config.variants import variant
-from optnas.doctor.examination import consult
+from optnas.doctor.examination import diagnose
 from optnas.errors import UserError
-from optnas.running.baselines import baselines_config
+from optnas.running.baseline_training import baselines_config
 from optnas.samplers.econas import EcoNASSampler
 from optnas.storage.opening import open_storage
 from optnas.study.opening import create_or_open, open_existing, settled
@@ -36,8 +36,8 @@ def made(folder: Path, file: Mapping[str, Any] = FILE, **edits: Any) -> Path:
     """A study, its file, and what an older version stored: dotted keys, absent ones as ``...``."""
     path = folder / f"{file['study']}.yaml"
     path.write_text(yaml.safe_dump(dict(file)))
-    opened = create_or_open(load_study_file(path), in_channels=1, classes=10)
-    record = opened.study.user_attrs[RECORD]
+    handle = create_or_open(load_study_file(path), in_channels=1, classes=10)
+    record = handle.study.user_attrs[RECORD]
     for key, value in edits.items():
         *blocks, last = key.split("__")
         block = record["config"]
@@ -47,7 +47,7 @@ def made(folder: Path, file: Mapping[str, Any] = FILE, **edits: Any) -> Path:
             del block[last]
         else:
             block[last] = value
-    opened.study.set_user_attr(RECORD, record)
+    handle.study.set_user_attr(RECORD, record)
     return path
 
 
@@ -94,8 +94,8 @@ def test_what_the_file_does_not_say_is_as_stored(tmp_path: Path) -> None:
     assert open_existing(str(path)).config.resolved() == resolved
     by_url = open_existing(f"sqlite:///{tmp_path}/old.db").config.resolved()
     assert {**by_url, "folder": str(tmp_path)} == resolved
-    opened, findings = consult(str(path))
-    assert opened.config.resolved() == resolved
+    handle, findings = diagnose(str(path))
+    assert handle.config.resolved() == resolved
     assert "configuration" not in {each.finding.kind for each in findings}
     again = create_or_open(new, in_channels=1, classes=10)
     assert again.config.resolved() == resolved
@@ -118,7 +118,7 @@ def test_what_the_file_says_otherwise_is_refused(tmp_path: Path) -> None:
         assert str(caught.value).splitlines()[1:-1] == [f"  {line}"]
     with pytest.raises(UserError, match="another configuration"):
         open_existing(str(path))
-    assert next(consult(str(path))[1]).finding.what == line
+    assert next(diagnose(str(path))[1]).finding.what == line
 
 
 @pytest.mark.parametrize("key", ["retrain", "checkpoint", "max_retries"])
@@ -175,7 +175,7 @@ def test_an_unsaid_name_is_the_stored_one(tmp_path: Path) -> None:
 def test_a_mistake_in_the_file_is_told_before_what_differs(tmp_path: Path) -> None:
     path = made(tmp_path, train__lr=0.5)
     path.write_text(yaml.safe_dump(FILE | {"trian": {}}))
-    for open_it in (settled, lambda p: open_existing(str(p)), lambda p: consult(str(p))):
+    for open_it in (settled, lambda p: open_existing(str(p)), lambda p: diagnose(str(p))):
         with pytest.raises(UserError, match=r"old\.yaml:\d+: trian: unknown key"):
             open_it(path)
 
@@ -233,8 +233,8 @@ def newer_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_key_that_its_version_did_not_know_means_what_that_did(tmp_path: Path) -> None:
     absent = ("data__validation", "sampler__unique", "max_retries", "train__graphs")
     path = made(tmp_path, **dict.fromkeys(absent, ...))
-    opened = open_existing(f"sqlite:///{tmp_path}/old.db")
-    for config in (settled(path), opened.config, open_existing(str(path)).config):
+    handle = open_existing(f"sqlite:///{tmp_path}/old.db")
+    for config in (settled(path), handle.config, open_existing(str(path)).config):
         assert config.data.validation == 0.5
         assert config.sampler.options["unique"] is False
         assert config.max_retries == 2

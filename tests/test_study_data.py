@@ -15,7 +15,7 @@ from optnas.errors import UserError
 from optnas.running.retraining import retrain_found
 from optnas.running.runner import run
 from optnas.study import data as study_data
-from optnas.study.data import DATA, ChangedData, seen_lines, seen_of
+from optnas.study.data import DATA, ChangedData, data_seen_by_study, seen_lines
 from optnas.study.opening import open_existing
 
 STUDY = """
@@ -53,8 +53,8 @@ def go(place, root="pets", trials=1, **options):
 
 
 def test_the_reading_is_recorded_and_said(place):
-    opened = go(place)
-    lines = seen_lines(opened.study)
+    handle = go(place)
+    lines = seen_lines(handle.study)
     assert lines[0] == "data 'images': 2 classes; 20 training, 4 validation, 6 test images"
     assert lines[1] == "classes: cat 15, dog 15"
     assert lines[2] == "images: 9x9 (30); RGB 30, squashed to 8x8 in 3 channels"
@@ -76,8 +76,8 @@ def test_the_lines_come_before_the_first_trial(place):
 def test_the_same_images_elsewhere_go_on(place):
     go(place)
     (place / "pets").rename(place / "moved")
-    opened = go(place, "moved", 2)
-    assert seen_lines(opened.study)[-1].startswith("the same images as before, which were in")
+    handle = go(place, "moved", 2)
+    assert seen_lines(handle.study)[-1].startswith("the same images as before, which were in")
 
 
 def edits(place):
@@ -118,19 +118,19 @@ def edits(place):
     ],
 )
 def test_other_data_is_refused_with_the_difference_unless_accepted(place, name, message):
-    opened = go(place)
+    handle = go(place)
     edits(place)[name]()
-    before = dict(opened.study.user_attrs)
+    before = dict(handle.study.user_attrs)
     with pytest.raises(ChangedData, match=message):
         go(place, trials=2)
     assert open_existing("s.yaml").study.user_attrs == before
     with pytest.raises(ChangedData, match=message):
         list(retrain_found(open_existing("s.yaml")))
-    opened = go(place, trials=2, accept_changed_data=True)
-    assert seen_lines(opened.study)[-1].startswith("changed data accepted before trial 1: ")
-    opened = go(place, trials=3)
-    assert len(opened.study.trials) == 3
-    assert len(opened.study.user_attrs[DATA]["accepted"]) == 1
+    handle = go(place, trials=2, accept_changed_data=True)
+    assert seen_lines(handle.study)[-1].startswith("changed data accepted before trial 1: ")
+    handle = go(place, trials=3)
+    assert len(handle.study.trials) == 3
+    assert len(handle.study.user_attrs[DATA]["accepted"]) == 1
 
 
 def test_an_image_that_is_known_keeps_its_split(place):
@@ -152,17 +152,17 @@ def test_an_image_that_is_known_keeps_its_split(place):
     assert all(after[content] == split for content, split in before.items())
 
 
-def study_data_rows(opened):
+def study_data_rows(handle):
     from optnas.objectives.data.reading import membership_of
 
-    return membership_of(seen_of(opened).record).rows
+    return membership_of(data_seen_by_study(handle).record).rows
 
 
 def test_a_long_list_of_images_is_an_artifact(place, monkeypatch):
     monkeypatch.setattr(study_data, "INLINE", 10)
-    opened = go(place)
-    assert set(opened.study.user_attrs[DATA]["images"]) == {"sha256"}
-    assert len(study_data_rows(opened)) == 30
+    handle = go(place)
+    assert set(handle.study.user_attrs[DATA]["images"]) == {"sha256"}
+    assert len(study_data_rows(handle)) == 30
     (artifact,) = (place / "own.artifacts").glob("images-*")
     artifact.write_bytes(b"something else")
     with pytest.raises(UserError, match="missing or damaged"):
@@ -184,20 +184,20 @@ def test_a_long_list_of_images_is_an_artifact(place, monkeypatch):
     ],
 )
 def test_a_stored_list_that_somebody_wrote_is_refused_in_one_line(place, images):
-    opened = go(place)
-    stored = opened.study.user_attrs[DATA]
-    opened.study.set_user_attr(DATA, {**stored, "images": images})
+    handle = go(place)
+    stored = handle.study.user_attrs[DATA]
+    handle.study.set_user_attr(DATA, {**stored, "images": images})
     with pytest.raises(UserError, match="missing or damaged"):
         go(place, trials=2)
 
 
 def test_stored_lines_control_no_terminal(place):
-    opened = go(place)
-    stored = opened.study.user_attrs[DATA]
+    handle = go(place)
+    stored = handle.study.user_attrs[DATA]
     stored["reading"]["lines"][0] = "\x1b[2Jgone\n\u202e"
     stored["accepted"] = [{"trials": 3, "changes": ["\x07"]}, "text"]
-    opened.study.set_user_attr(DATA, stored)
-    lines = seen_lines(opened.study)
+    handle.study.set_user_attr(DATA, stored)
+    lines = seen_lines(handle.study)
     assert lines[0] == r"\x1b[2Jgone\n\u202e"
     assert lines[-1] == r"changed data accepted before trial 3: \x07"
 
@@ -225,23 +225,23 @@ def test_functions_and_known_sets_are_recognised_too(place):
     with pytest.raises(ChangedData, match="30 images changed"):
         run({**keys, "budget": {"trials": 2}})
     digits = {**keys, "study": "digits", "data": {"name": "digits", "classes": [0, 1]}}
-    opened = run(digits).opened
-    record = opened.study.user_attrs[DATA]
+    handle = run(digits).opened
+    record = handle.study.user_attrs[DATA]
     assert "images" not in record
     record["reading"]["digest"] = "0" * 64
-    opened.study.set_user_attr(DATA, record)
+    handle.study.set_user_attr(DATA, record)
     with pytest.raises(ChangedData, match="as many images as before, with other pixels"):
         run({**digits, "budget": {"trials": 2}})
 
 
 def test_a_study_of_version_0_1_keeps_its_reading(place):
     """Its configuration does not say by which rules: they were those of version 0.1."""
-    opened = go(place)
-    record = opened.study.user_attrs["optnas"]
+    handle = go(place)
+    record = handle.study.user_attrs["optnas"]
     data = {k: v for k, v in record["config"]["data"].items() if k in ("name", "root", "size")}
     config = {**record["config"], "data": {**data, "download": False, "samples": 1.0}}
-    opened.study.set_user_attr("optnas", {**record, "config": config})
-    opened.study.set_user_attr(DATA, None)
+    handle.study.set_user_attr("optnas", {**record, "config": config})
+    handle.study.set_user_attr(DATA, None)
     with pytest.warns(UserWarning, match=r"kept from when the study was made: .*data\.reading 1"):
         again = go(place, trials=2)
     assert again.config.data.reading == 1

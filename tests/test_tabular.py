@@ -82,9 +82,9 @@ def test_a_broken_limit_is_a_violated_constraint(curves):
 
 
 def test_progress_is_told_after_every_epoch(curves):
-    told = []
-    evaluated(Tabular(RowSpace(3), curves, "curve", on_epoch=told.append), 0)
-    assert [(p.epoch, p.epochs, p.accuracy, p.seconds) for p in told] == [
+    reports = []
+    evaluated(Tabular(RowSpace(3), curves, "curve", on_epoch=reports.append), 0)
+    assert [(p.epoch, p.epochs, p.accuracy, p.seconds) for p in reports] == [
         (1, 3, 0.1, 1.0),
         (2, 3, 0.3, 2.0),
         (3, 3, 0.3, 3.0),

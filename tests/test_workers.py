@@ -131,8 +131,8 @@ def test_workers_share_one_study_and_one_view(naps):
     assert len(complete) == 14
     assert len({json.dumps(t.params) for t in complete}) == 14
     assert {t.state for t in naps.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    told = [e["number"] for e in events if e["event"] == "trial" and e["state"] == "complete"]
-    assert sorted(told) == [t.number for t in complete]
+    finished = [e["number"] for e in events if e["event"] == "trial" and e["state"] == "complete"]
+    assert sorted(finished) == [t.number for t in complete]
     # The command line wins, and the count may change.
     assert naps.run("--workers", 1)[1][-1]["ending"] == "budget"
 

@@ -116,8 +116,8 @@ def _classes(train: list[Any], test: list[Any], name: str) -> list[Any]:
 
 
 def _digest(image: np.ndarray) -> str:
-    said = f"{image.dtype.str} {image.shape}".encode()
-    return hashlib.sha256(said + image.tobytes()).hexdigest()[:32]
+    header = f"{image.dtype.str} {image.shape}".encode()
+    return hashlib.sha256(header + image.tobytes()).hexdigest()[:32]
 
 
 def _in_order(values: set[Any]) -> list[Any]:

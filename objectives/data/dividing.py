@@ -106,15 +106,15 @@ def _divided_rows(
     remarks: list[str],
 ) -> np.ndarray:
     rows = found.rows.copy()
-    said = set(rows["split"].tolist()) - {OPEN}
-    if VALIDATION in said and settings.validation is not None:
+    named_splits = set(rows["split"].tolist()) - {OPEN}
+    if VALIDATION in named_splits and settings.validation is not None:
         raise DataError(
             f"`validation`: the data set has validation images of its own "
             f"({int((rows['split'] == VALIDATION).sum()):,}); leave the key out."
         )
     asked = default if settings.validation is None else settings.validation
-    validation = 0 if isinstance(asked, str) or VALIDATION in said else asked
-    tested = 0.0 if TEST in said else TEST_SHARE
+    validation = 0 if isinstance(asked, str) or VALIDATION in named_splits else asked
+    tested = 0.0 if TEST in named_splits else TEST_SHARE
     if tested or validation:
         rows["split"][rows["split"] == TRAIN] = OPEN
     shares = Shares(tested, validation)

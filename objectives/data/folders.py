@@ -13,7 +13,7 @@ from optnas.objectives.data.decoding import Framing
 from optnas.objectives.data.errors import DataError, counted, shown, some
 from optnas.objectives.data.found import Found, rows_of
 from optnas.objectives.data.image_files import ImageFiles, Pixels, decode
-from optnas.objectives.data.listing import Entry, Listing, by_folders, said
+from optnas.objectives.data.listing import Entry, Listing, by_folders, left_out_lines
 from optnas.objectives.data.reading import conversions, sizes_and_modes
 from optnas.objectives.data.scanning import Scan, scan
 from optnas.objectives.data.tables import by_table
@@ -88,7 +88,7 @@ def load_files(root: Path, settings: DataSettings) -> Found:
             **sizes_and_modes(facts),
             "framing": HOW[settings.resize],
             "preparation": {**preparation(framing), **dataclasses.asdict(looked.depths)},
-            "left_out": tuple(said(listing.left_out)),
+            "left_out": tuple(left_out_lines(listing.left_out)),
             "unreadable": tuple(
                 (shown(entry.name), shown(why)) for entry, why in looked.unreadable
             ),

@@ -142,8 +142,8 @@ class ImageFiles:
         folders, their sizes in bytes and their order.
         """
         if self._contents is not None:
-            said = [self._size, self._channels, getattr(self._read, "keywords", {})]
-            return hashlib.sha256(repr(said).encode() + self._contents.tobytes()).digest()
+            settings = [self._size, self._channels, getattr(self._read, "keywords", {})]
+            return hashlib.sha256(repr(settings).encode() + self._contents.tobytes()).digest()
         lines = [f"{self._size} {self._channels}"]
         for path in map(Path, self._paths):
             lines.append(f"{path.parent.name}/{path.name} {path.stat().st_size}")

@@ -135,7 +135,7 @@ def walk(root: Path, left_out: dict[str, list[str]]) -> Tree:
     return look(os.fspath(root), root.name, "", frozenset({(stat.st_dev, stat.st_ino)}))
 
 
-def said(left_out: dict[str, list[str]]) -> list[str]:
+def left_out_lines(left_out: dict[str, list[str]]) -> list[str]:
     """What was left out, a line for every reason."""
     lines = []
     for reason, names in left_out.items():

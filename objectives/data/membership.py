@@ -251,8 +251,8 @@ def _validation_counts(
     asked = shares.validation
     if isinstance(asked, float) or not asked:
         return [_share(asked, int(size)) for size in sizes]
-    there = sizes > 0
-    total, classes = int(sizes.sum()), int(there.sum())
+    present = sizes > 0
+    total, classes = int(sizes.sum()), int(present.sum())
     if not classes <= asked <= total - classes:
         raise DataError(
             f"Cannot hold out {asked} of {total} images of {classes} classes: hold out at least "
@@ -260,8 +260,8 @@ def _validation_counts(
             "on both sides."
         )
     counts = np.zeros(len(sizes), int)
-    counts[there] = quotas(sizes[there], asked)
-    lonely = [class_names[i] for i in np.flatnonzero(there & (counts >= sizes))]
+    counts[present] = quotas(sizes[present], asked)
+    lonely = [class_names[i] for i in np.flatnonzero(present & (counts >= sizes))]
     if lonely:
         raise DataError(
             f"Holding out {asked} of {total} images leaves none of class {lonely[0]} to train on: "
@@ -308,7 +308,7 @@ def _differences(before: Membership, after: Membership) -> Iterator[str]:
         yield f"classes: {some(gone) or 'none'} became {some(come) or 'none'}"
     elif old_names != new_names:
         yield "classes: in another order"
-    old, new = (one.rows[~one.rows["gone"]] for one in (before, after))
+    old, new = (membership.rows[~membership.rows["gone"]] for membership in (before, after))
     more = Counter(new["content"].tolist())
     more.subtract(old["content"].tolist())
     added = {content for content, number in more.items() if number > 0}

@@ -197,7 +197,7 @@ def _kept_pixels(facts: np.ndarray, framing: Framing) -> np.ndarray | None:
 
 
 def _pixels_name(facts: np.ndarray, framing: Framing) -> str:
-    said = repr((_VERSION, dataclasses.astuple(framing), len(facts))).encode()
-    checksum = hashlib.sha256(said)
+    key = repr((_VERSION, dataclasses.astuple(framing), len(facts))).encode()
+    checksum = hashlib.sha256(key)
     checksum.update(np.ascontiguousarray(facts["content"]).tobytes())
     return f"images-{checksum.hexdigest()[:32]}"

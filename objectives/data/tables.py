@@ -57,9 +57,9 @@ def by_table(root: Path, table: Path) -> Listing:
     places = {name: place for place, name in enumerate(listing.class_names)}
     listing.entries.sort(key=lambda entry: (places[entry.label], entry.name))
     others: dict[str, list[str]] = {}
-    there = [name for _, name in walk(root, others).every() if name not in entries]
-    if there:
-        listing.left_out["images that the table does not name"] = there
+    unnamed = [name for _, name in walk(root, others).every() if name not in entries]
+    if unnamed:
+        listing.left_out["images that the table does not name"] = unnamed
     return listing
 
 

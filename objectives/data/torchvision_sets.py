@@ -104,13 +104,13 @@ def _parts(cls: type[Any], root: Path, settings: DataSettings) -> dict[str | Non
     else:
         asked = [(None, {})]
     parts: dict[str | None, _Part] = {}
-    for split, said in asked:
+    for split, selection in asked:
         if split in parts:
             continue
         try:
-            parts[split] = _Part(cls(str(root), **options, **said))
+            parts[split] = _Part(cls(str(root), **options, **selection))
         except ValueError as error:
-            if "split" not in said or "nknown value" not in str(error):
+            if "split" not in selection or "nknown value" not in str(error):
                 raise _missing(settings, root, error) from error
         except Exception as error:  # missing or damaged files, no network, a missing package
             raise _missing(settings, root, error) from error

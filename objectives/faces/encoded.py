@@ -46,8 +46,8 @@ class EncodedImages(ImageFiles):
 
     def fingerprint(self) -> bytes:
         """What tells these images from others: where they come from, and which they are."""
-        said = f"{self._identity} {self._size} {self._channels}"
-        return hashlib.sha256(said.encode() + self._paths.tobytes()).digest()
+        key = f"{self._identity} {self._size} {self._channels}"
+        return hashlib.sha256(key.encode() + self._paths.tobytes()).digest()
 
     def _begin(self, chosen: torch.Tensor | slice) -> list[Future[np.ndarray]]:
         index = chosen if isinstance(chosen, slice) else chosen.cpu().numpy()
@@ -55,11 +55,11 @@ class EncodedImages(ImageFiles):
 
     def _decoded(self, key: int) -> np.ndarray:
         found = self._fetch(key)
-        picture = found if isinstance(found, Image.Image) else opened(found, str(key))
+        picture = found if isinstance(found, Image.Image) else open_image(found, str(key))
         return pixels(picture, self._channels, self._size)
 
 
-def opened(content: bytes, name: str) -> Image.Image:
+def open_image(content: bytes, name: str) -> Image.Image:
     """An image of its bytes.
 
     Args:

@@ -16,7 +16,7 @@ from optnas.objectives.data.images import Images
 from optnas.objectives.faces.images import HELD_OUT, FaceImages, load_faces
 from optnas.objectives.faces.recognition import identify, verify
 from optnas.objectives.faces.testing import PEOPLE, load_test_set, tested
-from optnas.objectives.faces.trainer import FaceRecipe, FaceTrainer, Metric, judged
+from optnas.objectives.faces.trainer import FaceRecipe, FaceTrainer, Metric, face_metric
 from optnas.objectives.margins import make_margin
 from optnas.objectives.training.trainer import Trainer
 from optnas.objectives.verification import unit
@@ -173,7 +173,7 @@ class FaceRecognition(Classification):
             "thresholds": thresholds,
         }
 
-    def _said(self) -> dict[str, Any]:
+    def _further_identity(self) -> dict[str, Any]:
         faces = self.faces
         margin = {"name": faces.margin, **faces.options}
         return {"margin": margin, "degrade": faces.degrade, "pairs": faces.pairs}
@@ -193,7 +193,7 @@ class FaceRecognition(Classification):
         try:
             make_margin(self.faces.margin, images.classes, space.embedding, self.faces.options)
             labels = images.validation_labels.cpu().numpy()
-            judged(unit([[1.0]] * len(labels)), labels, self.faces)
+            face_metric(unit([[1.0]] * len(labels)), labels, self.faces)
         except ValueError as error:
             raise UserError(f"objective: {error}") from None
         if not len(images.test_labels) and not self._test_sets:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from optnas.errors import UserError
-from optnas.objectives.faces.encoded import opened, pixels
+from optnas.objectives.faces.encoded import open_image, pixels
 from optnas.objectives.faces.pair_sets import SUFFIXES
 from optnas.objectives.kept import trained
 from optnas.objectives.kept.descriptions import describe
@@ -17,7 +17,7 @@ from optnas.objectives.kept.embedders import Embedder
 
 
 @dataclasses.dataclass(frozen=True)
-class _Network:
+class _FaceNetwork:
     """A kept network, what it takes, and the score from which faces are one person's."""
 
     embedder: Embedder
@@ -38,7 +38,7 @@ class _Network:
 
     def _pixels(self, path: Path) -> np.ndarray:
         try:
-            return pixels(opened(path.read_bytes(), str(path)), self.channels, self.size)
+            return pixels(open_image(path.read_bytes(), str(path)), self.channels, self.size)
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(f"{path} cannot be read as an image: {reason}") from None
@@ -119,7 +119,7 @@ def identify(
     return answers
 
 
-def _loaded(folder: Path, far: float | None, device: str | None) -> _Network:
+def _loaded(folder: Path, far: float | None, device: str | None) -> _FaceNetwork:
     embedder, description = trained.load(folder, device or "cpu"), describe(folder)
     if not isinstance(embedder, Embedder) or description is None:
         raise UserError(f"{folder} holds no face network, but a classifier.")
@@ -131,7 +131,7 @@ def _loaded(folder: Path, far: float | None, device: str | None) -> _Network:
         rates = ", ".join(f"{rate:g}" for rate in sorted(known))
         raise UserError(f"--far: thresholds were set at {rates}, not at {far:g}.")
     rate = min(known, key=lambda rate: abs(np.log(rate / (far or 0.01))))
-    return _Network(embedder, channels, size, known[rate], rate)
+    return _FaceNetwork(embedder, channels, size, known[rate], rate)
 
 
 def _people(gallery: Path) -> list[tuple[str, Path]]:

@@ -16,7 +16,7 @@ import numpy as np
 from optnas.config.settings import DataSettings
 from optnas.objectives.data.datasets import Dataset
 from optnas.objectives.data.splits import DataError, RawImages
-from optnas.objectives.faces.encoded import EncodedImages, opened
+from optnas.objectives.faces.encoded import EncodedImages, open_image
 
 MAGIC = 0xCED7230A
 _HEAD = struct.Struct("<II")
@@ -188,7 +188,7 @@ def load_recordio(settings: DataSettings) -> RawImages:
     if not len(offsets):
         raise DataError(f"{path} has no images.")
     try:
-        first = opened(file.record(int(offsets[0])).content, "at the beginning")
+        first = open_image(file.record(int(offsets[0])).content, "at the beginning")
     except OSError as error:
         raise DataError(f"{path}: {error}") from None
     names, labels = np.unique(identities, return_inverse=True)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from optnas.objectives.data.splits import DataError
 from optnas.objectives.faces.alignment import aligned
-from optnas.objectives.faces.encoded import EncodedImages, opened
+from optnas.objectives.faces.encoded import EncodedImages, open_image
 
 KINDS = ("ijbb", "ijbc")
 
@@ -76,7 +76,7 @@ def load_templates(folder: Path, *, channels: int, size: int) -> TemplateSet:
         )
 
     def read(number: int) -> Image.Image:
-        picture = opened((folder / "loose_crop" / names[number]).read_bytes(), names[number])
+        picture = open_image((folder / "loose_crop" / names[number]).read_bytes(), names[number])
         return aligned(picture.convert("RGB"), landmarks[number].tolist(), size)
 
     images = EncodedImages(

@@ -10,7 +10,7 @@ from optnas.objectives.data.splits import DataError
 from optnas.objectives.faces.images import FaceImages
 from optnas.objectives.faces.pair_sets import PairSet, load_bin, load_pairs
 from optnas.objectives.faces.templates import TemplateSet, is_template_set, load_templates
-from optnas.objectives.faces.trainer import FaceRecipe, judged, pair_scores, rank_rates
+from optnas.objectives.faces.trainer import FaceRecipe, face_metric, pair_scores, rank_rates
 from optnas.objectives.verification import (
     Floats,
     pooled_templates,
@@ -75,7 +75,7 @@ def tested(
         scores = pair_scores(embeddings, labels)
         ranks = rank_rates(embeddings, labels, (1, 5))
         found = {f"rank{rank}": rate for rank, rate in ranks.items()}
-        accuracy = {"accuracy": judged(embeddings, labels, FaceRecipe(pairs=recipe.pairs))}
+        accuracy = {"accuracy": face_metric(embeddings, labels, FaceRecipe(pairs=recipe.pairs))}
         answers[PEOPLE], thresholds = accuracy | found | _rates(*scores), _thresholds(*scores)
     for each in sets:
         if isinstance(each, PairSet):
@@ -88,9 +88,9 @@ def tested(
 
 def _pairs(features: Features, pairs: PairSet) -> tuple[Answers, tuple[Floats, Floats]]:
     embeddings = unit(features(pairs.images))
-    one, other = embeddings[pairs.pairs[:, 0]], embeddings[pairs.pairs[:, 1]]
-    result = ten_fold_accuracy(squared_distances(one, other), pairs.same)
-    scores = (one * other).sum(1)
+    first, second = embeddings[pairs.pairs[:, 0]], embeddings[pairs.pairs[:, 1]]
+    result = ten_fold_accuracy(squared_distances(first, second), pairs.same)
+    scores = (first * second).sum(1)
     answers = {
         "accuracy": result.mean,
         "deviation": result.deviation,

@@ -112,7 +112,7 @@ class FaceTrainer(Trainer):
         Raises:
             DataError: If there are too few people or images.
         """
-        return judged(unit(features), labels, self.faces)
+        return face_metric(unit(features), labels, self.faces)
 
     def _trained(self) -> list[nn.Parameter]:
         return [*super()._trained(), *self.margin.parameters()]
@@ -164,7 +164,7 @@ class FaceTrainer(Trainer):
         return torch.tensor((value, finite), dtype=torch.float64).to(self.device)
 
 
-def judged(embeddings: Floats, labels: np.ndarray, recipe: FaceRecipe) -> float:
+def face_metric(embeddings: Floats, labels: np.ndarray, recipe: FaceRecipe) -> float:
     """A recipe's metric of unit embeddings (N, E) of people (N,), a fraction.
 
     The pairs are the same for the same people: every network and every epoch is judged alike.

@@ -127,10 +127,10 @@ class _Scale:
         """
         shares = self.counts / self.counts.sum()
         # A label that all samples have, or none, tells nothing.
-        told = (shares > 0) & (shares < 1)
-        norms = np.sqrt((self.counts * (1 - shares))[told])
+        informative = (shares > 0) & (shares < 1)
+        norms = np.sqrt((self.counts * (1 - shares))[informative])
         centred = sums - shares * sums.sum(-1, keepdims=True)
-        products: Array = centred[..., told] / norms
+        products: Array = centred[..., informative] / norms
         return products
 
 

@@ -54,7 +54,9 @@ logits = model(images)  # uint8, shape (N, {", ".join(map(str, d.input_shape))})
 def face_card(name: str, d: Description) -> str:
     """A page about the face network in the folder ``name``, in Markdown."""
     origin = "\n".join(f"| {name} | {value} |" for name, value in d.origin.items())
-    tests = "\n".join(f"| {each} | {said(answers)} |" for each, answers in d.verification.items())
+    tests = "\n".join(
+        f"| {each} | {metrics_text(answers)} |" for each, answers in d.verification.items()
+    )
     thresholds = ", ".join(f"{value:.4f} at {far}" for far, value in d.thresholds.items())
     channels, height, width = d.input_shape
     return f"""# Face network found by architecture search
@@ -93,7 +95,7 @@ embeddings = model(images)  # uint8, shape (N, {", ".join(map(str, d.input_shape
 """
 
 
-def said(answers: Mapping[str, float]) -> str:
+def metrics_text(answers: Mapping[str, float]) -> str:
     """What a test set gave, on one line."""
     return ", ".join(f"{name} {value:.4f}" for name, value in answers.items())
 

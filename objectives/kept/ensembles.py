@@ -52,7 +52,7 @@ def combine(
             )
         return done
     ensemble = Ensemble([_classifier(member) for member in members]).to(device).eval()
-    judged = judge(
+    judgement = judge(
         ensemble,
         images.test_images,
         images.test_labels,
@@ -63,8 +63,8 @@ def combine(
     description = EnsembleDescription(
         weights_sha256=checksums,
         member_accuracies=tuple(d.test_accuracy for d in described),
-        test_accuracy=judged.accuracy,
-        judgement=judged,
+        test_accuracy=judgement.accuracy,
+        judgement=judgement,
         test_images=len(images.test_labels),
         params=sum(d.params for d in described),
         multiply_adds=sum(d.multiply_adds for d in described),

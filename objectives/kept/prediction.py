@@ -181,6 +181,6 @@ def _read(reader: Reader, source: Any) -> np.ndarray | str:
     try:
         return reader(source)
     except (OSError, ValueError) as error:
-        told = (getattr(e, "reason", None) for e in (error, error.__cause__))
-        reason = next(filter(None, told), None) or getattr(error, "strerror", None) or error
+        reasons = (getattr(e, "reason", None) for e in (error, error.__cause__))
+        reason = next(filter(None, reasons), None) or getattr(error, "strerror", None) or error
         return str(reason).partition("\n")[0]

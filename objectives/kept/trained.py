@@ -51,7 +51,7 @@ def retrain(
     on_epoch: Callable[[int, int, float, float], None] | None = None,
     make_trainer: Callable[..., Trainer] = Trainer,
     measure: "Callable[[Trainer, Images], dict[str, Any]] | None" = None,
-    said: Mapping[str, Any] | None = None,
+    further_identity: Mapping[str, Any] | None = None,
 ) -> Description:
     """Train a network on the training and validation images, test it once, and keep it.
 
@@ -71,7 +71,7 @@ def retrain(
             accuracy and the seconds of the epoch.
         make_trainer: Makes the training, of what `Trainer` takes.
         measure: What is said of the trained network; see `tested`, the default.
-        said: What else makes the training another one, for its description.
+        further_identity: What else makes the training another one, for its description.
 
     Raises:
         UserError: If the folder holds another network or cannot be written to, or the loss is
@@ -86,7 +86,7 @@ def retrain(
     chosen_by_test = images.validates_on_test
     images = images.with_validation_in_training().to(device)
     identity = _identity(architecture, images, train, network, seed)
-    identity["train"] |= said or {}
+    identity["train"] |= further_identity or {}
     training_seed = derive_seed("retrain", identity)
     # Ways of computing the same training, unsaid where they are the usual ones, for that reason.
     if not train.graphs:
@@ -170,8 +170,8 @@ def _data(images: Images) -> dict[str, Any] | None:
     """Where the images came from, for those who look at them again."""
     if images.settings is None:
         return None
-    said = images.settings.model_dump(mode="json", exclude_defaults=True)
-    return {**said, "seed": images.seed}
+    further_identity = images.settings.model_dump(mode="json", exclude_defaults=True)
+    return {**further_identity, "seed": images.seed}
 
 
 def _preprocessing(images: Images) -> Preprocessing:
@@ -207,7 +207,7 @@ def tested(trainer: Trainer, images: Images) -> dict[str, Any]:
     model = Classifier(
         trainer.model, images.mean, images.std, names, images.input_shape, _preprocessing(images)
     )
-    judged = judge(
+    judgement = judge(
         model.eval(),
         images.test_images,
         images.test_labels,
@@ -215,7 +215,11 @@ def tested(trainer: Trainer, images: Images) -> dict[str, Any]:
         names=images.test_names,
         device=trainer.device,
     )
-    return {"test_accuracy": judged.accuracy, "test_images": judged.images, "judgement": judged}
+    return {
+        "test_accuracy": judgement.accuracy,
+        "test_images": judgement.images,
+        "judgement": judgement,
+    }
 
 
 def _costs(network: nn.Module, trainer: Trainer, images: Images) -> dict[str, Any]:

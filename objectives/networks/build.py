@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 Builder = Callable[..., nn.Module]
-Network = TypeVar("Network", bound=nn.Module)
+NetworkModule = TypeVar("NetworkModule", bound=nn.Module)
 
 
 class ChainNetwork(nn.Module):
@@ -176,11 +176,11 @@ def build_supernet(
 
 
 def _built(
-    build: Callable[[int, int], Network],
+    build: Callable[[int, int], NetworkModule],
     input_shape: tuple[int, int, int],
     classes: int,
     generator: torch.Generator | None,
-) -> Network:
+) -> NetworkModule:
     if len(input_shape) != 3 or any(type(n) is not int or n < 1 for n in input_shape):
         raise ValueError(
             "`input_shape` must hold three positive integers (channels, height, width): "
@@ -205,11 +205,11 @@ def _built(
 
 
 def _built_at_once(
-    build: Callable[[int, int], Network],
+    build: Callable[[int, int], NetworkModule],
     input_shape: tuple[int, int, int],
     classes: int,
     generator: torch.Generator | None,
-) -> Network:
+) -> NetworkModule:
     """A network some of whose weights only its constructor can draw."""
     with drawn_from(generator), torch.device("cpu"):
         return build(input_shape[0], classes)

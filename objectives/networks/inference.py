@@ -13,7 +13,7 @@ from torch import nn
 from optnas.config.proxy import Proxy
 from optnas.config.settings import NetworkSettings, TrainSettings
 from optnas.objectives.networks.build import build_model
-from optnas.objectives.networks.sizes import judged
+from optnas.objectives.networks.sizes import candidate_network
 from optnas.spaces import Architecture
 
 WARM_UP, LEAST, MOST = 3, 11, 101
@@ -50,7 +50,7 @@ def inference_times(
     options, times = network.model_dump(exclude_none=True), {}
     for architecture, shape in shapes.items():
         try:
-            sized, taken = judged(architecture, options, train, proxy)
+            sized, taken = candidate_network(architecture, options, train, proxy)
             model = build_model(sized, shape, classes, **taken)
             times[architecture] = inference_milliseconds(model, shape)
         except (TypeError, ValueError, RuntimeError, MemoryError):

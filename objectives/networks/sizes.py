@@ -45,7 +45,7 @@ def check_training(architecture: Architecture, train: TrainSettings) -> None:
             )
 
 
-def judged(
+def candidate_network(
     architecture: A, options: Mapping[str, Any], train: TrainSettings, proxy: Proxy | None
 ) -> tuple[A, dict[str, Any]]:
     """The architecture and the options of the network that speaks for it in a search.

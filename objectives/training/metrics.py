@@ -57,11 +57,11 @@ def confusion_of(labels: Tensor, answers: Tensor, classes: int) -> Tensor:
 def precision_recall_f1(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Those of every class, (classes,) in float64; 0 where there is nothing to divide by."""
     counts = confusion.double()
-    right, said, true = counts.diagonal(), counts.sum(0), counts.sum(1)
+    right, predicted, true = counts.diagonal(), counts.sum(0), counts.sum(1)
     return (
-        right / said.clamp(min=1),
+        right / predicted.clamp(min=1),
         right / true.clamp(min=1),
-        2 * right / (said + true).clamp(min=1),
+        2 * right / (predicted + true).clamp(min=1),
     )
 
 

@@ -64,7 +64,7 @@ class EpochResult:
     validation_value: float | None = None
 
     @property
-    def judged(self) -> float:
+    def objective_value(self) -> float:
         """What the search maximises; 0 without validation images."""
         value = self.validation_value
         return (self.validation_accuracy or 0.0) if value is None else value

@@ -273,7 +273,7 @@ class TrialTraining:
 
     def _accuracies(self) -> list[float]:
         """What is maximised, after every finished epoch."""
-        return [result.judged for result in self.trainer.history]
+        return [result.objective_value for result in self.trainer.history]
 
 
 def parent_trial(trial: Trial, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:

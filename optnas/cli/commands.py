@@ -10,14 +10,14 @@ import typer
 
 from optnas.cli.console import (
     INTERRUPTED,
-    again_with,
     epoch_printer,
     guard_streams,
-    hush,
+    quiet_libraries,
+    requested_workers,
     run_baselines,
     run_search,
     show,
-    workers_said,
+    target_arguments,
 )
 from optnas.cli.experiment_commands import compare, rank
 from optnas.cli.face_commands import identify, verify
@@ -86,10 +86,12 @@ def run(
     """Search as a study file says, or go on with its search."""
     from optnas.study.opening import settled
 
-    again = shlex.join(["optnas", "run", str(file)])
+    command = shlex.join(["optnas", "run", str(file)])
     config = settled(file)
-    said = workers_said(config, workers, per_device, devices)
-    run_search(config, said, as_json, accept_changed_data=accept_changed_data, again=again)
+    requested = requested_workers(config, workers, per_device, devices)
+    run_search(
+        config, requested, as_json, accept_changed_data=accept_changed_data, command=command
+    )
 
 
 @app.command()
@@ -106,10 +108,12 @@ def resume(
     """Go on with a search without its file: everything is in the storage."""
     from optnas.study.opening import open_existing
 
-    again = f"optnas resume {again_with(storage, study, allow)}"
+    command = f"optnas resume {target_arguments(storage, study, allow)}"
     config = open_existing(storage, study, allow=allow or ()).config
-    said = workers_said(config, workers, per_device, devices)
-    run_search(config, said, as_json, accept_changed_data=accept_changed_data, again=again)
+    requested = requested_workers(config, workers, per_device, devices)
+    run_search(
+        config, requested, as_json, accept_changed_data=accept_changed_data, command=command
+    )
 
 
 @app.command()
@@ -118,8 +122,8 @@ def status(target: Target, study: Name = None, allow: Allow = None, as_json: Jso
     from optnas.report.text import status_fields, status_text
     from optnas.study.opening import open_existing
 
-    opened = open_existing(target, study, allow=allow or ())
-    show(as_json, status_fields, status_text, opened)
+    handle = open_existing(target, study, allow=allow or ())
+    show(as_json, status_fields, status_text, handle)
 
 
 @app.command()
@@ -141,10 +145,15 @@ def best(
 
     if draw is not None:
         check_drawing(draw)
-    opened = open_existing(target, study, allow=allow or ())
+    handle = open_existing(target, study, allow=allow or ())
     if draw is not None:
-        draw_best(opened, draw)
-    show(as_json, best_fields, lambda o: best_text(o, again_with(target, study, allow)), opened)
+        draw_best(handle, draw)
+    show(
+        as_json,
+        best_fields,
+        lambda o: best_text(o, target_arguments(target, study, allow)),
+        handle,
+    )
     if draw is not None and not as_json:
         print(f"drawn in {draw}")
 
@@ -198,11 +207,11 @@ def retrain(
     images = None if data is None else DataSettings(name=data, root=root, download=download)
     if images is None and (root is not None or download):
         raise UserError("--root and --download belong to --data; the study's data has its own")
-    opened = open_existing(target, study, allow=allow or ())
-    hush()
+    handle = open_existing(target, study, allow=allow or ())
+    quiet_libraries()
     try:
         for report in retrain_found(
-            opened,
+            handle,
             epochs=epochs,
             top=top,
             repeats=repeats,
@@ -262,7 +271,7 @@ def report(
     """Write a search as one HTML page: what was found, figures, every network."""
     from optnas.errors import UserError
     from optnas.pages.frame import write_page
-    from optnas.report.costs import Footprint, measure
+    from optnas.report.costs import Footprint, network_costs
     from optnas.report.page import report_page, report_rows
     from optnas.study.folders import page_path
     from optnas.study.opening import open_existing
@@ -270,16 +279,16 @@ def report(
     if device is not None and not baselines:
         raise UserError("--device is where --baselines trains; give both, or leave it out")
     footprint = Footprint(carbon_intensity, power)
-    opened = open_existing(target, study, allow=allow or ())
-    hush()
+    handle = open_existing(target, study, allow=allow or ())
+    quiet_libraries()
     if baselines:
-        run_baselines(opened, device, accept_changed_data=accept_changed_data)
-    measures = measure(opened, footprint, timed=inference)
+        run_baselines(handle, device, accept_changed_data=accept_changed_data)
+    costs = network_costs(handle, footprint, timed=inference)
     if as_json:
-        print(json.dumps(report_rows(opened, measures)))
+        print(json.dumps(report_rows(handle, costs)))
     if output is not None or not as_json:
-        path = output or page_path(opened)
-        write_page(path, report_page(opened, again_with(target, study, allow), measures))
+        path = output or page_path(handle)
+        write_page(path, report_page(handle, target_arguments(target, study, allow), costs))
         if not as_json:
             print(f"Wrote {path}. Open it in a browser.")
 
@@ -295,19 +304,19 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """What is wrong with a study: trials without a worker, damaged checkpoints and the like."""
-    from optnas.doctor.examination import consult, consultation_fields, consultation_text
+    from optnas.doctor.examination import diagnose, diagnosis_fields, diagnosis_text
 
-    hush()
-    opened, findings = consult(target, study, fix=fix, allow=allow or ())
+    quiet_libraries()
+    handle, findings = diagnose(target, study, fix=fix, allow=allow or ())
     treated = []
     for finding in findings:
         treated.append(finding)
         if not as_json:
             print(finding.text, flush=True)
     if as_json:
-        print(json.dumps(consultation_fields(opened, treated)))
+        print(json.dumps(diagnosis_fields(handle, treated)))
     else:
-        print(consultation_text(opened, treated))
+        print(diagnosis_text(handle, treated))
     raise typer.Exit(1 if any(not each.mended for each in treated) else 0)
 
 
@@ -322,9 +331,9 @@ def dashboard(
     from optnas.report.dashboard import serve
     from optnas.study.opening import open_existing
 
-    opened = open_existing(target, study, allow=allow or ())
-    hush()
-    serve(opened, port)
+    handle = open_existing(target, study, allow=allow or ())
+    quiet_libraries()
+    serve(handle, port)
 
 
 for command in (

@@ -21,7 +21,7 @@ INTERRUPTED = 130
 """Exit code."""
 
 
-def workers_said(
+def requested_workers(
     config: "StudyFile", count: int | None, per_device: str | None, devices: str | None
 ) -> "Workers":
     """The workers as a command asks for them; what it does not say is as the study says.
@@ -39,14 +39,14 @@ def workers_said(
     from optnas.config.keys import Workers
     from optnas.config.messages import Source
 
-    said: dict[str, Any] = config.workers.model_dump(mode="json")
+    settings: dict[str, Any] = config.workers.model_dump(mode="json")
     if count is not None or per_device is not None:
         is_number = per_device is not None and per_device.isascii() and per_device.isdigit()
-        said["count"] = count
-        said["per_device"] = int(per_device) if per_device and is_number else per_device
+        settings["count"] = count
+        settings["per_device"] = int(per_device) if per_device and is_number else per_device
     if devices is not None:
-        said["devices"] = [name.strip() for name in devices.split(",") if name.strip()]
-    return validated(Workers, said, Source("the command line"), ("workers",))
+        settings["devices"] = [name.strip() for name in devices.split(",") if name.strip()]
+    return validated(Workers, settings, Source("the command line"), ("workers",))
 
 
 def run_search(
@@ -54,7 +54,7 @@ def run_search(
     workers: "Workers",
     as_json: bool,
     *,
-    again: str,
+    command: str,
     accept_changed_data: bool = False,
 ) -> None:
     """Run a search and show it, then exit as it ended.
@@ -63,14 +63,14 @@ def run_search(
         config: The study file.
         workers: The worker processes.
         as_json: Whether to print a line of JSON for every event.
-        again: The command that goes on with it.
+        command: The command that goes on with it.
         accept_changed_data: Whether to go on with other images than the study has seen.
     """
-    from optnas.cli.progress import LiveDisplay, make_display
+    from optnas.cli.displays import LiveDisplay, make_display
     from optnas.report.text import best_fields, ending_text
     from optnas.running.runner import run as run_study
 
-    hush()
+    quiet_libraries()
     display = make_display(as_json=as_json)
     with display if isinstance(display, LiveDisplay) else contextlib.nullcontext():
         outcome = run_study(
@@ -83,25 +83,25 @@ def run_search(
         fields = {"event": "end", "ending": outcome.ending, **best_fields(outcome.opened)}
         print(json.dumps(fields))
     else:
-        print(ending_text(outcome, again))
+        print(ending_text(outcome, command))
     raise typer.Exit(_exit_code(outcome))
 
 
 def run_baselines(
-    opened: "OpenStudy", device: str | None, *, accept_changed_data: bool = False
+    handle: "OpenStudy", device: str | None, *, accept_changed_data: bool = False
 ) -> None:
     """Train the human-designed networks beside a study and show it, on stderr; exit if stopped."""
-    from optnas.cli.progress import LiveDisplay, make_display
-    from optnas.running.baselines import open_baselines, train_baselines
+    from optnas.cli.displays import LiveDisplay, make_display
+    from optnas.running.baseline_training import open_baselines, train_baselines
 
-    beside = open_baselines(opened)
+    beside = open_baselines(handle)
     if beside is not None and beside.is_finished:
         return
     with contextlib.redirect_stdout(sys.stderr):
         display = make_display(as_json=False)
         with display if isinstance(display, LiveDisplay) else contextlib.nullcontext():
             outcome = train_baselines(
-                opened,
+                handle,
                 device=device,
                 display=display,
                 accept_changed_data=accept_changed_data,
@@ -122,13 +122,13 @@ def show(
     as_json: bool,
     fields: Callable[["OpenStudy"], dict[str, Any]],
     text: Callable[["OpenStudy"], str],
-    opened: "OpenStudy",
+    handle: "OpenStudy",
 ) -> None:
     """Print what is to be said of a study, for programs or for people."""
-    print(json.dumps(fields(opened)) if as_json else text(opened))
+    print(json.dumps(fields(handle)) if as_json else text(handle))
 
 
-def again_with(target: str, study: str | None, allow: Sequence[str] | None = None) -> str:
+def target_arguments(target: str, study: str | None, allow: Sequence[str] | None = None) -> str:
     """How commands name a study, without its password."""
     from optnas.storage.urls import hide_password
 
@@ -177,7 +177,7 @@ def guard_streams() -> None:
     sys.stdout, sys.stderr = _Printable(sys.stdout), _Printable(sys.stderr)
 
 
-def hush() -> None:
+def quiet_libraries() -> None:
     """Show warnings as one line, and leave Optuna's log to the progress view."""
     import warnings
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optnas.cli.console import INTERRUPTED, hush
+from optnas.cli.console import INTERRUPTED, quiet_libraries
 from optnas.cli.options import Device, File, Files, Json, Output
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def compare(
             )
             for config, contenders, unit, amount in plans
         ]
-        return done[0] if len(done) == 1 else overall([one.fields for one in done])
+        return done[0] if len(done) == 1 else overall([experiment.fields for experiment in done])
 
     _show_experiment(perform, "comparison", output, as_json)
 
@@ -134,7 +134,7 @@ def _show_experiment(
     """Show an experiment: progress on stderr, what came of it on stdout and in a folder."""
     from optnas.experiments.studies import Stopped
 
-    hush()
+    quiet_libraries()
     try:
         experiment = perform(lambda line: print(line, file=sys.stderr, flush=True))
     except (Stopped, KeyboardInterrupt) as stop:

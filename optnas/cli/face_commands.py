@@ -8,36 +8,36 @@ import typer
 
 from optnas.cli.options import Device, Json
 
-Network = Annotated[
+FaceNetworkFolder = Annotated[
     Path, typer.Argument(metavar="NETWORK", help="A folder that `optnas retrain` wrote.")
 ]
-Far = Annotated[
+FalseAcceptRate = Annotated[
     float | None,
     typer.Option(help="The false accept rate that the threshold was set at. Default: 0.01."),
 ]
 
 
 def verify(
-    network: Network,
-    one: Annotated[Path, typer.Argument(metavar="A.jpg", help="An aligned face.")],
-    other: Annotated[Path, typer.Argument(metavar="B.jpg", help="Another.")],
-    far: Far = None,
+    network: FaceNetworkFolder,
+    first: Annotated[Path, typer.Argument(metavar="A.jpg", help="An aligned face.")],
+    second: Annotated[Path, typer.Argument(metavar="B.jpg", help="Another.")],
+    far: FalseAcceptRate = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Whether two faces are of one person, by a trained face network."""
-    answer = _faces().verify(network, one, other, far=far, device=device)
+    answer = _faces().verify(network, first, second, far=far, device=device)
     verdict = "one person" if answer["same"] else "two people"
     print(json.dumps(answer) if as_json else f"{verdict}: {_score(answer)}")
 
 
 def identify(
-    network: Network,
+    network: FaceNetworkFolder,
     gallery: Annotated[
         Path, typer.Argument(metavar="GALLERY", help="A folder with a folder of faces per person.")
     ],
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Aligned faces.")],
-    far: Far = None,
+    far: FalseAcceptRate = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from optnas.cli.console import hush
+from optnas.cli.console import quiet_libraries
 from optnas.cli.options import File, Json
 
 
@@ -23,7 +23,7 @@ def data(
     from optnas.report.data import data_fields, data_page, data_text, read_data
     from optnas.study.opening import settled
 
-    hush()
+    quiet_libraries()
     config = settled(file)
     images = read_data(config)
     fields = data_fields(images, config)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from optnas.cli.console import INTERRUPTED, hush
+from optnas.cli.console import INTERRUPTED, quiet_libraries
 from optnas.cli.options import Json
 from optnas.units import size
 
@@ -40,7 +40,7 @@ def predict(
 
     if as_csv and as_json:
         raise UserError("give --csv or --json, not both")
-    hush()
+    quiet_libraries()
     model = load_network(network, device)
     if not hasattr(model, "predict_each"):
         raise UserError(f"{network} names no classes; of faces, ask `optnas verify`")
@@ -76,7 +76,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a kept network for other programs and devices, and compare it with the network."""
-    hush()
+    quiet_libraries()
     made = _part("export")(network, to, output, images=images, raw=raw, int8=int8)
     if as_json:
         print(json.dumps(dataclasses.asdict(made)))

@@ -27,8 +27,8 @@ def upgrade(
     ] = True,
 ) -> None:
     """Bring the tables that an older Optuna made up to the version that is installed."""
-    from optnas.cli.console import hush
+    from optnas.cli.console import quiet_libraries
     from optnas.storage.upgrading import upgrade as upgrade_storage
 
-    hush()
+    quiet_libraries()
     print(upgrade_storage(url, copy=copy))

@@ -14,9 +14,9 @@ from pydantic import PrivateAttr
 
 from optnas.config import plugins
 from optnas.config.checks import check_data, checked_plugins, expand, validated
-from optnas.config.former import in_todays_words
 from optnas.config.keys import SUPPLIED, Choice, StudyKeys
 from optnas.config.messages import Source, StudyFileError, found
+from optnas.config.old_keys import with_current_keys
 from optnas.config.paths import (
     absolute,
     artifacts_location,
@@ -30,7 +30,7 @@ from optnas.config.stored import (
     contradictions,
     differences,
     identity_of,
-    kept,
+    kept_settings,
     overlaid,
     references,
     with_old_behaviour,
@@ -109,26 +109,26 @@ class Written:
         """
         allowed = self.allowed.union(references(self.keys).values())
         made = from_resolved({**stored, "folder": str(self.folder)}, storage, allowed)
-        said, shorthand = expand(self.keys, made.resolved())
+        given, shorthand = expand(self.keys, made.resolved())
         try:
-            study = self._built(overlaid(said, made.resolved(), self.folder), shorthand)
+            study = self._built(overlaid(given, made.resolved(), self.folder), shorthand)
             changed = differences(made.identity(), study.identity())
         except StudyFileError:
             # By itself it shows whether it is wrong, or only does not fit what is stored.
-            changed = contradictions(said, made.identity(), self.checked().identity())
+            changed = contradictions(given, made.identity(), self.checked().identity())
             if not changed:
                 raise
         if changed:
             return made, changed
-        study._kept = self._what_is_kept(said, study)
+        study._kept = self._what_is_kept(given, study)
         return study, []
 
-    def _what_is_kept(self, said: Mapping[str, Any], study: "StudyFile") -> tuple[str, ...]:
+    def _what_is_kept(self, given: Mapping[str, Any], study: "StudyFile") -> tuple[str, ...]:
         try:
             today = self.checked()
         except StudyFileError as error:
             return (f"what the file does not say (as a new study it is refused: {error})",)
-        return tuple(kept(said, study.resolved(), today.resolved()))
+        return tuple(kept_settings(given, study.resolved(), today.resolved()))
 
     def _built(self, expanded: dict[str, Any], shorthand: frozenset[str]) -> "StudyFile":
         source = dataclasses.replace(self.source, shorthand=shorthand)
@@ -327,7 +327,7 @@ def _written(
     if not isinstance(data, dict):
         text = f"expected keys and values such as 'study: digits' {found(data)}"
         raise source.error((), text)
-    return Written(in_todays_words(data, source), folder, source)
+    return Written(with_current_keys(data, source), folder, source)
 
 
 def _paths(study: StudyKeys, folder: Path, source: Source) -> dict[str, Any]:

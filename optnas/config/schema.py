@@ -50,17 +50,17 @@ def _plugin_schemas(kind: Kind, definitions: dict[str, Any]) -> Iterator[dict[st
     reference = named | {"type": "string", "pattern": f"^{plugins.REFERENCE.pattern}$"}
     yield {"type": "object", "properties": {"name": reference}, "required": ["name"]}
     for name in plugins.names(kind):
-        one: dict[str, Any] = {"type": "object", "properties": {}}
+        plugin_schema: dict[str, Any] = {"type": "object", "properties": {}}
         # Objectives import torch, and what cannot be imported has no known options.
         if kind != "objective":
             try:
                 model = plugins.options_model(plugins.load(kind, name), SUPPLIED[kind])
             except PluginError:
                 continue
-            one = model.model_json_schema()
-            definitions.update(one.pop("$defs", {}))
-            one.pop("description", None)
-        one.setdefault("properties", {})["name"] = named | {"const": name}
+            plugin_schema = model.model_json_schema()
+            definitions.update(plugin_schema.pop("$defs", {}))
+            plugin_schema.pop("description", None)
+        plugin_schema.setdefault("properties", {})["name"] = named | {"const": name}
         if name != default:
-            one["required"] = ["name", *one.get("required", [])]
-        yield one
+            plugin_schema["required"] = ["name", *plugin_schema.get("required", [])]
+        yield plugin_schema

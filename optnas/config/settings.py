@@ -358,5 +358,5 @@ class RetrainSettings(Settings):
 
     def recipe(self, train: TrainSettings) -> TrainSettings:
         """How to train: ``train``, the search's, with what these settings say otherwise."""
-        said = self.model_dump(exclude_none=True, include=set(TrainSettings.model_fields))
-        return train.model_copy(update=said)
+        given = self.model_dump(exclude_none=True, include=set(TrainSettings.model_fields))
+        return train.model_copy(update=given)

@@ -61,16 +61,16 @@ def references(config: Mapping[str, Any]) -> dict[str, str]:
     return named
 
 
-def overlaid(said: Mapping[str, Any], stored: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def overlaid(given: Mapping[str, Any], stored: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """What a file says, and what is stored where it says nothing.
 
     Args:
-        said: What the file says, as JSON values, blocks as mappings.
+        given: What the file says, as JSON values, blocks as mappings.
         stored: The configuration of its study, as ``StudyFile.resolved`` gave it.
         folder: Where modules are looked for too.
     """
     merged = {key: value for key, value in stored.items() if key not in _OF_THE_RUN}
-    for key, value in said.items():
+    for key, value in given.items():
         before = merged.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
             value = _block(key, value, before, folder)
@@ -112,10 +112,10 @@ def _differences(before: Mapping[KeyPath, Any], after: Mapping[KeyPath, Any]) ->
 
 
 def contradictions(
-    said: Mapping[str, Any], stored: Mapping[str, Any], new: Mapping[str, Any]
+    given: Mapping[str, Any], stored: Mapping[str, Any], new: Mapping[str, Any]
 ) -> list[str]:
     """The differences of two identities in what a file says, not in what it leaves open."""
-    paths = set(_flat(said))
+    paths = set(_flat(given))
     before, after = (
         {path: value for path, value in _flat(identity).items() if _is_among(path, paths)}
         for identity in (stored, new)
@@ -123,17 +123,17 @@ def contradictions(
     return _differences(before, after)
 
 
-def kept(
-    said: Mapping[str, Any], used: Mapping[str, Any], today: Mapping[str, Any]
+def kept_settings(
+    given: Mapping[str, Any], used: Mapping[str, Any], today: Mapping[str, Any]
 ) -> Iterator[str]:
     """The keys that a new study would have otherwise: ``sampler.initial 50 (now 10)``.
 
     Args:
-        said: What the file says.
+        given: What the file says.
         used: The configuration of the study, resolved.
         today: The configuration of a new study with the same file, resolved.
     """
-    paths, now = set(_flat(said)), _flat(today)
+    paths, now = set(_flat(given)), _flat(today)
     for path, value in _flat(used).items():
         of_the_run = path[0] in _OF_THE_RUN or _is_place_of_data(path)
         if path in now and now[path] != value and not of_the_run and not _is_among(path, paths):
@@ -144,27 +144,29 @@ def _is_place_of_data(path: KeyPath) -> bool:
     return path[0] == "data" and path[-1] in _CHANGEABLE_DATA
 
 
-def _is_among(path: KeyPath, said: Collection[KeyPath]) -> bool:
+def _is_among(path: KeyPath, given: Collection[KeyPath]) -> bool:
     """Whether a key is said, as a whole or in parts."""
-    return any(path[: len(one)] == one or one[: len(path)] == path for one in said)
+    return any(path[: len(known)] == known or known[: len(path)] == path for known in given)
 
 
-def _block(key: str, said: dict[str, Any], stored: dict[str, Any], folder: Path) -> dict[str, Any]:
-    if "name" in said and said["name"] != stored.get("name"):
-        return said  # Another sampler, or other data: nothing stored is about these.
+def _block(
+    key: str, given: dict[str, Any], stored: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    if "name" in given and given["name"] != stored.get("name"):
+        return given  # Another sampler, or other data: nothing stored is about these.
     if key == "data":
         stored = {name: value for name, value in stored.items() if name not in _CHANGEABLE_DATA}
-    if not any(isinstance(value, dict) for value in said.values()):
-        return stored | said
-    return _nested(said, stored, _model(key, stored, folder))
+    if not any(isinstance(value, dict) for value in given.values()):
+        return stored | given
+    return _nested(given, stored, _model(key, stored, folder))
 
 
 def _nested(
-    said: dict[str, Any], stored: dict[str, Any], model: type[pydantic.BaseModel] | None
+    given: dict[str, Any], stored: dict[str, Any], model: type[pydantic.BaseModel] | None
 ) -> dict[str, Any]:
     """Blocks inside blocks key by key; a mapping that is one value takes the other's place."""
-    merged = stored | said
-    for key, value in said.items():
+    merged = stored | given
+    for key, value in given.items():
         inner = _inner_model(model, key)
         if inner is not None and isinstance(value, dict) and isinstance(stored.get(key), dict):
             merged[key] = _nested(value, stored[key], inner)

@@ -49,7 +49,7 @@ def template(
         PluginError: If a file cannot give the sampler's options.
     """
     fitting = _fitting({"study": study, "data": data, "sampler": sampler}, space)
-    said = {} if root is None else {"root": root}
+    place = {} if root is None else {"root": root}
     strategy = strategy_of(plugins.load("sampler", sampler))
     epochs = {} if strategy.sets_epochs else {"epochs": DEFAULT_EPOCHS}
     budget = {} if trials is None else {"trials": trials}
@@ -67,7 +67,7 @@ def template(
             lines += [
                 f"{key}:",
                 f"  name: {_scalar(name)}",
-                *_block(_options(key, name), said if key == "data" else {}),
+                *_block(_options(key, name), place if key == "data" else {}),
             ]
         elif key in OPTIONAL_BLOCKS:
             lines += [f"{key}:", *_block(_nested(key), given.get(key, {}))]

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import torch
 
-from optnas.devices.gpus import answer, nvml
+from optnas.devices.gpus import ask_driver, nvml
 
 POWERCAP = Path("/sys/class/powercap")
 """Where Linux shows what processors count; readable by root alone on most systems."""
@@ -65,12 +65,12 @@ def _gpu(uuid: str) -> Any:
     """
     if nvml() is None:
         return None
-    handle = answer(nvml().nvmlDeviceGetHandleByUUID, f"GPU-{uuid}")
+    handle = ask_driver(nvml().nvmlDeviceGetHandleByUUID, f"GPU-{uuid}")
     return None if handle is None or _gpu_joules(handle) is None else handle
 
 
 def _gpu_joules(handle: Any) -> float | None:
-    millijoules = answer(nvml().nvmlDeviceGetTotalEnergyConsumption, handle)
+    millijoules = ask_driver(nvml().nvmlDeviceGetTotalEnergyConsumption, handle)
     return None if millijoules is None else millijoules / 1000
 
 

@@ -49,7 +49,7 @@ def nvml() -> Any:
     return pynvml
 
 
-def answer(ask: Callable[..., Any], *about: Any) -> Any:
+def ask_driver(ask: Callable[..., Any], *about: Any) -> Any:
     """What a function of `nvml` returns; None where the driver does not tell."""
     from pynvml import NVMLError
 
@@ -66,15 +66,15 @@ def gpus() -> list[Gpu]:
 
 def _gpus() -> Iterator[Gpu]:
     driver = nvml()
-    for index in range(answer(driver.nvmlDeviceGetCount) or 0):
-        handle = answer(driver.nvmlDeviceGetHandleByIndex, index)
+    for index in range(ask_driver(driver.nvmlDeviceGetCount) or 0):
+        handle = ask_driver(driver.nvmlDeviceGetHandleByIndex, index)
         if handle is None:
             continue  # Not for this user, or fallen off the bus.
-        memory = answer(driver.nvmlDeviceGetMemoryInfo, handle)
-        mode = answer(driver.nvmlDeviceGetComputeMode, handle) or 0
+        memory = ask_driver(driver.nvmlDeviceGetMemoryInfo, handle)
+        mode = ask_driver(driver.nvmlDeviceGetComputeMode, handle) or 0
         yield Gpu(
-            uuid=answer(driver.nvmlDeviceGetUUID, handle) or "",
-            name=answer(driver.nvmlDeviceGetName, handle) or "",
+            uuid=ask_driver(driver.nvmlDeviceGetUUID, handle) or "",
+            name=ask_driver(driver.nvmlDeviceGetName, handle) or "",
             total=memory.total if memory else 0,
             free=memory.free if memory else 0,
             mode=COMPUTE_MODES.get(mode, str(mode)),

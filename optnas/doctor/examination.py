@@ -16,9 +16,15 @@ from optuna.trial import TrialState
 from optnas.config.contract import strategy_of
 from optnas.config.paths import split_bucket
 from optnas.devices.gpus import gpus, mps_runs
-from optnas.doctor.trials import Finding, never_run, run_twice, unlike, without_worker
+from optnas.doctor.trials import (
+    Finding,
+    mixed_environments,
+    never_started,
+    run_twice,
+    without_worker,
+)
 from optnas.errors import UserError
-from optnas.running.placement import check_gpus, crew
+from optnas.running.placement import check_gpus, plan_workers
 from optnas.storage.artifacts import check_artifacts, open_artifacts
 from optnas.storage.checking import checks_of
 from optnas.storage.checkpoints import CheckpointError, Checkpoints, checkpoint_of
@@ -34,7 +40,7 @@ LEAST_FREE = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
-class Treated:
+class TreatedFinding:
     """What became of a finding.
 
     Args:
@@ -65,21 +71,21 @@ class Treated:
     def text(self) -> str:
         """For people: one line."""
         finding = self.finding
-        said = f"{finding.kind}: {finding.what}."
+        line = f"{finding.kind}: {finding.what}."
         if self.mended:
-            return f"{said} Mended: {finding.cure}."
+            return f"{line} Mended: {finding.cure}."
         if self.error is not None:
-            return f"{said} Not mended: {self.error}."
-        return f"{said} {'With --fix: ' if finding.mend else ''}{finding.cure}."
+            return f"{line} Not mended: {self.error}."
+        return f"{line} {'With --fix: ' if finding.mend else ''}{finding.cure}."
 
 
-def consult(
+def diagnose(
     target: str,
     study_name: str | None = None,
     *,
     fix: bool = False,
     allow: Collection[str] = (),
-) -> tuple[OpenStudy, Iterator[Treated]]:
+) -> tuple[OpenStudy, Iterator[TreatedFinding]]:
     """Examine a study, and put right what can be put right if ``fix`` is true.
 
     Without ``fix`` nothing is written, but for a small object in a bucket of artifacts, which is
@@ -98,36 +104,36 @@ def consult(
     Raises:
         UserError: If there is no such study, or it was not made by ``optnas run``.
     """
-    opened, differing = open_compared(target, study_name, allow=allow)
-    return opened, (_treated(finding, fix) for finding in examine(opened, differing))
+    handle, differing = open_compared(target, study_name, allow=allow)
+    return handle, (_treated(finding, fix) for finding in examine(handle, differing))
 
 
-def examine(opened: OpenStudy, differing: Sequence[str] = ()) -> Iterator[Finding]:
+def examine(handle: OpenStudy, differing: Sequence[str] = ()) -> Iterator[Finding]:
     """Everything that is wrong with a study; nothing is written.
 
     Args:
-        opened: The study.
+        handle: The study.
         differing: How its file differs from the configuration that it was made with.
     """
     for line in differing:
         cure = "Change the file back, or give the study another name: it is refused as it is"
         yield Finding("configuration", line, cure)
-    yield from _damaged(opened)
-    if not _is_whole(opened):
+    yield from _damaged(handle)
+    if not _is_whole(handle):
         return
-    yield from _unwritable_storage(opened)
-    yield from _little_space(opened)
-    yield from without_worker(opened)
-    yield from run_twice(opened)
-    yield from never_run(opened)
-    yield from _artifacts(opened)
-    yield from _impossible_workers(opened)
-    yield from unlike(opened)
+    yield from _unwritable_storage(handle)
+    yield from _little_space(handle)
+    yield from without_worker(handle)
+    yield from run_twice(handle)
+    yield from never_started(handle)
+    yield from _artifacts(handle)
+    yield from _impossible_workers(handle)
+    yield from mixed_environments(handle)
 
 
-def _damaged(opened: OpenStudy) -> Iterator[Finding]:
+def _damaged(handle: OpenStudy) -> Iterator[Finding]:
     """What nobody could have written, and is left out of all that is examined."""
-    study, checks = opened.study, checks_of(opened.study._storage)
+    study, checks = handle.study, checks_of(handle.study._storage)
     trials = study.get_trials(deepcopy=False)
     found = {} if checks is None or checks.found is None else checks.found
     for (number, key), expected in sorted(found.items()):
@@ -135,30 +141,30 @@ def _damaged(opened: OpenStudy) -> Iterator[Finding]:
         what = f"{which}: what is stored as {key!r} is damaged: expected {expected}"
         cure = "Restore a copy of the storage, or mend the row by hand: the search is refused"
         yield Finding("damage", what, cure, trials=(number,) if number >= 0 else ())
-    if not _is_whole(opened):
+    if not _is_whole(handle):
         missing = sorted(set(range(len(trials))) - {trial.number for trial in trials})
         what = f"the trials {', '.join(map(str, missing[:5]))} are not there, but later ones are"
         yield Finding("damage", what, "Restore a copy of the storage: the search is refused")
 
 
-def _is_whole(opened: OpenStudy) -> bool:
-    trials = opened.study.get_trials(deepcopy=False)
+def _is_whole(handle: OpenStudy) -> bool:
+    trials = handle.study.get_trials(deepcopy=False)
     return all(trial.number == number for number, trial in enumerate(trials))
 
 
-def _treated(finding: Finding, fix: bool) -> Treated:
+def _treated(finding: Finding, fix: bool) -> TreatedFinding:
     if not fix or finding.mend is None:
-        return Treated(finding)
+        return TreatedFinding(finding)
     try:
         finding.mend()
     except OSError as error:
-        return Treated(finding, error=str(error))
-    return Treated(finding, mended=True)
+        return TreatedFinding(finding, error=str(error))
+    return TreatedFinding(finding, mended=True)
 
 
-def _unwritable_storage(opened: OpenStudy) -> Iterator[Finding]:
-    url = opened.config.storage
-    reason = _why_unwritable(opened.study._storage, url)
+def _unwritable_storage(handle: OpenStudy) -> Iterator[Finding]:
+    url = handle.config.storage
+    reason = _why_unwritable(handle.study._storage, url)
     if reason is not None:
         what = f"{hide_password(url)}: the storage cannot be written to: {reason}"
         yield Finding("storage", what, "No trial can be stored there")
@@ -181,12 +187,12 @@ def _why_unwritable(storage: BaseStorage, url: str) -> str | None:
     return None
 
 
-def _little_space(opened: OpenStudy) -> Iterator[Finding]:
+def _little_space(handle: OpenStudy) -> Iterator[Finding]:
     """Disks that are nearly full."""
-    trials = opened.study.get_trials(deepcopy=False)
+    trials = handle.study.get_trials(deepcopy=False)
     largest = max(((checkpoint_of(trial) or {}).get("bytes", 0) for trial in trials), default=0)
     places: dict[int, Path] = {}
-    for path in (storage_file(opened.config.storage), _folder(opened)):
+    for path in (storage_file(handle.config.storage), _folder(handle)):
         if path is not None:
             exists = next(place for place in (path, *path.absolute().parents) if place.exists())
             places.setdefault(exists.stat().st_dev, exists)
@@ -197,62 +203,62 @@ def _little_space(opened: OpenStudy) -> Iterator[Finding]:
             yield Finding("space", what, "Make room before training states cannot be kept")
 
 
-def _folder(opened: OpenStudy) -> Path | None:
+def _folder(handle: OpenStudy) -> Path | None:
     """The folder of the artifacts; None for a bucket."""
-    location = opened.config.artifacts
+    location = handle.config.artifacts
     return Path(location) if split_bucket(location) is None else None
 
 
-def _artifacts(opened: OpenStudy) -> Iterator[Finding]:
+def _artifacts(handle: OpenStudy) -> Iterator[Finding]:
     """What is wrong with the training states, and with the place where they are kept."""
-    location = opened.config.artifacts
+    location = handle.config.artifacts
     try:
         check_artifacts(location)
     except StorageError as error:
         yield Finding("artifacts", str(error).rstrip("."), "No training state can be kept there")
         return
-    checkpoints = opened.checkpoints(open_artifacts(location, create=False))
+    checkpoints = handle.checkpoints(open_artifacts(location, create=False))
     try:
-        yield from _unreadable(opened, checkpoints)
-        yield from _orphaned(opened, checkpoints)
+        yield from _unreadable(handle, checkpoints)
+        yield from _orphaned(handle, checkpoints)
     except OSError as error:
         yield Finding("artifacts", f"{location}: {error}", "Try again later")
 
 
-def _impossible_workers(opened: OpenStudy) -> Iterator[Finding]:
+def _impossible_workers(handle: OpenStudy) -> Iterator[Finding]:
     """Workers that this machine cannot have."""
     try:
-        check_gpus(crew(opened.config.workers, opened.config.train.threads))
+        check_gpus(plan_workers(handle.config.workers, handle.config.train.threads))
     except UserError as error:
         what, _, cure = str(error).rpartition(": ")
         yield Finding("workers", what, f"{cure[0].upper()}{cure[1:]}")
 
 
-def _unreadable(opened: OpenStudy, checkpoints: Checkpoints) -> Iterator[Finding]:
+def _unreadable(handle: OpenStudy, checkpoints: Checkpoints) -> Iterator[Finding]:
     """Training states that are needed but missing or damaged: all of them are read."""
-    for number in _needed(opened):
+    for number in _needed(handle):
         try:
-            checkpoints.load(opened.study.get_trials(deepcopy=False)[number])
+            checkpoints.load(handle.study.get_trials(deepcopy=False)[number])
         except CheckpointError as error:
             # Somebody may have deleted it meanwhile because nobody needs it any more.
-            if number in _needed(opened):
-                yield _without_state(opened, checkpoints, number, str(error))
+            if number in _needed(handle):
+                yield _without_state(handle, checkpoints, number, str(error))
 
 
-def _needed(opened: OpenStudy) -> list[int]:
+def _needed(handle: OpenStudy) -> list[int]:
     """The finished trials whose state is needed and not known to be gone.
 
     Where states are kept at all, every network that others may start from has one. Those of
     running trials are in their workers' memory.
     """
-    study = opened.study
+    study = handle.study
     trials = study.get_trials(deepcopy=False)
     kept = any(checkpoint_of(trial) is not None for trial in trials)
-    inherits = strategy_of(study.sampler).inherits or opened.config.search_space.inherits
+    inherits = strategy_of(study.sampler).inherits or handle.config.search_space.inherits
     known = without_weights(study._storage, study._study_id)
     return [
         number
-        for number in sorted(needed(study, trials, opened.keep) - known.keys())
+        for number in sorted(needed(study, trials, handle.keep) - known.keys())
         if checkpoint_of(trials[number]) is not None
         or (kept and inherits and trials[number].state == TrialState.COMPLETE)
         if trials[number].state.is_finished()
@@ -260,9 +266,9 @@ def _needed(opened: OpenStudy) -> list[int]:
 
 
 def _without_state(
-    opened: OpenStudy, checkpoints: Checkpoints, number: int, reason: str
+    handle: OpenStudy, checkpoints: Checkpoints, number: int, reason: str
 ) -> Finding:
-    study = opened.study
+    study = handle.study
     cure = "recorded, so that no network starts from it"
     if study.get_trials(deepcopy=False)[number].state != TrialState.COMPLETE:
         cure = "recorded; its epochs are trained again"
@@ -270,25 +276,25 @@ def _without_state(
     return Finding("checkpoint", reason, cure, mend, (number,))
 
 
-def _orphaned(opened: OpenStudy, checkpoints: Checkpoints) -> Iterator[Finding]:
+def _orphaned(handle: OpenStudy, checkpoints: Checkpoints) -> Iterator[Finding]:
     """Training states to which no trial refers: of workers that were killed at the wrong time."""
-    checks = checks_of(opened.study._storage)
+    checks = checks_of(handle.study._storage)
     if checks is not None and any(key == CHECKPOINT for _, key in checks.found or ()):
         return  # Theirs may be those whose names are damaged.
-    orphans = checkpoints.orphans(opened.study)
+    orphans = checkpoints.orphans(handle.study)
     if orphans:
         few = ", ".join(itertools.islice(sorted(orphans), 3))
         names = few if len(orphans) <= 3 else f"{few} and {len(orphans) - 3} others"
-        what = f"no trial refers to {names}, in {opened.config.artifacts}"
+        what = f"no trial refers to {names}, in {handle.config.artifacts}"
         cure = f"deleted, which frees {size(sum(orphans.values()))}"
         yield Finding("orphans", what, cure, functools.partial(checkpoints.delete, orphans))
 
 
-def consultation_fields(opened: OpenStudy, treated: Sequence[Treated]) -> dict[str, Any]:
+def diagnosis_fields(handle: OpenStudy, treated: Sequence[TreatedFinding]) -> dict[str, Any]:
     """What came of it, for programs."""
     return {
-        "study": opened.study.study_name,
-        "trials": len(opened.study.get_trials(deepcopy=False)),
+        "study": handle.study.study_name,
+        "trials": len(handle.study.get_trials(deepcopy=False)),
         "findings": [each.fields for each in treated],
         "left": sum(not each.mended for each in treated),
         "gpus": [dataclasses.asdict(gpu) for gpu in gpus()],
@@ -296,21 +302,21 @@ def consultation_fields(opened: OpenStudy, treated: Sequence[Treated]) -> dict[s
     }
 
 
-def consultation_text(opened: OpenStudy, treated: Sequence[Treated]) -> str:
+def diagnosis_text(handle: OpenStudy, treated: Sequence[TreatedFinding]) -> str:
     """A line for every GPU of this machine, and one about what came of it."""
-    return "\n".join([*_gpu_lines(), _summary(opened, treated)])
+    return "\n".join([*_gpu_lines(), _summary(handle, treated)])
 
 
-def _summary(opened: OpenStudy, treated: Sequence[Treated]) -> str:
-    trials = len(opened.study.get_trials(deepcopy=False))
+def _summary(handle: OpenStudy, treated: Sequence[TreatedFinding]) -> str:
+    trials = len(handle.study.get_trials(deepcopy=False))
     if not treated:
-        return f"Nothing is wrong with {opened.study.study_name!r} ({trials} trials)."
+        return f"Nothing is wrong with {handle.study.study_name!r} ({trials} trials)."
     mended = sum(each.mended for each in treated)
     mendable = sum(each.finding.mend is not None and not each.mended for each in treated)
     parts = [f"{len(treated)} found", *([f"{mended} mended"] if mended else [])]
     if mendable:
         parts.append(f"{mendable} can be mended with --fix")
-    return f"{opened.study.study_name!r} ({trials} trials): {', '.join(parts)}."
+    return f"{handle.study.study_name!r} ({trials} trials): {', '.join(parts)}."
 
 
 def _gpu_lines() -> Iterator[str]:

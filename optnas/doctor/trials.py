@@ -45,9 +45,9 @@ class Finding:
     trials: tuple[int, ...] = ()
 
 
-def without_worker(opened: OpenStudy) -> Iterator[Finding]:
+def without_worker(handle: OpenStudy) -> Iterator[Finding]:
     """Trials that are running, but whose worker is gone or has forgotten them."""
-    study, max_retries = opened.study, opened.config.max_retries
+    study, max_retries = handle.study, handle.config.max_retries
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
         reason = abandonment(trial, trials)
@@ -89,9 +89,9 @@ def abandonment(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str | None
     return None
 
 
-def run_twice(opened: OpenStudy) -> Iterator[Finding]:
+def run_twice(handle: OpenStudy) -> Iterator[Finding]:
     """Candidates that were given out twice, and lost trials with which two others go on."""
-    trials = opened.study.get_trials(deepcopy=False)
+    trials = handle.study.get_trials(deepcopy=False)
     cure = "Nothing is to be done: the first one counts"
     ended: dict[Any, list[int]] = {}
     continuing: dict[int, list[int]] = {}
@@ -105,34 +105,34 @@ def run_twice(opened: OpenStudy) -> Iterator[Finding]:
             continuing.setdefault(lost, []).append(trial.number)
     doubles = [numbers for numbers in ended.values() if len(numbers) > 1]
     for numbers in doubles:
-        what = f"{named(numbers)} have trained the same candidate to the end"
+        what = f"{trial_list(numbers)} have trained the same candidate to the end"
         yield Finding("duplicate", what, cure, trials=tuple(numbers))
     for lost, numbers in continuing.items():
         if len(numbers) > 1 and numbers not in doubles:
-            what = f"{named(numbers)} all go on with trial {lost}, which was lost"
+            what = f"{trial_list(numbers)} all go on with trial {lost}, which was lost"
             yield Finding("duplicate", what, cure, trials=tuple(numbers))
 
 
-def never_run(opened: OpenStudy) -> Iterator[Finding]:
+def never_started(handle: OpenStudy) -> Iterator[Finding]:
     """Queued trials that nobody will start."""
-    study = opened.study
+    study = handle.study
     trials = study.get_trials(deepcopy=False)
     waiting = tuple(t.number for t in trials if t.state == TrialState.WAITING)
     if not waiting:
         return
-    said = f"{named(waiting)} {'waits' if len(waiting) == 1 else 'wait'}"
-    if opened.is_finished:
+    subject = f"{trial_list(waiting)} {'waits' if len(waiting) == 1 else 'wait'}"
+    if handle.is_finished:
         mend = functools.partial(_end_waiting, study, waiting)
-        what = f"{said}, but the search is finished"
+        what = f"{subject}, but the search is finished"
         yield Finding("waiting", what, "ended as pruned, without parameters", mend, waiting)
-    elif not may_start(opened.config.budget, trials):
-        what = f"{said}, but the budget is used up"
+    elif not may_start(handle.config.budget, trials):
+        what = f"{subject}, but the budget is used up"
         yield Finding("waiting", what, "Raise the budget and run the study again", trials=waiting)
 
 
-def unlike(opened: OpenStudy) -> Iterator[Finding]:
+def mixed_environments(handle: OpenStudy) -> Iterator[Finding]:
     """Trials that ran with different versions or on different devices, or unlike what is here."""
-    trials = opened.study.get_trials(deepcopy=False)
+    trials = handle.study.get_trials(deepcopy=False)
     for package, here in _installed().items():
         used = _grouped((t, t.user_attrs.get("versions", {}).get(package)) for t in trials)
         if any(_release(package, version) != _release(package, here) for version in used):
@@ -144,7 +144,7 @@ def unlike(opened: OpenStudy) -> Iterator[Finding]:
         yield Finding("devices", what, "Their results are not comparable to the last digit")
 
 
-def named(numbers: Sequence[int]) -> str:
+def trial_list(numbers: Sequence[int]) -> str:
     """Trials by number: ``trial 3``, ``trials 0-4, 7``."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
@@ -225,4 +225,4 @@ def _grouped(pairs: Iterable[tuple[FrozenTrial, str | None]]) -> dict[str, list[
 
 
 def _shown(groups: dict[str, list[int]], preposition: str) -> str:
-    return ", ".join(f"{named(n)} ran {preposition}{value}" for value, n in groups.items())
+    return ", ".join(f"{trial_list(n)} ran {preposition}{value}" for value, n in groups.items())

@@ -227,7 +227,7 @@ def _(architecture: GrowthArchitecture, concat: Concat = "loose") -> Picture:
     drawn = MacroPicture(architecture, COLOURS, cell=MODULE, reduction=REDUCTION).picture()
     used = {operation for each in architecture.increments for operation in each.operations}
     meanings = {"cell": MODULE, "reduction cell": REDUCTION}
-    meanings |= {said(o): COLOURS[o] for o in COLOURS if o in used}
+    meanings |= {operation_label(o): COLOURS[o] for o in COLOURS if o in used}
     title = f"{architecture.depth} cells, {grown}"
     return framed(above(drawn, legend(meanings, max(drawn.width, 600.0)), gap=18.0), title)
 
@@ -257,7 +257,7 @@ def _grown_cell(architecture: GrowthArchitecture, kind: int) -> Picture:
 def _operation(name: str, operation: str) -> Vertex:
     """An operation on its way from one state to another."""
     colour = COLOURS[operation.removeprefix("nor_")]
-    return Vertex(name, said(operation), colour, dashed=operation == "none")
+    return Vertex(name, operation_label(operation), colour, dashed=operation == "none")
 
 
 def _chain_colour(operation: str, kernel: int) -> str:
@@ -273,6 +273,6 @@ def _range(first: int, end: int) -> str:
     return str(first) if end == first + 1 else f"{first}-{end - 1}"
 
 
-def said(operation: str) -> str:
+def operation_label(operation: str) -> str:
     """An operation as a person says it."""
     return operation.replace("_", " ")

@@ -23,7 +23,7 @@ NAME = "architecture"
 
 
 def with_drawings(
-    objective: Callable[[Trial], Any], opened: OpenStudy, store: Artifacts
+    objective: Callable[[Trial], Any], handle: OpenStudy, store: Artifacts
 ) -> Callable[[Trial], Any]:
     """An objective after which a trial has the drawings of its network.
 
@@ -33,10 +33,10 @@ def with_drawings(
 
     Args:
         objective: The objective.
-        opened: The study.
+        handle: The study.
         store: Where the artifacts go.
     """
-    space, concat = opened.config.search_space, concat_of(opened)
+    space, concat = handle.config.search_space, concat_of(handle)
     attach = functools.partial(_attach, space=space, concat=concat, store=store)
 
     def call(trial: Trial) -> Any:
@@ -51,28 +51,28 @@ def with_drawings(
     return call
 
 
-def draw_best(opened: OpenStudy, path: Path) -> None:
+def draw_best(handle: OpenStudy, path: Path) -> None:
     """Draw the network found, or the best so far.
 
     Raises:
         UserError: If there is none yet, or as :func:`optnas.drawing.architectures.draw`.
     """
-    found = conclusions(opened)
+    found = conclusions(handle)
     if not found:
         raise UserError("no network has been trained yet; run the search first")
-    draw(found[0].architecture, path, concat=concat_of(opened))
+    draw(found[0].architecture, path, concat=concat_of(handle))
 
 
-def best_picture(opened: OpenStudy) -> Picture | None:
+def best_picture(handle: OpenStudy) -> Picture | None:
     """The picture of the network found, or the best so far; None if there is none."""
-    found = conclusions(opened)[:1]
-    drawn = [picture(c.architecture, concat_of(opened)) for c in found if is_drawn(c.architecture)]
+    found = conclusions(handle)[:1]
+    drawn = [picture(c.architecture, concat_of(handle)) for c in found if is_drawn(c.architecture)]
     return drawn[0] if drawn else None
 
 
-def concat_of(opened: OpenStudy) -> Concat:
+def concat_of(handle: OpenStudy) -> Concat:
     """Which nodes of a cell are its output, in a study's networks."""
-    return opened.config.network.concat or "loose"
+    return handle.config.network.concat or "loose"
 
 
 def _attach(trial: Trial, *, space: Space[Any], concat: Concat, store: Artifacts) -> None:

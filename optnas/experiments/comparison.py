@@ -33,10 +33,10 @@ from optnas.experiments.statistics import (
 )
 from optnas.experiments.studies import (
     Experiment,
-    all_done,
     finite,
     is_result,
     number,
+    run_all,
     run_to_end,
 )
 from optnas.seeds import derive_seed
@@ -143,11 +143,14 @@ def overall(tables: Sequence[Mapping[str, Any]]) -> Experiment:
     Raises:
         UserError: If they did not compare the same.
     """
-    labels = [[row["label"] for row in one["contenders"]] for one in tables]
+    labels = [[row["label"] for row in table["contenders"]] for table in tables]
     if any(some != labels[0] for some in labels):
         raise UserError("several study files need the same --samplers: say them")
     rows = [
-        {"label": label, "finals": [v for one in tables for v in one["contenders"][i]["finals"]]}
+        {
+            "label": label,
+            "finals": [v for table in tables for v in table["contenders"][i]["finals"]],
+        }
         for i, label in enumerate(labels[0])
     ]
     fields = {"tables": list(tables), **standings(rows)}
@@ -210,7 +213,7 @@ def _runs(
     work = functools.partial(
         run_to_end, device=device, check=functools.partial(_check_spends, unit)
     )
-    for config, _ in all_done(configs, work, processes):
+    for config, _ in run_all(configs, work, processes):
         study = optuna.load_study(study_name=config.study, storage=open_storage(config.storage))
         yield config.study, _run(study.get_trials(deepcopy=False), unit)
 
@@ -225,8 +228,8 @@ def _run(trials: Sequence[FrozenTrial], unit: Unit, scores: Sequence[float] | No
         costs.append(total)
         value = trial.value if is_result(trial) else None
         values.append(-np.inf if value is None else value)
-    said = None if scores is None else tuple(scores[trial.number] for trial in ended)
-    return Run(tuple(costs), tuple(values), said)
+    run_scores = None if scores is None else tuple(scores[trial.number] for trial in ended)
+    return Run(tuple(costs), tuple(values), run_scores)
 
 
 def _checked_cost(trial: FrozenTrial, trials: Sequence[FrozenTrial], *, unit: Unit) -> float:
@@ -261,9 +264,9 @@ def _summary(
     """Everything that is said of the contenders, as JSON values."""
     finals = {label: _finals(some, amount) for label, some in runs.items()}
     random = [
-        said
+        score
         for run in runs.get(baseline or "", ())
-        for cost, value, said in zip(run.costs, run.values, run.scores or run.values, strict=True)
+        for cost, value, score in zip(run.costs, run.values, run.scores or run.values, strict=True)
         if cost <= amount and value > -np.inf
     ]
     rows = []

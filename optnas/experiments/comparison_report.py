@@ -19,8 +19,8 @@ def comparison_page(fields: Mapping[str, Any]) -> Page:
     notes = [Paragraph(note) for note in _notes(fields)]
     sections = [Section("Samplers", [_table(fields), *notes])]
     if len(fields["ranking"]) > 1:
-        said = [Paragraph(note) for note in _standings_notes(fields)]
-        sections.append(Section("Ranking", [_standings(fields), *said]))
+        paragraphs = [Paragraph(note) for note in _standings_notes(fields)]
+        sections.append(Section("Ranking", [_standings(fields), *paragraphs]))
     if any(row["curve"]["cost"] for row in fields["contenders"]):
         sections.append(Section("Search", [_curves(fields)]))
     return Page(f"Comparison on {fields['study']}", sections)
@@ -28,17 +28,19 @@ def comparison_page(fields: Mapping[str, Any]) -> Page:
 
 def overall_text(fields: Mapping[str, Any]) -> str:
     """The comparisons of several study files, and the ranking over all of them."""
-    parts = [f"{one['study']}\n{comparison_text(one)}" for one in fields["tables"]]
+    parts = [f"{table['study']}\n{comparison_text(table)}" for table in fields["tables"]]
     return "\n\n".join([*parts, "\n".join(["all together", *standings_text(fields)])])
 
 
 def overall_page(fields: Mapping[str, Any]) -> Page:
     """The same as a page."""
-    said = [Paragraph(note) for note in _standings_notes(fields)]
-    sections = [Section("All together", [_standings(fields), *said])]
-    for one in fields["tables"]:
-        sections.append(Section(one["study"], [_table(one), _curves(one)]))
-    return Page("Comparison on " + ", ".join(one["study"] for one in fields["tables"]), sections)
+    paragraphs = [Paragraph(note) for note in _standings_notes(fields)]
+    sections = [Section("All together", [_standings(fields), *paragraphs])]
+    for table in fields["tables"]:
+        sections.append(Section(table["study"], [_table(table), _curves(table)]))
+    return Page(
+        "Comparison on " + ", ".join(table["study"] for table in fields["tables"]), sections
+    )
 
 
 def standings_text(fields: Mapping[str, Any]) -> list[str]:

@@ -46,7 +46,9 @@ def parse_contenders(text: str, config: StudyFile) -> list[Contender]:
         items = yaml.safe_load(f"[{text}]")
     except yaml.YAMLError:
         raise UserError(f"--samplers: expected names with commas between them: {text!r}") from None
-    contenders = {one.label: one for one in (_contender(item, config) for item in items)}
+    contenders = {
+        contender.label: contender for contender in (_contender(item, config) for item in items)
+    }
     if not items or len(contenders) < len(items):
         raise UserError(f"--samplers: expected different names with commas between them: {text!r}")
     return list(contenders.values())

@@ -11,7 +11,7 @@ from optnas.config import plugins
 from optnas.config.contract import Objective, objective_class, strategy_of
 from optnas.config.file import StudyFile
 from optnas.errors import UserError
-from optnas.experiments.studies import all_done
+from optnas.experiments.studies import run_all
 from optnas.seeds import named_seed
 from optnas.study.objectives import ObjectiveMaker
 
@@ -56,7 +56,7 @@ def simulate_all(
         UserError: If a table cannot be read, or has no such column.
     """
     work = functools.partial(_simulated, cost=cost, amount=amount, score=score)
-    yield from all_done(configs, work, processes)
+    yield from run_all(configs, work, processes)
 
 
 def _simulated(config: StudyFile, *, cost: Cost, amount: float, score: str | None) -> Simulated:

@@ -13,7 +13,7 @@ from optnas.config.variants import experiment_seed, variant, written_block
 from optnas.errors import UserError
 from optnas.experiments.ranking_report import ranking_page, ranking_text
 from optnas.experiments.statistics import bootstrap, kendall, retained, spearman
-from optnas.experiments.studies import Experiment, finish, finite, is_result
+from optnas.experiments.studies import Experiment, finish_study, finite, is_result
 from optnas.spaces import Architecture
 from optnas.study.budget import trial_epochs
 from optnas.trials.attributes import TRAIN_SECONDS
@@ -86,9 +86,9 @@ def rank(
         raise UserError(f"{original} is the original setting; name reduced ones")
     configs = {s: _setting(config, networks, s, original) for s in (original, *settings)}
     zoos = {}
-    for done, (setting, one) in enumerate(configs.items(), start=1):
-        zoos[setting] = _zoo(finish(one, device), one, setting)
-        on_study(f"{done}/{len(configs)}  {one.study}: {len(zoos[setting])} networks trained")
+    for done, (setting, reduced) in enumerate(configs.items(), start=1):
+        zoos[setting] = _zoo(finish_study(reduced, device), reduced, setting)
+        on_study(f"{done}/{len(configs)}  {reduced.study}: {len(zoos[setting])} networks trained")
     seed = experiment_seed(config)
     rows = [_compared(s, original, zoos[s], zoos[original], seed) for s in settings]
     values = [_value(trial) for trial in zoos[original].values()]

@@ -162,9 +162,9 @@ def best_so_far(
     which = np.maximum.accumulate(
         np.where(had > np.append(-np.inf, best[:-1]), range(len(had)), 0)
     )
-    said = had if scores is None else np.concatenate([[np.nan], np.asarray(scores, float)])
+    reported = had if scores is None else np.concatenate([[np.nan], np.asarray(scores, float)])
     found = which[np.searchsorted(np.asarray(costs, float), np.asarray(at, float), side="right")]
-    return np.where(found == 0, np.nan, said[found])
+    return np.where(found == 0, np.nan, reported[found])
 
 
 def paired_p_value(a: ArrayLike, b: ArrayLike) -> float:

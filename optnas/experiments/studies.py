@@ -78,7 +78,7 @@ class _Watcher:
     def __init__(self, check: Callable[[FrozenTrial], None]) -> None:
         self._check = check
 
-    def start(self, opened: OpenStudy) -> None:
+    def start(self, handle: OpenStudy) -> None:
         pass
 
     def epoch(self, progress: Any, worker: int) -> None:
@@ -91,7 +91,7 @@ class _Watcher:
         pass
 
 
-def finish(
+def finish_study(
     config: StudyFile,
     device: str | None,
     check: Callable[[FrozenTrial], None] = lambda trial: None,
@@ -114,7 +114,7 @@ def finish(
     return outcome.study
 
 
-def all_done(
+def run_all(
     configs: Sequence[StudyFile], work: Callable[[StudyFile], R], processes: int
 ) -> Iterator[tuple[StudyFile, R]]:
     """Do the work of studies, some at once; yields each with its result when it is finished.
@@ -155,8 +155,8 @@ def all_done(
 def run_to_end(
     config: StudyFile, *, device: str | None, check: Callable[[FrozenTrial], None]
 ) -> None:
-    """``finish``, but the study itself does not leave its process."""
-    finish(config, device, check)
+    """``finish_study``, but the study itself does not leave its process."""
+    finish_study(config, device, check)
 
 
 def _start_worker() -> None:

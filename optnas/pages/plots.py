@@ -77,7 +77,7 @@ class Plot:
     height: int = HEIGHT
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "series", tuple(one for one in self.series if one.x))
+        object.__setattr__(self, "series", tuple(series for series in self.series if series.x))
 
     @property
     def named(self) -> list[Series]:

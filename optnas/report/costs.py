@@ -10,9 +10,9 @@ from typing import Any
 from optnas.config import plugins
 from optnas.config.contract import objective_class
 from optnas.errors import UserError
-from optnas.running.baselines import open_baselines
+from optnas.running.baseline_training import open_baselines
 from optnas.spaces import Architecture, Space
-from optnas.study.networks import Network, best_first, networks_of, row
+from optnas.study.networks import StudyNetwork, best_first, network_row, networks_of
 from optnas.study.opening import OpenStudy
 from optnas.study.record import RECORD
 from optnas.trials.attributes import HUMAN_DESIGNED, TRAIN_JOULES, TRAIN_SECONDS
@@ -50,7 +50,7 @@ class Footprint:
                 option = name.replace("_", "-")
                 raise UserError(f"--{option} must be a number from 0 upwards: {value}")
 
-    def of(self, network: Network) -> dict[str, Any]:
+    def of(self, network: StudyNetwork) -> dict[str, Any]:
         """Energy of a network's training (Wh), whether it was measured, and emissions (g)."""
         joules, how = network.attribute(TRAIN_JOULES), "measured"
         seconds, watts = network.attribute(TRAIN_SECONDS), self._watts(network)
@@ -61,7 +61,7 @@ class Footprint:
         hours = joules / 3600
         return {"energy_wh": hours, "energy": how, "co2e_g": hours / 1000 * self.carbon_intensity}
 
-    def _watts(self, network: Network) -> float | None:
+    def _watts(self, network: StudyNetwork) -> float | None:
         device = network.trial.user_attrs.get("device")
         if not isinstance(device, str):  # Nothing was trained, as with a table.
             return None
@@ -72,7 +72,7 @@ class Footprint:
 
 
 @dataclasses.dataclass(frozen=True)
-class Measures:
+class NetworkCosts:
     """What a report adds to what trials say.
 
     Args:
@@ -83,11 +83,11 @@ class Measures:
     """
 
     footprint: Footprint = Footprint()
-    baselines: Sequence[Network] = ()
+    baselines: Sequence[StudyNetwork] = ()
     milliseconds: Mapping[Architecture, float] = dataclasses.field(default_factory=dict)
     processor: str = ""
 
-    def rows(self, networks: Sequence[Network], space: Space[Any]) -> list[dict[str, Any]]:
+    def rows(self, networks: Sequence[StudyNetwork], space: Space[Any]) -> list[dict[str, Any]]:
         """A row of JSON values for every network, the most accurate of the complete ones first.
 
         Args:
@@ -95,7 +95,7 @@ class Measures:
             space: The space they are of.
         """
         return [
-            row(network, space)
+            network_row(network, space)
             | self.footprint.of(network)
             | {"inference_ms": self._milliseconds(space.named_by(network.trial))}
             for network in best_first([*networks, *self.baselines])
@@ -128,30 +128,30 @@ class Measures:
         return notes
 
 
-NOTHING = Measures()
+NO_COSTS = NetworkCosts()
 
 
-def measure(opened: OpenStudy, footprint: Footprint, *, timed: bool = True) -> Measures:
+def network_costs(handle: OpenStudy, footprint: Footprint, *, timed: bool = True) -> NetworkCosts:
     """Everything that a report adds.
 
     Args:
-        opened: The study.
+        handle: The study.
         footprint: How emissions are reckoned.
         timed: Whether inference is timed: a second or so for each network.
     """
-    baselines = baselines_of(opened)
+    baselines = baselines_of(handle)
     if not timed:
-        return Measures(footprint, baselines)
-    own = networks_of(opened.study.get_trials(deepcopy=False))
+        return NetworkCosts(footprint, baselines)
+    own = networks_of(handle.study.get_trials(deepcopy=False))
     complete = [network for network in best_first(own) if network.state == "complete"]
-    milliseconds, processor = _timed(opened, [*complete[:TIMED], *baselines])
-    return Measures(footprint, baselines, milliseconds, processor)
+    milliseconds, processor = _timed(handle, [*complete[:TIMED], *baselines])
+    return NetworkCosts(footprint, baselines, milliseconds, processor)
 
 
-def baselines_of(opened: OpenStudy) -> list[Network]:
+def baselines_of(handle: OpenStudy) -> list[StudyNetwork]:
     """The human-designed networks that were trained beside a study, with their names."""
     try:
-        beside = open_baselines(opened)
+        beside = open_baselines(handle)
     except UserError as error:
         warnings.warn(f"the human-designed networks are left out: {error}", stacklevel=2)
         return []
@@ -167,10 +167,10 @@ def baselines_of(opened: OpenStudy) -> list[Network]:
 
 
 def _timed(
-    opened: OpenStudy, networks: Sequence[Network]
+    handle: OpenStudy, networks: Sequence[StudyNetwork]
 ) -> tuple[Mapping[Architecture, float], str]:
     """Milliseconds of those networks whose trials say of what shape their images were."""
-    space, classes = opened.config.search_space, opened.study.user_attrs[RECORD]["classes"]
+    space, classes = handle.config.search_space, handle.study.user_attrs[RECORD]["classes"]
     shapes = {
         space.named_by(network.trial): network.trial.user_attrs.get("input_shape")
         for network in networks
@@ -178,7 +178,7 @@ def _timed(
     known = {a: tuple(s) for a, s in shapes.items() if a is not None and isinstance(s, list)}
     if not known:
         return {}, ""
-    config = opened.config
+    config = handle.config
     cls = plugins.load("objective", config.objective.name, config.folder)
     return objective_class(cls).inference_times(
         known, classes, network=config.network, train=config.train, proxy=config.proxy

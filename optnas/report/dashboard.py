@@ -40,18 +40,18 @@ class _Handler(WSGIRequestHandler):
         pass  # A page that is open asks every few seconds.
 
 
-def serve(opened: OpenStudy, port: int) -> None:
+def serve(handle: OpenStudy, port: int) -> None:
     """Serve the dashboard until Ctrl-C or SIGTERM.
 
     Args:
-        opened: The study whose page is named on stdout; its storage is served whole.
+        handle: The study whose page is named on stdout; its storage is served whole.
         port: Port on this machine.
 
     Raises:
         UserError: If the port cannot be had.
     """
-    study = opened.study
-    app = only_own_host(wsgi(study._storage, _artifacts(opened)), port)
+    study = handle.study
+    app = only_own_host(wsgi(study._storage, _artifacts(handle)), port)
     try:
         server = make_server(HOST, port, app, _Server, _Handler)
     except OSError as error:
@@ -91,10 +91,10 @@ def only_own_host(app: Callable[..., Any], port: int) -> Callable[..., Any]:
     return call
 
 
-def _artifacts(opened: OpenStudy) -> Artifacts | None:
+def _artifacts(handle: OpenStudy) -> Artifacts | None:
     """Where the drawings of the trials are; without it the rest can be watched."""
     try:
-        return open_artifacts(opened.config.artifacts, create=False)
+        return open_artifacts(handle.config.artifacts, create=False)
     except StorageError as error:
         warnings.warn(f"The trials are shown without drawings: {error}", stacklevel=2)
         return None

@@ -7,7 +7,7 @@ from optnas.config.file import StudyFile
 from optnas.errors import UserError
 from optnas.pages.content import Block, Column, Page, Paragraph, Pictures, Section, Table
 from optnas.pages.text import printable
-from optnas.study.data import seen_by
+from optnas.study.data import data_seen_with
 from optnas.study.objectives import ObjectiveMaker
 
 SPLITS = ("train", "validation", "test")
@@ -22,7 +22,7 @@ def data_fields(images: Any, config: StudyFile) -> dict[str, Any]:
         config: The study's configuration.
     """
     reading = images.reading
-    seen = seen_by(config)
+    seen = data_seen_with(config)
     changes = None if seen is None else reading.differences(seen.record)
     return {"study": config.study, **reading.fields(), "changes": changes}
 
@@ -33,7 +33,7 @@ def read_data(config: StudyFile) -> Any:
     Raises:
         UserError: If they cannot be had, or cannot be trained on.
     """
-    images = ObjectiveMaker(config, seen=seen_by(config)).images
+    images = ObjectiveMaker(config, seen=data_seen_with(config)).images
     if getattr(images, "reading", None) is None:
         raise UserError(f"the objective {config.objective.name!r} does not say what data it reads")
     return images

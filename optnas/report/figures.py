@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from optnas.config.contract import strategy_of
 from optnas.pages.plots import HEIGHT, Line, Mark, Plot, Series
-from optnas.study.networks import Network, lines, networks_of
+from optnas.study.networks import StudyNetwork, network_lines, networks_of
 
 BEST, LATEST = 5, 3
 """Numbers of learning curves: of the most accurate networks, and of the latest ones."""
@@ -26,7 +26,7 @@ ACCURACY, ERROR = "validation accuracy (fraction)", "validation error (fraction)
 def figures(
     trials: Sequence[FrozenTrial],
     parents: Mapping[int, float] | None = None,
-    baselines: Sequence[Network] = (),
+    baselines: Sequence[StudyNetwork] = (),
 ) -> dict[str, Plot]:
     """The figures that apply to a study, by a name that stays the same.
 
@@ -52,34 +52,34 @@ def parents_of(study: Study) -> Mapping[int, float]:
     return strategy_of(study.sampler).parent_probabilities(study)
 
 
-def accuracy(networks: Sequence[Network]) -> Plot | None:
+def accuracy(networks: Sequence[StudyNetwork]) -> Plot | None:
     """Accuracy by trial, in the colours of the strategy's phases, and the best so far."""
-    judged = _judged(networks)
-    if not judged:
+    evaluated = _with_accuracy(networks)
+    if not evaluated:
         return None
     numbers: list[int] = []
     best: list[float] = []
-    for network in judged:
+    for network in evaluated:
         value = _accuracy(network)
         if network.state == "complete" and (not best or value > best[-1]):
             numbers.append(network.number)
             best.append(value)
     if best:  # As far as the search has come.
-        numbers.append(judged[-1].number)
+        numbers.append(evaluated[-1].number)
         best.append(best[-1])
-    told = [f"best so far: {value:.4f}" for value in best]
+    labels = [f"best so far: {value:.4f}" for value in best]
     series = [
-        Series(numbers, best, "best so far", line="steps", labels=told),
-        *_by_phase(judged, lambda network: network.number, _accuracy),
+        Series(numbers, best, "best so far", line="steps", labels=labels),
+        *_by_phase(evaluated, lambda network: network.number, _accuracy),
     ]
-    note = _left_out(networks, judged)
+    note = _left_out(networks, evaluated)
     return Plot("accuracy", "Accuracy", "trial", ACCURACY, series, note=note, whole_x=True)
 
 
 def cost_and_error(
-    networks: Sequence[Network],
+    networks: Sequence[StudyNetwork],
     parents: Mapping[int, float],
-    baselines: Sequence[Network] = (),
+    baselines: Sequence[StudyNetwork] = (),
 ) -> Plot | None:
     """Cost against error, with the lower convex hull and the parents' probabilities on it."""
     from optnas.trials.hull import hull_of
@@ -113,7 +113,7 @@ def cost_and_error(
     )
 
 
-def lineage(networks: Sequence[Network]) -> Plot | None:
+def lineage(networks: Sequence[StudyNetwork]) -> Plot | None:
     """The tree of networks: every one after its parent, whose weights it started from."""
     if all(network.parent is None for network in networks):
         return None
@@ -128,10 +128,10 @@ def lineage(networks: Sequence[Network]) -> Plot | None:
     valued = [network for network in networks if network.accuracy is not None]
     others = [network for network in networks if network.accuracy is None]
 
-    def generation(network: Network) -> int:
+    def generation(network: StudyNetwork) -> int:
         return network.generation
 
-    def height(network: Network) -> float:
+    def height(network: StudyNetwork) -> float:
         return rows[network.number]
 
     series = [
@@ -156,15 +156,15 @@ def lineage(networks: Sequence[Network]) -> Plot | None:
     return Plot("lineage", "Lineage", "generation", "", series, whole_x=True, height=size)
 
 
-def learning_curves(networks: Sequence[Network]) -> Plot | None:
+def learning_curves(networks: Sequence[StudyNetwork]) -> Plot | None:
     """Accuracy by epoch, of the best networks and of the latest."""
     reporting = [network for network in networks if network.curve]
     if not reporting:
         return None
-    ranked = sorted(_judged(reporting), key=_rank, reverse=True)
+    ranked = sorted(_with_accuracy(reporting), key=_rank, reverse=True)
     best, numbers = ranked[:BEST], {network.number for network in ranked[:BEST]}
     latest = [network for network in reporting[-LATEST:] if network.number not in numbers]
-    shown: list[tuple[Network, str, Line]] = [
+    shown: list[tuple[StudyNetwork, str, Line]] = [
         *((network, "best", "solid") for network in best),
         *((network, "latest", "dotted") for network in latest),
     ]
@@ -186,7 +186,7 @@ def learning_curves(networks: Sequence[Network]) -> Plot | None:
     return Plot("learning-curves", "Learning curves", "epoch", ACCURACY, series, whole_x=True)
 
 
-def stage_importance(networks: Sequence[Network]) -> Plot | None:
+def stage_importance(networks: Sequence[StudyNetwork]) -> Plot | None:
     """Importance of every stage by trial, for strategies that grow by it."""
     measured = [network for network in networks if network.stage_importance]
     if not measured:
@@ -195,7 +195,7 @@ def stage_importance(networks: Sequence[Network]) -> Plot | None:
     for stage in range(max(len(network.stage_importance) for network in measured)):
         having = [network for network in measured if len(network.stage_importance) > stage]
         values = [network.stage_importance[stage] for network in having]
-        told = zip(values, map(_told, having), strict=True)
+        labelled = zip(values, map(_label, having), strict=True)
         series.append(
             Series(
                 [network.number for network in having],
@@ -204,14 +204,14 @@ def stage_importance(networks: Sequence[Network]) -> Plot | None:
                 colour=stage,
                 line="solid",
                 mark="point",
-                labels=[f"importance {value:.4f}\n{text}" for value, text in told],
+                labels=[f"importance {value:.4f}\n{text}" for value, text in labelled],
             )
         )
     title, label = "Importance of the stages", "mean score of the stage's features"
     return Plot("stage-importance", title, "trial", label, series, whole_x=True)
 
 
-def tree_rows(networks: Sequence[Network]) -> dict[int, float]:
+def tree_rows(networks: Sequence[StudyNetwork]) -> dict[int, float]:
     """A row for every network: leaves one below another, parents in the middle of their children.
 
     Args:
@@ -241,55 +241,57 @@ def tree_rows(networks: Sequence[Network]) -> dict[int, float]:
     return rows
 
 
-def _path_to_best(networks: Sequence[Network]) -> list[Network]:
+def _path_to_best(networks: Sequence[StudyNetwork]) -> list[StudyNetwork]:
     """The most accurate network, its parent, and so on."""
     by_number = {network.number: network for network in networks}
-    path: list[Network] = []
-    network = max(_judged(networks), key=_rank, default=None)
+    path: list[StudyNetwork] = []
+    network = max(_with_accuracy(networks), key=_rank, default=None)
     while network is not None:
         path.append(network)
         network = None if network.parent is None else by_number[network.parent]
     return path
 
 
-def _judged(networks: Iterable[Network]) -> list[Network]:
+def _with_accuracy(networks: Iterable[StudyNetwork]) -> list[StudyNetwork]:
     """Those whose accuracy says something: an infeasible network may not have been trained."""
-    judged = ("complete", "pruned")
-    return [n for n in networks if n.state in judged and n.accuracy is not None]
+    evaluated = ("complete", "pruned")
+    return [n for n in networks if n.state in evaluated and n.accuracy is not None]
 
 
-def _priced(networks: Iterable[Network]) -> list[Network]:
-    return [n for n in _judged(networks) if n.attribute("multiply_adds") is not None]
+def _priced(networks: Iterable[StudyNetwork]) -> list[StudyNetwork]:
+    return [n for n in _with_accuracy(networks) if n.attribute("multiply_adds") is not None]
 
 
-def _left_out(networks: Sequence[Network], shown: Sequence[Network]) -> str:
+def _left_out(networks: Sequence[StudyNetwork], shown: Sequence[StudyNetwork]) -> str:
     numbers = {network.number for network in shown}
     states = [network.state for network in networks if network.number not in numbers]
     counts = [f"{states.count(state)} {state}" for state in sorted(set(states))]
     return f"not shown: {', '.join(counts)}" if counts else ""
 
 
-def _accuracy(network: Network) -> float:
+def _accuracy(network: StudyNetwork) -> float:
     return network.accuracy or 0.0
 
 
-def _error(network: Network) -> float:
+def _error(network: StudyNetwork) -> float:
     return 1 - _accuracy(network)
 
 
-def _cost(network: Network) -> float:
+def _cost(network: StudyNetwork) -> float:
     return network.attribute("multiply_adds") or 0.0
 
 
-def _rank(network: Network) -> tuple[bool, float]:
+def _rank(network: StudyNetwork) -> tuple[bool, float]:
     return network.state == "complete", _accuracy(network)
 
 
 def _by_phase(
-    networks: Sequence[Network], x: Callable[[Network], Any], y: Callable[[Network], Any]
+    networks: Sequence[StudyNetwork],
+    x: Callable[[StudyNetwork], Any],
+    y: Callable[[StudyNetwork], Any],
 ) -> list[Series]:
     """Points in a colour for every phase; pruned networks are crosses in grey."""
-    phases: dict[str, list[Network]] = {}
+    phases: dict[str, list[StudyNetwork]] = {}
     pruned = []
     for network in networks:
         if network.state == "pruned":
@@ -306,9 +308,9 @@ def _by_phase(
 
 
 def _points(
-    networks: Sequence[Network],
-    x: Callable[[Network], Any],
-    y: Callable[[Network], Any],
+    networks: Sequence[StudyNetwork],
+    x: Callable[[StudyNetwork], Any],
+    y: Callable[[StudyNetwork], Any],
     name: str,
     *,
     colour: int | None = None,
@@ -321,9 +323,9 @@ def _points(
         name,
         colour=colour,
         mark=mark,
-        labels=[_told(network) for network in networks],
+        labels=[_label(network) for network in networks],
     )
 
 
-def _told(network: Network) -> str:
-    return "\n".join(lines(network))
+def _label(network: StudyNetwork) -> str:
+    return "\n".join(network_lines(network))

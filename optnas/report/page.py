@@ -20,12 +20,12 @@ from optnas.pages.content import (
     Table,
 )
 from optnas.pages.frame import render
-from optnas.report.costs import NOTHING, Measures
+from optnas.report.costs import NO_COSTS, NetworkCosts
 from optnas.report.figures import figures, parents_of
 from optnas.report.text import best_text, status_text
 from optnas.storage.urls import hide_password
 from optnas.study.folders import page_marks
-from optnas.study.networks import Network, networks_of
+from optnas.study.networks import StudyNetwork, networks_of
 from optnas.study.opening import OpenStudy
 from optnas.study.record import RECORD
 
@@ -72,65 +72,65 @@ A column in which no network has anything is left out.
 """
 
 
-def report_rows(opened: OpenStudy, measures: Measures = NOTHING) -> list[dict[str, Any]]:
+def report_rows(handle: OpenStudy, costs: NetworkCosts = NO_COSTS) -> list[dict[str, Any]]:
     """The table of the networks: a row of JSON values for each.
 
     Args:
-        opened: The study.
-        measures: What it shows beyond what the trials say.
+        handle: The study.
+        costs: What it shows beyond what the trials say.
 
     Raises:
         UserError: If no trial is finished.
     """
-    return measures.rows(_finished_networks(opened), opened.config.search_space)
+    return costs.rows(_finished_networks(handle), handle.config.search_space)
 
 
-def report_page(opened: OpenStudy, again: str, measures: Measures = NOTHING) -> str:
+def report_page(handle: OpenStudy, target: str, costs: NetworkCosts = NO_COSTS) -> str:
     """A study as an HTML page.
 
     Args:
-        opened: The study.
-        again: How commands name this study.
-        measures: What it shows beyond what the trials say.
+        handle: The study.
+        target: How commands name this study.
+        costs: What it shows beyond what the trials say.
 
     Raises:
         UserError: If no trial is finished.
     """
-    networks = _finished_networks(opened)
-    table = measures.rows(networks, opened.config.search_space)
-    notes = [Paragraph(note) for note in measures.notes]
+    networks = _finished_networks(handle)
+    table = costs.rows(networks, handle.config.search_space)
+    notes = [Paragraph(note) for note in costs.notes]
     sections: dict[str, list[Block]] = {
-        "Found": [Preformatted(best_text(opened, again)), *_drawing(opened)],
-        "Search": [Preformatted(status_text(opened))],
-        "Figures": _figures(opened, measures.baselines),
+        "Found": [Preformatted(best_text(handle, target)), *_drawing(handle)],
+        "Search": [Preformatted(status_text(handle))],
+        "Figures": _figures(handle, costs.baselines),
         "Networks": [_networks_table(table), *notes],
-        "Configuration": [Preformatted(_configuration(opened))],
-        "Versions and hardware": [_circumstances(opened, networks)],
+        "Configuration": [Preformatted(_configuration(handle))],
+        "Versions and hardware": [_circumstances(handle, networks)],
     }
     parts = [Section(heading, blocks) for heading, blocks in sections.items() if blocks]
-    return render(Page(f"Search {opened.study.study_name}", parts, page_marks(opened)))
+    return render(Page(f"Search {handle.study.study_name}", parts, page_marks(handle)))
 
 
-def _finished_networks(opened: OpenStudy) -> list[Network]:
-    networks = networks_of(opened.study.get_trials(deepcopy=False))
+def _finished_networks(handle: OpenStudy) -> list[StudyNetwork]:
+    networks = networks_of(handle.study.get_trials(deepcopy=False))
     if all(network.state == "running" for network in networks):
         raise UserError(
-            f"the study {opened.study.study_name!r} has no finished trial yet, so there is "
+            f"the study {handle.study.study_name!r} has no finished trial yet, so there is "
             "nothing to report; `optnas run` goes on with it"
         )
     return networks
 
 
-def _drawing(opened: OpenStudy) -> list[Block]:
+def _drawing(handle: OpenStudy) -> list[Block]:
     """The best network, where there is a drawing of it."""
-    drawn = best_picture(opened)
+    drawn = best_picture(handle)
     return [] if drawn is None else [Drawing(drawn, "Drawing of the best network")]
 
 
-def _figures(opened: OpenStudy, baselines: Sequence[Network]) -> list[Block]:
+def _figures(handle: OpenStudy, baselines: Sequence[StudyNetwork]) -> list[Block]:
     """Those that apply; trials that all failed have none."""
-    trials = opened.study.get_trials(deepcopy=False)
-    plots = figures(trials, parents_of(opened.study), baselines)
+    trials = handle.study.get_trials(deepcopy=False)
+    plots = figures(trials, parents_of(handle.study), baselines)
     return [Plots(list(plots.values()))] if plots else []
 
 
@@ -151,33 +151,33 @@ def _written(value: Any, write: Format | None) -> str:
     return "" if value is None else write(value)
 
 
-def _circumstances(opened: OpenStudy, networks: Sequence[Network]) -> Table:
+def _circumstances(handle: OpenStudy, networks: Sequence[StudyNetwork]) -> Table:
     """What the trials say they ran on, and how many of them."""
     counts: Counter[tuple[str, str]] = Counter()
     for network in networks:
         attrs = network.trial.user_attrs
         versions = attrs.get("versions")
-        said = {**versions} if isinstance(versions, dict) else {}
+        environment = {**versions} if isinstance(versions, dict) else {}
         if "device" in attrs:
-            said["device"] = attrs["device"]
-        counts.update((str(name), str(value)) for name, value in said.items())
-    record = opened.study.user_attrs[RECORD]
+            environment["device"] = attrs["device"]
+        counts.update((str(name), str(value)) for name, value in environment.items())
+    record = handle.study.user_attrs[RECORD]
     facts = [
         ["study made by", f"optnas {record['version']}", ""],
         ["seed", str(record["seed"]), ""],
     ]
-    told = [[name, value, _networks(count)] for (name, value), count in sorted(counts.items())]
+    counted = [[name, value, _networks(count)] for (name, value), count in sorted(counts.items())]
     columns = [Column("what", text=True), Column("which", text=True), Column("of")]
-    return Table("Versions and hardware of the networks", columns, [*facts, *told])
+    return Table("Versions and hardware of the networks", columns, [*facts, *counted])
 
 
 def _networks(count: int) -> str:
     return f"{count} network{'' if count == 1 else 's'}"
 
 
-def _configuration(opened: OpenStudy) -> str:
+def _configuration(handle: OpenStudy) -> str:
     """The configuration as a study file says it, without passwords."""
-    config = opened.config
+    config = handle.config
     resolved = config.resolved()
     del resolved["folder"]
     storage = hide_password(config.storage)

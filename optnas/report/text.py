@@ -15,7 +15,7 @@ from optnas.storage.artifacts import open_artifacts
 from optnas.storage.checkpoints import UNNEEDED, checkpoint_of
 from optnas.storage.retention import needed
 from optnas.storage.urls import StorageError
-from optnas.study.budget import used
+from optnas.study.budget import used_budget
 from optnas.study.data import seen_fields, seen_lines
 from optnas.study.folders import network_folder
 from optnas.study.opening import Conclusion, OpenStudy, conclusions, counted_trials
@@ -29,17 +29,17 @@ SHOWN = 5
 """How many networks are shown, best first."""
 
 
-def status_fields(opened: OpenStudy) -> dict[str, Any]:
+def status_fields(handle: OpenStudy) -> dict[str, Any]:
     """How far a search is."""
-    study = opened.study
+    study = handle.study
     trials = study.get_trials(deepcopy=False)
     ended = counted_trials(study)
     running = [t for t in trials if t.state == TrialState.RUNNING]
-    best = _best_trial(opened)
+    best = _best_trial(handle)
     return {
         "study": study.study_name,
-        "sampler": opened.config.sampler.name,
-        "finished": opened.is_finished,
+        "sampler": handle.config.sampler.name,
+        "finished": handle.is_finished,
         "trials": dict(Counter(trial.state.name.lower() for trial in trials)),
         "phases": dict(Counter(trial.user_attrs.get(PHASE, "-") for trial in ended)),
         "running": [
@@ -50,17 +50,17 @@ def status_fields(opened: OpenStudy) -> dict[str, Any]:
             }
             for trial in running
         ],
-        "used": vars(used(study)),
-        "budget": opened.config.budget.model_dump(),
+        "used": vars(used_budget(study)),
+        "budget": handle.config.budget.model_dump(),
         "best_value": None if best is None else best["value"],
-        "weights": _weights_fields(opened),
+        "weights": _weights_fields(handle),
         "data": seen_fields(study),
     }
 
 
-def status_text(opened: OpenStudy) -> str:
+def status_text(handle: OpenStudy) -> str:
     """The same, as a table."""
-    fields = status_fields(opened)
+    fields = status_fields(handle)
     spent, budget = fields["used"], fields["budget"]
     best = fields["best_value"]
     rows = {
@@ -79,62 +79,62 @@ def status_text(opened: OpenStudy) -> str:
         "best": "-" if best is None else f"{best:.4f}",
         "weights": _weights_text(fields["weights"]),
     }
-    lines = seen_lines(opened.study)
+    lines = seen_lines(handle.study)
     if lines:
         rows["data"] = f"\n{'':<9}".join(lines)
     return "\n".join(f"{name:<8} {value}" for name, value in rows.items())
 
 
-def best_fields(opened: OpenStudy) -> dict[str, Any]:
+def best_fields(handle: OpenStudy) -> dict[str, Any]:
     """The network found, and the trial with the best value."""
-    found = conclusions(opened)
+    found = conclusions(handle)
     return {
-        "study": opened.study.study_name,
-        "finished": opened.is_finished,
-        "found": [_conclusion_fields(opened, conclusion) for conclusion in found[:SHOWN]],
-        "best_trial": _best_trial(opened),
+        "study": handle.study.study_name,
+        "finished": handle.is_finished,
+        "found": [_conclusion_fields(handle, conclusion) for conclusion in found[:SHOWN]],
+        "best_trial": _best_trial(handle),
     }
 
 
-def best_text(opened: OpenStudy, again: str) -> str:
+def best_text(handle: OpenStudy, target: str) -> str:
     """The same, with how to train and load it.
 
     Args:
-        opened: The study.
-        again: How commands name this study.
+        handle: The study.
+        target: How commands name this study.
     """
-    found, best = conclusions(opened), _best_trial(opened)
+    found, best = conclusions(handle), _best_trial(handle)
     if not found:
         why = "" if best is None else f": trial {best['number']} names no architecture"
-        return f"No network has been trained yet{why}. Next: optnas run {again}"
+        return f"No network has been trained yet{why}. Next: optnas run {target}"
     first = found[0]
-    lines = [_headline(opened, first), _describe(opened, first)]
+    lines = [_headline(handle, first), _describe(handle, first)]
     for other in found[1:SHOWN]:
-        lines += ["", f"Next, from trial {other.number}:", _describe(opened, other)]
+        lines += ["", f"Next, from trial {other.number}:", _describe(handle, other)]
     if best is not None and best["number"] not in {c.number for c in found}:
         value = f"{best['value']:.4f} (trial {best['number']}"
-        trial = opened.study.get_trials(deepcopy=False)[best["number"]]
-        named = opened.config.search_space.named_by(trial) is not None
+        trial = handle.study.get_trials(deepcopy=False)[best["number"]]
+        named = handle.config.search_space.named_by(trial) is not None
         value += ")" if named else ", which names no architecture)"
         lines += ["", f"The best value of any trial is {value}."]
     lines += [
         "",
-        f"train it: optnas retrain {again}",
-        f"load it:  model = optnas.load({str(network_folder(opened))!r})",
+        f"train it: optnas retrain {target}",
+        f"load it:  model = optnas.load({str(network_folder(handle))!r})",
     ]
     return "\n".join(lines)
 
 
-def ending_text(outcome: Outcome, again: str) -> str:
+def ending_text(outcome: Outcome, command: str) -> str:
     """What a run says at its end."""
-    opened = outcome.opened
+    handle = outcome.opened
     endings = {
         "finished": "The search is finished.",
         "budget": "The budget is used up"
-        f"{' before the search is finished' if opened.has_end else ''}; "
-        f"raise it and run `{again}` to go on.",
-        "interrupted": f"Interrupted; nothing is lost. `{again}` goes on.",
-        "terminated": f"Terminated; nothing is lost. `{again}` goes on.",
+        f"{' before the search is finished' if handle.has_end else ''}; "
+        f"raise it and run `{command}` to go on.",
+        "interrupted": f"Interrupted; nothing is lost. `{command}` goes on.",
+        "terminated": f"Terminated; nothing is lost. `{command}` goes on.",
     }
     text = endings[outcome.ending]
     if outcome.ending not in ("finished", "budget"):
@@ -143,8 +143,8 @@ def ending_text(outcome: Outcome, again: str) -> str:
         return f"{text} No network has been trained yet."
     if outcome.best is None:
         return f"{text} No network could be trained: see the reasons above."
-    again = again.removeprefix("optnas run ").removeprefix("optnas resume ")
-    return f"{text}\n\n{best_text(opened, again)}"
+    command = command.removeprefix("optnas run ").removeprefix("optnas resume ")
+    return f"{text}\n\n{best_text(handle, command)}"
 
 
 def known_fields() -> dict[str, dict[str, str]]:
@@ -173,16 +173,16 @@ def _summary(cls: type[Any]) -> str:
     return (cls.__doc__ or "").strip().splitlines()[0]
 
 
-def _headline(opened: OpenStudy, conclusion: Conclusion) -> str:
-    name = opened.study.study_name
+def _headline(handle: OpenStudy, conclusion: Conclusion) -> str:
+    name = handle.study.study_name
     if conclusion.settled:
         return f"The search of {name!r} has found (trial {conclusion.number}):"
-    why = "the search is not finished" if opened.has_end else "this sampler has no end of its own"
+    why = "the search is not finished" if handle.has_end else "this sampler has no end of its own"
     return f"The best network of {name!r} so far (trial {conclusion.number}; {why}):"
 
 
-def _describe(opened: OpenStudy, conclusion: Conclusion) -> str:
-    fields = _conclusion_fields(opened, conclusion)
+def _describe(handle: OpenStudy, conclusion: Conclusion) -> str:
+    fields = _conclusion_fields(handle, conclusion)
     architecture = ", ".join(f"{k} {_short(v)}" for k, v in fields["architecture"].items())
     cost = "" if fields["params"] is None else f", {fields['params']:,} parameters"
     metric = fields["metric"].replace("_", " ")
@@ -209,24 +209,24 @@ def _short(value: Any) -> str:
     return "(" + ", ".join(f"{v} x{n}" if n > 1 else str(v) for v, n in runs) + ")"
 
 
-def _weights_fields(opened: OpenStudy) -> dict[str, Any]:
+def _weights_fields(handle: OpenStudy) -> dict[str, Any]:
     """The disk space of the training states, whose stay, and whose weights are lost and why."""
-    study = opened.study
+    study = handle.study
     trials = study.get_trials(deepcopy=False)
     gone = without_weights(study._storage, study._study_id)
-    stay = needed(study, trials, opened.keep) - gone.keys()
+    stay = needed(study, trials, handle.keep) - gone.keys()
     return {
-        "bytes": _used_bytes(opened),
+        "bytes": _used_bytes(handle),
         "trials": sorted(n for n in stay if checkpoint_of(trials[n]) is not None),
         "lost": {str(n): why for n, why in sorted(gone.items()) if why != UNNEEDED},
     }
 
 
-def _used_bytes(opened: OpenStudy) -> int | None:
+def _used_bytes(handle: OpenStudy) -> int | None:
     """Bytes of the study's training states; None if the place cannot be read at present."""
     try:
-        store = open_artifacts(opened.config.artifacts, create=False)
-        return opened.checkpoints(store).used_bytes()
+        store = open_artifacts(handle.config.artifacts, create=False)
+        return handle.checkpoints(store).used_bytes()
     except (StorageError, OSError):
         return None
 
@@ -238,15 +238,15 @@ def _weights_text(fields: dict[str, Any]) -> str:
     return f"{space}, of {number} trial{'' if number == 1 else 's'}{lost}"
 
 
-def _conclusion_fields(opened: OpenStudy, conclusion: Conclusion) -> dict[str, Any]:
-    record = opened.study.user_attrs[RECORD]
-    trial = opened.study.get_trials(deepcopy=False)[conclusion.number]
-    said = opened.config.objective.model_dump()
-    metric = str(said.get("metric", "accuracy"))
+def _conclusion_fields(handle: OpenStudy, conclusion: Conclusion) -> dict[str, Any]:
+    record = handle.study.user_attrs[RECORD]
+    trial = handle.study.get_trials(deepcopy=False)[conclusion.number]
+    options = handle.config.objective.model_dump()
+    metric = str(options.get("metric", "accuracy"))
     return {
         "architecture": dataclasses.asdict(conclusion.architecture),
         "params": count_params(
-            opened.config.search_space,
+            handle.config.search_space,
             conclusion.architecture,
             record["in_channels"],
             record["classes"],
@@ -256,22 +256,22 @@ def _conclusion_fields(opened: OpenStudy, conclusion: Conclusion) -> dict[str, A
         "epochs": len(trial.intermediate_values) or trial.user_attrs.get("epochs_trained", 0),
         "settled": conclusion.settled,
         "metric": metric,
-        "is_chance": _is_chance(opened, metric, conclusion.value),
+        "is_chance": _is_chance(handle, metric, conclusion.value),
     }
 
 
-def _is_chance(opened: OpenStudy, metric: str, value: float | None) -> bool | None:
+def _is_chance(handle: OpenStudy, metric: str, value: float | None) -> bool | None:
     """Whether a guess could have such a validation accuracy; None where nobody can tell."""
-    counts = (seen_fields(opened.study) or {}).get("counts") or {}
-    judged = next((c for c in map(counts.get, ("validation", "test")) if c and sum(c)), None)
-    if metric != "accuracy" or value is None or not judged or not 0 <= value <= 1:
+    counts = (seen_fields(handle.study) or {}).get("counts") or {}
+    judgement = next((c for c in map(counts.get, ("validation", "test")) if c and sum(c)), None)
+    if metric != "accuracy" or value is None or not judgement or not 0 <= value <= 1:
         return None
-    return is_chance(value, judged)
+    return is_chance(value, judgement)
 
 
-def _best_trial(opened: OpenStudy) -> dict[str, Any] | None:
+def _best_trial(handle: OpenStudy) -> dict[str, Any] | None:
     try:
-        trial = opened.study.best_trial
+        trial = handle.study.best_trial
     except ValueError:  # None is complete and feasible.
         return None
     return {"number": trial.number, "value": trial.value, "params": trial.params}

@@ -10,14 +10,21 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.devices.gpus import Gpu, gpus, mps_runs
-from optnas.running.gpu_sharing_policy import EVENTS, PATIENCE, Memory, Rate, Window, decide
-from optnas.running.placement import EXCLUSIVE, Crew, cores
+from optnas.running.gpu_sharing_policy import (
+    EVENTS,
+    PATIENCE,
+    GpuMemory,
+    RateWindow,
+    TrainingRate,
+    decide_workers,
+)
+from optnas.running.placement import EXCLUSIVE, WorkerPlan, cores
 from optnas.trials.attributes import DEVICE_MEMORY
 from optnas.trials.claims import is_feasible
 
 
 @dataclasses.dataclass(frozen=True)
-class Orders:
+class WorkerControl:
     """What decisions are made of, and made with.
 
     Args:
@@ -33,47 +40,49 @@ class Orders:
     say: Callable[[str], None]
 
 
-class Sharing:
+class GpuSharing:
     """Adds workers to GPUs, and ends them, as the first trials show that it pays.
 
-    Every device is decided on by itself, by :func:`optnas.running.gpu_sharing_policy.decide`.
+    Every device is decided on by itself, by `decide_workers`.
 
     Args:
-        crew: The workers at the start, one on each device.
-        orders: What it can do.
+        plan: The workers at the start, one on each device.
+        control: What it can do.
         clock: Tells seconds.
     """
 
     def __init__(
-        self, crew: Crew, orders: Orders, clock: Callable[[], float] = time.monotonic
+        self, plan: WorkerPlan, control: WorkerControl, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        devices = crew.workers.devices
+        devices = plan.workers.devices
         present = {gpu.uuid: gpu for gpu in gpus()}
         most = max(1, cores() // len(devices))
         self._clock = clock
-        self._shares = [
+        self._gpus = [
             # Numbered as Workers.device deals the devices out.
-            _Share(device, itertools.count(index, len(devices)), most, present, orders, clock())
+            _SharedGpu(
+                device, itertools.count(index, len(devices)), most, present, control, clock()
+            )
             for index, device in enumerate(devices)
         ]
 
     def epoch(self, worker: int, number: int) -> None:
         """A worker has trained an epoch of the trial with this number."""
-        self._share(worker).epoch(worker, self._clock(), number)
+        self._gpu(worker).epoch(worker, self._clock(), number)
 
     def trial(self, worker: int, trial: FrozenTrial) -> None:
         """A worker has finished a trial."""
-        self._share(worker).trial(worker, self._clock(), trial)
+        self._gpu(worker).trial(worker, self._clock(), trial)
 
     def lost(self, worker: int, is_replaced: bool) -> None:
         """A worker ended before its time, or could not even start."""
-        self._share(worker).lost(worker, is_replaced)
+        self._gpu(worker).lost(worker, is_replaced)
 
-    def _share(self, worker: int) -> "_Share":
-        return self._shares[worker % len(self._shares)]
+    def _gpu(self, worker: int) -> "_SharedGpu":
+        return self._gpus[worker % len(self._gpus)]
 
 
-class _Share:
+class _SharedGpu:
     """The workers of one GPU.
 
     Args:
@@ -81,7 +90,7 @@ class _Share:
         numbers: Of its workers, in the order in which they are started.
         most: How many there may be.
         present: All GPUs as they were before the first worker, by identity.
-        orders: What can be done.
+        control: What can be done.
         now: The time.
     """
 
@@ -91,23 +100,23 @@ class _Share:
         numbers: Iterator[int],
         most: int,
         present: Mapping[str, Gpu],
-        orders: Orders,
+        control: WorkerControl,
         now: float,
     ) -> None:
         self._device = device
         self._numbers = numbers
         self._most = most
         self._present = present
-        self._orders = orders
-        self._members = [next(numbers)]
-        self._window = Window(self._members)
+        self._control = control
+        self._workers = [next(numbers)]
+        self._window = RateWindow(self._workers)
         self._since = now
         self._deadline = math.inf
         """When a measurement with further workers is given up."""
-        self._rates: dict[int, Rate] = {}
+        self._rates: dict[int, TrainingRate] = {}
         """By number of workers."""
-        self._before: Rate | None = None
-        self._memory: Memory | None = None
+        self._before: TrainingRate | None = None
+        self._memory: GpuMemory | None = None
         self._used = 0
         self._costs: dict[int, int | None] = {}
         """Multiply-adds of the networks that train, by trial."""
@@ -116,17 +125,17 @@ class _Share:
         self._is_settled = False
 
     def epoch(self, worker: int, now: float, number: int) -> None:
-        """See :class:`Sharing`; ``now`` is the time."""
+        """See :class:`GpuSharing`; ``now`` is the time."""
         if self._is_settled:
             return
         if number not in self._costs:
-            attrs = self._orders.trial(number).user_attrs
+            attrs = self._control.trial(number).user_attrs
             self._costs[number] = attrs.get("multiply_adds") or None
         self._window.epoch(worker, now, self._costs[number])
         self._decide(now)
 
     def trial(self, worker: int, now: float, trial: FrozenTrial) -> None:
-        """See :class:`Sharing`; ``now`` is the time."""
+        """See :class:`GpuSharing`; ``now`` is the time."""
         self._costs.pop(trial.number, None)
         has_trained = trial.state == TrialState.COMPLETE and is_feasible(trial)
         if DEVICE_MEMORY in trial.user_attrs:
@@ -141,26 +150,29 @@ class _Share:
             self._decide(now)
 
     def lost(self, worker: int, is_replaced: bool) -> None:
-        """See :class:`Sharing`."""
-        if worker not in self._members:
+        """See :class:`GpuSharing`."""
+        if worker not in self._workers:
             return
         if not is_replaced:
-            self._members.remove(worker)
+            self._workers.remove(worker)
         if self._is_settled:
             return
         if is_replaced:  # What the others do until it has come back does not count.
-            self._window = Window(self._members)
+            self._window = RateWindow(self._workers)
         else:
             self._stay("a worker was lost")
 
-    def _measure(self, told: Mapping[str, Any]) -> None:
+    def _measure(self, reported: Mapping[str, Any]) -> None:
         """Take in what a worker told of the GPU's memory."""
-        gpu = self._present.get(f"GPU-{told['gpu']}")
-        total, self._used = told["total_bytes"], told["total_bytes"] - told["free_bytes"]
-        memory = self._memory or Memory(total, foreign=0, context=0, peak=0)
-        memory = dataclasses.replace(memory, peak=max(memory.peak, told["peak_bytes"]))
-        if len(self._members) == 1:
-            rest = self._used - told["reserved_bytes"]
+        gpu = self._present.get(f"GPU-{reported['gpu']}")
+        total, self._used = (
+            reported["total_bytes"],
+            reported["total_bytes"] - reported["free_bytes"],
+        )
+        memory = self._memory or GpuMemory(total, foreign=0, context=0, peak=0)
+        memory = dataclasses.replace(memory, peak=max(memory.peak, reported["peak_bytes"]))
+        if len(self._workers) == 1:
+            rest = self._used - reported["reserved_bytes"]
             # Not what NVML calls used: that has the driver's own part, which CUDA leaves out.
             foreign = max(0, total - gpu.free) if gpu is not None else 0
             # Others may have left since. What nobody knows is the context's, to be safe.
@@ -168,7 +180,7 @@ class _Share:
             memory = dataclasses.replace(memory, foreign=foreign, context=rest - foreign)
         self._memory = memory
         fitting = max(1, memory.workers(headroom=1.0))
-        if fitting < len(self._members):
+        if fitting < len(self._workers):
             self._settle(fitting, "trainings have come to need more memory")
         elif gpu is not None and gpu.is_exclusive and not mps_runs() and not self._is_settled:
             self._settle(1, EXCLUSIVE)
@@ -176,13 +188,13 @@ class _Share:
     def _decide(self, now: float) -> None:
         rate = self._window.rate(now)
         if rate is not None and self._before is not None and rate.unit != self._before.unit:
-            self._window, rate = Window(self._members), None
+            self._window, rate = RateWindow(self._workers), None
         if self._memory is None or rate is None:
             if now > self._deadline:
-                self._stay(f"{len(self._members)} could not be measured")
+                self._stay(f"{len(self._workers)} could not be measured")
             return
         self._rates[rate.workers] = rate
-        decision = decide(self._before, rate, self._memory, self._most)
+        decision = decide_workers(self._before, rate, self._memory, self._most)
         if decision.is_final:
             self._settle(decision.workers, decision.reason)
         else:
@@ -192,11 +204,11 @@ class _Share:
             self._grow(decision.workers)
 
     def _grow(self, workers: int) -> None:
-        self._say(f"{self._told(len(self._members))}; trying {workers}")
-        for number in itertools.islice(self._numbers, workers - len(self._members)):
-            self._members.append(number)
-            self._orders.add(number)
-        self._window = Window(self._members)
+        self._say(f"{self._speed_text(len(self._workers))}; trying {workers}")
+        for number in itertools.islice(self._numbers, workers - len(self._workers)):
+            self._workers.append(number)
+            self._control.add(number)
+        self._window = RateWindow(self._workers)
 
     def _stay(self, reason: str) -> None:
         """Go back to what was measured last."""
@@ -204,19 +216,19 @@ class _Share:
 
     def _settle(self, workers: int, reason: str) -> None:
         self._is_settled = True
-        dismissed = self._members[workers:]
-        del self._members[workers:]
-        self._say(f"{self._told(len(self._members))}; {reason}")
+        dismissed = self._workers[workers:]
+        del self._workers[workers:]
+        self._say(f"{self._speed_text(len(self._workers))}; {reason}")
         for number in dismissed:
-            self._orders.dismiss(number)
+            self._control.dismiss(number)
 
-    def _told(self, workers: int) -> str:
+    def _speed_text(self, workers: int) -> str:
         """A number of workers, and how fast they were beside one."""
-        one, now = self._rates.get(1), self._rates.get(workers)
+        alone, now = self._rates.get(1), self._rates.get(workers)
         count = f"{workers} worker{'' if workers == 1 else 's'}"
-        if workers == 1 or one is None or now is None or not one.speed:
+        if workers == 1 or alone is None or now is None or not alone.speed:
             return count
-        return f"{count} ({now.speed / one.speed:.2g}x of one)"
+        return f"{count} ({now.speed / alone.speed:.2g}x of one)"
 
     def _say(self, what: str) -> None:
         from optnas.units import size  # With rich, which worker processes do without.
@@ -224,4 +236,4 @@ class _Share:
         memory = ""
         if self._memory is not None:
             memory = f"; memory {size(self._used)} of {size(self._memory.total)}"
-        self._orders.say(f"{self._device}: {what}{memory}")
+        self._control.say(f"{self._device}: {what}{memory}")

@@ -20,7 +20,7 @@ Unit = Literal["epochs", "trials"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Memory:
+class GpuMemory:
     """What is in use on a GPU, in bytes.
 
     Args:
@@ -42,7 +42,7 @@ class Memory:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rate:
+class TrainingRate:
     """How fast the workers of a GPU are, all together.
 
     Args:
@@ -71,7 +71,9 @@ class Decision:
     reason: str = ""
 
 
-def decide(before: Rate | None, now: Rate, memory: Memory, most: int) -> Decision:
+def decide_workers(
+    before: TrainingRate | None, now: TrainingRate, memory: GpuMemory, most: int
+) -> Decision:
     """Double the workers for as long as that pays.
 
     Each of those added last must bring at least ``MARGIN`` of what one of the others did; if they
@@ -96,11 +98,11 @@ def decide(before: Rate | None, now: Rate, memory: Memory, most: int) -> Decisio
     return Decision(now.workers, True, reason)
 
 
-def _times(now: Rate, before: Rate) -> str:
+def _times(now: TrainingRate, before: TrainingRate) -> str:
     return f"{now.speed / before.speed:.2g}" if before.speed else "-"
 
 
-class Window:
+class RateWindow:
     """What the workers of a GPU do, from the moment when all of them work.
 
     Networks differ. Where kernels fill the GPU the time of an epoch grows with the network's
@@ -150,7 +152,7 @@ class Window:
             return False
         return self._start is not None
 
-    def rate(self, now: float) -> Rate | None:
+    def rate(self, now: float) -> TrainingRate | None:
         """What was measured, or None before it is enough."""
         least = EVENTS * self._size
         if self._start is None or now <= self._start or now - self._start < SECONDS:
@@ -158,7 +160,7 @@ class Window:
         costs = [cost for cost in self._costs if cost is not None]
         if len(costs) >= least:
             work = math.fsum(map(math.sqrt, costs))
-            return Rate(self._size, work / (now - self._start), "epochs")
+            return TrainingRate(self._size, work / (now - self._start), "epochs")
         if not costs and self._trials >= least:
-            return Rate(self._size, self._trials / (now - self._start), "trials")
+            return TrainingRate(self._size, self._trials / (now - self._start), "trials")
         return None

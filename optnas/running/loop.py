@@ -34,11 +34,11 @@ from optnas.trials.claims import Claim, queued_params
 from optnas.trials.failures import (
     fail_as_lost,
     fail_dead,
+    failed_attempts,
     is_grounds,
     is_lost,
     mark_failure,
     one_line,
-    vain_attempts,
 )
 from optnas.trials.leases import renew_lease
 
@@ -76,7 +76,7 @@ class Loop:
     in the meantime, because its worker was taken for dead.
 
     Args:
-        opened: The study.
+        handle: The study.
         objective: What a trial computes.
         signals: What interrupts a training.
         on_trial: Called with every trial that is finished.
@@ -84,18 +84,18 @@ class Loop:
 
     def __init__(
         self,
-        opened: OpenStudy,
+        handle: OpenStudy,
         objective: Callable[[Trial], Any],
         signals: Signals,
         on_trial: Callable[[FrozenTrial], None],
     ) -> None:
-        self._study = opened.study
-        self._config = opened.config
+        self._study = handle.study
+        self._config = handle.config
         self._objective = objective
         self._signals = signals
         self._on_trial = on_trial
-        self._is_stock = strategy_of(opened.study.sampler).is_stock
-        self._seed = named_seed(opened.config.study, opened.config.seed)
+        self._is_stock = strategy_of(handle.study.sampler).is_stock
+        self._seed = named_seed(handle.config.study, handle.config.seed)
         self._drawn = False
         self._known: list[FrozenTrial] = []
         self._trouble = Trouble()
@@ -162,9 +162,9 @@ class Loop:
             trial = self._study.ask()
             number = trial.number
             attempt = self._train(trial)
-            told = self._study.tell(trial, attempt.value, attempt.state, skip_if_finished=True)
+            finished = self._study.tell(trial, attempt.value, attempt.state, skip_if_finished=True)
             # Who fails a trial of his own says why.
-            taken = told.state == TrialState.FAIL and FAILURE not in trial.user_attrs
+            taken = finished.state == TrialState.FAIL and FAILURE not in trial.user_attrs
         except UpdateFinishedTrialError:
             taken = True
         if taken:
@@ -175,7 +175,7 @@ class Loop:
                 stacklevel=2,
             )
         else:
-            self._on_trial(told)
+            self._on_trial(finished)
         if attempt.error is not None:
             raise attempt.error
 
@@ -219,11 +219,11 @@ class Loop:
     def _is_first_failure(self, trial: Trial, error: Exception) -> bool:
         """Whether this is the last of the study's first candidates, and all failed alike."""
         trials = self._study.get_trials(deepcopy=False)
-        judged = [t for t in trials if t.number != trial.number and is_counted(t)]
+        counted = [t for t in trials if t.number != trial.number and is_counted(t)]
         kind = f"{type(error).__name__}("
-        return len(judged) >= FIRST - 1 and all(
+        return len(counted) >= FIRST - 1 and all(
             t.state == TrialState.FAIL and str(t.user_attrs.get(FAILURE_REASON)).startswith(kind)
-            for t in judged
+            for t in counted
         )
 
     @staticmethod
@@ -300,8 +300,8 @@ class Trouble:
             ) from error
         if is_first:
             self._pause = 1.0
-            said = f"{one_line(error)}; trying again for {PATIENCE:.0f} seconds"
-            warnings.warn(f"a trial could not go on: {said}", stacklevel=3)
+            message = f"{one_line(error)}; trying again for {PATIENCE:.0f} seconds"
+            warnings.warn(f"a trial could not go on: {message}", stacklevel=3)
         until = now + self._pause
         while time.monotonic() < until and signals.ending is None:
             time.sleep(0.1)
@@ -362,7 +362,7 @@ def _queue_lost(study: optuna.Study, trials: Sequence[FrozenTrial], max_retries:
             and given
             and Claim.of(trial) is None
             and trial.number not in continued
-            and vain_attempts(trial, trials) <= max_retries
+            and failed_attempts(trial, trials) <= max_retries
         ):
             study.enqueue_trial(given, user_attrs={CONTINUES: trial.number})
 

@@ -8,7 +8,7 @@ from optnas.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Crew:
+class WorkerPlan:
     """The workers that a run starts with.
 
     Args:
@@ -31,7 +31,7 @@ class Crew:
         return several and any(map(is_gpu, devices))
 
 
-def crew(workers: Workers, threads: int) -> Crew:
+def plan_workers(workers: Workers, threads: int) -> WorkerPlan:
     """The workers that settings ask for on this machine.
 
     Args:
@@ -43,22 +43,22 @@ def crew(workers: Workers, threads: int) -> Crew:
     """
     number = workers.per_device
     if number is None:
-        return Crew(workers, workers.count or 1, is_measured=False)
+        return WorkerPlan(workers, workers.count or 1, is_measured=False)
     devices = workers.devices or (_default_device(),)
     workers = workers.model_copy(update={"devices": devices})
     if isinstance(number, int):
-        return Crew(workers, number * len(devices), is_measured=False)
+        return WorkerPlan(workers, number * len(devices), is_measured=False)
     if all(map(is_gpu, devices)):
-        return Crew(workers, len(devices), is_measured=True)
+        return WorkerPlan(workers, len(devices), is_measured=True)
     if devices != ("cpu",):
         raise UserError(
             f"workers.per_device: auto is for CUDA devices alone, or for the CPU alone, and not "
             f"for {', '.join(devices)}: give a number"
         )
-    return Crew(workers, max(1, cores() // threads), is_measured=False)
+    return WorkerPlan(workers, max(1, cores() // threads), is_measured=False)
 
 
-def check_gpus(crew: Crew) -> None:
+def check_gpus(plan: WorkerPlan) -> None:
     """Refuse several processes on GPUs that let a single one in.
 
     Raises:
@@ -66,7 +66,7 @@ def check_gpus(crew: Crew) -> None:
     """
     present = gpus()
     closed = bool(present) and all(gpu.is_exclusive for gpu in present) and not mps_runs()
-    if closed and crew.count > len(crew.workers.devices) and crew.shares_gpus:
+    if closed and plan.count > len(plan.workers.devices) and plan.shares_gpus:
         raise UserError(f"several workers on one GPU, but {EXCLUSIVE}")
 
 
@@ -76,7 +76,7 @@ EXCLUSIVE = (
 )
 
 
-def how_shared() -> str:
+def gpu_sharing_notice() -> str:
     """In what way the processes on one GPU use it."""
     if mps_runs():
         return "MPS is running: workers of one GPU use it at the same time"

@@ -10,9 +10,9 @@ from optnas.config.contract import Objective, strategy_of
 from optnas.config.file import StudyFile
 from optnas.config.settings import DataSettings
 from optnas.errors import UserError
-from optnas.running.runner import say_kept
+from optnas.running.runner import warn_of_kept_settings
 from optnas.spaces import Architecture
-from optnas.study.data import Seen, check_same, record_data, seen_of
+from optnas.study.data import SeenData, check_same, data_seen_by_study, record_data
 from optnas.study.folders import mark_network, network_folder
 from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import OpenStudy, conclusions
@@ -21,7 +21,7 @@ OnEpoch = Callable[[int, int, float, float], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class RetrainReport:
     """What a training, or several of one network, came to, for programs and for people."""
 
     fields: dict[str, Any]
@@ -29,7 +29,7 @@ class Report:
 
 
 def retrain_found(
-    opened: OpenStudy,
+    handle: OpenStudy,
     *,
     epochs: int | None = None,
     top: int | None = None,
@@ -42,14 +42,14 @@ def retrain_found(
     device: str | None = None,
     accept_changed_data: bool = False,
     on_epoch: OnEpoch | None = None,
-) -> Iterator[Report]:
+) -> Iterator[RetrainReport]:
     """Train the networks that a search found, on training and validation images; test each once.
 
     They are trained in the full setting, whatever proxy judged them. Whatever was interrupted
     goes on where it stood when it is asked for again, and what is done is not repeated.
 
     Args:
-        opened: The study.
+        handle: The study.
         epochs: Number of epochs; None takes the study file's.
         top: Number of networks; None takes the study file's, or what the strategy says.
         repeats: Trainings of each network, with seeds of their own; None takes the study file's.
@@ -76,20 +76,20 @@ def retrain_found(
         UserError: If there is no network yet, the folder holds another one, the network has no
             channels to choose, or the data cannot be had.
     """
-    say_kept(opened.config)
-    said = {"epochs": epochs, "top": top, "repeats": repeats}
-    settings = opened.config.retrain.model_copy(
-        update={key: value for key, value in said.items() if value is not None}
+    warn_of_kept_settings(handle.config)
+    options = {"epochs": epochs, "top": top, "repeats": repeats}
+    settings = handle.config.retrain.model_copy(
+        update={key: value for key, value in options.items() if value is not None}
     )
-    full = opened.config.model_copy(update={"proxy": None, "data": data or opened.config.data})
-    chosen = _chosen(opened, trial, settings.top, full.data, every=ensemble)
-    seen = None if data is not None else seen_of(opened)
-    objective = _objective(opened, full, seen, device, accept_changed_data)
+    full = handle.config.model_copy(update={"proxy": None, "data": data or handle.config.data})
+    chosen = _chosen(handle, trial, settings.top, full.data, every=ensemble)
+    seen = None if data is not None else data_seen_by_study(handle)
+    objective = _objective(handle, full, seen, device, accept_changed_data)
     retrain, combine = objective.retrain, objective.ensemble
     if retrain is None or (ensemble and combine is None):
         raise UserError(f"the objective {full.objective.name!r} trains nothing; use another one")
-    base = _folder(opened, data, channels) if output is None else str(output)
-    after_epoch = on_epoch if output is not None else _marking(opened, Path(base), on_epoch)
+    base = _folder(handle, data, channels) if output is None else str(output)
+    after_epoch = on_epoch if output is not None else _marking(handle, Path(base), on_epoch)
     members: list[Path] = []
     for rank, (architecture, origin) in enumerate(chosen, start=1):
         folder = base if rank == 1 else f"{base}-{rank}"
@@ -116,29 +116,29 @@ def retrain_found(
 
 
 def _objective(
-    opened: OpenStudy, config: StudyFile, seen: Seen | None, device: str | None, accept: bool
+    handle: OpenStudy, config: StudyFile, seen: SeenData | None, device: str | None, accept: bool
 ) -> Objective:
     """The objective, if its images are what the study has seen; or others, which is recorded."""
     maker = ObjectiveMaker(config, device=device, seen=seen)
     changes = check_same(seen, maker.reading, accept=accept)
     objective = maker.make()
     if changes:
-        record_data(opened.study, maker.reading, seen, changes, config.artifacts)
+        record_data(handle.study, maker.reading, seen, changes, config.artifacts)
     return objective
 
 
-def _marking(opened: OpenStudy, folder: Path, on_epoch: OnEpoch | None) -> OnEpoch:
+def _marking(handle: OpenStudy, folder: Path, on_epoch: OnEpoch | None) -> OnEpoch:
     """``on_epoch``, and the study's mark in its folder, which is there by then."""
 
     def after_epoch(epoch: int, epochs: int, accuracy: float, seconds: float) -> None:
-        mark_network(opened, folder)
+        mark_network(handle, folder)
         if on_epoch is not None:
             on_epoch(epoch, epochs, accuracy, seconds)
 
     return after_epoch
 
 
-def _report(folder: Path, description: Any, trial: int) -> Report:
+def _report(folder: Path, description: Any, trial: int) -> RetrainReport:
     sets = getattr(description, "verification", {})
     text = (
         f"test accuracy {description.test_accuracy:.4f} on {description.test_images} images "
@@ -147,21 +147,21 @@ def _report(folder: Path, description: Any, trial: int) -> Report:
         + "".join(f"{name}: {_answers(answers)}\n" for name, answers in sets.items())
         + f"kept in {folder}; load it with optnas.load({str(folder)!r})"
     )
-    return Report({"folder": str(folder), **dataclasses.asdict(description)}, text)
+    return RetrainReport({"folder": str(folder), **dataclasses.asdict(description)}, text)
 
 
 def _judged(description: Any) -> str:
     """What else there is to say of a network's answers, in a line; nothing of older networks."""
-    judged = getattr(description, "judgement", None)
-    if judged is None:
+    judgement = getattr(description, "judgement", None)
+    if judgement is None:
         return ""
-    low, high = judged.accuracy_interval
-    top = "" if judged.top_5 is None else f", top-5 {judged.top_5:.4f}"
-    guess = "; a guess could have this accuracy" if judged.is_chance else ""
+    low, high = judgement.accuracy_interval
+    top = "" if judgement.top_5 is None else f", top-5 {judgement.top_5:.4f}"
+    guess = "; a guess could have this accuracy" if judgement.is_chance else ""
     return (
         f"95 % interval {low:.4f} to {high:.4f}{top}, balanced accuracy "
-        f"{judged.balanced_accuracy:.4f}, macro-F1 {judged.macro_f1:.4f}; always naming the "
-        f"largest class has {judged.chance:.4f}{guess}\n"
+        f"{judgement.balanced_accuracy:.4f}, macro-F1 {judgement.macro_f1:.4f}; always naming the "
+        f"largest class has {judgement.chance:.4f}{guess}\n"
     )
 
 
@@ -170,7 +170,7 @@ def _answers(answers: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in answers.items())
 
 
-def _summary(folder: str, accuracies: Sequence[float], trial: int) -> Report:
+def _summary(folder: str, accuracies: Sequence[float], trial: int) -> RetrainReport:
     """All trainings of a network; the deviation is that of a sample (divided by n - 1)."""
     mean, deviation = statistics.mean(accuracies), statistics.stdev(accuracies)
     fields = {"folder": folder, "trial": trial, "n": len(accuracies)}
@@ -179,10 +179,10 @@ def _summary(folder: str, accuracies: Sequence[float], trial: int) -> Report:
         f"test accuracy {mean:.4f} +- {deviation:.4f} (mean and standard deviation of "
         f"{len(accuracies)} trainings, trial {trial})"
     )
-    return Report({**fields, **accuracy}, text)
+    return RetrainReport({**fields, **accuracy}, text)
 
 
-def _ensemble_report(folder: Path, description: Any) -> Report:
+def _ensemble_report(folder: Path, description: Any) -> RetrainReport:
     alone = description.member_accuracies
     text = (
         f"ensemble of {len(alone)}: test accuracy {description.test_accuracy:.4f} on "
@@ -191,20 +191,20 @@ def _ensemble_report(folder: Path, description: Any) -> Report:
         f"{_judged(description)}"
         f"kept in {folder}; load it with optnas.load({str(folder)!r})"
     )
-    return Report({"folder": str(folder), **dataclasses.asdict(description)}, text)
+    return RetrainReport({"folder": str(folder), **dataclasses.asdict(description)}, text)
 
 
-def _folder(opened: OpenStudy, data: DataSettings | None, channels: int | None) -> str:
+def _folder(handle: OpenStudy, data: DataSettings | None, channels: int | None) -> str:
     parts = []
     if data is not None:
         parts.append(f"-{data.name.replace(':', '.')}")
     if channels is not None:
         parts.append(f"-{channels}-channels")
-    return network_folder(opened, "".join(parts))
+    return network_folder(handle, "".join(parts))
 
 
 def _chosen(
-    opened: OpenStudy,
+    handle: OpenStudy,
     trial: int | None,
     top: int | None,
     data: DataSettings | None,
@@ -212,9 +212,9 @@ def _chosen(
     every: bool,
 ) -> list[tuple[Architecture, dict[str, Any]]]:
     """The architectures to train, best first, and where each comes from."""
-    study = opened.study
-    origin = {"study": study.study_name, "strategy": opened.config.sampler.name}
-    searched = opened.config.data
+    study = handle.study
+    origin = {"study": study.study_name, "strategy": handle.config.sampler.name}
+    searched = handle.config.data
     if data is not None:
         origin["data"] = data.name
     if searched is not None and searched != data:
@@ -224,12 +224,12 @@ def _chosen(
         if not 0 <= trial < len(trials) or not trials[trial].params:
             raise UserError(f"there is no trial {trial} with a network; see `optnas status`")
         try:
-            architecture = opened.config.search_space.from_trial(trials[trial])
+            architecture = handle.config.search_space.from_trial(trials[trial])
         except ValueError:
             raise UserError(f"trial {trial} has not named a whole network") from None
         return [(architecture, origin | {"trial": trial, "chosen": "by hand"})]
     default = None if every else strategy_of(study.sampler).retrained
-    found = conclusions(opened)[: top or default]
+    found = conclusions(handle)[: top or default]
     if not found:
         raise UserError("no network has been trained yet; run the search first")
     return [

@@ -18,14 +18,21 @@ from optnas.config.keys import Workers
 from optnas.config.paths import default_artifacts
 from optnas.drawing.attach import with_drawings
 from optnas.errors import RunError
-from optnas.running.gpu_sharing import Orders, Sharing
+from optnas.running.gpu_sharing import GpuSharing, WorkerControl
 from optnas.running.loop import BudgetUsedUp, Loop
-from optnas.running.placement import Crew, check_gpus, crew, how_shared
+from optnas.running.placement import WorkerPlan, check_gpus, gpu_sharing_notice, plan_workers
 from optnas.running.signals import Interruption, Signals
-from optnas.running.workers import LOST, Team, Tell
+from optnas.running.workers import LOST, SendEvent, WorkerPool
 from optnas.storage.artifacts import Artifacts, check_artifacts, mark_artifacts, open_artifacts
 from optnas.study.budget import may_go_on, may_start
-from optnas.study.data import DataReading, Seen, check_same, record_data, seen_by, seen_of
+from optnas.study.data import (
+    DataReading,
+    SeenData,
+    check_same,
+    data_seen_by_study,
+    data_seen_with,
+    record_data,
+)
 from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import (
     Conclusion,
@@ -68,7 +75,7 @@ class Outcome:
 class Display(Protocol):
     """What shows a run to whoever watches; ``worker`` is a worker's number, from 0."""
 
-    def start(self, opened: OpenStudy) -> None:
+    def start(self, handle: OpenStudy) -> None:
         """The study is open."""
 
     def epoch(self, progress: Any, worker: int) -> None:
@@ -114,15 +121,15 @@ def run(
             replaced. Nothing is lost.
     """
     config = settled(config)
-    say_kept(config)
+    warn_of_kept_settings(config)
     workers = workers or config.workers
     if device is not None and not workers.devices:
         workers = workers.model_copy(update={"devices": (device,)})
-    there = crew(workers, config.train.threads)
-    data = _Data(accept_changed_data, None if sees_like is None else seen_of(sees_like))
-    if there.count == 1 and not there.is_measured:
-        return _run_alone(config, display, there.workers.device(0), data)
-    return _run_team(config, display, there, data)
+    plan = plan_workers(workers, config.train.threads)
+    data = _Data(accept_changed_data, None if sees_like is None else data_seen_by_study(sees_like))
+    if plan.count == 1 and not plan.is_measured:
+        return _run_alone(config, display, plan.workers.device(0), data)
+    return _run_pool(config, display, plan, data)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,9 +137,9 @@ class _Data:
     """What a run demands of its data."""
 
     accept: bool
-    like: Seen | None
+    like: SeenData | None
 
-    def check(self, seen: Seen | None, reading: DataReading | None) -> list[str]:
+    def check(self, seen: SeenData | None, reading: DataReading | None) -> list[str]:
         """How what was read differs from what the study has seen.
 
         Raises:
@@ -154,16 +161,16 @@ def _run_alone(
     patient: bool = False,
 ) -> Outcome:
     """Run a study in this process, as the worker with this number, until it is dismissed."""
-    seen = seen_by(config, patient=patient)
+    seen = data_seen_with(config, patient=patient)
     maker = ObjectiveMaker(config, device=device, seen=seen or data.like)
     changes = data.check(seen, maker.reading)
     in_channels, classes = maker.check()
     check_artifacts(config.artifacts)
-    opened = create_or_open(config, in_channels=in_channels, classes=classes, patient=patient)
-    study = opened.study
+    handle = create_or_open(config, in_channels=in_channels, classes=classes, patient=patient)
+    study = handle.study
     record_data(study, maker.reading, seen, changes, config.artifacts)
-    store = _own_store(opened)
-    checkpoints = opened.checkpoints(store)
+    store = _own_store(handle)
+    checkpoints = handle.checkpoints(store)
 
     def stop() -> None:
         with contextlib.suppress(RuntimeError):  # The loop has not begun, or is over.
@@ -174,7 +181,7 @@ def _run_alone(
     def on_epoch(progress: Any) -> None:
         if display is not None:
             display.epoch(progress, number)
-        _check_may_go_on(progress, opened, signals)
+        _check_may_go_on(progress, handle, signals)
 
     def on_trial(trial: FrozenTrial) -> None:
         checkpoints.clean(study, trial)
@@ -184,28 +191,28 @@ def _run_alone(
             stop()
 
     objective = maker.make(checkpoints=checkpoints, on_epoch=on_epoch)
-    loop = Loop(opened, with_drawings(objective, opened, store), signals, on_trial)
+    loop = Loop(handle, with_drawings(objective, handle, store), signals, on_trial)
     loop.recover()
     checkpoints.clean(study)  # What workers left that were killed before they could.
-    _say_lost(checkpoints.find_lost(study))
+    _warn_of_lost_weights(checkpoints.find_lost(study))
     if display is not None:
-        display.start(opened)
+        display.start(handle)
     with signals, contextlib.suppress(KeyboardInterrupt):
-        if not opened.is_finished:
+        if not handle.is_finished:
             loop.run()
-    return Outcome(opened, signals.ending or _ending(opened))
+    return Outcome(handle, signals.ending or _ending(handle))
 
 
-def _own_store(opened: OpenStudy) -> Artifacts:
+def _own_store(handle: OpenStudy) -> Artifacts:
     """The artifacts, marked as the study's where they are not where anybody would look."""
-    config = opened.config
+    config = handle.config
     store = open_artifacts(config.artifacts)
     if config.artifacts != default_artifacts(config.study, config.storage, config.folder):
-        mark_artifacts(config.artifacts, opened.study.user_attrs[RECORD].get("id", ""))
+        mark_artifacts(config.artifacts, handle.study.user_attrs[RECORD].get("id", ""))
     return store
 
 
-def _check_may_go_on(progress: Any, opened: OpenStudy, signals: Signals) -> None:
+def _check_may_go_on(progress: Any, handle: OpenStudy, signals: Signals) -> None:
     """End the running trial after an epoch, if a signal came or the budget is used up.
 
     Raises:
@@ -214,84 +221,86 @@ def _check_may_go_on(progress: Any, opened: OpenStudy, signals: Signals) -> None
     if signals.ending is not None:  # Python drops what is raised inside some callbacks.
         raise KeyboardInterrupt
     if progress.epoch < progress.epochs and not may_go_on(
-        opened.config.budget, opened.study.get_trials(deepcopy=False)
+        handle.config.budget, handle.study.get_trials(deepcopy=False)
     ):
         raise BudgetUsedUp
 
 
-def _run_team(config: StudyFile, display: Display | None, there: Crew, data: _Data) -> Outcome:
+def _run_pool(
+    config: StudyFile, display: Display | None, plan: WorkerPlan, data: _Data
+) -> Outcome:
     """Run a study in several processes of this machine."""
-    check_gpus(there)
-    audience = _Audience(config, display, there)
-    team = Team(
-        functools.partial(_work, config, there.workers, data),
-        count=there.count,
-        max_restarts=there.workers.max_restarts,
-        listen=audience.listen,
+    check_gpus(plan)
+    events = _PoolEvents(config, display, plan)
+    pool = WorkerPool(
+        functools.partial(_work, config, plan.workers, data),
+        count=plan.count,
+        max_restarts=plan.workers.max_restarts,
+        listen=events.listen,
     )
-    if there.is_measured:
-        orders = Orders(team.add, team.dismiss, audience.find, audience.note)
-        audience.sharing = Sharing(there, orders)
+    if plan.is_measured:
+        control = WorkerControl(pool.add, pool.dismiss, events.find, events.note)
+        events.sharing = GpuSharing(plan, control)
     ending: Interruption | None = None
     try:
-        ending = team.run()
+        ending = pool.run()
     except KeyboardInterrupt:  # The second Ctrl-C.
         ending = "interrupted"
-    opened = audience.opened
-    if opened is None:  # Nobody came so far.
-        raise RunError(team.lost) if team.lost else KeyboardInterrupt
+    handle = events.opened
+    if handle is None:  # Nobody came so far.
+        raise RunError(pool.lost) if pool.lost else KeyboardInterrupt
     # Of workers that were killed at last.
-    trials = opened.study.get_trials(deepcopy=False)
-    fail_dead(opened.study._storage, trials, config.max_retries)
-    may_continue = not opened.is_finished and may_start(config.budget, trials)
-    if ending is None and team.lost and may_continue:
-        raise RunError(f"{team.lost}; nothing is lost: the same command goes on")
-    return Outcome(opened, ending or _ending(opened))
+    trials = handle.study.get_trials(deepcopy=False)
+    fail_dead(handle.study._storage, trials, config.max_retries)
+    may_continue = not handle.is_finished and may_start(config.budget, trials)
+    if ending is None and pool.lost and may_continue:
+        raise RunError(f"{pool.lost}; nothing is lost: the same command goes on")
+    return Outcome(handle, ending or _ending(handle))
 
 
 def _work(
-    config: StudyFile, workers: Workers, data: _Data, number: int, tell: Tell
+    config: StudyFile, workers: Workers, data: _Data, number: int, send: SendEvent
 ) -> Interruption | None:
     """What a worker process does; its parent hears Ctrl-C for it."""
-    teller = _Teller(tell)
+    display = _WorkerDisplay(send)
     outcome = _run_alone(
         config,
-        teller,
+        display,
         workers.device(number),
         data,
         number=number,
         heard=(signal.SIGTERM,),
-        is_dismissed=lambda: teller.is_dismissed,
+        is_dismissed=lambda: display.is_dismissed,
         patient=True,  # Its siblings wait, too.
     )
     return outcome.ending if outcome.ending in ("interrupted", "terminated") else None
 
 
-class _Teller:
+class _WorkerDisplay:
     """The display of a worker process: tells its parent.
 
     Attributes:
         is_dismissed: Whether the parent wants the worker to end.
     """
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, send: SendEvent) -> None:
         self.is_dismissed = False
-        self._tell = tell
+        self._send = send
 
-    def start(self, opened: OpenStudy) -> None:
-        self._tell("start", None)
+    def start(self, handle: OpenStudy) -> None:
+        self._send("start", None)
 
     def epoch(self, progress: Any, worker: int) -> None:
-        self._tell("epoch", dict(vars(progress)))
+        self._send("epoch", dict(vars(progress)))
 
     def trial(self, trial: FrozenTrial, worker: int) -> None:
-        self.is_dismissed = not self._tell("trial", trial.number)
+        self.is_dismissed = not self._send("trial", trial.number)
 
     def note(self, text: str) -> None:
         pass  # Its parent decides.
 
 
-class _Audience:
+class _PoolEvents:
     """Shows what worker processes tell, and has somebody decide how many there are.
 
     Attributes:
@@ -299,12 +308,12 @@ class _Audience:
         sharing: Decides how many workers there are, if that is not settled.
     """
 
-    def __init__(self, config: StudyFile, display: Display | None, there: Crew) -> None:
+    def __init__(self, config: StudyFile, display: Display | None, plan: WorkerPlan) -> None:
         self.opened: OpenStudy | None = None
-        self.sharing: Sharing | None = None
+        self.sharing: GpuSharing | None = None
         self._config = config
         self._display = display
-        self._there = there
+        self._plan = plan
 
     def listen(self, worker: int, event: str, value: Any) -> None:
         if event == LOST:
@@ -315,8 +324,8 @@ class _Audience:
             self.opened = open_study(self._config)
             if self._display is not None:
                 self._display.start(self.opened)
-            if self._there.shares_gpus:
-                self.note(how_shared())
+            if self._plan.shares_gpus:
+                self.note(gpu_sharing_notice())
         if event == "epoch":
             if self._display is not None:
                 self._display.epoch(types.SimpleNamespace(**value), worker)
@@ -340,15 +349,15 @@ class _Audience:
             self._display.note(text)
 
 
-def _ending(opened: OpenStudy) -> Literal["finished", "budget"]:
+def _ending(handle: OpenStudy) -> Literal["finished", "budget"]:
     """Why there is nothing more to do."""
-    if opened.is_finished:
+    if handle.is_finished:
         return "finished"
-    trials = opened.study.get_trials(deepcopy=False)
-    return "finished" if may_start(opened.config.budget, trials) else "budget"
+    trials = handle.study.get_trials(deepcopy=False)
+    return "finished" if may_start(handle.config.budget, trials) else "budget"
 
 
-def _say_lost(numbers: Sequence[int]) -> None:
+def _warn_of_lost_weights(numbers: Sequence[int]) -> None:
     if numbers:
         warnings.warn(
             f"The weights of trials {', '.join(map(str, numbers))} are missing from the "
@@ -358,7 +367,7 @@ def _say_lost(numbers: Sequence[int]) -> None:
         )
 
 
-def say_kept(config: StudyFile) -> None:
+def warn_of_kept_settings(config: StudyFile) -> None:
     """Warn of what a study was made with that the file does not say, and is otherwise today."""
     if config.kept:
         warnings.warn(f"kept from when the study was made: {', '.join(config.kept)}", stacklevel=3)

@@ -19,11 +19,11 @@ import optuna
 from optnas.errors import RunError, UserError
 from optnas.running.signals import Interruption, Signals
 
-Tell = Callable[[str, Any], bool]
+SendEvent = Callable[[str, Any], bool]
 """What a worker says: the name of an event, and what there is to know of it.
 
 Returns whether the worker is to go on: not once it was dismissed."""
-Work = Callable[[int, Tell], Interruption | None]
+Work = Callable[[int, SendEvent], Interruption | None]
 """What a worker does, given its number: a function at the top of a module. SIGTERM ends it."""
 
 PATH, SAFE_PATH, OURS = "PYTHONPATH", "PYTHONSAFEPATH", "optnas"
@@ -34,7 +34,7 @@ PATIENCE = 6.5
 
 
 @dataclasses.dataclass
-class _Member:
+class _Worker:
     number: int
     process: BaseProcess
     connection: Connection
@@ -46,7 +46,7 @@ class _Member:
     """Whether the others go on if it fails: as long as it has told nothing, if it came later."""
 
 
-class Team:
+class WorkerPool:
     """Processes that do the same work, until all of them come to their end.
 
     More may join while it runs, and some be dismissed.
@@ -80,7 +80,7 @@ class Team:
         self._max_restarts = max_restarts
         self._listen = listen
         self.lost: str | None = None
-        self._members: list[_Member] = []
+        self._workers: list[_Worker] = []
         self._error: Exception | None = None
         self._deadline: float | None = None
         self._endings: list[Interruption | None] = []
@@ -100,12 +100,12 @@ class Team:
             try:
                 for number in range(self._count):
                     self._start(number)
-                while self._members:
+                while self._workers:
                     self._wait()
             finally:
-                for member in self._members:  # A second Ctrl-C, or what `listen` raised.
-                    member.process.kill()
-                    member.process.join()
+                for worker in self._workers:  # A second Ctrl-C, or what `listen` raised.
+                    worker.process.kill()
+                    worker.process.join()
         if signals.ending is not None:
             return signals.ending
         if self._error is not None:
@@ -126,11 +126,11 @@ class Team:
         What it does until then is done to its end, unless it is killed meanwhile: nobody takes
         its place. To be called by ``listen``.
         """
-        for member in self._members:
-            if member.number == number and not member.is_dismissed:
-                member.is_dismissed = True
+        for worker in self._workers:
+            if worker.number == number and not worker.is_dismissed:
+                worker.is_dismissed = True
                 with contextlib.suppress(ConnectionError):  # It has just died.
-                    member.connection.send(None)
+                    worker.connection.send(None)
 
     def _start(self, number: int, *, is_optional: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
@@ -141,92 +141,92 @@ class Team:
         with _deaf_to_interrupts(), _installed_modules_first():
             process.start()
         theirs.close()
-        self._members.append(_Member(number, process, ours, is_optional=is_optional))
+        self._workers.append(_Worker(number, process, ours, is_optional=is_optional))
         if self._deadline is not None:  # A signal came while it was started.
             process.terminate()
 
     def _wait(self) -> None:
         """Wait until a worker says something or ends, for a second at most."""
-        for member in list(self._members):
+        for worker in list(self._workers):
             if self._deadline is not None and time.monotonic() > self._deadline:
-                member.process.kill()
-        waited_for = [m.connection for m in self._members]
-        ready = wait([*waited_for, *(m.process.sentinel for m in self._members)], timeout=1.0)
-        for member in list(self._members):
-            if member.connection in ready or member.process.sentinel in ready:
-                self._hear(member)
+                worker.process.kill()
+        waited_for = [m.connection for m in self._workers]
+        ready = wait([*waited_for, *(m.process.sentinel for m in self._workers)], timeout=1.0)
+        for worker in list(self._workers):
+            if worker.connection in ready or worker.process.sentinel in ready:
+                self._hear(worker)
 
-    def _hear(self, member: _Member) -> None:
+    def _hear(self, worker: _Worker) -> None:
         try:
-            while member.connection.poll():
-                self._take(member, *member.connection.recv())
+            while worker.connection.poll():
+                self._take(worker, *worker.connection.recv())
         except (EOFError, ConnectionError):
-            member.process.join(1.0)  # It is about to end.
-        if not member.process.is_alive():
-            member.process.join()
-            member.connection.close()
-            self._members.remove(member)
-            if not member.has_ended:
-                self._lose(member)
+            worker.process.join(1.0)  # It is about to end.
+        if not worker.process.is_alive():
+            worker.process.join()
+            worker.connection.close()
+            self._workers.remove(worker)
+            if not worker.has_ended:
+                self._lose(worker)
 
-    def _take(self, member: _Member, event: str, value: Any) -> None:
+    def _take(self, worker: _Worker, event: str, value: Any) -> None:
         if event == "end":
-            member.has_ended = True
-            if not member.is_dismissed:
+            worker.has_ended = True
+            if not worker.is_dismissed:
                 self._endings.append(value)
                 if value is not None:
-                    self._tell_lost(member)
+                    self._tell_lost(worker)
         elif event == "error":
-            member.has_ended = True
-            self._fail(member, value)
+            worker.has_ended = True
+            self._fail(worker, value)
         elif event == "warning":
             warnings.warn(value, stacklevel=2)
         else:
-            member.is_optional = False
-            self._listen(member.number, event, value)
+            worker.is_optional = False
+            self._listen(worker.number, event, value)
 
-    def _lose(self, member: _Member) -> None:
+    def _lose(self, worker: _Worker) -> None:
         """See to a worker that ended without a word."""
-        code = member.process.exitcode or 0
-        if self._deadline is not None or (member.is_dismissed and code < 0):
+        code = worker.process.exitcode or 0
+        if self._deadline is not None or (worker.is_dismissed and code < 0):
             return
         if code == -signal.SIGTERM:  # Somebody wanted it to end, before it could say so.
             self._endings.append("terminated")
-            self._tell_lost(member)
+            self._tell_lost(worker)
         elif code >= 0:
-            self._fail(member, RunError(f"worker {member.number} failed; its error is above"))
+            self._fail(worker, RunError(f"worker {worker.number} failed; its error is above"))
         elif self._restarts > 0:
             self._restarts -= 1
             nth = f"{self._max_restarts - self._restarts} of at most {self._max_restarts}"
             warnings.warn(
-                f"worker {member.number} was killed ({_name(-code)}); another takes its place "
+                f"worker {worker.number} was killed ({_name(-code)}); another takes its place "
                 f"({nth})",
                 stacklevel=2,
             )
-            self._start(member.number, is_optional=member.is_optional)
-            self._tell_lost(member, is_replaced=True)
+            self._start(worker.number, is_optional=worker.is_optional)
+            self._tell_lost(worker, is_replaced=True)
         else:
-            self.lost = f"worker {member.number} was killed ({_name(-code)}) and not replaced"
+            self.lost = f"worker {worker.number} was killed ({_name(-code)}) and not replaced"
             warnings.warn(f"{self.lost}; no restarts are left", stacklevel=2)
-            self._tell_lost(member)
+            self._tell_lost(worker)
 
-    def _tell_lost(self, member: _Member, *, is_replaced: bool = False) -> None:
-        if self._deadline is None and not member.is_dismissed:
-            self._listen(member.number, LOST, is_replaced)
+    def _tell_lost(self, worker: _Worker, *, is_replaced: bool = False) -> None:
+        if self._deadline is None and not worker.is_dismissed:
+            self._listen(worker.number, LOST, is_replaced)
 
-    def _fail(self, member: _Member, error: Exception) -> None:
-        if member.is_optional:
-            said = f"worker {member.number} cannot start ({error}); the others go on"
-            warnings.warn(said, stacklevel=2)
-            self._tell_lost(member)
+    def _fail(self, worker: _Worker, error: Exception) -> None:
+        if worker.is_optional:
+            warning = f"worker {worker.number} cannot start ({error}); the others go on"
+            warnings.warn(warning, stacklevel=2)
+            self._tell_lost(worker)
             return
         self._error = self._error or error
         self._end()
 
     def _end(self) -> None:
         self._deadline = self._deadline or time.monotonic() + PATIENCE
-        for member in self._members:
-            member.process.terminate()
+        for worker in self._workers:
+            worker.process.terminate()
 
 
 def _name(number: int) -> str:

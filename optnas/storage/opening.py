@@ -97,13 +97,13 @@ def explained(url: str) -> Iterator[None]:
         ) from None
 
 
-def _other_version(url: str, said: str) -> str:
-    """What to do about tables of another version of Optuna, which says so in ``said``."""
-    made = re.search(r"set up by optuna ([\w.]+)", said)
+def _other_version(url: str, message: str) -> str:
+    """What to do about tables of another version of Optuna, which says so in ``message``."""
+    made = re.search(r"set up by optuna ([\w.]+)", message)
     by = f"Optuna {made[1]}" if made else "another version of Optuna"
     begin = f"{hide_password(url)}: its tables were made by {by}, and Optuna "
     begin += f"{optuna.__version__} is installed"
-    if "storage upgrade" not in said:
+    if "storage upgrade" not in message:
         return f"{begin}, which does not know them; pip install -U optuna."
     return f"{begin}; `optnas storage upgrade {hide_password(url)}` upgrades them."
 
@@ -191,14 +191,14 @@ def _first_come(
             ConnectionError,
         ) as error:
             cause = error.__cause__ if not hasattr(error, "orig") else error
-            said = str(cause).lower()
+            message = str(cause).lower()
             # Another process was faster with a table, or is about to be.
             raced = isinstance(cause, sqlalchemy.exc.IntegrityError) or any(
-                words in said for words in ("already exists", "deadlock")
+                words in message for words in ("already exists", "deadlock")
             )
             if raced and races > 0:
                 races -= 1
-            elif "locked" in said or (patient and may_pass(error)):
+            elif "locked" in message or (patient and may_pass(error)):
                 outage.lasts(error)
             else:
                 raise

@@ -127,17 +127,17 @@ class Outage:
         """
         now = time.monotonic()
         self._since = since = now if self._since is None else self._since
-        said = f"{hide_password(self._url)}: {reason_of(error, self._url)}"
+        message = f"{hide_password(self._url)}: {reason_of(error, self._url)}"
         patience = FULL_PATIENCE if is_full(error) else PATIENCE
         if now - since > patience:
             why = "no room" if is_full(error) else "no answer"
             raise StorageGone(
-                f"{said}: {why} for {patience:.0f} seconds; nothing is lost: the same command "
+                f"{message}: {why} for {patience:.0f} seconds; nothing is lost: the same command "
                 "goes on"
             ) from None
         if not self._told and now - since > LONGEST_PAUSE:  # Collisions are over by then.
             self._told = True
-            warnings.warn(f"{said}; trying again for {patience:.0f} seconds.", stacklevel=4)
+            warnings.warn(f"{message}; trying again for {patience:.0f} seconds.", stacklevel=4)
 
     def is_over(self) -> None:
         """An attempt succeeded."""
@@ -147,8 +147,8 @@ class Outage:
 def is_full(error: BaseException | None) -> bool:
     """Whether a disk is full or broken, which does not pass by itself."""
     while error is not None:
-        said = str(error)
-        if "disk is full" in said or "disk I/O error" in said or "No space left" in said:
+        message = str(error)
+        if "disk is full" in message or "disk I/O error" in message or "No space left" in message:
             return True
         if isinstance(error, OSError) and error.errno in _FULL:
             return True

@@ -57,8 +57,8 @@ def upgrade(target: str, *, copy: bool = True) -> str:
         storage.upgrade()
         storage.remove_session()
         storage.engine.dispose()
-    said = "" if kept is None else f" The file as it was is {kept}."
-    return f"{shown}: upgraded from {before} to {after}.{said}"
+    message = "" if kept is None else f" The file as it was is {kept}."
+    return f"{shown}: upgraded from {before} to {after}.{message}"
 
 
 def _copied(path: Path) -> Path:

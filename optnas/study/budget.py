@@ -12,7 +12,7 @@ from optnas.trials.attributes import CONTINUES, TRAIN_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)
-class Used:
+class UsedBudget:
     """What a study has used.
 
     Args:
@@ -26,12 +26,12 @@ class Used:
     hours: float
 
 
-def used(study: optuna.Study) -> Used:
+def used_budget(study: optuna.Study) -> UsedBudget:
     """What ``study`` has used, counted from its storage."""
-    return used_by(study.get_trials(deepcopy=False))
+    return budget_used_by(study.get_trials(deepcopy=False))
 
 
-def used_by(trials: Sequence[FrozenTrial]) -> Used:
+def budget_used_by(trials: Sequence[FrozenTrial]) -> UsedBudget:
     """What ``trials``, all of a study, have used."""
     spent: dict[int, tuple[int, float]] = {}
     continued = set()
@@ -46,7 +46,7 @@ def used_by(trials: Sequence[FrozenTrial]) -> Used:
             epochs, seconds = max(epochs, spent[before][0]), max(seconds, spent[before][1])
         spent[trial.number] = (epochs, seconds)
     latest = [amounts for number, amounts in spent.items() if number not in continued]
-    return Used(
+    return UsedBudget(
         trials=sum(map(is_counted, trials)),
         epochs=sum(epochs for epochs, _ in latest),
         hours=sum(seconds for _, seconds in latest) / 3600,
@@ -90,7 +90,7 @@ def may_go_on(budget: Budget, trials: Sequence[FrozenTrial]) -> bool:
     """Whether the budget allows a running trial another epoch."""
     if budget.epochs is None and budget.hours is None:
         return True
-    spent = used_by(trials)
+    spent = budget_used_by(trials)
     return (budget.epochs is None or spent.epochs < budget.epochs) and (
         budget.hours is None or spent.hours < budget.hours
     )

@@ -48,7 +48,7 @@ class ChangedData(UserError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class SeenData:
     """What a study has seen of its data.
 
     Args:
@@ -84,7 +84,7 @@ def _visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def seen_data(study: optuna.Study, artifacts: str) -> Seen | None:
+def seen_data(study: optuna.Study, artifacts: str) -> SeenData | None:
     """What a study has seen; None if it has not recorded it.
 
     Args:
@@ -98,16 +98,18 @@ def seen_data(study: optuna.Study, artifacts: str) -> Seen | None:
     if fields is None:
         return None
     accepted = fields.pop("accepted")
-    said = study.user_attrs[DATA].get("images")
-    return Seen({**fields, "images": _images(said, study, artifacts)}, tuple(accepted))
+    stored_images = study.user_attrs[DATA].get("images")
+    return SeenData(
+        {**fields, "images": _images(stored_images, study, artifacts)}, tuple(accepted)
+    )
 
 
-def seen_of(opened: OpenStudy) -> Seen | None:
+def data_seen_by_study(handle: OpenStudy) -> SeenData | None:
     """The same of a study that is open."""
-    return seen_data(opened.study, opened.config.artifacts)
+    return seen_data(handle.study, handle.config.artifacts)
 
 
-def seen_by(config: StudyFile, *, patient: bool = False) -> Seen | None:
+def data_seen_with(config: StudyFile, *, patient: bool = False) -> SeenData | None:
     """The same of the study of a configuration, if that exists; nothing is created.
 
     Args:
@@ -124,7 +126,7 @@ def seen_by(config: StudyFile, *, patient: bool = False) -> Seen | None:
     return None
 
 
-def check_same(seen: Seen | None, reading: DataReading | None, *, accept: bool) -> list[str]:
+def check_same(seen: SeenData | None, reading: DataReading | None, *, accept: bool) -> list[str]:
     """How the data differs from what a study has seen.
 
     Args:
@@ -152,7 +154,7 @@ def check_same(seen: Seen | None, reading: DataReading | None, *, accept: bool) 
 def record_data(
     study: optuna.Study,
     reading: DataReading | None,
-    seen: Seen | None,
+    seen: SeenData | None,
     changes: Sequence[str],
     artifacts: str,
 ) -> None:
@@ -205,21 +207,21 @@ def _artifact(study: optuna.Study, digest: str) -> str:
     return f"images-{owner}-{digest[:16]}"
 
 
-def _images(said: Any, study: optuna.Study, artifacts: str) -> bytes | None:
-    if said is None:
+def _images(stored: Any, study: optuna.Study, artifacts: str) -> bytes | None:
+    if stored is None:
         return None
     wrong = UserError(
         f"the list of images of the study {study.study_name!r} is missing or damaged, so that "
         "nobody can tell whether the data is the same; it is kept with the artifacts in "
         f"{artifacts}."
     )
-    digest = said.get("sha256") if isinstance(said, dict) else None
+    digest = stored.get("sha256") if isinstance(stored, dict) else None
     if not isinstance(digest, str) or len(digest) != 64 or not digest.isalnum():
         raise wrong
     content = None
-    if "inline" in said:
+    if "inline" in stored:
         with contextlib.suppress(ValueError, TypeError, binascii.Error, zlib.error):
-            content = base64.b85decode(said["inline"])
+            content = base64.b85decode(stored["inline"])
     else:
         for place in [artifacts, *stored_places(study)]:
             content = content or _found_in(place, digest)

@@ -29,91 +29,91 @@ PAGE_MARK = f'<meta name="{PAGE_MARK_NAME}" content="{{}}">'
 _UNFINISHED = ("training.pt", "weights.safetensors", "README.md")
 
 
-def network_folder(opened: OpenStudy, suffix: str = "") -> str:
+def network_folder(handle: OpenStudy, suffix: str = "") -> str:
     """Where ``optnas retrain`` puts the network, unless told otherwise.
 
     Args:
-        opened: The study.
+        handle: The study.
         suffix: What is added to the name of a network that is trained otherwise.
     """
     ending = f".network{suffix}"
-    plain, own = (f"{path}{ending}" for path in _names(opened))
-    older = _older_folder(opened, suffix)
+    plain, own = (f"{path}{ending}" for path in _names(handle))
+    older = _older_folder(handle, suffix)
     for path in (plain, own):
-        if Path(path).exists() and _is_own(opened, Path(path)):
+        if Path(path).exists() and _is_own(handle, Path(path)):
             return path
-    if older not in (None, plain) and _was_made_for(opened, Path(str(older))):
+    if older not in (None, plain) and _was_made_for(handle, Path(str(older))):
         return str(older)
     return own if Path(plain).exists() else plain
 
 
-def mark_network(opened: OpenStudy, folder: Path) -> None:
+def mark_network(handle: OpenStudy, folder: Path) -> None:
     """Say in the folder of a network whose it is, if it can be written."""
-    content = json.dumps({"study": opened.study.study_name, "id": _identity(opened)})
+    content = json.dumps({"study": handle.study.study_name, "id": _identity(handle)})
     with contextlib.suppress(UserError):
         if folder.is_dir() and not (folder / MARK).exists():
             write_whole(folder / MARK, content.encode())
 
 
-def page_path(opened: OpenStudy) -> Path:
+def page_path(handle: OpenStudy) -> Path:
     """Where ``optnas report`` writes the page, unless told otherwise."""
-    plain, own = (Path(f"{path}.html") for path in _names(opened))
-    return plain if not plain.exists() or _is_own_page(opened, plain) else own
+    plain, own = (Path(f"{path}.html") for path in _names(handle))
+    return plain if not plain.exists() or _is_own_page(handle, plain) else own
 
 
-def page_marks(opened: OpenStudy) -> dict[str, str]:
+def page_marks(handle: OpenStudy) -> dict[str, str]:
     """What a page has in its head to say whose it is, by name."""
-    return {PAGE_MARK_NAME: _identity(opened)}
+    return {PAGE_MARK_NAME: _identity(handle)}
 
 
-def _names(opened: OpenStudy) -> tuple[str, str]:
+def _names(handle: OpenStudy) -> tuple[str, str]:
     """The paths without endings: by the study's name, and by its identity, too."""
-    file = storage_file(opened.config.storage)
-    folder = opened.config.folder if file is None else file.parent
-    plain = absolute(file_name(opened.config.study), folder)
-    return plain, f"{plain}-{_identity(opened)[:8]}"
+    file = storage_file(handle.config.storage)
+    folder = handle.config.folder if file is None else file.parent
+    plain = absolute(file_name(handle.config.study), folder)
+    return plain, f"{plain}-{_identity(handle)[:8]}"
 
 
-def _identity(opened: OpenStudy) -> str:
-    identity = str(opened.study.user_attrs[RECORD].get("id", ""))
+def _identity(handle: OpenStudy) -> str:
+    identity = str(handle.study.user_attrs[RECORD].get("id", ""))
     return identity if identity.isalnum() else "made-otherwise"
 
 
-def _older_folder(opened: OpenStudy, suffix: str) -> str | None:
+def _older_folder(handle: OpenStudy, suffix: str) -> str | None:
     """Where version 0.1.0 put the network: beside the artifacts, whosever they were, too."""
-    config = opened.config
+    config = handle.config
     if split_bucket(config.artifacts) is not None:
         return absolute(f"{file_name(config.study)}.network{suffix}", config.folder)
     return f"{config.artifacts.removesuffix('.artifacts')}.network{suffix}"
 
 
-def _is_own(opened: OpenStudy, folder: Path) -> bool:
+def _is_own(handle: OpenStudy, folder: Path) -> bool:
     mark = _read(folder / MARK)
     if mark is not None:
-        return bool(mark.get("id") == _identity(opened))
+        return bool(mark.get("id") == _identity(handle))
     if (folder / "network.json").exists():
-        return _was_made_for(opened, folder)
+        return _was_made_for(handle, folder)
     return folder.is_dir() and all(p.name.startswith(_UNFINISHED) for p in folder.iterdir())
 
 
-def _was_made_for(opened: OpenStudy, folder: Path) -> bool:
+def _was_made_for(handle: OpenStudy, folder: Path) -> bool:
     """Whether the network in a folder without a mark is that of one of the study's trials."""
     description = _read(folder / "network.json") or {}
     origin = description.get("origin")
     if (folder / MARK).exists() or not isinstance(origin, dict):
         return False
-    number, trials = origin.get("trial"), opened.study.get_trials(deepcopy=False)
-    if origin.get("study") != opened.study.study_name or not isinstance(number, int):
+    number, trials = origin.get("trial"), handle.study.get_trials(deepcopy=False)
+    if origin.get("study") != handle.study.study_name or not isinstance(number, int):
         return False
     if not 0 <= number < len(trials):
         return False
     if "channels" in origin:
         return True  # The architecture was changed before it was trained.
-    named: Architecture | None = opened.config.search_space.named_by(trials[number])
+    named: Architecture | None = handle.config.search_space.named_by(trials[number])
     return named is not None and json.loads(named.to_json()) == description.get("architecture")
 
 
-def _is_own_page(opened: OpenStudy, page: Path) -> bool:
+def _is_own_page(handle: OpenStudy, page: Path) -> bool:
     """Whether a page is this study's, or one of the same name of version 0.1.0."""
     try:
         with page.open(encoding="utf-8", errors="replace") as file:
@@ -122,8 +122,8 @@ def _is_own_page(opened: OpenStudy, page: Path) -> bool:
         return False
     begin, _, _ = PAGE_MARK.partition("{}")
     if begin in head:
-        return PAGE_MARK.format(_identity(opened)) in head
-    return f"<h1>Search {html.escape(opened.study.study_name)}</h1>" in head
+        return PAGE_MARK.format(_identity(handle)) in head
+    return f"<h1>Search {html.escape(handle.study.study_name)}</h1>" in head
 
 
 def _read(path: Path) -> dict[str, Any] | None:

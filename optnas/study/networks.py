@@ -28,7 +28,7 @@ from optnas.trials.lineage import parent_of
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class StudyNetwork:
     """A network, and the trial that speaks for it.
 
     What others wrote on a trial is taken as it is: a number that is none counts as absent.
@@ -80,8 +80,8 @@ class Network:
     @property
     def stage_importance(self) -> list[float]:
         """Importance of each stage; empty where it was not measured."""
-        said = self.trial.user_attrs.get(STAGE_IMPORTANCE)
-        numbers = [_finite(number) for number in said] if isinstance(said, list) else []
+        recorded = self.trial.user_attrs.get(STAGE_IMPORTANCE)
+        numbers = [_finite(number) for number in recorded] if isinstance(recorded, list) else []
         return [number for number in numbers if number is not None]
 
     @functools.cached_property
@@ -101,7 +101,7 @@ class Network:
         return described(space.named_by(self.trial)).depth
 
 
-def networks_of(trials: Sequence[FrozenTrial]) -> list[Network]:
+def networks_of(trials: Sequence[FrozenTrial]) -> list[StudyNetwork]:
     """The networks that ``trials`` trained or train, by the number that speaks for each.
 
     Trials that go on from one another are one network: adopted ones, continued ones, promotions.
@@ -123,7 +123,7 @@ def networks_of(trials: Sequence[FrozenTrial]) -> list[Network]:
     for begin, speaker in speakers.items():
         ancestors = _ancestors(begin, parents)
         networks.append(
-            Network(
+            StudyNetwork(
                 speaker,
                 tuple(trial.number for trial in chains[begin] if trial.number < speaker.number),
                 speakers[ancestors[0]].number if ancestors else None,
@@ -154,13 +154,13 @@ def _ancestors(begin: int, parents: Mapping[int, int | None]) -> list[int]:
     return found
 
 
-def best_first(networks: Iterable[Network]) -> list[Network]:
+def best_first(networks: Iterable[StudyNetwork]) -> list[StudyNetwork]:
     """The networks, the most accurate of the complete ones first."""
     order = ("complete", "pruned", "running", "infeasible", "failed", "lost")
     return sorted(networks, key=lambda n: (order.index(n.state), -(n.accuracy or 0.0), n.number))
 
 
-def row(network: Network, space: Space[Any]) -> dict[str, Any]:
+def network_row(network: StudyNetwork, space: Space[Any]) -> dict[str, Any]:
     """What a network's trial says of it, as JSON values.
 
     Args:
@@ -189,7 +189,7 @@ def row(network: Network, space: Space[Any]) -> dict[str, Any]:
     }
 
 
-def lines(network: Network) -> Iterator[str]:
+def network_lines(network: StudyNetwork) -> Iterator[str]:
     """What a person wants to know of a network at a glance, a line each."""
     went_on = f", going on from {', '.join(map(str, network.earlier))}" if network.earlier else ""
     yield network.name or f"trial {network.number}{went_on}"

@@ -12,7 +12,7 @@ from optnas.config.stored import references
 from optnas.extensions.importing import make_importable
 from optnas.seeds import named_seed
 from optnas.storage.checkpoints import Checkpoints
-from optnas.study.data import DataReading, Seen
+from optnas.study.data import DataReading, SeenData
 
 OnEpoch = Callable[[Any], None]
 
@@ -33,7 +33,7 @@ class ObjectiveMaker:
     """
 
     def __init__(
-        self, config: StudyFile, *, device: str | None = None, seen: Seen | None = None
+        self, config: StudyFile, *, device: str | None = None, seen: SeenData | None = None
     ) -> None:
         if references(config.resolved()):  # Data may be a function beside the study file.
             make_importable(config.folder)

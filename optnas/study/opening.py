@@ -163,11 +163,11 @@ def open_existing(
         UserError: If there is no such study of ``optnas run``, or its file contradicts it.
     """
     if "://" in target:
-        opened = _open_url(target, study_name, allow)
+        handle = _open_url(target, study_name, allow)
     else:
-        opened = _open_file(target, study_name, allow)[0]
-    check_whole(opened.study)
-    return opened
+        handle = _open_file(target, study_name, allow)[0]
+    check_whole(handle.study)
+    return handle
 
 
 def _open_url(target: str, study_name: str | None, allow: Collection[str]) -> OpenStudy:
@@ -205,13 +205,13 @@ def open_compared(
     """
     changed: list[str] = []
     if "://" in target:
-        opened = _open_url(target, study_name, allow)
+        handle = _open_url(target, study_name, allow)
     else:
-        opened, changed = _open_file(target, study_name, allow, refuse=False)
-    checks = checks_of(opened.study._storage)
+        handle, changed = _open_file(target, study_name, allow, refuse=False)
+    checks = checks_of(handle.study._storage)
     if checks is not None:
         checks.found = {}
-    return opened, changed
+    return handle, changed
 
 
 def settled(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:
@@ -263,12 +263,12 @@ def _stored(written: Written) -> tuple[dict[str, Any], str] | None:
     return None
 
 
-def conclusions(opened: OpenStudy) -> list[Conclusion]:
+def conclusions(handle: OpenStudy) -> list[Conclusion]:
     """What would be trained fully, best first: what the strategy says, else the best trials."""
-    study, space = opened.study, opened.config.search_space
+    study, space = handle.study, handle.config.search_space
     candidates = strategy_of(study.sampler).candidates(study)
     if candidates is not None:
-        settled = opened.is_finished
+        settled = handle.is_finished
         return [Conclusion(a, n, v, settled) for n, a, v in candidates]
     trials = [
         trial

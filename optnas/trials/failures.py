@@ -66,14 +66,14 @@ def _is_cuda(error: BaseException) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
     if "OutOfMemoryError" in names or "out of memory" in str(error):
         return False
-    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _CUDA)
-    return said or "AcceleratorError" in names
+    message = isinstance(error, RuntimeError) and any(words in str(error) for words in _CUDA)
+    return message or "AcceleratorError" in names
 
 
 def one_line(error: BaseException) -> str:
     """Kind and message of an error, on a line."""
-    said = (str(error).strip() or repr(error)).splitlines()[0]
-    return f"{type(error).__name__}: {said}"
+    message = (str(error).strip() or repr(error)).splitlines()[0]
+    return f"{type(error).__name__}: {message}"
 
 
 def mark_failure(trial: Trial, kind: Literal["lost", "candidate"], reason: str) -> None:
@@ -91,7 +91,7 @@ def is_lost(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and trial.user_attrs.get(FAILURE) != CANDIDATE
 
 
-def vain_attempts(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
+def failed_attempts(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
     """How often in a row a candidate was lost before it got an epoch further.
 
     Args:
@@ -117,7 +117,7 @@ def explain_loss(
     trial: FrozenTrial, trials: Sequence[FrozenTrial], max_retries: int, reason: str
 ) -> tuple[Literal["lost", "candidate"], str]:
     """Whose failure it is when a trial is lost, and why: the candidate's after ``max_retries``."""
-    attempts = vain_attempts(trial, trials)
+    attempts = failed_attempts(trial, trials)
     if attempts <= max_retries:
         return LOST, reason
     return CANDIDATE, f"lost {attempts} times; the last time: {reason}"

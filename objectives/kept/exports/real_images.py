@@ -60,15 +60,15 @@ def images_of(description: Description) -> RealImages:
         UserError: If the description does not say where they are, or they are not there. Nothing
             that it says is ever imported.
     """
-    said = dict(description.data or {})
-    seed = said.pop("seed", None)
-    name = said.get("name")
+    keys = dict(description.data or {})
+    seed = keys.pop("seed", None)
+    name = keys.get("name")
     if not isinstance(name, str) or not isinstance(seed, int):
         raise UserError(f"the network does not say what images it learnt from; {_OTHERS}")
     if ":" in name and not name.startswith("torchvision:"):
         raise UserError(f"the images of {name!r} come from a function of your own; {_OTHERS}")
     try:
-        settings = DataSettings.model_validate_json(pydantic.TypeAdapter(dict).dump_json(said))
+        settings = DataSettings.model_validate_json(pydantic.TypeAdapter(dict).dump_json(keys))
         images = load_images(settings.model_copy(update={"download": False}), seed)
     except (pydantic.ValidationError, DataError) as error:
         reason = str(error).partition("\n")[0]

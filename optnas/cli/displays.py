@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from optnas.pages.text import printable
-from optnas.study.budget import used
+from optnas.study.budget import used_budget
 from optnas.study.data import seen_fields, seen_lines
 from optnas.study.opening import OpenStudy, counted_trials
 from optnas.trials.attributes import CONTINUES, FAILURE, FAILURE_REASON, PHASE
@@ -64,11 +64,11 @@ def trial_line(trial: FrozenTrial) -> str:
 class JsonDisplay:
     """A JSON object a line on stdout: ``start``, ``note``; ``epoch`` and ``trial`` of a worker."""
 
-    def start(self, opened: OpenStudy) -> None:
+    def start(self, handle: OpenStudy) -> None:
         fields = {
-            "study": opened.study.study_name,
-            "trials": _known(opened),
-            "data": seen_fields(opened.study),
+            "study": handle.study.study_name,
+            "trials": _known(handle),
+            "data": seen_fields(handle.study),
         }
         self._print("start", fields)
 
@@ -89,8 +89,8 @@ class JsonDisplay:
 class PlainDisplay:
     """One line per finished trial, for logs and pipes."""
 
-    def start(self, opened: OpenStudy) -> None:
-        print(_opening(opened), HEADER, sep="\n", flush=True)
+    def start(self, handle: OpenStudy) -> None:
+        print(_opening(handle), HEADER, sep="\n", flush=True)
 
     def epoch(self, progress: Any, worker: int) -> None:
         pass
@@ -109,7 +109,7 @@ class LiveDisplay:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, refresh_per_second=4, transient=True)
-        self._opened: OpenStudy | None = None
+        self._handle: OpenStudy | None = None
         self._start = self._drawn = time.monotonic()
         self._used_at_start = 0.0
         self._now: dict[int, str] = {}
@@ -126,10 +126,10 @@ class LiveDisplay:
     ) -> None:
         self._live.stop()
 
-    def start(self, opened: OpenStudy) -> None:
-        self._opened = opened
-        self._used_at_start = _share_used(opened) or 0.0
-        self._console.print(Text(printable(_opening(opened))))
+    def start(self, handle: OpenStudy) -> None:
+        self._handle = handle
+        self._used_at_start = _share_used(handle) or 0.0
+        self._console.print(Text(printable(_opening(handle))))
         self._console.print(Text(HEADER, style="bold"))
         self._live.update(self._footer())
 
@@ -155,15 +155,15 @@ class LiveDisplay:
 
     def _footer(self) -> Text:
         """A line for every worker that trains, and one or two for the study."""
-        assert self._opened is not None
-        elapsed, share = time.monotonic() - self._start, _share_used(self._opened)
+        assert self._handle is not None
+        elapsed, share = time.monotonic() - self._start, _share_used(self._handle)
         clock = f"running {duration(elapsed)}"
         if share is not None and share > self._used_at_start:
             left = elapsed * max(0.0, 1 - share) / (share - self._used_at_start)
             clock = f"about {duration(left)} left"
-        best = f"best {_best(self._opened)}"
+        best = f"best {_best(self._handle)}"
         trained = [self._now[worker] for worker in sorted(self._now)] or ["starting"]
-        study = [*_budget_parts(self._opened), clock]
+        study = [*_budget_parts(self._handle), clock]
         rows = [[now] for now in trained]
         if len(trained) == 1:
             rows[0].append(best)
@@ -184,24 +184,24 @@ def make_display(*, as_json: bool) -> JsonDisplay | PlainDisplay | LiveDisplay:
     )
 
 
-def _opening(opened: OpenStudy) -> str:
-    known = _known(opened)
+def _opening(handle: OpenStudy) -> str:
+    known = _known(handle)
     state = f"has {known} trials" if known else "starts"
-    first = f"study {opened.study.study_name!r} {state}: {opened.config.sampler.name}"
-    return "\n".join([first, *seen_lines(opened.study)])
+    first = f"study {handle.study.study_name!r} {state}: {handle.config.sampler.name}"
+    return "\n".join([first, *seen_lines(handle.study)])
 
 
-def _known(opened: OpenStudy) -> int:
-    return len(counted_trials(opened.study))
+def _known(handle: OpenStudy) -> int:
+    return len(counted_trials(handle.study))
 
 
-def _best(opened: OpenStudy) -> str:
-    values = [t.value for t in counted_trials(opened.study) if t.value is not None]
+def _best(handle: OpenStudy) -> str:
+    values = [t.value for t in counted_trials(handle.study) if t.value is not None]
     return f"{max(values):.4f}" if values else "-"
 
 
-def _budget_parts(opened: OpenStudy) -> list[str]:
-    spent, budget = used(opened.study), opened.config.budget
+def _budget_parts(handle: OpenStudy) -> list[str]:
+    spent, budget = used_budget(handle.study), handle.config.budget
     texts = {
         "trials": (str(spent.trials), budget.trials),
         "epochs": (str(spent.epochs), budget.epochs),
@@ -214,9 +214,9 @@ def _budget_parts(opened: OpenStudy) -> list[str]:
     ]
 
 
-def _share_used(opened: OpenStudy) -> float | None:
+def _share_used(handle: OpenStudy) -> float | None:
     """The part of the scarcest budget that is used, or None without a budget."""
-    spent, budget = used(opened.study), opened.config.budget
+    spent, budget = used_budget(handle.study), handle.config.budget
     limits = ((spent.trials, budget.trials), (spent.epochs, budget.epochs))
     shares = [amount / limit for amount, limit in (*limits, (spent.hours, budget.hours)) if limit]
     return max(shares, default=None)

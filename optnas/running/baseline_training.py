@@ -19,7 +19,7 @@ SUFFIX = "baselines"
 
 
 def train_baselines(
-    opened: OpenStudy,
+    handle: OpenStudy,
     *,
     device: str | None = None,
     display: Any = None,
@@ -34,7 +34,7 @@ def train_baselines(
     networks without a parent. What was interrupted goes on, and what is done is not repeated.
 
     Args:
-        opened: The search.
+        handle: The search.
         device: A torch device; None takes those of the study, or CUDA where there is one.
         display: What shows progress; see :func:`optnas.running.runner.run`.
         accept_changed_data: Whether to train on other images than the search has seen.
@@ -43,44 +43,44 @@ def train_baselines(
         UserError: If no human-designed networks are known for the study's space, or as
             :func:`optnas.running.runner.run`.
     """
-    if not opened.config.search_space.baselines():
+    if not handle.config.search_space.baselines():
         raise UserError(
-            f"--baselines: no human-designed networks are known for {opened.config.search_space!r}"
+            f"--baselines: no human-designed networks are known for {handle.config.search_space!r}"
             "; they are for the space `stage` with three stages of basic or nasnet modules, or "
             "four of bottleneck modules"
         )
     return run(
-        baselines_config(opened),
+        baselines_config(handle),
         device=device,
         display=display,
         accept_changed_data=accept_changed_data,
-        sees_like=opened,
+        sees_like=handle,
     )
 
 
-def open_baselines(opened: OpenStudy) -> OpenStudy | None:
+def open_baselines(handle: OpenStudy) -> OpenStudy | None:
     """The study of the human-designed networks, if there is one.
 
     Raises:
         UserError: If it was trained by another recipe.
     """
-    config = opened.config
+    config = handle.config
     if not config.search_space.baselines():
         return None
     name = f"{config.study}-{SUFFIX}"
     storage = open_storage(config.storage, create=False)
     with contextlib.suppress(KeyError):
         study = optuna.load_study(study_name=name, storage=storage)
-        return open_study(baselines_config(opened)) if RECORD in study.user_attrs else None
+        return open_study(baselines_config(handle)) if RECORD in study.user_attrs else None
     return None
 
 
-def baselines_config(opened: OpenStudy) -> StudyFile:
+def baselines_config(handle: OpenStudy) -> StudyFile:
     """The configuration of the study of the human-designed networks."""
     # All that the search was made with, also what its file does not say.
-    resolved = opened.config.resolved()
+    resolved = handle.config.resolved()
     allowed = references(resolved).values()  # It is open: what it names was allowed.
-    config = from_resolved(resolved, opened.config.storage, allowed)
+    config = from_resolved(resolved, handle.config.storage, allowed)
     keys = config.resolved()
     train, objective = keys["train"], keys["objective"]
     return variant(

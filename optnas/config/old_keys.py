@@ -10,7 +10,7 @@ _SYNCHRONOUS = ("order", "promote", "epochs")
 """Options of EcoNAS's synchronous cycles, which were an order of the sampler ``econas``."""
 
 
-def in_todays_words(data: Mapping[str, Any], source: Source) -> dict[str, Any]:
+def with_current_keys(data: Mapping[str, Any], source: Source) -> dict[str, Any]:
     """``data`` with what has another name now; it says so for what people wrote in a file.
 
     ``sampler: {name: econas, order: paper}`` (or ``code``) is ``synchronous_econas``. In the
