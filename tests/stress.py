@@ -29,7 +29,8 @@ import torch
 from servers import PostgreSQL
 
 import optnas
-from optnas.experiments.studies import table
+from optnas.experiments.studies import table_text
+from optnas.pages.content import Column, Table
 from optnas.spaces.nasbench201 import EDGES, OPERATIONS, NasBench201Architecture
 
 CLAIMS = """\
@@ -210,8 +211,9 @@ def report(done: dict[str, list[Round]], every: dict[str, Part]) -> str:
     }
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     head = ", ".join([machine, *(f"{name} {version}" for name, version in versions.items())])
-    columns = ("part", "n", "rounds", "seconds", "wrong", "the last round")
-    return f"{head}\n\n{table(columns, rows)}"
+    headings = ("part", "n", "rounds", "seconds", "wrong", "the last round")
+    table = Table("what was tried", [Column(heading) for heading in headings], rows)
+    return f"{head}\n\n{table_text(table)}"
 
 
 def main() -> int:

@@ -499,6 +499,8 @@ def test_loading_warns_of_nothing():
 
 def test_study_files_know_the_same_data_sets():
     """They find the names among the entry points, without torch."""
-    assert {*plugins.names("data"), "module:function", "torchvision:NAME"} == set(DATASETS)
+    faces = {"orl", "recordio"}  # Their room is that of the faces.
+    assert {*plugins.names("data"), "module:function", "torchvision:NAME"} == {*DATASETS, *faces}
     for name in plugins.names("data"):
-        assert load_entry("data set", "optnas.data", name) is DATASETS[name]
+        entry = load_entry("data set", "optnas.data", name)
+        assert name in faces or entry is DATASETS[name]
