@@ -28,7 +28,7 @@ types: $(STAMP)-lint
 		-p optnas | tee ../report
 	files=$$(find .venv/types/copy/optnas -name '*.py' | wc -l); \
 		checked=$$(sed -n 's/.*no issues found in \([0-9]*\) source files.*/\1/p' .venv/types/report); \
-		test "$$checked" -ge "$$files"
+		test "$${checked:-0}" -ge "$$files"
 
 # The full numbers behind docs/econas.md, an hour or two: make study DATA=folder of the tables.
 study: $(STAMP)
