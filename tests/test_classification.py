@@ -136,7 +136,7 @@ def test_a_loss_that_is_not_finite_fails_the_candidate_and_the_search_goes_on(im
         assert trial.state == TrialState.FAIL
         assert trial.user_attrs["failure"] == "candidate"
         assert "not finite" in trial.user_attrs["failure_reason"]
-    assert sampler.found(study) is not None
+    assert sampler.found(study) is None  # Nothing was judged.
 
 
 def test_a_network_that_cannot_be_built_fails_the_candidate(images, monkeypatch):

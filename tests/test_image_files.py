@@ -175,7 +175,9 @@ def test_a_file_that_cannot_be_read_ends_the_run_and_no_candidate(tmp_path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr("optnas.objectives.classification.load_images", load_and_lose)
-        with pytest.raises(RunError, match="could not go on: OSError: Cannot read the image"):
+        with pytest.raises(
+            RunError, match="could not go on for 60 seconds: OSError: Cannot read the image"
+        ):
             optnas.run(tmp_path / "study.yaml")
     for path, content in contents.items():
         path.write_bytes(content)

@@ -102,9 +102,12 @@ def test_the_current_folder_does_not_decide(beside, text, how, where):
     assert len(said) == 2
 
 
+ALLOWED = ("--allow", "mine:load")
+
+
 def test_what_is_stored_goes_on_with_the_modules_of_the_current_folder(beside):
     (beside / "s.yaml").write_text(TRAINED)
-    for arguments in (["run", "s.yaml"], ["resume", "sqlite:///s.db", "s"]):
+    for arguments in (["run", "s.yaml"], ["resume", "sqlite:///s.db", "s", *ALLOWED]):
         command = [str(BIN / "optnas"), *arguments]
         done = subprocess.run(command, cwd=beside, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -313,6 +313,7 @@ def test_what_may_change_changes_for_those_who_resume(tmp_path):
     assert handle.config.retrain.epochs == 3
     assert handle.config.artifacts == f"{tmp_path}/elsewhere"
     stored = handle.study.user_attrs[RECORD]
+    assert stored.pop("former_artifacts") == [f"{tmp_path}/tiny.artifacts"]
     assert {k: v for k, v in stored.items() if k != "config"} == {
         k: v for k, v in made.items() if k != "config"
     }

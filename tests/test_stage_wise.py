@@ -190,7 +190,7 @@ def test_no_stage_grows_beyond_the_space():
 
 @pytest.mark.parametrize(
     ("failing", "found", "trials"),
-    [((6, 6, 6), (6, 6, 6), 1), ((8, 8, 8), (6, 6, 6), 2), ((6, 8, 6), (6, 6, 6), 3)],
+    [((6, 6, 6), None, 1), ((8, 8, 8), (6, 6, 6), 2), ((6, 8, 6), (6, 6, 6), 3)],
 )
 @pytest.mark.parametrize("how", ["nan", "infeasible"])
 def test_a_failure_ends_the_search_with_the_network_before(failing, found, trials, how):

@@ -125,7 +125,11 @@ def _mapping(node: yaml.MappingNode, path: KeyPath, lines: dict[KeyPath, int]) -
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != _TAG + "str":
             found = key_node.value if isinstance(key_node, yaml.ScalarNode) else "a collection"
-            hint = "; 0,5 is two values, a number is 0.5" if found.isdigit() else ""
+            hint = (
+                "; 0,5 is two values, a number is 0.5"
+                if found.isdigit() and not value_node.value
+                else ""
+            )
             raise YamlError(f"every key must be a string (found {found}{hint})", line, path)
         key = key_node.value
         inner = (*path, key)

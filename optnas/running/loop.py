@@ -113,7 +113,7 @@ class Loop:
                 try:
                     self._run_trial()
                     self._trouble.is_over()
-                except UserError:
+                except (UserError, BrokenPipeError):  # Nobody reads what is shown any more.
                     raise
                 except Exception as error:
                     if not is_grounds(error):

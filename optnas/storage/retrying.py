@@ -66,7 +66,13 @@ _DATABASE_METHODS = (  # Which Optuna calls from behind its cache.
 )
 _PROXY_METHODS = ("create_new_trial", "set_trial_param", "get_all_trials")
 
-_LASTING = ("readonly database", "no such table", "no such column", "file is not a database")
+_LASTING = (
+    "readonly database",
+    "no such table",
+    "no such column",
+    "file is not a database",
+    "malformed",
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _PASSING = (*_FULL, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK)
 
