@@ -150,7 +150,11 @@ def create_or_open(
 
 
 def open_existing(
-    target: str, study_name: str | None = None, *, allow: Collection[str] = ()
+    target: str,
+    study_name: str | None = None,
+    *,
+    allow: Collection[str] = (),
+    reading: bool = False,
 ) -> OpenStudy:
     """Open a study that exists, by its study file, or by its storage and name.
 
@@ -158,25 +162,28 @@ def open_existing(
         target: The path of a study file, or the URL of a storage.
         study_name: The study's name, if ``target`` is a storage with several.
         allow: Code that may be imported though the storage names it: ``module:Name``.
+        reading: Whether the study is only looked at.
 
     Raises:
         UserError: If there is no such study of ``optnas run``, or its file contradicts it.
     """
     if "://" in target:
-        handle = _open_url(target, study_name, allow)
+        handle = _open_url(target, study_name, allow, reading=reading)
     else:
-        handle = _open_file(target, study_name, allow)[0]
+        handle = _open_file(target, study_name, allow, reading=reading)[0]
     check_whole(handle.study)
     return handle
 
 
-def _open_url(target: str, study_name: str | None, allow: Collection[str]) -> OpenStudy:
+def _open_url(
+    target: str, study_name: str | None, allow: Collection[str], *, reading: bool
+) -> OpenStudy:
     """The study in a storage, by its URL; it is written to beside that storage."""
     try:
         url = storage_url(target, Path.cwd())
     except ValueError as error:
         raise StorageError(f"{hide_password(target)}: {error}") from None
-    storage = open_storage(url, create=False)
+    storage = open_storage(url, create=False, reading=reading)
     with explained(url):
         names = [study.study_name for study in storage.get_all_studies()]
     if study_name is None and len(names) != 1:
@@ -195,6 +202,7 @@ def open_compared(
     study_name: str | None = None,
     *,
     allow: Collection[str] = (),
+    reading: bool = False,
 ) -> tuple[OpenStudy, list[str]]:
     """The same, even if the file differs from the study, or what is stored of trials is damaged.
 
@@ -205,9 +213,9 @@ def open_compared(
     """
     changed: list[str] = []
     if "://" in target:
-        handle = _open_url(target, study_name, allow)
+        handle = _open_url(target, study_name, allow, reading=reading)
     else:
-        handle, changed = _open_file(target, study_name, allow, refuse=False)
+        handle, changed = _open_file(target, study_name, allow, reading=reading, refuse=False)
     checks = checks_of(handle.study._storage)
     if checks is not None:
         checks.found = {}
@@ -263,13 +271,18 @@ def _stored(written: Written) -> tuple[dict[str, Any], str] | None:
     return None
 
 
-def conclusions(handle: OpenStudy) -> list[Conclusion]:
-    """What would be trained fully, best first: what the strategy says, else the best trials."""
+def conclusions(handle: OpenStudy, first: int | None = None) -> list[Conclusion]:
+    """What would be trained fully, best first: what the strategy says, else the best trials.
+
+    Args:
+        handle: The study.
+        first: How many, at most; None for all.
+    """
     study, space = handle.study, handle.config.search_space
     candidates = strategy_of(study.sampler).candidates(study)
     if candidates is not None:
         settled = handle.is_finished
-        return [Conclusion(a, n, v, settled) for n, a, v in candidates]
+        return [Conclusion(a, n, v, settled) for n, a, v in candidates[:first]]
     trials = [
         trial
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -278,6 +291,8 @@ def conclusions(handle: OpenStudy) -> list[Conclusion]:
     trials.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
     best: dict[Architecture, Conclusion] = {}
     for trial in trials:
+        if len(best) == first:
+            break
         architecture = space.named_by(trial)
         if architecture is not None:  # Somebody may have added the trial.
             value = trial.value or 0.0
@@ -307,7 +322,12 @@ def open_study(config: StudyFile) -> OpenStudy:
 
 
 def _open_file(
-    path: str, study_name: str | None, allow: Collection[str], *, refuse: bool = True
+    path: str,
+    study_name: str | None,
+    allow: Collection[str],
+    *,
+    reading: bool,
+    refuse: bool = True,
 ) -> tuple[OpenStudy, list[str]]:
     """The study of a study file, and how the file contradicts it, unless that is refused."""
     written = dataclasses.replace(read_study_file(path), allowed=frozenset(allow))
@@ -318,7 +338,7 @@ def _open_file(
     if study_name not in (None, name):
         raise UserError(f"{path}: the study is named {name!r}, not {study_name!r}")
     try:
-        study, stored = _load(open_storage(url, create=False), url, name)
+        study, stored = _load(open_storage(url, create=False, reading=reading), url, name)
     except UserError:
         written.checked()  # What is wrong with the file is said first.
         raise
