@@ -169,7 +169,7 @@ class Folder:
     def _path(self, artifact_id: str) -> Path:
         path = Path(os.path.normpath(self._folder / artifact_id))
         if not path.is_relative_to(os.path.normpath(self._folder)):
-            raise ValueError(f"{artifact_id!r} is no name of an artifact")
+            raise ValueError(f"Invalid artifact_id: {artifact_id!r}")
         return path
 
 

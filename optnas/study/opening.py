@@ -2,10 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
-import json
-import secrets
-import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +10,6 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas._version import __version__
 from optnas.config import plugins
 from optnas.config.contract import strategy_of
 from optnas.config.file import (
@@ -37,17 +32,16 @@ from optnas.storage.urls import StorageError, hide_password, storage_file
 from optnas.study.record import (
     FORMER,
     RECORD,
+    await_record,
     beside,
     check_directions,
     check_whole,
     former_artifacts,
+    new_record,
     read_record,
 )
 from optnas.trials.claims import is_feasible
 from optnas.trials.failures import is_lost
-
-MAKING = 2.0
-"""Seconds in which the process that made a study has recorded its configuration."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +114,7 @@ def create_or_open(
         StudyFileError: If the study exists with another configuration.
         StorageError: If the storage cannot be opened.
     """
-    record = _record(config, in_channels, classes)
+    record = new_record(config, in_channels, classes)
     with explained(config.storage):
         storage = open_storage(config.storage, patient=patient)
         try:
@@ -129,10 +123,10 @@ def create_or_open(
             )
         except optuna.exceptions.DuplicatedStudyError:
             study = optuna.load_study(study_name=config.study, storage=storage)
-            stored = _await_record(study)
+            stored = await_record(study)
             if stored is not None:
                 config = _as_made(config.written, stored, config.storage)
-                record = _record(config, in_channels, classes)
+                record = new_record(config, in_channels, classes)
                 shape = {"in_channels": in_channels, "classes": classes}
                 if any(stored[key] != value for key, value in shape.items()):
                     raise StudyFileError(f"{_where(config)} was made with other data") from None
@@ -363,18 +357,6 @@ def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict
     return study, stored
 
 
-def _await_record(study: optuna.Study) -> dict[str, Any] | None:
-    """The record of a study that another process may be making at this moment."""
-    deadline = time.monotonic() + MAKING
-    while True:
-        stored = read_record(study)
-        made = stored is not None or bool(study.get_trials(deepcopy=False))
-        if made or time.monotonic() > deadline:
-            # Once more: the record is older than the first trial.
-            return stored or read_record(study)
-        time.sleep(0.05)
-
-
 def _as_made(written: Written, stored: Mapping[str, Any], storage: str) -> StudyFile:
     """What was written, with what the study was made with where it says nothing."""
     config, changed = written.over(stored["config"], storage)
@@ -401,19 +383,6 @@ def _prepared(config: StudyFile, study: optuna.Study, record: Mapping[str, Any])
     study.sampler = config.make_sampler(config.search_space, **shape, seed=seed)
     study.pruner = config.make_pruner()
     return OpenStudy(config, study)
-
-
-def _record(config: StudyFile, in_channels: int, classes: int) -> dict[str, Any]:
-    identity = json.dumps(config.identity(), sort_keys=True)
-    return {
-        "id": secrets.token_hex(8),
-        "config": config.resolved(),
-        "hash": hashlib.sha256(identity.encode()).hexdigest(),
-        "version": __version__,
-        "seed": named_seed(config.study, config.seed),
-        "in_channels": in_channels,
-        "classes": classes,
-    }
 
 
 def _where(config: StudyFile) -> str:
