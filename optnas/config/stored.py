@@ -61,7 +61,9 @@ def references(config: Mapping[str, Any]) -> dict[str, str]:
     return named
 
 
-def overlaid(given: Mapping[str, Any], stored: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def with_stored(
+    given: Mapping[str, Any], stored: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
     """What a file says, and what is stored where it says nothing.
 
     Args:
