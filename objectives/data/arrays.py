@@ -150,15 +150,11 @@ def _images(values: Any, what: str, settings: DataSettings) -> Tensor:
     allowed = (1, 3) if settings.channels is None else (settings.channels,)
     if array.shape[1] not in allowed:
         wanted = " or ".join(map(str, allowed))
+        unless = "" if settings.channels else ", unless `channels` says otherwise"
         raise DataError(
-            f"{what} must have {wanted} channels{_unless(settings)}: {array.shape[1]} in the "
-            f"layout {layout}."
+            f"{what} must have {wanted} channels{unless}: {array.shape[1]} in the layout {layout}."
         )
     return torch.from_numpy(np.array(array, order="C"))
-
-
-def _unless(settings: DataSettings) -> str:
-    return "" if settings.channels else ", unless `channels` says otherwise"
 
 
 def _layout(array: np.ndarray, what: str, channels: int | None) -> str:

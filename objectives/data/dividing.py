@@ -23,13 +23,7 @@ from optnas.objectives.data.membership import (
     divide,
     narrowed,
 )
-from optnas.objectives.data.reading import (
-    Reading,
-    digest_of,
-    imbalance,
-    split_counts,
-    twins_of,
-)
+from optnas.objectives.data.reading import Reading, digest_of, imbalance, split_counts, twins_of
 from optnas.objectives.data.splits import RawImages
 
 
