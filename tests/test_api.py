@@ -220,21 +220,27 @@ def test_the_line_of_a_notebook_is_replaced(monkeypatch):
     assert drawn[-1].data == "<pre>&lt;999&gt;</pre>"
 
 
-def test_the_notebook_runs(tmp_path):
+def few_lines(output) -> bool:
+    text = output.get("text") or output.get("data", {}).get("text/plain", "")
+    return len(text.splitlines()) <= 24  # A screen.
+
+
+def test_the_notebook_runs_and_may_be_interrupted(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     book = nbformat.read(NOTEBOOK, as_version=4)
-    for cell in book.cells:
-        assert not cell.get("outputs")
-    environment = {"OMP_NUM_THREADS": "1"}
-    client = NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        client.execute()
-    outputs = [cell.outputs for cell in book.cells if cell.cell_type == "code"]
-    assert all(len(each) <= 1 for each in outputs), outputs
-    for each in outputs:
-        for output in each:
-            text = output.get("text") or output.data.get("text/plain", "")
-            assert len(text.splitlines()) <= 24  # No more than a screen.
-    assert "image/svg+xml" in outputs[2][0].data
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    saved = [[output.output_type for output in cell.outputs] for cell in code]
+    assert all(few_lines(output) for cell in code for output in cell.outputs)
+    interrupted = nbformat.v4.new_code_cell(
+        "import os, signal\nstudy.run(callbacks=[lambda *_: os.kill(os.getpid(), signal.SIGINT)])",
+        metadata={"tags": ["raises-exception"]},
+    )
+    book.cells.insert(book.cells.index(code[0]) + 1, interrupted)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(book, timeout=300, resources=resources).execute()
+    line, error = interrupted.outputs
+    assert "notebook: 1 trial, best" in line.data["text/html"]
+    assert error.ename == "KeyboardInterrupt"
+    assert [[output.output_type for output in cell.outputs] for cell in code] == saved
+    assert all(few_lines(output) for cell in code for output in cell.outputs)
     assert (tmp_path / "notebook.html").exists()
