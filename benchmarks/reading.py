@@ -32,8 +32,16 @@ from optnas.config.file import study_from_dict
 from optnas.study.opening import OpenStudy, create_or_open
 from optnas.trials.attributes import CLAIM, LEASE
 
-OPTNAS = [sys.executable, "-c", "from optnas.cli import main; main()"]
-OPTUNA = """
+PEAK = """
+import atexit, os, re
+def tell():
+    status = open("/proc/self/status").read()
+    with open(os.environ["PEAK"], "w") as file:
+        file.write(re.search(r"VmHWM:[^0-9]*([0-9]+) kB", status)[1])
+atexit.register(tell)
+"""
+OPTNAS = [sys.executable, "-c", f"{PEAK}from optnas.cli import main; main()"]
+OPTUNA = f"""{PEAK}
 import sys, optuna
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 optuna.load_study(storage=sys.argv[1], study_name=sys.argv[2]).get_trials(deepcopy=False)
@@ -178,13 +186,14 @@ def looked_at(command: str, url: str, name: str, repeats: int) -> Row:
 def _timed(words: Sequence[str], peaks: list[int]) -> Turn:
     with tempfile.TemporaryDirectory() as folder:
         started = datetime.datetime.now()
-        process = subprocess.Popen(
-            words, stdout=subprocess.DEVNULL, cwd=folder, env={**os.environ, **_ENVIRONMENT}
-        )
+        # What the system counts begins with this process, which is larger than its child.
+        peak = Path(folder, "peak")
+        environment = {**os.environ, **_ENVIRONMENT, "PEAK": str(peak)}
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, cwd=folder, env=environment)
         _, code, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(code)
-    assert process.returncode == 0, f"{words} failed"
-    peaks.append(usage.ru_maxrss // 1024)
+        assert process.returncode == 0, f"{words} failed"
+        peaks.append(int(peak.read_text()) // 1024)
     elapsed = (datetime.datetime.now() - started).total_seconds()
     return Turn(elapsed, usage.ru_utime + usage.ru_stime)
 
