@@ -39,6 +39,7 @@ from optnas.study.record import (
     former_artifacts,
     new_record,
     read_record,
+    told_apart,
 )
 from optnas.trials.claims import is_feasible
 from optnas.trials.failures import is_lost
@@ -130,6 +131,7 @@ def create_or_open(
                 shape = {"in_channels": in_channels, "classes": classes}
                 if any(stored[key] != value for key, value in shape.items()):
                     raise StudyFileError(f"{_where(config)} was made with other data") from None
+                stored = told_apart(stored, config.storage)
                 # What may change has changed: `resume` goes on as the last run did.
                 former = former_artifacts(stored, config.artifacts, config.storage)
                 record = {**stored, "config": record["config"], FORMER: former}
@@ -170,14 +172,14 @@ def open_existing(
 
 
 def _open_url(
-    target: str, study_name: str | None, allow: Collection[str], *, reading: bool
+    target: str, study_name: str | None, allow: Collection[str], **how: bool
 ) -> OpenStudy:
     """The study in a storage, by its URL; it is written to beside that storage."""
     try:
         url = storage_url(target, Path.cwd())
     except ValueError as error:
         raise StorageError(f"{hide_password(target)}: {error}") from None
-    storage = open_storage(url, create=False, reading=reading)
+    storage = open_storage(url, create=False, **how)
     with explained(url):
         names = [study.study_name for study in storage.get_all_studies()]
     if study_name is None and len(names) != 1:
@@ -207,9 +209,10 @@ def open_compared(
     """
     changed: list[str] = []
     if "://" in target:
-        handle = _open_url(target, study_name, allow, reading=reading)
+        handle = _open_url(target, study_name, allow, reading=reading, lenient=True)
     else:
-        handle, changed = _open_file(target, study_name, allow, reading=reading, refuse=False)
+        how = {"reading": reading, "lenient": True}
+        handle, changed = _open_file(target, study_name, allow, refuse=False, **how)
     checks = checks_of(handle.study._storage)
     if checks is not None:
         checks.found = {}
@@ -320,8 +323,8 @@ def _open_file(
     study_name: str | None,
     allow: Collection[str],
     *,
-    reading: bool,
     refuse: bool = True,
+    **how: bool,
 ) -> tuple[OpenStudy, list[str]]:
     """The study of a study file, and how the file contradicts it, unless that is refused."""
     written = dataclasses.replace(read_study_file(path), allowed=frozenset(allow))
@@ -332,7 +335,7 @@ def _open_file(
     if study_name not in (None, name):
         raise UserError(f"{path}: the study is named {name!r}, not {study_name!r}")
     try:
-        study, stored = _load(open_storage(url, create=False, reading=reading), url, name)
+        study, stored = _load(open_storage(url, create=False, **how), url, name)
     except UserError:
         written.checked()  # What is wrong with the file is said first.
         raise
