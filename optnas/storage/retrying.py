@@ -37,7 +37,7 @@ FULL_PATIENCE = 60.0
 LONGEST_PAUSE = 2.0
 """Seconds between two attempts, at most."""
 
-_METHODS = (
+METHODS = (
     "create_new_study",
     "get_n_trials",
     "set_study_user_attr",
@@ -55,7 +55,7 @@ _METHODS = (
     "get_trial_id_from_study_id_trial_number",
     "get_trial",
 )
-_DATABASE_METHODS = (  # Which Optuna calls from behind its cache.
+DATABASE_METHODS = (  # Which Optuna calls from behind its cache.
     "_create_new_trial",
     "_set_trial_param",
     "_get_trials",
@@ -82,7 +82,7 @@ _READING = contextvars.ContextVar("_READING", default=False)
 S = TypeVar("S", bound=type[BaseStorage])
 
 
-def _patient(names: Iterable[str], passes: Callable[[Exception], bool]) -> Callable[[S], S]:
+def patient(names: Iterable[str], passes: Callable[[Exception], bool]) -> Callable[[S], S]:
     """Have methods of a storage called again while what they raise ``passes``."""
 
     def decorate(cls: S) -> S:
@@ -230,7 +230,7 @@ class _FinishesOnce(BaseStorage):
             return True  # The answer to the attempt before was lost.
 
 
-@_patient((*_METHODS, *_DATABASE_METHODS), may_pass)
+@patient((*METHODS, *DATABASE_METHODS), may_pass)
 class SQLiteStorage(_FinishesOnce, CheckedDatabase):
     """A database in a file that several processes can write to.
 
@@ -274,7 +274,7 @@ class SQLiteStorage(_FinishesOnce, CheckedDatabase):
         self.engine.dispose()  # Connections made before the listeners.
 
 
-@_patient((*_METHODS, *_DATABASE_METHODS), may_pass)
+@patient((*METHODS, *DATABASE_METHODS), may_pass)
 class PatientDatabase(_FinishesOnce, CheckedDatabase):
     """A database on a server that may restart, or have one of two that collide try again.
 
@@ -287,7 +287,7 @@ class PatientDatabase(_FinishesOnce, CheckedDatabase):
         super().__init__(engine_url(url), engine_kwargs={"pool_pre_ping": True})
 
 
-@_patient((*_METHODS, *_PROXY_METHODS, "get_best_trial"), may_pass_journal)
+@patient((*METHODS, *_PROXY_METHODS, "get_best_trial"), may_pass_journal)
 class PatientJournal(_FinishesOnce, CheckedJournal):
     """A journal on a disk that may be full, or away, for a while.
 
@@ -301,7 +301,7 @@ class PatientJournal(_FinishesOnce, CheckedJournal):
         super().__init__(backend)
 
 
-@_patient((*_METHODS, *_PROXY_METHODS), _is_unavailable)
+@patient((*METHODS, *_PROXY_METHODS), _is_unavailable)
 class PatientProxy(_FinishesOnce, CheckedProxy):
     """A storage proxy that may restart.
 
