@@ -5,9 +5,10 @@
 
 `train` trains all 252 chains of two or three layers for nine epochs on 1,600 images of
 Fashion-MNIST at 14 x 14 pixels, validates on 1,600 others after every epoch and tests on 4,000 in
-the end, once in every pass with another seed. Stopped, the same command goes on. `compare` lets every strategy search the
-first pass at equal epochs, with and without geometric rungs, and judges its pick by the test
-accuracy of the second: that of the same network trained anew. FOLDER holds FashionMNIST/.
+the end, once in every pass with another seed. Stopped, the same command goes on. `compare` lets
+every strategy search the first pass at equal epochs, with and without geometric rungs, and judges
+its pick by the test accuracy of the last: that of the same network trained anew. FOLDER holds
+FashionMNIST/.
 """
 
 import argparse
