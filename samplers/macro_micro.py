@@ -7,12 +7,15 @@ from collections.abc import Generator
 from dataclasses import KW_ONLY
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from annotated_types import Ge
 from optuna.study import Study
 
 from optnas.samplers._batches import Candidate
 from optnas.samplers._history import Result
+from optnas.samplers._macro_micro_outlook import MacroMicroOutlook
 from optnas.samplers._options import Count, Positive
+from optnas.samplers._outlook import Outlook
 from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import ChainArchitecture, ChainSpace, FaceArchitecture, FaceSpace
 from optnas.trials.attributes import PARENT, TRAIN_ACCURACY
@@ -223,18 +226,18 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
         The found network comes first, with the trial that settled it; then the macro network.
         Before the end of the search, it is the best macro network so far.
         """
-        walk = self.replay(self._history(study))
+        replay = self.replay(self._history(study))
         macro: list[tuple[int, LayeredArchitecture, float]] = []
         micro: list[tuple[int, LayeredArchitecture, float]] = []
-        baseline = None if self.micro else walk.conclusion
-        for candidate, result in walk.path:
+        baseline = None if self.micro else replay.conclusion
+        for candidate, result in replay.path:
             architecture = self.space.from_params(candidate.params)
             if candidate.phase == "baseline":
                 baseline = architecture
             if result.number is not None and not result.failed:
                 phase = macro if candidate.phase in ("depth", "width") else micro
                 phase.append((result.number, architecture, result.value))
-        found = walk.conclusion
+        found = replay.conclusion
         if found is None:
             return sorted(macro, key=lambda trained: -trained[2])[:1]
         answer = [trained for trained in macro if trained[1] == baseline]
@@ -247,6 +250,9 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
             if (tried.operations, tried.kernels) == (found.operations, found.kernels)
         ]
         return settled[:1] + answer
+
+    def outlook(self, study: Study, rng: np.random.Generator) -> Outlook:
+        return MacroMicroOutlook(self, self.replay(self._history(study))).drawn(rng)
 
     def default_params(self) -> dict[str, Any]:
         depth, width = self.space.depth[1], self.space.width[1]

@@ -14,8 +14,9 @@ from optuna.trial import FrozenTrial
 from optnas.samplers._batches import Batch, Candidate, InOrder
 from optnas.samplers._history import History, Result
 from optnas.samplers._options import Count, Positive
+from optnas.samplers._outlook import Outlook, Stretch
 from optnas.samplers._populations import RUNGS, Member, PopulationSampler, by_rung, shares
-from optnas.samplers._replay import ReplaySampler, Search, Walk
+from optnas.samplers._replay import Replay, ReplaySampler, Search
 from optnas.spaces import Architecture
 from optnas.trials.attributes import CONTINUES, SCHEDULE
 
@@ -161,6 +162,22 @@ class SynchronousEcoNASSampler(PopulationSampler[A], ReplaySampler[A]):
             attrs={SCHEDULE: RUNGS * self.epochs, **(attrs or {})},
         )
 
+    def outlook(self, study: Study, rng: np.random.Generator) -> Outlook | None:
+        """Every trial trains a rung; in the first cycles there are fewer networks to promote."""
+        if self.cycles is None:
+            return None
+        children, promoted = sum(self.parents), 0
+        living = [self.initial, 0]  # In the populations of the first and the second rung.
+        for _ in range(self.cycles):
+            for rung, most in enumerate(self.promote):
+                living[0] += children if rung == 0 else 0
+                number = min(most, living[rung])
+                promoted, living[rung] = promoted + number, living[rung] - number
+                living[1] += number if rung == 0 else 0
+        total = self.initial + self.cycles * children + promoted
+        left = total - len(self._history(study).results)
+        return Outlook.settled(Stretch("child or promotion", left, self.epochs))
+
     def rung(self, trial: FrozenTrial) -> int:
         rung: int = trial.params.get("epochs", 0) // self.epochs
         return min(rung, RUNGS)
@@ -168,10 +185,10 @@ class SynchronousEcoNASSampler(PopulationSampler[A], ReplaySampler[A]):
     def weights_needed(self, study: Study) -> Collection[int]:
         """The networks that may be promoted."""
         history, alive = self._history(study), list[Member]()
-        walk = Walk(self.search(alive))
-        walk.go_on(history)
-        if walk.next is None:
+        replay = Replay(self.search(alive))
+        replay.go_on(history)
+        if replay.next is None:
             return ()
-        recent = [result.number for _, result in walk.members if result is not None]
+        recent = [result.number for _, result in replay.members if result is not None]
         numbers = [*(member.number for member in alive if member.rung < RUNGS), *recent]
         return {number for number in numbers if number is not None}
