@@ -72,7 +72,8 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
             compared with.
         operation: Operation of every layer at the start; the micro search tries the other one.
             Default: ``"separable"`` for chains, ``"conv"`` for face networks.
-        kernel: Kernel size of every layer at the start; the micro search tries 5.
+        kernel: Kernel size of every layer at the start; the micro search tries 5, where the space
+            has it. A chain space has 7 if its ``kernels`` say so.
         evaluation: ``"dynamic"`` trains as described; ``"static"`` trains every candidate for
             ``epochs`` epochs.
         micro: Whether there is a micro search. Default: for chains, not for face networks, as in
@@ -86,7 +87,7 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
 
     Raises:
         TypeError: If ``space`` is neither a chain space nor a face space.
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, or the space has not what a search begins with.
 
     Differences from the paper:
         Candidates are judged on held-out training images; the authors' code uses the test set.
@@ -127,6 +128,14 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
         super().__post_init__()
         self.operation = self.operation or self.space.operation
         self.micro = self.space.micro if self.micro is None else self.micro
+        if isinstance(self.space, ChainSpace):
+            for name, start in (("operations", self.operation), ("kernels", self.kernel)):
+                choices = getattr(self.space, name)
+                if start not in choices:
+                    raise ValueError(
+                        f"`{name.removesuffix('s')}` must be one of the space's `{name}`, "
+                        f"{choices}: {start!r}."
+                    )
 
     @property
     def inherits(self) -> bool:
@@ -141,13 +150,18 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
         best = yield self._candidate(
             architecture, self.micro_epochs, "baseline", guess=math.inf, parent=best
         )
-        if self.search_operations:
-            other = "conv" if self.operation == "separable" else "separable"
+        other = "conv" if self.operation == "separable" else "separable"
+        if self.search_operations and self._has("operations", other):
             architecture, best = yield from self._change("operations", other, architecture, best)
-        architecture, best = yield from self._change("kernels", 5, architecture, best)
+        if self._has("kernels", 5):
+            architecture, best = yield from self._change("kernels", 5, architecture, best)
         if self.final_width == "macro":
             architecture = dataclasses.replace(architecture, width=width)
         return architecture
+
+    def _has(self, field: str, choice: str | int) -> bool:
+        """Whether layers of the space may be so."""
+        return not isinstance(self.space, ChainSpace) or choice in getattr(self.space, field)
 
     def _grow(self) -> Generator[Candidate, Result, tuple[int, int, Result]]:
         """Deepen at full width. Returns the depth, the epochs reached, and the best result."""

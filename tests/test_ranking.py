@@ -224,7 +224,7 @@ def test_dynamic_rankings_give_the_ith_smallest_network_i_epochs() -> None:
         network(300, 0.50, 0.60, 0.70),
         network(100, 0.40, 0.45, 0.50),
         network(200, 0.55, 0.65, 0.60),
-        network(400, 0.10, 0.20, 0.30),  # More networks than epochs: not used.
+        network(400, 0.10, 0.20, 0.30),  # More networks than epochs: in static rankings alone.
     ]
     found = _dynamic(trials, seed=0)
     assert found["points"] == [
@@ -235,7 +235,9 @@ def test_dynamic_rankings_give_the_ith_smallest_network_i_epochs() -> None:
     rhos = {name: entry["rho"] for name, entry in found["rankings"].items()}
     assert rhos["dynamic"] == pytest.approx(1)
     assert rhos["params_and_dynamic"] == pytest.approx(1)
-    assert rhos["static_1_epoch"] == pytest.approx(0.5)  # 0.40, 0.55, 0.50.
+    networks = {name: entry["networks"] for name, entry in found["rankings"].items()}
+    assert networks["static_1_epoch"] == networks["params"] == len(trials) > networks["dynamic"]
+    assert rhos["static_1_epoch"] == pytest.approx(0.8)  # 0.40, 0.55, 0.50 and 0.10.
     assert found["equal_epochs"] == 2
 
 

@@ -25,6 +25,7 @@ FTSO = ["digits", "fashion", "cifar10", "cifar100", "imagenet", "nasbench201"]
 FTSO = [*(f"{name}_ftso.yaml" for name in FTSO), "cifar10_ftso_operators.yaml"]
 DARTS = ["cifar10_darts.yaml", "nasbench201_darts.yaml"]
 FACES = ["orl_faces.yaml", "casia_faces_small.yaml", "casia_faces_medium.yaml"]
+BASELINES = ["cifar10_binary.yaml", "cifar10_random.yaml"]
 STAGEWISE = {
     "digits_stagewise.yaml": ("basic", 2, 1, 3),
     "cifar10_stagewise.yaml": ("basic", 6, 2, 5),
@@ -38,6 +39,7 @@ def test_every_study_is_there():
         [
             "digits.yaml",
             "digits_randgrow.yaml",
+            *BASELINES,
             *MACRO_MICRO,
             *ECONAS,
             *RANDGROW,

@@ -18,7 +18,11 @@ from optnas.config.messages import key_text
 from optnas.config.plugins import Kind, PluginError
 from optnas.config.yaml import KeyPath
 
-OLD_BEHAVIOUR: Mapping[tuple[str, ...], Any] = {("data", "reading"): 1}
+OLD_BEHAVIOUR: Mapping[tuple[str, ...], Any] = {
+    ("data", "reading"): 1,
+    ("space", "chain", "kernels"): [3, 5, 7],
+    ("space", "chain", "width_step"): 1,
+}
 """Keys that came after version 0.1.0 and mean something else for new studies: what they mean where
 they are not stored, as JSON values.
 

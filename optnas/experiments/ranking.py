@@ -213,7 +213,8 @@ def _monotonicity(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _dynamic(trials: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:
     """Rankings after a few epochs, which grow with the network or not, against the final one.
 
-    The networks in order of size: after 1, 2, 3... epochs of the original training.
+    Static rankings, after an epoch and by size, are those of all networks. Dynamic ones are those
+    of as many networks as there are epochs, in order of size: after 1, 2, 3... epochs.
     """
     epochs = min(len(trial.intermediate_values) for trial in trials)
     if epochs < LEAST or not all("params" in trial.user_attrs for trial in trials):
@@ -226,17 +227,19 @@ def _dynamic(trials: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:
     size = [float(trial.user_attrs["params"]) for trial in used]
     dynamic = [_after(trial, epoch) for epoch, trial in enumerate(used, start=1)]
     equal = (len(used) + 1) // 2
+    last = [_value(trial) for trial in trials]
     rankings = {
-        "static_1_epoch": ([_after(trial, 1) for trial in used], final),
+        "static_1_epoch": ([_after(trial, 1) for trial in trials], last),
         "static_equal_epochs": ([_after(trial, equal) for trial in used], final),
         "dynamic": (dynamic, final),
-        "params": (size, final),
+        "params": ([float(trial.user_attrs["params"]) for trial in trials], last),
         "params_and_dynamic": (size, dynamic),
     }
     rhos = {}
     for name, (a, b) in rankings.items():
         low, high = map(finite, bootstrap(spearman, a, b, seed=seed))
-        rhos[name] = {"rho": finite(float(spearman(a, b))), "low": low, "high": high}
+        rho = finite(float(spearman(a, b)))
+        rhos[name] = {"rho": rho, "low": low, "high": high, "networks": len(a)}
     return {
         "networks": len(used),
         "equal_epochs": equal,

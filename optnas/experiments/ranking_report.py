@@ -92,14 +92,20 @@ def _monotonicity_table(monotonicity: Mapping[str, Any]) -> tuple[Table, str]:
 
 def _dynamic_table(dynamic: Mapping[str, Any]) -> tuple[Table, str]:
     rows = [
-        [RANKING_NAMES[name], number(entry["rho"]), interval(entry["low"], entry["high"])]
+        [
+            RANKING_NAMES[name],
+            str(entry["networks"]),
+            number(entry["rho"]),
+            interval(entry["low"], entry["high"]),
+        ]
         for name, entry in dynamic["rankings"].items()
     ]
     note = (
-        f"{dynamic['networks']} networks by size, trained for 1, 2, 3... epochs (dynamic), or all "
-        f"for 1 or {dynamic['equal_epochs']} (static)"
+        f"{dynamic['networks']} networks by size, trained for 1, 2, 3... epochs (dynamic) or all "
+        f"for {dynamic['equal_epochs']}; all networks after 1 epoch, and by parameters (static)"
     )
-    return _table("Static and dynamic rankings", ["ranking", "rho", "95%"], rows), note
+    headings = ["ranking", "networks", "rho", "95%"]
+    return _table("Static and dynamic rankings", headings, rows), note
 
 
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
