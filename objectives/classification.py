@@ -14,6 +14,7 @@ from torch import nn
 
 from optnas.config.contract import strategy_of
 from optnas.config.proxy import Proxy
+from optnas.config.recipes import initial_recipe
 from optnas.config.settings import (
     CheckpointSettings,
     DataSettings,
@@ -31,6 +32,7 @@ from optnas.objectives.networks.sizes import (
 )
 from optnas.objectives.retraining import Retrains
 from optnas.objectives.training.allocator import kept_memory
+from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.memory import (
     bound_compiled_code,
     is_out_of_memory,
@@ -44,7 +46,7 @@ from optnas.objectives.training.records import (
     record_circumstances,
     record_memory,
 )
-from optnas.objectives.training.trainer import Trainer, deterministic_algorithms
+from optnas.objectives.training.trainer import Trainer
 from optnas.objectives.training.trial_training import CandidateFailure, TrialTraining, parent_trial
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import Architecture, Space
@@ -346,9 +348,9 @@ class Classification(Retrains):
         train = self.train
         if train.epochs is None:
             return train, trial.suggest_int("epochs", 1, MAX_EPOCHS)
-        if train.initial_epochs is not None and not is_child and self._inherits(trial):
-            return train.model_copy(update={"cycles": 1}), train.initial_epochs
-        return train, train.epochs
+        if not is_child and self._inherits(trial):
+            train = initial_recipe(train)
+        return train, train.epochs or 0
 
     def _training_seed(
         self, trial: Trial, architecture: Architecture, schedule: int, parent: FrozenTrial | None

@@ -111,7 +111,7 @@ class StageClassification(Classification):
         renew_lease(trial.storage, trial._trial_id, FIRST_LEASE)
         try:
             return stage_importance(
-                trainer.model,
+                trainer.judged,
                 trainer.images,
                 self.criterion,
                 samples=self.samples,

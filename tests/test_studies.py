@@ -6,6 +6,7 @@ import pytest
 
 import optnas
 from optnas.config.file import load_study_file
+from optnas.config.recipes import initial_recipe
 
 STUDIES = Path(__file__).parents[1] / "studies"
 FILES = sorted(path.name for path in STUDIES.glob("*.yaml"))
@@ -105,6 +106,9 @@ def test_the_searches_of_randgrow_have_the_papers_setting(name):
     assert config.data.validation == 5000
     final = config.retrain.recipe(train)
     assert (final.epochs, final.cycles, final.batch_size) == (600, 1, 32)
+    initial = initial_recipe(train)
+    for key in ("epochs", "cycles", "lr", "weight_decay", "drop_path"):
+        assert getattr(initial, key) == getattr(final, key)
     assert (config.retrain.repeats, final.drop_path, final.weight_decay) == (5, 0.4, 5e-4)
 
 

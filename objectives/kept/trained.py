@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from optnas._version import __version__
+from optnas.config.recipes import said_of
 from optnas.config.settings import TrainSettings, check_compile
 from optnas.errors import UserError
 from optnas.objectives.data.image_files import ImageFiles
@@ -27,8 +28,9 @@ from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
 from optnas.objectives.kept.unfinished import TRAINING, go_on, save_training
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
 from optnas.objectives.training.allocator import kept_memory
+from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.memory import is_out_of_memory, reset_peak_memory
-from optnas.objectives.training.trainer import NonFiniteLoss, Trainer, deterministic_algorithms
+from optnas.objectives.training.trainer import NonFiniteLoss, Trainer
 from optnas.seeds import derive_seed
 from optnas.spaces import SPACES, Architecture
 from optnas.storage.files import write_whole
@@ -105,7 +107,7 @@ def retrain(
     with deterministic_algorithms(train.deterministic), kept_memory():
         _train(trainer, folder, identity, on_epoch)
         measured = (measure or tested)(trainer, images)
-    served = _served(trainer.model, architecture, images, network)
+    served = _served(trainer.judged, architecture, images, network)
     weights = safetensors.torch.save(served.state_dict())
     description = Description(
         **identity,
@@ -128,17 +130,12 @@ def _identity(
     seed: int,
 ) -> dict[str, Any]:
     """What makes a training another one."""
-    # The usual goes unsaid: networks that were kept before it could be otherwise are known.
-    unsaid = {"epochs", "initial_epochs", "graphs"} | ({"cycles"} if train.cycles == 1 else set())
-    unsaid |= {"class_weights"} if train.class_weights is None else set()
-    unsaid |= {"milestones"} if train.milestones is None else set()
-    unsaid |= {"decay_norms"} if train.decay_norms else set()
     return {
         "space": _space_name(architecture),
         "architecture": json.loads(architecture.to_json()),
         "augmentation": dataclasses.asdict(images.augmentation),
         "network": network,
-        "train": train.model_dump(mode="json", exclude=unsaid),
+        "train": said_of(train),
         "epochs": train.epochs,
         "seed": seed,
         "data_sha256": digest(images),
@@ -205,7 +202,7 @@ def tested(trainer: Trainer, images: Images) -> dict[str, Any]:
     """What a description says of the test of a trained network, in float32."""
     names = images.class_names
     model = Classifier(
-        trainer.model, images.mean, images.std, names, images.input_shape, _preprocessing(images)
+        trainer.judged, images.mean, images.std, names, images.input_shape, _preprocessing(images)
     )
     judgement = judge(
         model.eval(),

@@ -38,8 +38,8 @@ def check_training(architecture: Architecture, train: TrainSettings) -> None:
     Raises:
         UserError: Naming the key.
     """
-    for name in ("drop_path", "auxiliary"):
-        if getattr(train, name) and name not in _options(architecture):
+    for name in ("drop_path", "auxiliary", "initial_drop_path"):
+        if getattr(train, name) and name.removeprefix("initial_") not in _options(architecture):
             raise UserError(
                 f"{name}: the network of a {type(architecture).__name__} has none; leave it out."
             )

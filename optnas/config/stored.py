@@ -22,6 +22,7 @@ OLD_BEHAVIOUR: Mapping[tuple[str, ...], Any] = {
     ("data", "reading"): 1,
     ("space", "chain", "kernels"): [3, 5, 7],
     ("space", "chain", "width_step"): 1,
+    ("objective", "supernet_classification", "search", "final_lr"): 0.0,
 }
 """Keys that came after version 0.1.0 and mean something else for new studies: what they mean where
 they are not stored, as JSON values.
