@@ -14,22 +14,18 @@ from torch import nn
 
 from optnas.config.contract import strategy_of
 from optnas.config.proxy import Proxy
-from optnas.config.recipes import initial_recipe
 from optnas.config.settings import (
     CheckpointSettings,
     DataSettings,
     NetworkSettings,
     TrainSettings,
+    initial_recipe,
 )
 from optnas.objectives.data.images import Images, load_images
 from optnas.objectives.limits import over_limits
 from optnas.objectives.networks.build import build_model, count_params, forward_costs
 from optnas.objectives.networks.inference import inference_times
-from optnas.objectives.networks.sizes import (
-    candidate_network,
-    check_options,
-    check_training,
-)
+from optnas.objectives.networks.sizes import candidate_network, check_settings
 from optnas.objectives.retraining import Retrains
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.determinism import deterministic_algorithms
@@ -215,8 +211,7 @@ class Classification(Retrains):
             **options,
         )
         example = space.random(np.random.default_rng(0))
-        check_options(example, objective._network)
-        check_training(example, train)
+        check_settings(example, objective._network, train)
         objective._sized(example)
         return objective
 

@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from optnas._version import __version__
-from optnas.config.recipes import said_of
-from optnas.config.settings import TrainSettings, check_compile
+from optnas.config.settings import TrainSettings, check_compile, said_of
 from optnas.errors import UserError
 from optnas.objectives.data.image_files import ImageFiles
 from optnas.objectives.data.images import Images
@@ -133,7 +132,7 @@ def _identity(
     return {
         "space": _space_name(architecture),
         "architecture": json.loads(architecture.to_json()),
-        "augmentation": dataclasses.asdict(images.augmentation),
+        "augmentation": images.augmentation.said(),
         "network": network,
         "train": said_of(train),
         "epochs": train.epochs,

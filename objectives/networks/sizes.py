@@ -45,6 +45,18 @@ def check_training(architecture: Architecture, train: TrainSettings) -> None:
             )
 
 
+def check_settings(
+    architecture: Architecture, options: Mapping[str, Any], train: TrainSettings
+) -> None:
+    """Refuse what the network of this kind of architecture has not.
+
+    Raises:
+        UserError: As `check_options` and `check_training`.
+    """
+    check_options(architecture, options)
+    check_training(architecture, train)
+
+
 def candidate_network(
     architecture: A, options: Mapping[str, Any], train: TrainSettings, proxy: Proxy | None
 ) -> tuple[A, dict[str, Any]]:

@@ -14,6 +14,8 @@ from optnas.config.recipes import (
     check_compile,
     check_cycles,
     check_milestones,
+    initial_recipe,
+    said_of,
 )
 
 __all__ = [
@@ -28,9 +30,11 @@ __all__ = [
     "check_compile",
     "check_cycles",
     "check_milestones",
+    "initial_recipe",
+    "said_of",
 ]
 
-Augmentation = Literal["crop", "flip", "cutout"]
+Augmentation = Literal["crop", "flip", "cutout", "resized_crop", "jitter"]
 
 
 class DataSettings(Settings):
@@ -80,6 +84,13 @@ class DataSettings(Settings):
         "squash",
         description="How images that are not square become so: both sides are scaled, the middle "
         "is cut out, or the background is added.",
+    )
+    crop_fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the sides that is kept in the middle of an image before it is "
+        "resized: 0.875 with `resize: crop` is the 224 of 256 pixels of ImageNet's papers.",
     )
     background: str = Field(
         "white",
