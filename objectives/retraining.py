@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from optnas.config.settings import RetrainSettings, TrainSettings
+from optnas.config.settings import NetworkSettings, RetrainSettings, TrainSettings
 from optnas.objectives.data.images import Images
 from optnas.objectives.kept import ensembles, trained
 from optnas.objectives.kept.descriptions import Description, EnsembleDescription
-from optnas.objectives.networks.sizes import channels_of, with_channels
+from optnas.objectives.networks.sizes import channels_of, resized
 from optnas.objectives.training.trainer import Trainer
 from optnas.seeds import derive_seed
 from optnas.spaces import Architecture
@@ -54,6 +54,7 @@ class Retrains:
         settings: RetrainSettings,
         *,
         channels: int | None = None,
+        network: NetworkSettings | None = None,
         repeat: int = 1,
         origin: dict[str, Any],
         on_epoch: Callable[[int, int, float, float], None] | None = None,
@@ -65,22 +66,30 @@ class Retrains:
             folder: Where the network goes.
             settings: How to train, where that is not as in the search.
             channels: Channels of its first layers; None leaves those it was found with.
+            network: Its size otherwise, where that is neither as found nor as ``settings`` say.
             repeat: Which training of the network this is, from 1; each has a seed of its own.
             origin: Where the architecture comes from, for the card.
             on_epoch: See `optnas.objectives.kept.trained`.
 
         Raises:
-            UserError: As `optnas.objectives.kept.trained`, or if there are no channels to choose.
+            UserError: As `optnas.objectives.kept.trained`, or if the network has no such size.
         """
         images, options = self.images, self._network
         if settings.augment is not None:
             side = min(images.input_shape[1:])
             recipe = images.augmentation.restricted(settings.augment, side)
             images = dataclasses.replace(images, augmentation=recipe)
+        asked = {}
+        for size in (settings.network, network):
+            asked |= {} if size is None else size.model_dump(exclude_none=True)
         if channels is not None:
+            asked["channels"] = channels
+        if asked:
             found_with = channels_of(architecture, options)
-            architecture, options = with_channels(architecture, options, channels)
-            origin = {**origin, "channels": f"{channels} (found with {found_with})"}
+            architecture, options = resized(architecture, options, asked)
+            if "channels" in asked:
+                asked["channels"] = f"{asked['channels']} (found with {found_with})"
+            origin = {**origin, **asked}
         seed = 0 if self._seed is None else self._seed
         return trained.retrain(
             architecture,

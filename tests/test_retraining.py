@@ -6,12 +6,16 @@ import statistics
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import optnas
 from optnas import cli
-from optnas.config.settings import DataSettings
+from optnas.cli.sizes import images_said, network_said
+from optnas.config.settings import DataSettings, NetworkSettings
+from optnas.config.stored import references
 from optnas.errors import UserError
 from optnas.objectives.kept.descriptions import describe
 from optnas.objectives.training.trainer import Trainer
@@ -233,3 +237,68 @@ def test_the_command_refuses(retrain_command, arguments, message):
     code, out, err = retrain_command(*arguments)
     assert (code, out) == (2, "")
     assert message in err
+
+
+PICTURES = (
+    "data: {name: images, root: pictures, size: 16, stream: true, augment: [resized_crop, flip]}"
+)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two classes of twelve JPEGs, with a test set of four."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for label in ("a", "b"):
+            folder = tmp_path / "pictures" / split / label
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.jpg")
+    return tmp_path / "pictures"
+
+
+def test_everything_but_the_architecture_may_be_otherwise(study, pictures):
+    handle = study("cells")
+    sizes = NetworkSettings(cells=4, stem="large")
+    images = DataSettings(name="images", root=str(pictures), size=16, stream=True)
+    options = {"network": sizes, "channels": 6, "batch_size": 5, "top": 1}
+    (plain,) = retrain_found(handle, top=1)
+    (large,) = retrain_found(handle, data=images, **options)
+    assert folders([large]) == ["found.network-images-4-cells-large-stem-6-channels"]
+    assert large.fields["architecture"] == plain.fields["architecture"]
+    assert large.fields["input_shape"] == (3, 16, 16)
+    assert large.fields["train"]["batch_size"] == 5
+    said = {"cells": 4, "channels": 6, "stem": "large"}
+    assert large.fields["network"] == plain.fields["network"] | said
+    assert optnas.load(large.fields["folder"])(torch.zeros(2, 3, 16, 16)).shape == (2, 2)
+
+
+def test_the_block_says_it_too(study, pictures):
+    folder = study("cells").config.folder
+    text = (folder / "found.yaml").read_text().replace("retrain: {epochs: 2}", "")
+    pictures.rename(folder / "pictures")
+    (folder / "found.yaml").write_text(
+        f"{text}retrain:\n  epochs: 1\n  warmup_epochs: 0\n  ema: 0.5\n  mixup: 0.2\n"
+        f"  label_smoothing: 0.1\n  network: {{cells: 5, channels: 8, stem: 7x7}}\n  {PICTURES}\n"
+    )
+    (report,) = retrain_found(open_existing(str(folder / "found.yaml")), top=1)
+    assert report.fields["network"] == {"cells": 5, "channels": 8, "stem": "7x7"}
+    assert report.fields["train"]["ema"] == 0.5
+    assert report.fields["augmentation"]["resized_crop"]
+    assert report.fields["data"]["root"] == str(folder / "pictures")
+    assert report.fields["test_images"] == 8
+
+
+def test_a_size_that_there_is_not_is_refused(study):
+    with pytest.raises(UserError, match="has no such option"):
+        list(retrain_found(study("chain"), network=NetworkSettings(cells=3)))
+    with pytest.raises(UserError, match=r"--stem: .*, not 'huge'"):
+        network_said(stem="huge", cells=None)
+    with pytest.raises(UserError, match="so do --size and --stream"):
+        images_said(None, root=None, size=32, stream=True, download=False)
+
+
+def test_code_that_a_stored_retraining_names_is_not_imported():
+    stored = {"retrain": {"data": {"name": "evil:function"}}}
+    assert references(stored) == {"retrain.data": "evil:function"}

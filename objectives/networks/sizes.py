@@ -138,6 +138,32 @@ def with_channels(
     return dataclasses.replace(architecture, **{field: channels}), dict(options)
 
 
+def resized(
+    architecture: A, options: Mapping[str, Any], asked: Mapping[str, Any]
+) -> tuple[A, dict[str, Any]]:
+    """The architecture and the options of a network of the same structure and of another size.
+
+    Args:
+        architecture: Its own width is replaced, if it has one, and its own number of cells, if
+            every cell of a kind is alike.
+        options: Otherwise the options are.
+        asked: What is to be otherwise: ``cells``, ``channels``, ``stem`` and other options.
+
+    Raises:
+        UserError: If the network has no such option.
+    """
+    asked, known = dict(asked), _options(architecture)
+    channels = asked.pop("channels", None)
+    if "cells" in asked and "cells" not in known and getattr(architecture, "mode", "") == "cell":
+        changed: Any = {"cells": asked.pop("cells")}
+        architecture = dataclasses.replace(architecture, **changed)
+    check_options(architecture, asked)
+    options = {**options, **asked}
+    if channels is None:
+        return architecture, options
+    return with_channels(architecture, options, channels)
+
+
 def _width_field(architecture: Architecture) -> str | None:
     fields = {field.name for field in dataclasses.fields(architecture)}
     return next((name for name in _WIDTHS if name in fields), None)

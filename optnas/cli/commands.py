@@ -176,12 +176,27 @@ def retrain(
     channels: Annotated[
         int | None, typer.Option(min=1, help="Channels of the first layers. Default: as found.")
     ] = None,
+    cells: Annotated[
+        int | None, typer.Option(min=1, help="Number of cells. Default: as found.")
+    ] = None,
+    stem: Annotated[
+        str | None, typer.Option(help="The first layers: small, large or 7x7. Default: as found.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per step. Default: the study file's.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="Train on this data set, or `module:function`, instead.")
     ] = None,
     root: Annotated[str | None, typer.Option(help="Folder that holds the data of --data.")] = None,
     download: Annotated[
         bool, typer.Option("--download", help="Download the data of --data if it is absent.")
+    ] = False,
+    size: Annotated[
+        int | None, typer.Option(min=4, max=1024, help="Pixels of the images of --data.")
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Read the images of --data when they are needed.")
     ] = False,
     ensemble: Annotated[
         bool,
@@ -199,14 +214,12 @@ def retrain(
     device: Device = None,
 ) -> None:
     """Train what was found on all training images, test it once, and keep it."""
-    from optnas.config.settings import DataSettings
-    from optnas.errors import UserError
+    from optnas.cli.sizes import images_said, network_said
     from optnas.running.retraining import retrain_found
     from optnas.study.opening import open_existing
 
-    images = None if data is None else DataSettings(name=data, root=root, download=download)
-    if images is None and (root is not None or download):
-        raise UserError("--root and --download belong to --data; the study's data has its own")
+    images = images_said(data, root=root, download=download, size=size, stream=stream)
+    network = network_said(cells=cells, stem=stem)
     handle = open_existing(target, study, allow=allow or ())
     quiet_libraries()
     try:
@@ -217,6 +230,8 @@ def retrain(
             repeats=repeats,
             trial=trial,
             channels=channels,
+            network=network,
+            batch_size=batch_size,
             data=images,
             ensemble=ensemble,
             output=output,

@@ -154,10 +154,11 @@ class NetworkSettings(Settings):
         None,
         description="Nodes that make a cell's output: the unused ones (the default), or all.",
     )
-    stem: Literal["small", "large"] | None = Field(
+    stem: Literal["small", "large", "7x7"] | None = Field(
         None,
-        description="The first layers of a network of cells: `large` ones halve the resolution "
-        "three times, for images such as those of ImageNet. Default: `small`.",
+        description="The first layers of a network of cells or of one that grows: three `large` "
+        "convolutions halve the resolution three times, one of `7x7` and a maximum twice, for "
+        "images such as those of ImageNet. Default: `small`.",
     )
     dropout: float | None = Field(
         None,
@@ -299,6 +300,14 @@ class RetrainSettings(Settings):
     )
     drop_path: float | None = Field(None, ge=0, lt=1, description="As in `train`.")
     auxiliary: float | None = Field(None, ge=0, description="As in `train`, for cell networks.")
+    data: DataSettings | None = Field(
+        None,
+        description="Images to train on and to test with instead of the search's: the keys of "
+        "`data`, of which none is taken over.",
+    )
+    network: NetworkSettings | None = Field(
+        None, description="The size of the networks, where it is not as in the search."
+    )
     compile: bool = Field(
         False,
         description="Compile every network with `torch.compile` before it is trained: a minute, "

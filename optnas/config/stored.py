@@ -63,6 +63,11 @@ def references(config: Mapping[str, Any]) -> dict[str, str]:
         name = block.get("name") if isinstance(block, Mapping) else block
         if isinstance(name, str) and ":" in name:
             named[key] = name
+    retrain = config.get("retrain")
+    data = retrain.get("data") if isinstance(retrain, Mapping) else None
+    name = data.get("name") if isinstance(data, Mapping) else data
+    if isinstance(name, str) and ":" in name:
+        named["retrain.data"] = name
     return named
 
 
@@ -173,9 +178,17 @@ def _nested(
     merged = stored | given
     for key, value in given.items():
         inner = _inner_model(model, key)
+        if isinstance(value, dict) and _names_another(value, stored.get(key)):
+            continue
         if inner is not None and isinstance(value, dict) and isinstance(stored.get(key), dict):
             merged[key] = _nested(value, stored[key], inner)
     return merged
+
+
+def _names_another(given: Mapping[str, Any], stored: Any) -> bool:
+    """Whether other data is named, about which nothing is stored."""
+    name = stored.get("name") if isinstance(stored, Mapping) else None
+    return "name" in given and given["name"] != name
 
 
 def _model(key: str, block: Mapping[str, Any], folder: Path) -> type[pydantic.BaseModel] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from optnas.config.contract import Objective, strategy_of
 from optnas.config.file import StudyFile
-from optnas.config.settings import DataSettings
+from optnas.config.settings import DataSettings, NetworkSettings
 from optnas.errors import UserError
 from optnas.running.runner import warn_of_kept_settings
 from optnas.spaces import Architecture
@@ -36,6 +36,8 @@ def retrain_found(
     repeats: int | None = None,
     trial: int | None = None,
     channels: int | None = None,
+    network: NetworkSettings | None = None,
+    batch_size: int | None = None,
     data: DataSettings | None = None,
     ensemble: bool = False,
     output: Path | None = None,
@@ -56,12 +58,17 @@ def retrain_found(
             The first is the one that there is without repeats.
         trial: Number of a trial whose network is trained instead.
         channels: Channels of the network's first layers; None leaves those it was found with.
-        data: Images to train on and to test with instead of the study's.
+        network: The network's size otherwise, where it is neither as it was found nor as
+            ``retrain.network`` of the study file says.
+        batch_size: Images per step; None takes the study file's.
+        data: Images to train on and to test with; None takes ``retrain.data`` of the study file,
+            or the study's.
         ensemble: Whether to make an ensemble of all that was trained, which is kept in a folder
             whose name ends with ``-ensemble``. Then ``top`` is all networks by default.
         output: The network's folder; None puts it beside the storage, named after the study, and
-            after ``data`` and ``channels`` if they are given. A second network goes into a folder
-            whose name ends with ``-2``, its third training into ``-2-repeat-3``, and so on.
+            after ``data``, ``network`` and ``channels`` if they are given. A second network goes
+            into a folder whose name ends with ``-2``, its third training into ``-2-repeat-3``,
+            and so on.
         device: A torch device; None takes CUDA where there is one.
         accept_changed_data: Whether to train on other images than the study has seen, which is
             recorded.
@@ -73,22 +80,23 @@ def retrain_found(
         of all trainings of a network, where there are several; and one of the ensemble.
 
     Raises:
-        UserError: If there is no network yet, the folder holds another one, the network has no
-            channels to choose, or the data cannot be had.
+        UserError: If there is no network yet, the folder holds another one, the network cannot
+            be of that size, or the data cannot be had.
     """
     warn_of_kept_settings(handle.config)
-    options = {"epochs": epochs, "top": top, "repeats": repeats}
+    options = {"epochs": epochs, "top": top, "repeats": repeats, "batch_size": batch_size}
     settings = handle.config.retrain.model_copy(
         update={key: value for key, value in options.items() if value is not None}
     )
-    full = handle.config.model_copy(update={"proxy": None, "data": data or handle.config.data})
+    other = data or settings.data
+    full = handle.config.model_copy(update={"proxy": None, "data": other or handle.config.data})
     chosen = _chosen(handle, trial, settings.top, full.data, every=ensemble)
-    seen = None if data is not None else data_seen_by_study(handle)
+    seen = None if other is not None else data_seen_by_study(handle)
     objective = _objective(handle, full, seen, device, accept_changed_data)
     retrain, combine = objective.retrain, objective.ensemble
     if retrain is None or (ensemble and combine is None):
         raise UserError(f"the objective {full.objective.name!r} trains nothing; use another one")
-    base = _folder(handle, data, channels) if output is None else str(output)
+    base = _folder(handle, data, network, channels) if output is None else str(output)
     after_epoch = on_epoch if output is not None else _marking(handle, Path(base), on_epoch)
     members: list[Path] = []
     for rank, (architecture, origin) in enumerate(chosen, start=1):
@@ -101,6 +109,7 @@ def retrain_found(
                 own,
                 settings,
                 channels=channels,
+                **({} if network is None else {"network": network}),
                 repeat=repeat,
                 origin=origin if repeat == 1 else {**origin, "repeat": repeat},
                 on_epoch=after_epoch,
@@ -194,10 +203,17 @@ def _ensemble_report(folder: Path, description: Any) -> RetrainReport:
     return RetrainReport({"folder": str(folder), **dataclasses.asdict(description)}, text)
 
 
-def _folder(handle: OpenStudy, data: DataSettings | None, channels: int | None) -> str:
+def _folder(
+    handle: OpenStudy,
+    data: DataSettings | None,
+    network: NetworkSettings | None,
+    channels: int | None,
+) -> str:
     parts = []
     if data is not None:
         parts.append(f"-{data.name.replace(':', '.')}")
+    for name, value in (network or NetworkSettings()).model_dump(exclude_none=True).items():
+        parts.append(f"-{value}-{name}")
     if channels is not None:
         parts.append(f"-{channels}-channels")
     return network_folder(handle, "".join(parts))
