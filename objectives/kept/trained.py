@@ -26,6 +26,7 @@ from optnas.objectives.kept.judgement import judge
 from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
 from optnas.objectives.kept.unfinished import TRAINING, go_on, save_training
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
+from optnas.objectives.networks.known import LIBRARY, KnownArchitecture
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.memory import is_out_of_memory, reset_peak_memory
@@ -360,16 +361,18 @@ def architecture_of(description: Description) -> Architecture:
         ValueError: If its space is not known here, or has no such architecture.
     """
     space = SPACES.get(description.space)
-    if space is None:
+    kind = KnownArchitecture if description.space == LIBRARY else None
+    kind = space.architecture_class if space is not None else kind
+    if kind is None:
         raise ValueError(f"the space {description.space!r} is not known here")
-    return space.architecture_class.from_json(json.dumps(description.architecture))
+    return kind.from_json(json.dumps(description.architecture))
 
 
 def _space_name(architecture: Architecture) -> str:
     for name, space in SPACES.items():
         if type(architecture) is space.architecture_class:
             return name
-    return type(architecture).__name__
+    return LIBRARY if isinstance(architecture, KnownArchitecture) else type(architecture).__name__
 
 
 def _keep(folder: Path, weights: bytes, description: Description) -> None:
