@@ -107,8 +107,18 @@ def test_several_networks_are_each_trained_several_times(study):
         "found.network-2",
         "found.network-2-repeat-2",
         "found.network-2",
+        "found.network",
     ]
+    *reports, last = reports
     assert [report.fields.get("n") for report in reports] == [None, None, 2, None, None, 2]
+    means = [reports[2].fields["mean"], reports[5].fields["mean"]]
+    assert last.fields["networks"] == 2
+    assert last.fields["accuracy"]["values"] == means
+    assert last.fields["accuracy"]["std"] == statistics.stdev(means)
+    assert (
+        last.fields["params"]["mean"]
+        == (reports[0].fields["params"] + reports[3].fields["params"]) / 2
+    )
     assert reports[2].fields["trial"] != reports[5].fields["trial"]
 
 

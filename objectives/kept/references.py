@@ -71,9 +71,7 @@ def references_of(text: str) -> list[Reference]:
     found = {}
     for part in re.split(r"\s*,\s*", names.strip()):
         name, _, weights = part.partition("@")
-        reference = Reference(
-            check_known(name), Path(weights).expanduser() if weights else None
-        )
+        reference = Reference(check_known(name), Path(weights).expanduser() if weights else None)
         found[reference.name] = reference
     return list(found.values())
 

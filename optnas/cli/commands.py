@@ -206,6 +206,14 @@ def retrain(
             "average their probabilities.",
         ),
     ] = False,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="timm:NAME[,NAME]",
+            help="Train known networks by the same recipe, and set them beside what was found; "
+            "NAME@FILE starts from weights in a file.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the network. Default: beside the storage.")
     ] = None,
@@ -234,6 +242,7 @@ def retrain(
             batch_size=batch_size,
             data=images,
             ensemble=ensemble,
+            references=reference,
             output=output,
             accept_changed_data=accept_changed_data,
             device=device,
