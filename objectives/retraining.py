@@ -171,6 +171,14 @@ class Retrains:
         seed = 0 if self._seed is None else self._seed
         return seed if repeat == 1 else derive_seed("repeat", seed, repeat)
 
+    def test_digest(self) -> str:
+        """What tells the test images and their classes from others."""
+        images = self.images
+        shown = dataclasses.replace(
+            images, train_images=images.test_images, train_labels=images.test_labels
+        )
+        return f"{trained.digest(shown)} {images.class_names}"
+
     def ensemble(self, members: Sequence[Path], folder: Path) -> EnsembleDescription:
         """Make one of networks that `retrain` kept: see :func:`ensembles.combine`.
 

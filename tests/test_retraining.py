@@ -13,13 +13,13 @@ from PIL import Image
 
 import optnas
 from optnas import cli
-from optnas.cli.sizes import images_said, network_said
+from optnas.cli.sizes import images_said, network_said, opened_together
 from optnas.config.settings import DataSettings, NetworkSettings
 from optnas.config.stored import references
 from optnas.errors import UserError
 from optnas.objectives.kept.descriptions import describe
 from optnas.objectives.training.trainer import Trainer
-from optnas.running.retraining import RetrainReport, retrain_found
+from optnas.running.retraining import RetrainReport, retrain_found, retrain_together
 from optnas.study.opening import OpenStudy, open_existing
 
 STUDIES = {
@@ -312,3 +312,31 @@ def test_a_size_that_there_is_not_is_refused(study):
 def test_code_that_a_stored_retraining_names_is_not_imported():
     stored = {"retrain": {"data": {"name": "evil:function"}}}
     assert references(stored) == {"retrain.data": "evil:function"}
+
+
+def test_networks_of_several_studies_answer_together(study):
+    first, second = (str(study(name).config.folder / "found.yaml") for name in ("cells", "stages"))
+    text = Path(second).read_text().replace("study: found", "study: other")
+    (Path(second).parent / "other.yaml").write_text(text)
+    second = str(Path(second).parent / "other.yaml")
+    optnas.run(second)
+    handles = [open_existing(path) for path in (first, second)]
+    *reports, last = retrain_together(handles, epochs=1, top=1)
+    assert [Path(r.fields["folder"]).name for r in reports] == ["found.network", "other.network"]
+    folder = Path(last.text.partition("kept in ")[2].partition(";")[0])
+    assert folder.name == "found-and-other.network-ensemble"
+    assert last.fields["params"] == sum(report.fields["params"] for report in reports)
+    assert optnas.load(folder)(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+    other = text.replace("classes: [0, 1, 7]", "classes: [0, 1, 8]").replace(": other", ": third")
+    (Path(second).parent / "third.yaml").write_text(other)
+    optnas.run(Path(second).parent / "third.yaml")
+    third = open_existing(str(Path(second).parent / "third.yaml"))
+    with pytest.raises(UserError, match="the same classes, tested on the same images"):
+        list(retrain_together([handles[0], third]))
+
+
+def test_several_studies_are_for_an_ensemble():
+    with pytest.raises(UserError, match="for --ensemble alone"):
+        opened_together("a.yaml", ["b.yaml"], ensemble=False, allow=())
+    with pytest.raises(UserError, match="one study has one name, not 2"):
+        opened_together("a.yaml", ["b", "c"], ensemble=True, allow=())

@@ -1,5 +1,6 @@
 """The commands."""
 
+import functools
 import json
 import shlex
 import sys
@@ -161,7 +162,13 @@ def best(
 @app.command()
 def retrain(
     target: Target,
-    study: Name = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STUDY]...",
+            help="The study's name in the storage; or, with --ensemble, further study files.",
+        ),
+    ] = None,
     allow: Allow = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs. Default: retrain.epochs of the study file.")
@@ -222,17 +229,21 @@ def retrain(
     device: Device = None,
 ) -> None:
     """Train what was found on all training images, test it once, and keep it."""
-    from optnas.cli.sizes import images_said, network_said
-    from optnas.running.retraining import retrain_found
-    from optnas.study.opening import open_existing
+    from optnas.cli.sizes import images_said, network_said, opened_together
+    from optnas.running.retraining import retrain_found, retrain_together
 
     images = images_said(data, root=root, download=download, size=size, stream=stream)
     network = network_said(cells=cells, stem=stem)
-    handle = open_existing(target, study, allow=allow or ())
+    handles = opened_together(target, others or [], ensemble=ensemble, allow=allow or ())
     quiet_libraries()
+    if len(handles) > 1:
+        perform = functools.partial(retrain_together, handles)
+    else:
+        perform = functools.partial(retrain_found, handles[0], ensemble=ensemble)
+    if reference is not None:
+        perform = functools.partial(perform, references=reference)
     try:
-        for report in retrain_found(
-            handle,
+        for report in perform(
             epochs=epochs,
             top=top,
             repeats=repeats,
@@ -241,8 +252,6 @@ def retrain(
             network=network,
             batch_size=batch_size,
             data=images,
-            ensemble=ensemble,
-            references=reference,
             output=output,
             accept_changed_data=accept_changed_data,
             device=device,

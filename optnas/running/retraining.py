@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from optnas.study.opening import OpenStudy, conclusions
 from optnas.study.record import metric_of
 from optnas.trials.metric import ACCURACY
 
-__all__ = ["RetrainReport", "retrain_found"]
+__all__ = ["RetrainReport", "retrain_found", "retrain_together"]
 
 OnEpoch = Callable[[int, int, float, float], None]
 
@@ -44,6 +44,7 @@ def retrain_found(
     batch_size: int | None = None,
     data: DataSettings | None = None,
     ensemble: bool = False,
+    every: bool = False,
     references: str | None = None,
     output: Path | None = None,
     device: str | None = None,
@@ -70,6 +71,7 @@ def retrain_found(
             or the study's.
         ensemble: Whether to make an ensemble of all that was trained, which is kept in a folder
             whose name ends with ``-ensemble``. Then ``top`` is all networks by default.
+        every: Whether all networks are trained by default, though there is no ensemble of them.
         references: Known networks to train beside, by the same recipe on the same images, as
             ``timm:NAME[@FILE][,NAME...]``; the file has weights that the network starts from.
         output: The network's folder; None puts it beside the storage, named after the study, and
@@ -97,9 +99,8 @@ def retrain_found(
         update={key: value for key, value in options.items() if value is not None}
     )
     other = data or settings.data
-    other = data or settings.data
     full = handle.config.model_copy(update={"proxy": None, "data": other or handle.config.data})
-    chosen = _chosen(handle, trial, settings.top, full.data, every=ensemble)
+    chosen = _chosen(handle, trial, settings.top, full.data, every=ensemble or every)
     seen = None if other is not None else data_seen_by_study(handle)
     objective = _objective(handle, full, seen, device, accept_changed_data)
     retrain, combine = objective.retrain, objective.ensemble
@@ -122,6 +123,64 @@ def retrain_found(
         yield from done.of_reference(reference, objective)
     if known:
         yield done.compared(objective)
+
+
+def retrain_together(
+    handles: Sequence[OpenStudy], *, output: Path | None = None, **options: Any
+) -> Iterator[RetrainReport]:
+    """Train what several searches found, and make one ensemble of it all.
+
+    Source: Stage-Wise NAS, section IV, whose ensemble joins residual networks and those of cells.
+
+    Args:
+        handles: The studies, of the same classes and the same test images.
+        output: A folder for all networks; None puts them beside their storages.
+        options: What else `retrain_found` takes, for each.
+
+    Yields:
+        What `retrain_found` yields for each, and the report of the ensemble, which is kept in a
+        folder named after the studies.
+
+    Raises:
+        UserError: As `retrain_found`, or if their test images differ.
+    """
+    names = [handle.study.study_name for handle in handles]
+    combine = _combining(handles, options.get("data"), options.get("device"))
+    members: list[Path] = []
+    for handle, name in zip(handles, names, strict=True):
+        place = None if output is None else output / name
+        for report in retrain_found(handle, every=True, output=place, **options):
+            if "weights_sha256" in report.fields:
+                members.append(Path(report.fields["folder"]))
+            yield report
+    beside = Path(network_folder(handles[0], "")).parent if output is None else output
+    own = beside / f"{'-and-'.join(names)}.network-ensemble"
+    yield ensemble_report(own, combine(members, own))
+
+
+def _combining(
+    handles: Sequence[OpenStudy], data: DataSettings | None, device: str | None
+) -> Callable[..., Any]:
+    """What makes an ensemble for all these studies.
+
+    Raises:
+        UserError: If their networks cannot answer together.
+    """
+    objectives: list[Any] = []
+    for handle in handles:
+        config = handle.config
+        images = data or config.retrain.data or config.data
+        full = config.model_copy(update={"proxy": None, "data": images})
+        objectives.append(ObjectiveMaker(full, device=device).make())
+    combine: Callable[..., Any] | None = objectives[0].ensemble
+    if any(objective.ensemble is None for objective in objectives) or combine is None:
+        raise UserError("one of these objectives trains no classifiers")
+    if len({objective.test_digest() for objective in objectives}) > 1:
+        raise UserError(
+            "an ensemble needs networks of the same classes, tested on the same images: these "
+            "studies have others"
+        )
+    return combine
 
 
 @dataclasses.dataclass
