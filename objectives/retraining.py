@@ -77,7 +77,7 @@ class Retrains:
             UserError: As `optnas.objectives.kept.trained`, or if the network has no such size.
         """
         options = self._network
-        asked = {}
+        asked: dict[str, Any] = {}
         for size in (settings.network, network):
             asked |= {} if size is None else size.model_dump(exclude_none=True)
         if channels is not None:

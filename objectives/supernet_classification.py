@@ -98,9 +98,18 @@ class SupernetClassification(Classification):
             self._table = Tabular(space, table, column, limits=self._limits)
         try:
             self._topologies = TopologySpace(space)  # type: ignore[arg-type]
-            operations = tuple(name for name in self._topologies.operations if name != NONE)
-            if search.operation not in operations:
-                raise ValueError(f"`operation` must be one of {operations}: {search.operation!r}.")
+            known = self._topologies.operations
+            chosen = search.operations
+            if (
+                not set(chosen) <= set(known)
+                or chosen == (NONE,)
+                or len(set(chosen)) < len(chosen)
+            ):
+                operations = tuple(name for name in known if name != NONE)
+                raise ValueError(
+                    f"`operation` must be one of {operations}, or several different ones, with "
+                    f"{NONE!r} or without: {search.operation!r}."
+                )
             # As every search will do it: what does not fit shows now.
             for phase in (TOPOLOGY_PHASE, OPERATORS_PHASE):
                 self._supernet(phase, None, 0)
@@ -129,7 +138,13 @@ class SupernetClassification(Classification):
 
     def _try_topology(self, trial: Trial, edges: Topology) -> None:
         """Train a network with the simple operation on its edges, or look it up."""
-        simple = self._topologies.architecture(edges, self._search.operation)
+        operations = self._search.operations
+        if len(operations) > 1:
+            raise UserError(
+                "objective.search.operation: a discrete search for edges trains networks with one "
+                f"operation, not {len(operations)}"
+            )
+        simple = self._topologies.architecture(edges, operations[0])
         if self._table is None:
             self._evaluate(trial, simple)
             return
@@ -187,7 +202,7 @@ class SupernetClassification(Classification):
         if self._proxy is not None:
             options["channels"] = self._proxy.channels(options.get("channels", CHANNELS))
         if phase == TOPOLOGY_PHASE:
-            options["operations"] = (self._search.operation,)
+            options["operations"] = self._search.operations
         else:
             options |= {
                 "operations": self._topologies.operations,

@@ -186,10 +186,9 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
 
         By the parameters of the criterion: those that were chosen, or all that may be.
         """
-        scored = [result.attrs.get(TUNED_IMPORTANCE) for result in (before, deeper)]
-        if not all(isinstance(scores, dict) for scores in scored):
+        first, second = (result.attrs.get(TUNED_IMPORTANCE) for result in (before, deeper))
+        if not (isinstance(first, dict) and isinstance(second, dict)):
             return {"": self._grows(self._importance(before), self._importance(deeper))}
-        first, second = scored
         names = [setting] if setting is not None else [name for name in first if name in second]
         return {
             name: self._grows(

@@ -26,6 +26,7 @@ FTSO = ["digits", "fashion", "cifar10", "cifar100", "imagenet", "nasbench201"]
 FTSO = [*(f"{name}_ftso.yaml" for name in FTSO), "cifar10_ftso_operators.yaml"]
 DARTS = ["cifar10_darts.yaml", "nasbench201_darts.yaml"]
 FACES = ["orl_faces.yaml", "casia_faces_small.yaml", "casia_faces_medium.yaml"]
+STAGEWISE_ALSO = ["cifar10_stagewise_transfer.yaml", "tiny_imagenet_stagewise.yaml"]
 TRANSFERS = [f"cifar10_{name}_imagenet.yaml" for name in ("ftso", "econas", "randgrow")]
 BASELINES = ["cifar10_binary.yaml", "cifar10_random.yaml"]
 STAGEWISE = {
@@ -43,6 +44,7 @@ def test_every_study_is_there():
             "digits_randgrow.yaml",
             *BASELINES,
             *TRANSFERS,
+            *STAGEWISE_ALSO,
             *MACRO_MICRO,
             *ECONAS,
             *RANDGROW,

@@ -50,11 +50,11 @@ def cropped(images: Tensor, seeds: Tensor) -> Tensor:
         images: uint8 (N, C, H, W).
         seeds: int64 (N,), on any device.
     """
-    shape = images.shape[2:]
+    rows, columns = images.shape[2:]
     result = torch.empty_like(images)
     for index, seed in enumerate(seeds.tolist()):
-        top, left, height, width = crop_box(*shape, seed)
+        top, left, height, width = crop_box(rows, columns, seed)
         crop = images[index, None, :, top : top + height, left : left + width].float()
-        crop = functional.interpolate(crop, tuple(shape), mode="bilinear", antialias=True)
+        crop = functional.interpolate(crop, (rows, columns), mode="bilinear", antialias=True)
         result[index] = crop[0].round_().clamp_(0, 255)
     return result

@@ -361,10 +361,9 @@ def architecture_of(description: Description) -> Architecture:
         ValueError: If its space is not known here, or has no such architecture.
     """
     space = SPACES.get(description.space)
-    kind = KnownArchitecture if description.space == LIBRARY else None
-    kind = space.architecture_class if space is not None else kind
-    if kind is None:
+    if space is None and description.space != LIBRARY:
         raise ValueError(f"the space {description.space!r} is not known here")
+    kind = KnownArchitecture if space is None else space.architecture_class
     return kind.from_json(json.dumps(description.architecture))
 
 

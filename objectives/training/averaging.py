@@ -18,5 +18,6 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
     """
     if decay == 0:
         return None
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    step = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    average = AveragedModel(model, multi_avg_fn=step, use_buffers=True)
     return average.requires_grad_(False)

@@ -177,10 +177,11 @@ class NetworkSettings(Settings):
 class SearchSettings(Settings):
     """How a super-network is built and trained, whose edges or operations are searched for."""
 
-    operation: str = Field(
+    operation: str | Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
         "skip_connect",
         description="Operation of every edge while the topology is searched for: `skip_connect`, "
-        "`max_pool_3x3`, `sep_conv_3x3` or another one of the space.",
+        "`max_pool_3x3`, `sep_conv_3x3` or another one of the space, or several, weighed by what "
+        "is learnt.",
     )
     epochs: int | None = Field(
         None,
@@ -251,6 +252,11 @@ class SearchSettings(Settings):
         description="Whether the largest eigenvalue of the loss's Hessian with respect to the "
         "architecture is recorded for every epoch.",
     )
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The operations of an edge while the topology is searched for."""
+        return (self.operation,) if isinstance(self.operation, str) else self.operation
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
