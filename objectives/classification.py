@@ -138,8 +138,9 @@ class Classification(Retrains):
         check_metric(metric, images.classes)
         self.metric = metric
 
-    @staticmethod
+    @classmethod
     def load_images(
+        cls,
         data: DataSettings,
         *,
         seed: int,
@@ -161,6 +162,12 @@ class Classification(Retrains):
         """
         if proxy is not None:
             data = data.model_copy(update={"samples": proxy.samples(data.samples)})
+        return cls._load(data, seed, folder, known)
+
+    @staticmethod
+    def _load(
+        data: DataSettings, seed: int, folder: Path | None, known: Mapping[str, Any] | None
+    ) -> Images:
         return load_images(data, seed, folder, known=known)
 
     inference_times = staticmethod(inference_times)
