@@ -37,11 +37,7 @@ from optnas.objectives.training.memory import (
 )
 from optnas.objectives.training.metrics import Metric, check_metric
 from optnas.objectives.training.progress import Progress
-from optnas.objectives.training.records import (
-    check_device,
-    record_circumstances,
-    record_memory,
-)
+from optnas.objectives.training.records import check_device, record_circumstances, record_memory
 from optnas.objectives.training.trainer import Trainer
 from optnas.objectives.training.trial_training import CandidateFailure, TrialTraining, parent_trial
 from optnas.seeds import derive_seed, study_seed

@@ -144,6 +144,18 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
     def inherits(self) -> bool:
         return self.inherit
 
+    @property
+    def changes(self) -> list[tuple[str, str | int]]:
+        """What the micro search tries in every layer, as far as the space has it."""
+        other = "conv" if self.operation == "separable" else "separable"
+        changes: list[tuple[str, str | int]] = [("operations", other)]
+        changes = [*(changes if self.search_operations else []), ("kernels", 5)]
+        if not isinstance(self.space, ChainSpace):
+            return changes
+        return [
+            (field, choice) for field, choice in changes if choice in getattr(self.space, field)
+        ]
+
     def search(self) -> Search[LayeredArchitecture]:
         depth, epochs, best = yield from self._grow()
         width, best = yield from self._prune(depth, epochs, best)
@@ -153,18 +165,11 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
         best = yield self._candidate(
             architecture, self.micro_epochs, "baseline", guess=math.inf, parent=best
         )
-        other = "conv" if self.operation == "separable" else "separable"
-        if self.search_operations and self._has("operations", other):
-            architecture, best = yield from self._change("operations", other, architecture, best)
-        if self._has("kernels", 5):
-            architecture, best = yield from self._change("kernels", 5, architecture, best)
+        for field, choice in self.changes:
+            architecture, best = yield from self._change(field, choice, architecture, best)
         if self.final_width == "macro":
             architecture = dataclasses.replace(architecture, width=width)
         return architecture
-
-    def _has(self, field: str, choice: str | int) -> bool:
-        """Whether layers of the space may be so."""
-        return not isinstance(self.space, ChainSpace) or choice in getattr(self.space, field)
 
     def _grow(self) -> Generator[Candidate, Result, tuple[int, int, Result]]:
         """Deepen at full width. Returns the depth, the epochs reached, and the best result."""
