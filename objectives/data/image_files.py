@@ -1,6 +1,7 @@
 """Images that stay in their files, and are read when they are looked at."""
 
 import copy
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
