@@ -127,7 +127,7 @@ class PopulationSampler(StrategySampler[A]):
         """
         history = self._history(study)
         best: dict[A, Member] = {}
-        trained = self._trained(history, history.results)
+        trained = self._finished(history, history.results)
         for member in sorted(trained, key=lambda m: (-m.rung, -m.value, m.number)):
             if self._names(history.trials[member.number], member.number):
                 best.setdefault(self._network(history, member), member)
@@ -137,10 +137,10 @@ class PopulationSampler(StrategySampler[A]):
 
     def _members(self, history: History, results: Sequence[Result]) -> list[Member]:
         """The finished networks among ``results``."""
-        trained = self._trained(history, results)
+        trained = self._finished(history, results)
         return [m for m in trained if self._names(history.trials[m.number], m.number)]
 
-    def _trained(self, history: History, results: Sequence[Result]) -> Iterator[Member]:
+    def _finished(self, history: History, results: Sequence[Result]) -> Iterator[Member]:
         """What was trained among ``results``, whether it names a network or not."""
         for result in results:
             if result.number is not None and math.isfinite(result.value):

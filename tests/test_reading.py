@@ -1,7 +1,10 @@
 """Whoever only looks at a study reads little, writes nothing, and sees what Optuna shows."""
 
 import contextlib
+import os
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import numpy as np
 import optuna
 import pytest
 import sqlalchemy
+from damaging import command, contents
 from optuna.trial import TrialState, create_trial
 
 import optnas
@@ -168,3 +172,79 @@ def statements_of_status(url: str) -> list[str]:
 
     status_fields(handle)
     return statements
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[Path]:
+    """A folder that nobody can write to, not even root, with what ``folder`` holds."""
+    place = folder.parent / "archive"
+    place.mkdir()
+    mounted = os.geteuid() == 0
+    if mounted and subprocess.run(["mount", "-t", "tmpfs", "none", place], check=False).returncode:
+        pytest.skip("root, who may write anywhere, may not mount here")
+    try:
+        shutil.copytree(folder, place, dirs_exist_ok=True)
+        if mounted:
+            subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        else:
+            place.chmod(0o555)
+        yield place
+    finally:
+        place.chmod(0o755) if not mounted else subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.mark.parametrize("left_over", ["", "-wal", "-journal"])
+def test_an_archived_study_is_looked_at(searched, tmp_path, left_over):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    path = copied(searched, folder)
+    if left_over == "-wal":
+        interrupted(path, "PRAGMA journal_mode=WAL", folder)
+    elif left_over == "-journal":
+        interrupted(path, "PRAGMA journal_mode=DELETE", folder)
+    page = tmp_path / "page.html"
+    with read_only(folder) as place:
+        target = [f"sqlite:///{place / path.name}", "random", "--allow", ALLOW[0]]
+        before = contents(place)
+        for verb, *options in (("status",), ("best",), ("report", "--output", str(page))):
+            code, said, trace = command(verb, *target, *options)
+            assert (code, trace) == (0, None), said
+            if verb == "status" and left_over == "-wal":
+                assert "99" in said  # It is in the file beside the database.
+        assert page.exists()
+        code, said, trace = command("doctor", *target)
+        assert (code, trace) == (1, None), said
+        assert "cannot be written to" in said
+        code, said, trace = command("doctor", *target, "--fix")
+        assert (code, trace) == (2, None), said
+        assert contents(place) == before
+
+
+def interrupted(path: Path, mode: str, folder: Path) -> None:
+    """Leave a database as a writer does that was killed, once 99 was told, or half of it."""
+    work = folder.parent / "killed.db"
+    shutil.copy(path, work)
+    connection = sqlite3.connect(work, isolation_level=None)
+    connection.execute(mode)
+    if "WAL" in mode:
+        connection.execute("UPDATE trial_values SET value = 99.0")
+    else:  # Pages are in the file already, which the journal takes back.
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("PRAGMA cache_spill = 1")
+        connection.execute("BEGIN")
+        connection.execute("UPDATE trial_values SET value = 99.0")
+        connection.execute("UPDATE trial_user_attributes SET value_json = '1'")
+    for part in ("", "-wal", "-journal"):
+        if work.with_name(work.name + part).exists():
+            shutil.copy(work.with_name(work.name + part), path.with_name(path.name + part))
+    connection.close()
+
+
+@pytest.mark.parametrize("verb", ["status", "best", "doctor", "report"])
+def test_looking_leaves_nothing_in_an_empty_file(verb, tmp_path):
+    path = tmp_path / "empty.db"
+    path.touch()
+    code, said, _ = command(verb, f"sqlite:///{path}")
+    assert code == 2
+    assert said.endswith("no study was ever stored there; `optnas run` creates one.\n")
+    assert path.stat().st_size == 0

@@ -1,7 +1,6 @@
 """Finished trials of which nothing is read before somebody asks."""
 
 import copy
-import datetime
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -86,43 +85,11 @@ class ColumnTrial(FrozenTrial):
         self._trial_id = trial_id
         self.state = state
 
-    # What Optuna's class keeps under these names.
-
-    @property
-    def _params(self) -> Any:
-        return Fields(self._columns, PARAMS, self._trial_id, _first)
-
-    @property
-    def _distributions(self) -> Any:
-        return Fields(self._columns, PARAMS, self._trial_id, _second)
-
-    @property
-    def _user_attrs(self) -> Any:
-        return Fields(self._columns, USER, self._trial_id)
-
-    @property
-    def _system_attrs(self) -> Any:
-        return Fields(self._columns, SYSTEM, self._trial_id)
-
-    @property
-    def intermediate_values(self) -> Any:
-        return Fields(self._columns, REPORTS, self._trial_id)
-
-    @property
-    def _values(self) -> Any:
-        value = self._columns.get(VALUES, 0, self._trial_id)
-        if value is None and self.state == TrialState.COMPLETE:
-            expected = "one number, which a complete trial has"
-            raise DamagedError(damage_text(self.number, "value", expected))
-        return None if value is None else [value]
-
-    @property
-    def _datetime_start(self) -> datetime.datetime | None:
-        return self._columns.times(self._trial_id)[0]
-
-    @property
-    def datetime_complete(self) -> datetime.datetime | None:
-        return self._columns.times(self._trial_id)[1]
+    def __getattr__(self, name: str) -> Any:
+        # What Optuna's class keeps under these names.
+        if name not in _KEPT:
+            raise AttributeError(name)
+        return _KEPT[name](self, self._columns, self._trial_id)
 
     @property
     def constraints(self) -> dict[str, float]:
@@ -156,3 +123,23 @@ class ColumnTrial(FrozenTrial):
 
     def __repr__(self) -> str:
         return repr(self.whole())
+
+
+def _values(trial: ColumnTrial, columns: Columns, trial_id: int) -> list[float] | None:
+    value = columns.get(VALUES, 0, trial_id)
+    if value is None and trial.state == TrialState.COMPLETE:
+        expected = "one number, which a complete trial has"
+        raise DamagedError(damage_text(trial.number, "value", expected))
+    return None if value is None else [value]
+
+
+_KEPT: Mapping[str, Callable[[ColumnTrial, Columns, int], Any]] = {
+    "_params": lambda _, columns, trial_id: Fields(columns, PARAMS, trial_id, _first),
+    "_distributions": lambda _, columns, trial_id: Fields(columns, PARAMS, trial_id, _second),
+    "_user_attrs": lambda _, columns, trial_id: Fields(columns, USER, trial_id),
+    "_system_attrs": lambda _, columns, trial_id: Fields(columns, SYSTEM, trial_id),
+    "intermediate_values": lambda _, columns, trial_id: Fields(columns, REPORTS, trial_id),
+    "_values": _values,
+    "_datetime_start": lambda _, columns, trial_id: columns.times(trial_id)[0],
+    "datetime_complete": lambda _, columns, trial_id: columns.times(trial_id)[1],
+}

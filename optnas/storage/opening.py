@@ -27,6 +27,7 @@ from optnas.storage.retrying import (
     SQLiteStorage,
     may_pass,
 )
+from optnas.storage.soundness import damage_of_file
 from optnas.storage.urls import StorageError, hide_password, parse_url, reason_of, storage_file
 
 GRPC_TIMEOUT = 10.0
@@ -101,9 +102,11 @@ def explained(url: str) -> Iterator[None]:
         sqlalchemy.exc.SQLAlchemyError,
         optuna.exceptions.OptunaError,
     ) as error:
-        raise StorageError(
-            f"{hide_password(url)}: the storage cannot be used: {reason_of(error, url)}"
-        ) from None
+        reason = None
+        if url.startswith("sqlite") and "locked" not in str(error):
+            reason = damage_of_file(Path(storage_file(url) or ""))
+        reason = reason or f"the storage cannot be used: {reason_of(error, url)}"
+        raise StorageError(f"{hide_password(url)}: {reason}") from None
 
 
 def _other_version(url: str, message: str) -> str:

@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from optnas.storage.retrying import (
     may_pass,
     patient,
 )
-from optnas.storage.urls import engine_url, storage_file
+from optnas.storage.urls import StorageError, engine_url, hide_password, storage_file
 from optnas.trials.damage import DamagedError
 
 KNOWN = (12, "v3.2.0.a")
@@ -116,23 +116,32 @@ class ReadDatabase(CheckedDatabase):
 
 
 def read_database(url: str) -> ReadDatabase | None:
-    """The database at ``url``, to look at; None if its tables are not those that are known."""
+    """The database at ``url``, to look at; None if its tables are not those that are known.
+
+    Raises:
+        StorageError: If it has no tables of studies: none was ever stored there.
+    """
     path = storage_file(url)
     engine = (
         sqlalchemy.create_engine(engine_url(url), pool_pre_ping=True)
         if path is None
         else _engine_of(path, url)
     )
-    if optuna.__version__.startswith(_OPTUNA) and _version(engine) == KNOWN:
+    tables = set(sqlalchemy.inspect(engine).get_table_names())
+    is_known = optuna.__version__.startswith(_OPTUNA) and _version(engine, tables) == KNOWN
+    if is_known:
         return ReadDatabase(url, engine)
     engine.dispose()
+    if "studies" not in tables:
+        raise StorageError(
+            f"{hide_password(url)}: no study was ever stored there; `optnas run` creates one."
+        )
     return None
 
 
-def _version(engine: sqlalchemy.Engine) -> tuple[Any, ...] | None:
-    """The version of the tables; None if there are none of Optuna's."""
-    tables = set(sqlalchemy.inspect(engine).get_table_names())
-    if not tables >= {"version_info", "alembic_version", "studies", "trials"}:
+def _version(engine: sqlalchemy.Engine, tables: Collection[str]) -> tuple[Any, ...] | None:
+    """The version of the tables; None if they say none."""
+    if not {"version_info", "alembic_version"}.issubset(tables):
         return None
     with engine.connect() as connection:
         schema = connection.execute(sqlalchemy.select(models.VersionInfoModel.schema_version))
