@@ -31,6 +31,7 @@ from optnas.objectives.networks.sizes import (
 )
 from optnas.objectives.retraining import Retrains
 from optnas.objectives.training.allocator import kept_memory
+from optnas.objectives.training.deterministic import deterministic_algorithms
 from optnas.objectives.training.memory import (
     bound_compiled_code,
     is_out_of_memory,
@@ -44,7 +45,7 @@ from optnas.objectives.training.records import (
     record_circumstances,
     record_memory,
 )
-from optnas.objectives.training.trainer import Trainer, deterministic_algorithms
+from optnas.objectives.training.trainer import Trainer
 from optnas.objectives.training.trial_training import CandidateFailure, TrialTraining, parent_trial
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import Architecture, Space

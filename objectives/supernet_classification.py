@@ -18,8 +18,8 @@ from optnas.objectives.networks.supernet import MixedNetwork
 from optnas.objectives.tabular import Tabular
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.bilevel import BilevelTrainer, SearchRecipe
+from optnas.objectives.training.deterministic import deterministic_algorithms
 from optnas.objectives.training.records import record_memory
-from optnas.objectives.training.trainer import deterministic_algorithms
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import Space, Topology, TopologySpace, proposal
 from optnas.spaces.topology import NONE

@@ -27,8 +27,9 @@ from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
 from optnas.objectives.kept.unfinished import TRAINING, go_on, save_training
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
 from optnas.objectives.training.allocator import kept_memory
+from optnas.objectives.training.deterministic import deterministic_algorithms
 from optnas.objectives.training.memory import is_out_of_memory, reset_peak_memory
-from optnas.objectives.training.trainer import NonFiniteLoss, Trainer, deterministic_algorithms
+from optnas.objectives.training.trainer import NonFiniteLoss, Trainer
 from optnas.seeds import derive_seed
 from optnas.spaces import SPACES, Architecture
 from optnas.storage.files import write_whole

@@ -10,7 +10,6 @@ import contextlib
 import copy
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -26,11 +25,13 @@ from optnas.objectives.data.batches import augmented_chunks, batch_bounds
 from optnas.objectives.data.image_files import Pixels
 from optnas.objectives.data.images import Images
 from optnas.objectives.training import cuda_graphs
+from optnas.objectives.training.epochs import BegunEpoch, EpochResult
 from optnas.objectives.training.losses import balanced_weights, cross_entropy
 from optnas.objectives.training.memory import in_pieces
 from optnas.objectives.training.metrics import Metric, counted, measured
 from optnas.objectives.training.optimizers import make_optimizer, set_rate
 from optnas.objectives.training.schedules import learning_rate
+from optnas.trials.pulse import Paused, Pulse
 
 # Evaluation batches hold at most this many images and pixels: the activations of a wide
 # network's first layers, hundreds of bytes per pixel, must fit into memory.
@@ -40,34 +41,6 @@ EVALUATION_PIXELS = 2**19
 
 class NonFiniteLoss(ArithmeticError):
     """The loss or the outputs of the network became infinite or NaN."""
-
-
-@dataclasses.dataclass(frozen=True)
-class EpochResult:
-    """What one epoch brought.
-
-    Args:
-        train_loss: Mean cross entropy over the training images, in nats.
-        train_accuracy: Fraction of the augmented training images that were classified correctly
-            while they were trained on.
-        validation_accuracy: Fraction of the validation images after the epoch; None without any.
-        seconds: Wall-clock time, evaluation included; two results may differ in it and be equal.
-        joules: Energy that the device took meanwhile; None where it does not count it.
-        validation_value: The trainer's metric on the validation images, if that is not accuracy.
-    """
-
-    train_loss: float
-    train_accuracy: float
-    validation_accuracy: float | None
-    seconds: float = dataclasses.field(compare=False)
-    joules: float | None = dataclasses.field(default=None, compare=False)
-    validation_value: float | None = None
-
-    @property
-    def objective_value(self) -> float:
-        """What the search maximises; 0 without validation images."""
-        value = self.validation_value
-        return (self.validation_accuracy or 0.0) if value is None else value
 
 
 class Trainer:
@@ -91,6 +64,8 @@ class Trainer:
         accumulation: Number of parts in which a batch is trained on, one after the other, for
             want of memory: 1 at first. Gradients are those of the whole batch, except that batch
             normalisation sees the parts.
+        pulse: Tells how far the epoch is, batch by batch, and lets it be left between two.
+        begun: The epoch that was left, whose state is saved with the rest; None between epochs.
 
     Raises:
         ValueError: If there are fewer than two training images or no epochs, the cycles do not
@@ -126,6 +101,8 @@ class Trainer:
         self.further_epochs = further_epochs
         self.history: list[EpochResult] = []
         self.accumulation = 1
+        self.pulse = Pulse()
+        self.begun: BegunEpoch | None = None
         self._metric = metric
         self._is_plain = metric == "accuracy"
         self._class_weights: Tensor | None = None
@@ -159,8 +136,11 @@ class Trainer:
     def train_epoch(self) -> EpochResult:
         """One pass over the training split, then the accuracy on the validation split.
 
+        An epoch that was left in its middle is gone on with, and ends as it would have.
+
         Raises:
             NonFiniteLoss: If the loss or an output was infinite or NaN; the epoch does not count.
+            Paused: If the pulse says so.
         """
         start = time.perf_counter()
         self._energy()  # What was used before is nobody's.
@@ -172,25 +152,33 @@ class Trainer:
         if self.settings.drop_path:
             rate = self.settings.drop_path * self.epoch / self.epochs
             vars(self.model).update(drop_path=rate, generator=self._generator)
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        count = 0
-        for inputs, labels in self._chunks():
-            sums += self._train_chunk(inputs, labels)
-            count += len(labels)
-        validation = self._evaluate(self.images.validation_images, self.images.validation_labels)
+        epoch = self.begun = self.begun or BegunEpoch.of(self._generator, self.device)
+        try:
+            self._train_epoch(epoch)
+            split = (self.images.validation_images, self.images.validation_labels)
+            validation = self._evaluate(*split)
+        except Paused:
+            epoch.now = self._generator.get_state()
+            epoch.seconds += time.perf_counter() - start
+            epoch.joules = _added(epoch.joules, self._energy())
+            raise
+        except BaseException:
+            self.begun = None  # Nobody knows what of it was done.
+            raise
         # The one synchronisation of the epoch.
-        loss, correct, validated, finite, *value = torch.cat((sums, validation)).tolist()
+        loss, correct, validated, finite, *value = torch.cat((epoch.sums, validation)).tolist()
+        self.begun = None
         if not (math.isfinite(loss) and finite):
             raise NonFiniteLoss(
                 f"The loss is not finite in epoch {self.epoch + 1}: lower the learning rate."
             )
         held_out = len(self.images.validation_images)
         result = EpochResult(
-            train_loss=loss / count,
-            train_accuracy=correct / count,
+            train_loss=loss / epoch.images,
+            train_accuracy=correct / epoch.images,
             validation_accuracy=validated if held_out else None,
-            seconds=time.perf_counter() - start,
-            joules=self._energy(),
+            seconds=epoch.seconds + time.perf_counter() - start,
+            joules=_added(epoch.joules, self._energy()),
             validation_value=value[0] if value and held_out else None,
         )
         self.history.append(result)
@@ -211,7 +199,7 @@ class Trainer:
 
         The tensors are the live ones: write them before the next epoch. `torch.load` reads the
         file with ``weights_only=True``. After the last epoch nobody needs the optimiser's part,
-        half of it all, any more.
+        half of it all, any more. ``begun`` is an epoch that was left in its middle.
         """
         done = self.epoch >= self.epochs + self.further_epochs
         return {
@@ -219,6 +207,7 @@ class Trainer:
             "optimizer": None if done else self._optimizer.state_dict(),
             "generator": self._generator.get_state(),
             "history": [dataclasses.asdict(result) for result in self.history],
+            "begun": None if self.begun is None else self.begun.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -231,6 +220,8 @@ class Trainer:
         self._staged = None
         self._generator.set_state(state["generator"].cpu())
         self.history = [EpochResult(**result) for result in state["history"]]
+        begun = state.get("begun")  # Older states have none.
+        self.begun = None if begun is None else BegunEpoch.from_state(begun, self.device)
 
     def _trained(self) -> list[nn.Parameter]:
         """The parameters that the optimiser trains."""
@@ -240,13 +231,51 @@ class Trainer:
         """What an epoch trains on, augmented, in pieces of whole batches."""
         return augmented_chunks(self.images, self.settings.batch_size, self._generator)
 
-    def _train_chunk(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Train on a piece batch by batch; the summed loss and correct answers."""
-        outputs = []
-        for start, stop in batch_bounds(len(inputs), self.settings.batch_size):
-            outputs += self._step(inputs[start:stop], labels[start:stop])
-        # Statistics of the piece at once: per batch they would cost as much as a small layer.
-        logits = torch.cat(outputs)
+    def _train_epoch(self, epoch: BegunEpoch) -> None:
+        """Train on the batches of an epoch that are not done; its sums are complete then."""
+        size, pulse = self.settings.batch_size, self.pulse
+        done = epoch.batches - len(epoch.logits)  # Those in whole pieces.
+        number, pulse.batch = 0, epoch.batches
+        self._generator.set_state(epoch.start)
+        for inputs, labels in self._chunks():
+            bounds = batch_bounds(len(inputs), size)
+            if number + len(bounds) <= done:
+                self._pass_over(len(bounds))
+                number += len(bounds)
+                continue
+            if epoch.now is not None:  # All of the pass is drawn.
+                self._pass_over(len(epoch.logits))
+                self._generator.set_state(epoch.now)
+                epoch.now = None
+            for start, stop in bounds[len(epoch.logits) :]:
+                pulse.check()
+                epoch.logits.append(self._trained_on(inputs[start:stop], labels[start:stop]))
+                epoch.batches += 1
+                pulse.batch += 1
+            # Statistics of the piece at once: per batch they would cost as much as a small layer.
+            epoch.sums += self._summed(torch.cat(epoch.logits), labels)
+            epoch.images += len(labels)
+            epoch.logits.clear()
+            number += len(bounds)
+        if epoch.now is not None:  # It was left while it was judged.
+            self._generator.set_state(epoch.now)
+            epoch.now = None
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch."""
+        return len(batch_bounds(len(self.images.train_images), self.settings.batch_size))
+
+    def _pass_over(self, batches: int) -> None:
+        """Draw what so many batches drew that are trained on already: nothing but their images."""
+
+    def _trained_on(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The outputs on a batch that is trained on."""
+        outputs = self._step(inputs, labels)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _summed(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Summed loss and correct answers of a piece."""
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         return torch.stack((loss.double(), _count_correct(logits, labels)))
 
@@ -327,6 +356,7 @@ class Trainer:
         counts = torch.zeros(1, dtype=torch.float64, device=self.device)
 
         def judge(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+            self.pulse.check()
             inputs = normalise(images[start:stop], self.images.mean, self.images.std)
             with self._precision():
                 logits = self.model(inputs.contiguous(memory_format=torch.channels_last))
@@ -362,38 +392,9 @@ def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if precision == "bfloat16" else None
 
 
+def _added(before: float | None, now: float | None) -> float | None:
+    return None if before is None or now is None else before + now
+
+
 def _count_correct(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(1) == labels).sum().double()
-
-
-@contextlib.contextmanager
-def deterministic_algorithms(enabled: bool) -> Iterator[None]:
-    """Bitwise repeatable operations inside, on CUDA too; as before afterwards.
-
-    The switch belongs to the whole process. cuBLAS reads ``CUBLAS_WORKSPACE_CONFIG`` when it
-    starts, so enter this before the first work on a GPU.
-
-    Args:
-        enabled: False changes nothing.
-    """
-    if not enabled:
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    memory: Any = torch.utils.deterministic
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.backends.cudnn.benchmark,
-        memory.fill_uninitialized_memory,
-    )
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    # A tenth of a step of a chain on a CPU; no network here reads what it has not written.
-    memory.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.backends.cudnn.benchmark = before[2]
-        memory.fill_uninitialized_memory = before[3]
