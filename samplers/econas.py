@@ -4,10 +4,12 @@ import dataclasses
 from typing import TypeVar
 
 import numpy as np
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._history import History
+from optnas.samplers._outlook import Outlook, Stretch
 from optnas.samplers._populations import PopulationSampler, by_rung, in_cycle, shares
 from optnas.samplers._rungs import WHOLE, rung_of
 from optnas.spaces import Architecture
@@ -78,6 +80,14 @@ class EcoNASSampler(PopulationSampler[A]):
         cycle, place = divmod(history.claims - self.initial, size)
         step = f"{in_cycle(cycle, self.cycles)}: child {place + 1} of {size}"
         return dataclasses.replace(child, step=step)
+
+    def outlook(self, study: Study, rng: np.random.Generator) -> Outlook | None:
+        if self.cycles is None:
+            return None
+        done = len(self._history(study).results)
+        initial = max(self.initial - done, 0)
+        children = self.initial + self.cycles * sum(self.parents) - max(self.initial, done)
+        return Outlook.settled(Stretch("initial", initial), Stretch("child", children))
 
     def rung(self, trial: FrozenTrial) -> int:
         """The rung that the pruner saw the trial reach; the last one at the training's end."""

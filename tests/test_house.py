@@ -24,7 +24,7 @@ FLOORS = [
     ["doctor", "experiments", "report"],
     ["pages"],
     ["running"],
-    ["drawing"],
+    ["drawing", "forecast"],
     ["study"],
     ["storage"],
     ["config"],

@@ -42,15 +42,16 @@ class _Log:
         self._watch.start(handle)
 
     def epoch(self, progress: Any, worker: int) -> None:
-        self._watch.look()
+        pass
 
     def trial(self, trial: FrozenTrial, worker: int) -> None:
         self._watch.ended(worker)
-        self._watch.look()
 
     def pulse(self, pulses: Any, worker: int) -> None:
         self._watch.pulse(pulses, worker)
         if self._clock() - self._said >= SILENCE:
+            self._watch.look()
+            self._watch.foresee()
             self._progress()
 
     def interrupted(self, ending: Interruption) -> None:
@@ -186,6 +187,7 @@ class LiveDisplay:
 
     def pulse(self, pulses: Any, worker: int) -> None:
         self._watch.pulse(pulses, worker)
+        self._watch.foresee()
 
     def interrupted(self, ending: Interruption) -> None:
         self._watch.ending = ending

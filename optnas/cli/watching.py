@@ -8,17 +8,18 @@ from optuna.trial import FrozenTrial
 
 from optnas.cli.rows import cut
 from optnas.devices.gpus import Use, use_of
+from optnas.forecast.left import time_left
+from optnas.forecast.ranges import Span
 from optnas.running.signals import Interruption
 from optnas.study.budget import budget_used_by
 from optnas.study.opening import OpenStudy, is_counted
-from optnas.study.time_left import Span, time_left
 from optnas.trials.claims import is_feasible
 from optnas.units import duration, plural, size, span
 
 LOOK = 1.0
 """Seconds between two looks at the study's storage, at least."""
-SHARE = 20
-"""A look is so many times rarer than it takes long."""
+SHARE = 30
+"""A look, or a forecast, is so many times rarer than it takes long."""
 GAP = "  |  "
 
 Clock = Callable[[], float]
@@ -36,8 +37,11 @@ class Watch:
         self._began = clock()
         self._handle: OpenStudy | None = None
         self._trials: Sequence[FrozenTrial] = ()
-        self._looked, self._pause = self._began, 0.0
+        self._look, self._forecast = _Rarely(clock), _Rarely(clock)
+        self._has_changed = True
+        self._used_at_start = 0.0
         self._span: Span | None = None
+        self._span_of = self._began
         self._pulses: dict[int, tuple[float, Sequence[Mapping[str, Any]]]] = {}
         self._gpus: list[Use] = []
         self.ending: Interruption | None = None
@@ -48,6 +52,7 @@ class Watch:
         """The study is open."""
         self._handle = handle
         self.look()
+        self._used_at_start = budget_used_by(self._trials).hours
 
     def pulse(self, pulses: Sequence[Mapping[str, Any]], worker: int) -> None:
         """What a worker trains."""
@@ -61,14 +66,28 @@ class Watch:
 
     def look(self) -> None:
         """See what the storage says, unless that was done a moment ago."""
-        now = self._clock()
-        if self._handle is None or now < self._looked + self._pause:
+        self._has_changed = True
+        if self._handle is not None and self._look.is_due:
+            with self._look:
+                self._trials = self._handle.study.get_trials(deepcopy=False)
+
+    def foresee(self) -> None:
+        """Think about how long it will take, if something has happened since."""
+        if self._handle is None or not self._has_changed or not self._forecast.is_due:
             return
-        began = time.perf_counter()
-        self._trials = self._handle.study.get_trials(deepcopy=False)
-        self._span = time_left(self._handle, self._trials, now - self._began)
-        self._looked = now
-        self._pause = max(LOOK, SHARE * (time.perf_counter() - began))
+        self._has_changed = False
+        with self._forecast:
+            left = time_left(self._handle)
+            self._span = None if left.seconds is None else left.seconds.scaled(1 / self._pace())
+            self._span_of = self._clock()
+
+    def _pace(self) -> float:
+        """Seconds of training in a second: more than 1 with several workers."""
+        trained = 3600 * (budget_used_by(self._trials).hours - self._used_at_start)
+        workers = max(1, len(self._pulses))
+        # Little is known of it before some trials have ended.
+        passed = self.elapsed
+        return min(workers, (trained + 60.0 * workers) / (passed + 60.0))
 
     # What is said.
 
@@ -107,14 +126,14 @@ class Watch:
             return ""
         if self._span is not None:
             low, high = self._span
-            passed = self._clock() - self._looked
+            passed = self._clock() - self._span_of
             return f"{span(max(0.0, low - passed), max(1.0, high - passed))} left"
         if not self._handle.has_end and not any(vars(self._handle.config.budget).values()):
             return "goes on until Ctrl-C"
         return "time left: known after a trial"
 
     def seconds_left(self) -> tuple[float, float] | None:
-        """The same in seconds, from when the storage was last looked at."""
+        """The same in seconds, as it was last thought."""
         return self._span
 
     def gpus(self) -> list[str]:
@@ -156,6 +175,26 @@ class Watch:
         if budget.hours is not None:
             parts.append(f"{spent.hours:.2f}/{budget.hours:g} hours")
         return parts
+
+
+class _Rarely:
+    """Something that is done again only after a while, longer where it takes longer."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due = clock()
+        self._began = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        return self._clock() >= self._due
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        took = time.perf_counter() - self._began
+        self._due = self._clock() + max(LOOK, SHARE * took)
 
 
 def pulse_line(pulse: Mapping[str, Any], since: float = 0.0) -> str:
