@@ -50,8 +50,8 @@ class BegunEpoch:
         batches: Finished batches.
         images: Images of the finished pieces.
         logits: Outputs on the finished batches of the piece that runs.
-        seconds: Time it took before it was interrupted.
-        joules: Energy it took before that; None where the device does not count it.
+        seconds: Time it took so far.
+        joules: Energy it took so far; None where the device does not count it.
     """
 
     start: Tensor
@@ -67,6 +67,12 @@ class BegunEpoch:
     def of(cls, generator: torch.Generator, device: torch.device) -> Self:
         """An epoch that begins now."""
         return cls(generator.get_state(), torch.zeros(2, dtype=torch.float64, device=device))
+
+    def took(self, seconds: float, joules: float | None) -> None:
+        """Count what it took since it began, or was gone on with."""
+        self.seconds += seconds
+        known = self.joules is not None and joules is not None
+        self.joules = (self.joules or 0.0) + (joules or 0.0) if known else None
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and containers that `from_state` reads; of an epoch that was left."""

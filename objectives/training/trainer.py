@@ -144,23 +144,15 @@ class Trainer:
         """
         start = time.perf_counter()
         self._energy()  # What was used before is nobody's.
-        rate = learning_rate(self.settings, self.epoch, self.epochs, self.further_epochs)
-        set_rate(self._optimizer, rate if self._rate is None else self._rate.fill_(rate))
-        if self._rate is not None and self.settings.graphs and self._staged is None:
-            self._staged = self._stage()
-        self.model.train()
-        if self.settings.drop_path:
-            rate = self.settings.drop_path * self.epoch / self.epochs
-            vars(self.model).update(drop_path=rate, generator=self._generator)
+        self._prepare()
         epoch = self.begun = self.begun or BegunEpoch.of(self._generator, self.device)
         try:
             self._train_epoch(epoch)
-            split = (self.images.validation_images, self.images.validation_labels)
-            validation = self._evaluate(*split)
+            images = self.images
+            validation = self._evaluate(images.validation_images, images.validation_labels)
         except Paused:
             epoch.now = self._generator.get_state()
-            epoch.seconds += time.perf_counter() - start
-            epoch.joules = _added(epoch.joules, self._energy())
+            epoch.took(time.perf_counter() - start, self._energy())
             raise
         except BaseException:
             self.begun = None  # Nobody knows what of it was done.
@@ -172,13 +164,14 @@ class Trainer:
             raise NonFiniteLoss(
                 f"The loss is not finite in epoch {self.epoch + 1}: lower the learning rate."
             )
-        held_out = len(self.images.validation_images)
+        held_out = len(images.validation_images)
+        epoch.took(time.perf_counter() - start, self._energy())
         result = EpochResult(
             train_loss=loss / epoch.images,
             train_accuracy=correct / epoch.images,
             validation_accuracy=validated if held_out else None,
-            seconds=epoch.seconds + time.perf_counter() - start,
-            joules=_added(epoch.joules, self._energy()),
+            seconds=epoch.seconds,
+            joules=epoch.joules,
             validation_value=value[0] if value and held_out else None,
         )
         self.history.append(result)
@@ -230,6 +223,17 @@ class Trainer:
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """What an epoch trains on, augmented, in pieces of whole batches."""
         return augmented_chunks(self.images, self.settings.batch_size, self._generator)
+
+    def _prepare(self) -> None:
+        """Set what changes from epoch to epoch."""
+        rate = learning_rate(self.settings, self.epoch, self.epochs, self.further_epochs)
+        set_rate(self._optimizer, rate if self._rate is None else self._rate.fill_(rate))
+        if self._rate is not None and self.settings.graphs and self._staged is None:
+            self._staged = self._stage()
+        self.model.train()
+        if self.settings.drop_path:
+            rate = self.settings.drop_path * self.epoch / self.epochs
+            vars(self.model).update(drop_path=rate, generator=self._generator)
 
     def _train_epoch(self, epoch: BegunEpoch) -> None:
         """Train on the batches of an epoch that are not done; its sums are complete then."""
@@ -390,10 +394,6 @@ def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else None
     return torch.bfloat16 if precision == "bfloat16" else None
-
-
-def _added(before: float | None, now: float | None) -> float | None:
-    return None if before is None or now is None else before + now
 
 
 def _count_correct(logits: Tensor, labels: Tensor) -> Tensor:

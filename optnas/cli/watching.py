@@ -77,7 +77,12 @@ class Watch:
             return
         self._has_changed = False
         with self._forecast:
-            left = time_left(self._handle)
+            try:
+                left = time_left(self._handle)
+            except Exception:  # What is shown may be old; what is trained must not suffer.
+                return
+            finally:
+                self._handle.study._storage.remove_session()  # That of this thread.
             self._span = None if left.seconds is None else left.seconds.scaled(1 / self._pace())
             self._span_of = self._clock()
 
