@@ -18,6 +18,7 @@ from optnas.pages.text import printable
 from optnas.running.signals import Interruption
 from optnas.study.data import seen_fields, seen_lines
 from optnas.study.opening import OpenStudy, counted_trials
+from optnas.study.record import metric_of
 from optnas.trials.outcomes import is_interrupted
 from optnas.units import plural
 
@@ -79,6 +80,7 @@ class JsonDisplay(_Log):
         super().start(handle)
         fields = {
             "study": handle.study.study_name,
+            "metric": metric_of(handle.study).key,
             "trials": _known(handle),
             "data": seen_fields(handle.study),
         }
@@ -116,7 +118,7 @@ class PlainDisplay(_Log):
 
     def start(self, handle: OpenStudy) -> None:
         super().start(handle)
-        self._write(_opening(handle), header())
+        self._write(_opening(handle), header(metric_of(handle.study)))
 
     def trial(self, trial: FrozenTrial, worker: int) -> None:
         super().trial(trial, worker)
@@ -169,7 +171,7 @@ class LiveDisplay:
     def start(self, handle: OpenStudy) -> None:
         self._watch.start(handle)
         self._console.print(Text(printable(_opening(handle))))
-        self._print(header(self._console.width), style="bold")
+        self._print(header(metric_of(handle.study), self._console.width), style="bold")
 
     def epoch(self, progress: Any, worker: int) -> None:
         self._watch.look()

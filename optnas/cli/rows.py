@@ -6,13 +6,14 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.trials.attributes import CONTINUES, FAILURE, FAILURE_REASON, PHASE
+from optnas.trials.metric import Metric
 from optnas.trials.outcomes import is_interrupted, outcome
 from optnas.units import count, duration, plural
 
 _COLUMNS = (
     ("trial", "{:>5}"),
     ("phase", "{:<12}"),
-    ("accuracy", "{:>8}"),
+    ("value", "{:>8}"),
     ("params", "{:>7}"),
     ("mult-adds", "{:>9}"),
     ("time", "{:>7}"),
@@ -41,9 +42,9 @@ def trial_fields(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def header(width: int | None = None) -> str:
+def header(metric: Metric, width: int | None = None) -> str:
     """The headings over the rows, for so many characters; None for any number."""
-    return _row({name: name for name, _ in _COLUMNS}, width)
+    return _row({name: name for name, _ in _COLUMNS} | {"value": metric.heading}, width)
 
 
 def trial_lines(trial: FrozenTrial, width: int | None = None) -> list[str]:
@@ -57,7 +58,7 @@ def trial_lines(trial: FrozenTrial, width: int | None = None) -> list[str]:
     cells = {
         "trial": fields["number"],
         "phase": fields["phase"] or "",
-        "accuracy": "-" if fields["value"] is None else f"{fields['value']:.4f}",
+        "value": "-" if fields["value"] is None else f"{fields['value']:.4f}",
         "params": count(fields["params"]),
         "mult-adds": count(fields["multiply_adds"]),
         "time": duration(fields["seconds"]),
