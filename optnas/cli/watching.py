@@ -13,7 +13,9 @@ from optnas.forecast.ranges import Span
 from optnas.running.signals import Interruption
 from optnas.study.budget import budget_used_by
 from optnas.study.opening import OpenStudy, is_counted
+from optnas.study.record import metric_of
 from optnas.trials.claims import is_feasible
+from optnas.trials.metric import ACCURACY, Metric
 from optnas.units import duration, plural, size, span
 
 LOOK = 1.0
@@ -38,6 +40,7 @@ class Watch:
         self._handle: OpenStudy | None = None
         self._trials: Sequence[FrozenTrial] = ()
         self._look, self._forecast = _Rarely(clock), _Rarely(clock)
+        self._metric = ACCURACY
         self._has_changed = True
         self._used_at_start = 0.0
         self._span: Span | None = None
@@ -51,6 +54,7 @@ class Watch:
     def start(self, handle: OpenStudy) -> None:
         """The study is open."""
         self._handle = handle
+        self._metric = metric_of(handle.study)
         self.look()
         self._used_at_start = budget_used_by(self._trials).hours
 
@@ -107,7 +111,11 @@ class Watch:
             return ["reading the data"]
         workers = [self._pulses[worker] for worker in sorted(self._pulses)]
         now = self._clock()
-        lines = [pulse_line(pulse, now - heard) for heard, pulses in workers for pulse in pulses]
+        lines = [
+            pulse_line(pulse, self._metric, now - heard)
+            for heard, pulses in workers
+            for pulse in pulses
+        ]
         return lines or ["preparing a trial"]
 
     def pulses(self) -> list[dict[str, Any]]:
@@ -202,11 +210,12 @@ class _Rarely:
         self._due = self._clock() + max(LOOK, SHARE * took)
 
 
-def pulse_line(pulse: Mapping[str, Any], since: float = 0.0) -> str:
+def pulse_line(pulse: Mapping[str, Any], metric: Metric, since: float = 0.0) -> str:
     """What trains, and how far it is.
 
     Args:
         pulse: The fields of a `optnas.trials.pulse.Pulse`.
+        metric: What its accuracy is.
         since: Seconds since they were told.
     """
     parts = [f"trial {pulse['number']}", pulse["step"] or pulse["phase"]]
@@ -216,7 +225,7 @@ def pulse_line(pulse: Mapping[str, Any], since: float = 0.0) -> str:
     parts.append(f"epoch {epoch} of {pulse['epochs']}")
     parts.append(f"{bar(share)} {100 * share:3.0f}%")
     if pulse["accuracy"] is not None:
-        parts.append(f"{pulse['accuracy']:.4f}")
+        parts.append(f"{metric.name} {pulse['accuracy']:.4f}")
     parts.append(_clock_text(pulse["seconds"] + pulse["running"] + since))
     return GAP.join(filter(None, parts))
 
