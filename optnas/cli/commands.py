@@ -123,7 +123,8 @@ def status(target: Target, study: Name = None, allow: Allow = None, as_json: Jso
     from optnas.study.opening import open_existing
 
     handle = open_existing(target, study, allow=allow or ())
-    show(as_json, status_fields, status_text, handle)
+    name = target_arguments(target, study, allow)
+    show(as_json, status_fields, lambda opened: status_text(opened, name), handle)
 
 
 @app.command()
@@ -291,6 +292,7 @@ def report(
         write_page(path, report_page(handle, target_arguments(target, study, allow), costs))
         if not as_json:
             print(f"Wrote {path}. Open it in a browser.")
+            print(f"Next: optnas retrain {target_arguments(target, study, allow)}")
 
 
 @app.command()

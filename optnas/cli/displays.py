@@ -46,7 +46,7 @@ class _Log:
         pass
 
     def trial(self, trial: FrozenTrial, worker: int) -> None:
-        self._watch.ended(worker)
+        self._watch.ended(worker, trial)
 
     def pulse(self, pulses: Any, worker: int) -> None:
         self._watch.pulse(pulses, worker)
@@ -177,7 +177,7 @@ class LiveDisplay:
         self._watch.look()
 
     def trial(self, trial: FrozenTrial, worker: int) -> None:
-        self._watch.ended(worker)
+        self._watch.ended(worker, trial)
         self._watch.look()
         style = "red" if trial.state == TrialState.FAIL and not is_interrupted(trial) else ""
         for line in trial_lines(trial, self._console.width) if trial.params else ():

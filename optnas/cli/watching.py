@@ -64,9 +64,12 @@ class Watch:
         used = sorted({p["gpu"] for _, each in self._pulses.values() for p in each if p["gpu"]})
         self._gpus = use_of(used)
 
-    def ended(self, worker: int) -> None:
+    def ended(self, worker: int, trial: FrozenTrial) -> None:
         """A worker has finished a trial."""
         self._pulses.pop(worker, None)
+        before = self._trials[: trial.number]
+        self._trials = [*before, trial, *self._trials[trial.number + 1 :]]
+        self._has_changed = True
 
     def look(self) -> None:
         """See what the storage says, unless that was done a moment ago."""
