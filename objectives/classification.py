@@ -30,6 +30,7 @@ from optnas.objectives.networks.sizes import (
     check_training,
 )
 from optnas.objectives.retraining import Retrains
+from optnas.objectives.suggested import suggest_epochs
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.deterministic import deterministic_algorithms
 from optnas.objectives.training.memory import (
@@ -56,7 +57,6 @@ from optnas.trials.attributes import (
     INTERRUPTED,
     LOST,
     MACHINE,
-    MAX_EPOCHS,
     SCHEDULE,
     TRAINING_SEED,
 )
@@ -346,7 +346,7 @@ class Classification(Retrains):
         """How to train, and for how many epochs."""
         train = self.train
         if train.epochs is None:
-            return train, trial.suggest_int("epochs", 1, MAX_EPOCHS)
+            return train, suggest_epochs(trial)
         if train.initial_epochs is not None and not is_child and self._inherits(trial):
             return train.model_copy(update={"cycles": 1}), train.initial_epochs
         return train, train.epochs

@@ -151,6 +151,11 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         return None
 
     @property
+    def epochs_range(self) -> tuple[int, int] | None:
+        """Least and most epochs that the strategy proposes; None for any number."""
+        return None
+
+    @property
     def inherits(self) -> bool:
         """Whether candidates start from the weights of others."""
         return self.space.inherits

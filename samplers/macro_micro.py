@@ -135,6 +135,16 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
     def inherits(self) -> bool:
         return self.inherit
 
+    @property
+    def epochs_range(self) -> tuple[int, int]:
+        if self.evaluation == "static":
+            return self.epochs, self.epochs
+        (depth, deepest), (narrowest, widest) = self.space.depth, self.space.width
+        most = self.epochs + (deepest - depth) // self.space.depth_step
+        most += 2 * ((widest - narrowest) // self.width_step)
+        least = min(self.epochs, self.micro_epochs) if self.micro else self.epochs
+        return least, max(most, self.micro_epochs if self.micro else 0)
+
     def search(self) -> Search[LayeredArchitecture]:
         depth, epochs, best = yield from self._grow()
         width, best = yield from self._prune(depth, epochs, best)

@@ -101,6 +101,10 @@ class SynchronousEcoNASSampler(PopulationSampler[A], ReplaySampler[A]):
     promote: Annotated[tuple[Count, Count], "hold 2 integers from 0 upwards"] = (8, 4)
     epochs: Positive = 20
 
+    @property
+    def epochs_range(self) -> tuple[int, int]:
+        return self.epochs, RUNGS * self.epochs
+
     def search(self, population: list[Member] | None = None) -> Search[Any]:
         """Algorithm 1.
 

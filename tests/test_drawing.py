@@ -273,7 +273,7 @@ def drawings(study: optuna.Study, number: int) -> list[str]:
     return sorted(meta.filename for meta in found)
 
 
-BOTH = ["architecture.png", "architecture.svg"]
+DRAWN = ["architecture.svg"]
 
 
 def searched(found, objective) -> None:
@@ -289,14 +289,14 @@ def test_every_trial_of_every_space_is_drawn(space, tmp_path):
     space = found.config.make_space()
     searched(found, lambda trial: float(bool(space.suggest(trial))))
     study = found.study
-    assert drawings(study, 0) == BOTH
+    assert drawings(study, 0) == DRAWN
     store = open_artifacts(found.config.artifacts)
     for meta in get_all_artifact_meta(study.trials[0], storage=study._storage):
         path = tmp_path / meta.filename
         download_artifact(artifact_store=store, artifact_id=meta.artifact_id, file_path=str(path))
         draw(space.named_by(study.trials[0]), tmp_path / f"other{path.suffix}")
         assert path.read_bytes() == (tmp_path / f"other{path.suffix}").read_bytes()
-        assert meta.mimetype == {".svg": "image/svg+xml", ".png": "image/png"}[path.suffix]
+        assert meta.mimetype == "image/svg+xml"
 
 
 def test_pruned_trials_are_drawn_and_those_without_an_architecture_are_not(tmp_path):
@@ -321,7 +321,7 @@ def test_pruned_trials_are_drawn_and_those_without_an_architecture_are_not(tmp_p
         TrialState.COMPLETE,
         TrialState.FAIL,
     ]
-    assert [drawings(found.study, n) for n in range(3)] == [BOTH, [], []]
+    assert [drawings(found.study, n) for n in range(3)] == [DRAWN, [], []]
 
 
 def test_a_trial_outlives_its_drawing(tmp_path, monkeypatch):
@@ -364,9 +364,9 @@ def test_a_run_leaves_drawings_that_the_dashboard_shows_and_the_doctor_lets_be(t
         }
     ).opened
     study, store = found.study, open_artifacts(found.config.artifacts)
-    assert [drawings(study, number) for number in range(3)] == [BOTH] * 3
+    assert [drawings(study, number) for number in range(3)] == [DRAWN] * 3
     before = dict(store.items())
-    assert len(before) == 6
+    assert len(before) == 3
     _, treated = diagnose(found.config.storage, fix=True)
     assert "orphans" not in {each.finding.kind for each in treated}
     assert dict(store.items()) == before
@@ -378,7 +378,7 @@ def test_a_run_leaves_drawings_that_the_dashboard_shows_and_the_doctor_lets_be(t
         environ = {"PATH_INFO": path, "REQUEST_METHOD": "GET", "wsgi.errors": sys.stderr}
         body = b"".join(app(environ, lambda status, *_: answered.append(status)))
         assert len(body) == before[meta.artifact_id]
-    assert answered == ["200 OK"] * 2
+    assert answered == ["200 OK"]
 
 
 def command(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:

@@ -335,7 +335,7 @@ def dashboard(
 
     handle = open_existing(target, study, allow=allow or ())
     quiet_libraries()
-    serve(handle, port)
+    serve(handle, port, target_arguments(target, study, allow))
 
 
 for command in (

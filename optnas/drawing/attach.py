@@ -3,7 +3,7 @@
 import functools
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,21 @@ import optuna
 from optuna.artifacts import upload_artifact
 from optuna.trial import Trial
 
-from optnas.drawing.architectures import FORMATS, Concat, draw, is_drawn, picture
-from optnas.drawing.shapes import Picture
+from optnas.drawing.architectures import Concat, draw, is_drawn, picture
+from optnas.drawing.shapes import Picture, svg
 from optnas.errors import UserError
 from optnas.spaces import Space
 from optnas.storage.artifacts import Artifacts
 from optnas.study.opening import OpenStudy, conclusions
 
-NAME = "architecture"
-"""The drawings' file name, before its ending."""
+NAME = "architecture.svg"
+"""The drawings' file name."""
 
 
 def with_drawings(
     objective: Callable[[Trial], Any], handle: OpenStudy, store: Artifacts
 ) -> Callable[[Trial], Any]:
-    """An objective after which a trial has the drawings of its network.
+    """An objective after which a trial has the drawing of its network.
 
     Before the trial ends, because nothing can be written on one that has; not at its beginning,
     so that a trial that is lost leaves none behind. A trial without an architecture, or one that
@@ -80,21 +80,19 @@ def _attach(trial: Trial, *, space: Space[Any], concat: Concat, store: Artifacts
     if architecture is None or not is_drawn(architecture):
         return
     try:
-        drawing = picture(architecture, concat)
-        files = {ending: make(drawing) for ending, make in FORMATS.items()}
+        content = svg(picture(architecture, concat)).encode()
     except Exception as error:  # Whatever is wrong with a drawing, its training is worth more.
         warnings.warn(f"The architecture was not drawn: {error!r}", stacklevel=2)
         return
     try:
-        _upload(trial, files, store)
+        _upload(trial, content, store)
     except OSError as error:
         warnings.warn(f"The drawing was not stored: {error}", stacklevel=2)
 
 
-def _upload(trial: Trial, files: Mapping[str, bytes], store: Artifacts) -> None:
-    """Store files, given by the endings of their names, as artifacts of a trial."""
+def _upload(trial: Trial, content: bytes, store: Artifacts) -> None:
+    """Store a drawing as an artifact of a trial."""
     with tempfile.TemporaryDirectory() as folder:
-        for ending, content in files.items():
-            path = Path(folder, NAME + ending)
-            path.write_bytes(content)
-            upload_artifact(artifact_store=store, file_path=str(path), study_or_trial=trial)
+        path = Path(folder, NAME)
+        path.write_bytes(content)
+        upload_artifact(artifact_store=store, file_path=str(path), study_or_trial=trial)

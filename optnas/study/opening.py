@@ -36,12 +36,12 @@ from optnas.storage.opening import explained, open_storage
 from optnas.storage.urls import StorageError, hide_password, storage_file
 from optnas.study.record import (
     FORMER,
-    RECORD,
     beside,
     check_directions,
     check_whole,
     former_artifacts,
     read_record,
+    write_record,
 )
 from optnas.trials.claims import is_feasible
 from optnas.trials.failures import is_lost
@@ -144,7 +144,7 @@ def create_or_open(
                     f"{_where(config)} exists and was not made by optnas run; give this study "
                     "another name"
                 ) from None
-        study.set_user_attr(RECORD, record)
+        write_record(study, record)
     check_whole(study)
     return _prepared(config, study, record)
 

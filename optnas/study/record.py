@@ -59,6 +59,19 @@ def metric_of(study: optuna.Study) -> Metric:
     return metric(found) if isinstance(found, str) and found else ACCURACY
 
 
+def write_record(study: optuna.Study, record: Mapping[str, Any]) -> None:
+    """Record a study, and tell Optuna what the values of a new one are.
+
+    Else the dashboard calls them "Objective 0".
+    """
+    study.set_user_attr(RECORD, record)
+    if study.metric_names is not None or study.get_trials(deepcopy=False):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([metric_of(study).name])
+
+
 def former_artifacts(record: Mapping[str, Any], now: str, url: str) -> list[str]:
     """The folders where the study's training states may be, beside where they are written now.
 

@@ -59,7 +59,7 @@ DEVICE_MEMORY = "device_memory"
 """What a GPU's memory held when a training ended: see `optnas.objectives.training.memory`."""
 
 MAX_EPOCHS = 1_000_000
-"""The parameter ``epochs`` is suggested from 1 to this."""
+"""The parameter ``epochs`` is suggested from 1 to this, where nobody knows better."""
 
 LOST: Literal["lost"] = "lost"
 CANDIDATE: Literal["candidate"] = "candidate"
