@@ -2,8 +2,11 @@
 
 import contextlib
 import json
+import re
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 """Exit code."""
+COMMAND = re.compile(r"(train it|load it|next) *:? ")
+"""How lines begin that are to be copied."""
 
 
 def requested_workers(
@@ -83,7 +88,7 @@ def run_search(
         fields = {"event": "end", "ending": outcome.ending, **best_fields(outcome.opened)}
         print(json.dumps(fields))
     else:
-        print(ending_text(outcome, command))
+        print(fitted(ending_text(outcome, command)))
     raise typer.Exit(_exit_code(outcome))
 
 
@@ -125,7 +130,33 @@ def show(
     handle: "OpenStudy",
 ) -> None:
     """Print what is to be said of a study, for programs or for people."""
-    print(json.dumps(fields(handle)) if as_json else text(handle))
+    print(json.dumps(fields(handle)) if as_json else fitted(text(handle)))
+
+
+def fitted(text: str) -> str:
+    """A text in lines that fit the terminal, broken between words; as it is anywhere else.
+
+    Commands and the like, which are to be copied, stay whole.
+    """
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    lines = [_fitted_line(line, width) for line in text.splitlines()]
+    return "\n".join(lines)
+
+
+def _fitted_line(line: str, width: int) -> str:
+    if len(line) <= width or COMMAND.match(line):
+        return line
+    indent = " " * min(len(line) - len(line.lstrip()) + 2, width // 4)
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
 
 
 def target_arguments(target: str, study: str | None, allow: Sequence[str] | None = None) -> str:

@@ -3,7 +3,7 @@
 import functools
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,16 @@ import optuna
 from optuna.artifacts import upload_artifact
 from optuna.trial import Trial
 
-from optnas.drawing.architectures import Concat, draw, is_drawn, picture
-from optnas.drawing.shapes import Picture, svg
+from optnas.drawing.architectures import FORMATS, Concat, check_drawing, is_drawn, picture
+from optnas.drawing.shapes import Picture, captioned, svg
 from optnas.errors import UserError
-from optnas.spaces import Space
+from optnas.spaces import Architecture
 from optnas.storage.artifacts import Artifacts
-from optnas.study.opening import OpenStudy, conclusions
+from optnas.storage.files import write_whole
+from optnas.study.networks import params_of
+from optnas.study.opening import Conclusion, OpenStudy, conclusions
+from optnas.study.record import metric_of
+from optnas.units import plural
 
 NAME = "architecture.svg"
 """The drawings' file name."""
@@ -36,38 +40,55 @@ def with_drawings(
         handle: The study.
         store: Where the artifacts go.
     """
-    space, concat = handle.config.search_space, concat_of(handle)
-    attach = functools.partial(_attach, space=space, concat=concat, store=store)
+    attach = functools.partial(_attach, handle=handle, store=store)
 
     def call(trial: Trial) -> Any:
         try:
             value = objective(trial)
         except optuna.TrialPruned:
-            attach(trial)
+            attach(trial, None)
             raise
-        attach(trial)
+        attach(trial, value)
         return value
 
     return call
 
 
 def draw_best(handle: OpenStudy, path: Path) -> None:
-    """Draw the network found, or the best so far.
+    """Draw the network found, or the best so far, with its parameters and value below.
 
     Raises:
         UserError: If there is none yet, or as :func:`optnas.drawing.architectures.draw`.
     """
+    check_drawing(path)
     found = conclusions(handle)
     if not found:
         raise UserError("no network has been trained yet; run the search first")
-    draw(found[0].architecture, path, concat=concat_of(handle))
+    write_whole(path, FORMATS[path.suffix.lower()](_concluded(handle, found[0])))
 
 
 def best_picture(handle: OpenStudy) -> Picture | None:
     """The picture of the network found, or the best so far; None if there is none."""
     found = conclusions(handle)[:1]
-    drawn = [picture(c.architecture, concat_of(handle)) for c in found if is_drawn(c.architecture)]
+    drawn = [_concluded(handle, c) for c in found if is_drawn(c.architecture)]
     return drawn[0] if drawn else None
+
+
+def _concluded(handle: OpenStudy, conclusion: Conclusion) -> Picture:
+    trial = handle.study.get_trials(deepcopy=False)[conclusion.number]
+    caption = _caption(handle, conclusion.architecture, trial.user_attrs, conclusion.value)
+    return captioned(picture(conclusion.architecture, concat_of(handle)), caption)
+
+
+def _caption(
+    handle: OpenStudy, architecture: Architecture, attrs: Mapping[str, Any], value: float | None
+) -> str:
+    """What is said below a drawing: parameters, and what was measured."""
+    params = params_of(handle, architecture, attrs)
+    parts = [] if params is None else [plural(params, "parameter")]
+    if value is not None:
+        parts.append(f"{metric_of(handle.study).name} {value:.4f}")
+    return ", ".join(parts)
 
 
 def concat_of(handle: OpenStudy) -> Concat:
@@ -75,12 +96,17 @@ def concat_of(handle: OpenStudy) -> Concat:
     return handle.config.network.concat or "loose"
 
 
-def _attach(trial: Trial, *, space: Space[Any], concat: Concat, store: Artifacts) -> None:
+def _attach(trial: Trial, value: Any, *, handle: OpenStudy, store: Artifacts) -> None:
+    space = handle.config.search_space
     architecture = space.named_by(trial.storage.get_trial(trial._trial_id))
     if architecture is None or not is_drawn(architecture):
         return
     try:
-        content = svg(picture(architecture, concat)).encode()
+        measured = float(value) if isinstance(value, int | float) else None
+        drawing = picture(architecture, concat_of(handle))
+        content = svg(
+            captioned(drawing, _caption(handle, architecture, trial.user_attrs, measured))
+        ).encode()
     except Exception as error:  # Whatever is wrong with a drawing, its training is worth more.
         warnings.warn(f"The architecture was not drawn: {error!r}", stacklevel=2)
         return

@@ -8,12 +8,12 @@ from optuna.trial import FrozenTrial
 from optuna_dashboard._note import get_note_from_system_attrs, save_note_with_version
 
 from optnas.config import plugins
-from optnas.config.contract import count_params
 from optnas.report.text import best_text, status_text
 from optnas.spaces.words import in_words
 from optnas.study.budget import trial_epochs
+from optnas.study.networks import params_of
 from optnas.study.opening import OpenStudy, is_counted
-from optnas.study.record import RECORD, metric_of
+from optnas.study.record import metric_of
 from optnas.trials.attributes import FAILURE_REASON, PHASE, STEP
 from optnas.trials.outcomes import outcome
 from optnas.units import count, duration, plural
@@ -101,9 +101,7 @@ def trial_note(handle: OpenStudy, trial: FrozenTrial) -> str:
         lines[-1] += f": {_plain(str(attrs[FAILURE_REASON]))}"
     architecture = handle.config.search_space.named_by(trial)
     if architecture is not None:
-        record = handle.study.user_attrs[RECORD]
-        shape = (record["in_channels"], record["classes"])
-        params = count_params(handle.config.search_space, architecture, *shape)
+        params = params_of(handle, architecture, attrs)
         words = in_words(architecture)
         if params is not None:
             words[0] += f"; {plural(params, 'parameter')}"

@@ -7,7 +7,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from optnas.config import plugins
-from optnas.config.contract import count_params, data_set
+from optnas.config.contract import data_set
 from optnas.extensions.importing import load_entry
 from optnas.report.meaning import could_be_guessed, remarks
 from optnas.running.runner import Outcome
@@ -20,8 +20,9 @@ from optnas.storage.urls import StorageError
 from optnas.study.budget import used_budget
 from optnas.study.data import seen_fields, seen_lines
 from optnas.study.folders import network_folder
+from optnas.study.networks import params_of
 from optnas.study.opening import Conclusion, OpenStudy, conclusions, counted_trials, is_counted
-from optnas.study.record import RECORD, metric_of
+from optnas.study.record import metric_of
 from optnas.trials.attributes import CONTINUES, PHASE, STEP
 from optnas.trials.lineage import without_weights
 from optnas.trials.outcomes import epochs_kept, is_interrupted, outcome
@@ -254,17 +255,11 @@ def _weights_text(fields: dict[str, Any]) -> str:
 
 
 def _conclusion_fields(handle: OpenStudy, conclusion: Conclusion) -> dict[str, Any]:
-    record = handle.study.user_attrs[RECORD]
     trial = handle.study.get_trials(deepcopy=False)[conclusion.number]
     metric = metric_of(handle.study)
     return {
         "architecture": dataclasses.asdict(conclusion.architecture),
-        "params": count_params(
-            handle.config.search_space,
-            conclusion.architecture,
-            record["in_channels"],
-            record["classes"],
-        ),
+        "params": params_of(handle, conclusion.architecture, trial.user_attrs),
         "trial": conclusion.number,
         "value": conclusion.value,
         "epochs": len(trial.intermediate_values) or trial.user_attrs.get("epochs_trained", 0),

@@ -30,7 +30,7 @@ def in_words(architecture: Architecture) -> list[str]:
 
 def operation_words(operation: str) -> str:
     """An operation as a person says it."""
-    return operation.removeprefix("nor_").replace("skip_connect", "skip").replace("_", " ")
+    return operation.removeprefix("nor_").replace("_", " ")
 
 
 @in_words.register
@@ -106,7 +106,7 @@ def increment_words(architecture: GrowthArchitecture, index: int) -> str:
     """What an increment takes, and where it is added."""
     increment = architecture.increments[index]
     parts = [
-        f"{operation_words(operation)} of {_layer_name(architecture, increment.target, source)}"
+        f"{operation_words(operation)} of {layer_name(architecture, increment.target, source)}"
         for operation, source in zip(increment.operations, increment.inputs, strict=True)
     ]
     where = f"cell {increment.target}"
@@ -115,7 +115,8 @@ def increment_words(architecture: GrowthArchitecture, index: int) -> str:
     return f"{' + '.join(parts)}, added to {where}"
 
 
-def _layer_name(architecture: GrowthArchitecture, target: int, layer: int) -> str:
+def layer_name(architecture: GrowthArchitecture, target: int, layer: int) -> str:
+    """What an increment that is added to ``target`` takes, by its number."""
     if architecture.mode == "cell":
         if layer < INPUTS:
             return ("cell k-2", "cell k-1")[layer]
