@@ -96,6 +96,9 @@ class Watch:
     def _pace(self) -> float:
         """Seconds of training in a second: more than 1 with several workers."""
         trained = 3600 * (budget_used_by(self._trials).hours - self._used_at_start)
+        now = self._clock()
+        for heard, pulses in self._pulses.values():  # What nobody has written down yet.
+            trained += sum(pulse["running"] + now - heard for pulse in pulses)
         workers = max(1, len(self._pulses))
         # Little is known of it before some trials have ended.
         passed = self.elapsed

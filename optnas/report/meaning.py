@@ -1,5 +1,6 @@
 """What the numbers of a search mean beside one another, and where they mean nothing."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from optnas.trials.chance import is_chance
 from optnas.units import plural
 
 LEAST = 3
-"""A phase of fewer trials may be at chance by accident."""
+"""Fewer trials may be at chance by accident."""
 
 
 def could_be_guessed(handle: OpenStudy, value: float | None) -> bool | None:
@@ -39,7 +40,7 @@ def remarks(handle: OpenStudy, found: Sequence[Conclusion], target: str) -> list
     lines = []
     if len(set(epochs.values())) > 1:
         each = ", ".join(f"trial {n} for {plural(e, 'epoch')}" for n, e in epochs.items())
-        lines.append(f"These values cannot be compared: {each} were trained.")
+        lines.append(f"These values cannot be compared, after trainings of other lengths: {each}.")
     idle = phases_at_chance(handle, trials)
     if not idle:
         return lines
@@ -62,13 +63,19 @@ def remarks(handle: OpenStudy, found: Sequence[Conclusion], target: str) -> list
 
 
 def phases_at_chance(handle: OpenStudy, trials: Sequence[FrozenTrial]) -> list[str]:
-    """The phases in which no network was better than a guess, of those with some trials.
+    """The phases in which no network was better than a guess, if there are some trials of them.
 
-    Phases that follow one another and all are so count as one.
+    Phases that follow one another count together.
     """
     values: dict[str, list[float]] = defaultdict(list)
     for trial in trials:
         if trial.state == TrialState.COMPLETE and trial.value is not None:
             values[str(trial.user_attrs.get(PHASE, ""))].append(trial.value)
-    idle = [p for p, v in values.items() if p and could_be_guessed(handle, max(v))]
-    return idle if sum(len(values[phase]) for phase in idle) >= LEAST else []
+    idle: list[str] = []
+    for is_idle, run in itertools.groupby(
+        filter(None, values), lambda phase: bool(could_be_guessed(handle, max(values[phase])))
+    ):
+        phases = list(run)
+        if is_idle and sum(len(values[phase]) for phase in phases) >= LEAST:
+            idle += phases
+    return idle
