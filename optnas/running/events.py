@@ -11,7 +11,7 @@ from optnas.running import heart
 from optnas.running.gpu_sharing import GpuSharing
 from optnas.running.placement import WorkerPlan, gpu_sharing_notice
 from optnas.running.signals import Interruption
-from optnas.running.workers import LOST, SendEvent
+from optnas.running.workers import GONE, SendEvent
 from optnas.study.opening import OpenStudy, open_study
 
 
@@ -90,7 +90,7 @@ class PoolEvents:
         self._plan = plan
 
     def listen(self, worker: int, event: str, value: Any) -> None:
-        if event == LOST:
+        if event == GONE:
             if self.sharing is not None and self.opened is not None:
                 self.sharing.lost(worker, value)
             return

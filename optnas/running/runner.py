@@ -39,8 +39,8 @@ from optnas.study.opening import (
     Conclusion,
     OpenStudy,
     conclusions,
+    config_to_run,
     create_or_open,
-    settled,
 )
 from optnas.study.record import RECORD
 from optnas.trials.failures import fail_dead
@@ -104,7 +104,7 @@ def run(
         RunError: If a trial could not go on because of the machine, or a worker died and was not
             replaced. Nothing is lost.
     """
-    config = settled(config)
+    config = config_to_run(config)
     warn_of_kept_settings(config)
     workers = workers or config.workers
     if device is not None and not workers.devices:

@@ -14,7 +14,7 @@ from optnas.trials import pulse
 
 Interruption = Literal["interrupted", "terminated"]
 
-PATIENCE = 5.0
+GRACE = 5.0
 """Seconds after SIGTERM in which a run ends of itself; whoever preempts it waits ten or more."""
 AGAIN = 1.0
 """Seconds after which an interruption that was not noticed is repeated."""
@@ -47,7 +47,7 @@ class Signals:
         stop: Callable[[], None],
         heard: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
         *,
-        patience: float | None = PATIENCE,
+        patience: float | None = GRACE,
         answer: Callable[[Interruption], None] = lambda ending: None,
     ) -> None:
         self.ending: Interruption | None = None
