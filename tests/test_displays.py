@@ -1,5 +1,6 @@
 """What a person sees while a study runs: by the clock, in any terminal, and when it is stopped."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -17,8 +18,9 @@ from searches import opened, trial
 from optnas.cli import watching
 from optnas.cli.displays import SILENCE, JsonDisplay, LiveDisplay, PlainDisplay
 from optnas.cli.rows import header, trial_lines
-from optnas.cli.watching import Watch, bar, flowed, footer, pulse_line
+from optnas.cli.watching import Watch, bar, flowed, footer, pulse_line, shown_span
 from optnas.devices.gpus import Use
+from optnas.forecast.ahead import Ahead
 from optnas.forecast.left import Left
 from optnas.forecast.ranges import Span
 from optnas.report.text import ending_text
@@ -63,7 +65,8 @@ def clock() -> Clock:
 @pytest.fixture
 def watch(clock, tmp_path, monkeypatch) -> Watch:
     found = opened(tmp_path, [trial(0, 0.25), trial(1, 0.5)], budget={"trials": 200})
-    left = Left(ahead=None, seconds=Span(1200.0, 5400.0))
+    ahead = Ahead(has_end=True, bounds=None, courses=None, phases={}, per_trial=Span(1, 1))
+    left = Left(ahead, seconds=Span(1200.0, 5400.0))
     monkeypatch.setattr(watching, "time_left", lambda _: left)
     watch = Watch(clock)
     watch.start(found)
@@ -100,6 +103,23 @@ def test_the_time_left_is_a_range_that_passes(watch, clock):
     assert watch.left() == "10 to 80 min left"
     clock.now += 1e6
     assert watch.left() == "0 to 1 s left"
+
+
+def test_the_range_is_the_narrower_the_more_is_known():
+    ahead = Ahead(has_end=True, bounds=None, courses=None, phases={}, per_trial=Span(1, 1))
+    deeper = dataclasses.replace(ahead, phases={"depth": (Span(1, 2), 9)})
+    trials = [trial(n, 0.5, phase="depth") for n in range(12)]
+
+    def width(ahead, trials):
+        span = shown_span(Left(ahead, Span(100.0, 1000.0)), trials)
+        assert span.low * span.high == pytest.approx(100 * 1000)
+        return round(span.high / span.low, 6)
+
+    assert width(deeper, trials[:9]) == 6
+    assert width(deeper, trials) == 5
+    assert width(ahead, trials) == 2
+    assert width(ahead, [trial(n, 0.5) for n in range(12)]) == 5  # No depth to be settled.
+    assert shown_span(Left(ahead, None), trials) is None
 
 
 def test_several_workers_make_it_shorter(watch, clock):

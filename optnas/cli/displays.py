@@ -50,13 +50,16 @@ class _Log:
 
     def pulse(self, pulses: Any, worker: int) -> None:
         self._watch.pulse(pulses, worker)
-        if self._clock() - self._said >= SILENCE:
+        if self._clock() - self._said >= SILENCE and self._may_speak:
             self._watch.look()
             self._watch.foresee()
             self._progress()
 
     def interrupted(self, ending: Interruption) -> None:
         self._watch.ending = ending
+
+    _may_speak = True
+    """Whether silence may be broken now."""
 
     def _progress(self) -> None:
         """Say where the run is."""
@@ -76,8 +79,11 @@ class JsonDisplay(_Log):
     half a minute without another.
     """
 
+    _may_speak = False
+
     def start(self, handle: OpenStudy) -> None:
         super().start(handle)
+        self._may_speak = True  # Nothing comes before the study.
         fields = {
             "study": handle.study.study_name,
             "metric": metric_of(handle.study).key,

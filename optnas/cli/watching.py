@@ -8,12 +8,13 @@ from optuna.trial import FrozenTrial
 
 from optnas.cli.rows import cut
 from optnas.devices.gpus import Use, use_of
-from optnas.forecast.left import time_left
-from optnas.forecast.ranges import Span
+from optnas.forecast.left import Left, time_left
+from optnas.forecast.ranges import WIDEST, Span, at_most_wide
 from optnas.running.signals import Interruption
 from optnas.study.budget import budget_used_by
 from optnas.study.opening import OpenStudy, is_counted
 from optnas.study.record import metric_of
+from optnas.trials.attributes import PHASE
 from optnas.trials.claims import is_feasible
 from optnas.trials.metric import ACCURACY, Metric
 from optnas.units import duration, plural, size, span
@@ -23,6 +24,11 @@ LOOK = 1.0
 SHARE = 30
 """A look, or a forecast, is so many times rarer than it takes long."""
 GAP = "  |  "
+DEPTH = "depth"
+"""The phase whose length nobody knows, of searches that have it."""
+SETTLED, LATER = 2.0, 5.0
+"""How many times as long as its lower end the range of the time left may be: once the depth is
+settled, and from the tenth trial on."""
 
 Clock = Callable[[], float]
 
@@ -90,7 +96,8 @@ class Watch:
                 return
             finally:
                 self._handle.study._storage.remove_session()  # That of this thread.
-            self._span = None if left.seconds is None else left.seconds.scaled(1 / self._pace())
+            span = shown_span(left, self._trials)
+            self._span = None if span is None else span.scaled(1 / self._pace())
             self._span_of = self._clock()
 
     def _pace(self) -> float:
@@ -194,6 +201,21 @@ class Watch:
         if budget.hours is not None:
             parts.append(f"{spent.hours:.2f}/{budget.hours:g} hours")
         return parts
+
+
+def shown_span(left: Left, trials: Sequence[FrozenTrial]) -> Span | None:
+    """The time left as it is shown: the more is known, the narrower it has to be.
+
+    Args:
+        left: What is left of a search.
+        trials: Its trials.
+    """
+    if left.seconds is None:
+        return None
+    grew = any(trial.user_attrs.get(PHASE) == DEPTH for trial in trials)
+    if grew and DEPTH not in left.ahead.phases:
+        return at_most_wide(left.seconds, SETTLED)
+    return at_most_wide(left.seconds, LATER if sum(map(is_counted, trials)) >= 10 else WIDEST)
 
 
 class _Rarely:
