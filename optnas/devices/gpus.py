@@ -124,9 +124,12 @@ def use_of(identities: Iterable[str]) -> list[Use]:
     Args:
         identities: As `Gpu.uuid`.
     """
-    driver = nvml() if (wanted := list(identities)) else None
+    wanted = list(identities)
+    driver = nvml() if wanted else None  # Who trains elsewhere need not load it.
+    if driver is None:
+        return []
     found = []
-    for identity in wanted if driver is not None else ():
+    for identity in wanted:
         handle = ask_driver(driver.nvmlDeviceGetHandleByUUID, identity)
         if handle is None:
             continue
