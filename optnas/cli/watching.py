@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 from optnas.cli.rows import cut
 from optnas.devices.gpus import Use, use_of
 from optnas.forecast.left import Left, time_left
-from optnas.forecast.ranges import WIDEST, Span, at_most_wide
+from optnas.forecast.ranges import WIDEST, Span, at_least_wide, at_most_wide
 from optnas.running.signals import Interruption
 from optnas.study.budget import budget_used_by
 from optnas.study.opening import OpenStudy, is_counted
@@ -21,7 +21,7 @@ from optnas.units import duration, plural, size, span
 
 LOOK = 1.0
 """Seconds between two looks at the study's storage, at least."""
-SHARE = 30
+SHARE = 15
 """A look, or a forecast, is so many times rarer than it takes long."""
 GAP = "  |  "
 DEPTH = "depth"
@@ -88,6 +88,8 @@ class Watch:
         """Think about how long it will take, if something has happened since."""
         if self._handle is None or not self._has_changed or not self._forecast.is_due:
             return
+        if not any(t.intermediate_values or t.state.is_finished() for t in self._trials):
+            return  # Nobody can know.
         self._has_changed = False
         with self._forecast:
             try:
@@ -212,10 +214,12 @@ def shown_span(left: Left, trials: Sequence[FrozenTrial]) -> Span | None:
     """
     if left.seconds is None:
         return None
+    # Whatever the strategy does, the machine may have less or more to do than now.
+    span = at_least_wide(left.seconds, SETTLED)
     grew = any(trial.user_attrs.get(PHASE) == DEPTH for trial in trials)
     if grew and DEPTH not in left.ahead.phases:
-        return at_most_wide(left.seconds, SETTLED)
-    return at_most_wide(left.seconds, LATER if sum(map(is_counted, trials)) >= 10 else WIDEST)
+        return at_most_wide(span, SETTLED)
+    return at_most_wide(span, LATER if sum(map(is_counted, trials)) >= 10 else WIDEST)
 
 
 class _Rarely:
