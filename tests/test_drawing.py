@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import xml.etree.ElementTree as ET
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ from optnas.drawing.shapes import (
     text_width,
 )
 from optnas.errors import UserError
+from optnas.pages.plots import GREY
 from optnas.report.page import report_page
 from optnas.running import runner
 from optnas.spaces import (
@@ -488,3 +490,16 @@ def test_the_page_does_without_a_drawing(tmp_path):
     page = report_page(found, "made.yaml")
     assert f'font-family="{FONTS}"' not in page
     assert "trial 0 names no architecture" in page
+
+
+def test_the_colours_of_pages_and_plots_can_be_read_on_light_and_dark():
+    style = resources.files("optnas.pages").joinpath("templates/style.css").read_text()
+    light, dark, *_ = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    for theme in (light, dark):
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", theme))
+        for text in ("ink", "quiet", "link", "grey"):
+            assert contrast(colours[text], colours["paper"]) >= 4.5, text
+        for line in (name for name in colours if re.fullmatch(r"c\d", name)):
+            assert contrast(colours[line], colours["paper"]) >= 3, line  # It is no text.
+    for paper in ("#ffffff", "#000000"):
+        assert contrast(GREY, paper) >= 4.5
