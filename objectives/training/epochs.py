@@ -1,10 +1,13 @@
 """Epochs of a training: what one brought, and one that was left in its middle."""
 
 import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from optnas.objectives.data.batches import batch_bounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,39 @@ class BegunEpoch:
     def of(cls, generator: torch.Generator, device: torch.device) -> Self:
         """An epoch that begins now."""
         return cls(generator.get_state(), torch.zeros(2, dtype=torch.float64, device=device))
+
+    def left(
+        self,
+        chunks: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+        size: int,
+        generator: torch.Generator,
+        pass_over: Callable[[int], None],
+    ) -> Iterator[tuple[Tensor, Tensor, list[tuple[int, int]]]]:
+        """The pieces that are not done, and where their batches begin and end that are not.
+
+        Args:
+            chunks: Draws the epoch: its pieces, inputs and labels.
+            size: Images of a batch.
+            generator: What draws.
+            pass_over: Draws what so many batches drew that are done.
+        """
+        done, number = self.batches - len(self.logits), 0  # Those in whole pieces.
+        generator.set_state(self.start)
+        for inputs, labels in chunks():
+            bounds = batch_bounds(len(inputs), size)
+            if number + len(bounds) <= done:
+                pass_over(len(bounds))
+            else:
+                pass_over(len(self.logits))
+                self._go_on(generator)  # All of the pass is drawn.
+                yield inputs, labels, bounds[len(self.logits) :]
+            number += len(bounds)
+        self._go_on(generator)  # It was left while it was judged.
+
+    def _go_on(self, generator: torch.Generator) -> None:
+        if self.now is not None:
+            generator.set_state(self.now)
+            self.now = None
 
     def took(self, seconds: float, joules: float | None) -> None:
         """Count what it took since it began, or was gone on with."""

@@ -25,13 +25,19 @@ from optnas.objectives.data.batches import augmented_chunks, batch_bounds
 from optnas.objectives.data.image_files import Pixels
 from optnas.objectives.data.images import Images
 from optnas.objectives.training import cuda_graphs
+from optnas.objectives.training.averaging import moving_average
+from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.epochs import BegunEpoch, EpochResult
 from optnas.objectives.training.losses import balanced_weights, cross_entropy
 from optnas.objectives.training.memory import in_pieces
-from optnas.objectives.training.metrics import Metric, counted, measured
+from optnas.objectives.training.metrics import Metric, count_correct, counted, measured
+from optnas.objectives.training.mixing import mixing_of
 from optnas.objectives.training.optimizers import make_optimizer, set_rate
+from optnas.objectives.training.precision import autocast_dtype
 from optnas.objectives.training.schedules import learning_rate
 from optnas.trials.pulse import Paused, Pulse
+
+__all__ = ["EpochResult", "NonFiniteLoss", "Trainer", "deterministic_algorithms", "learning_rate"]
 
 # Evaluation batches hold at most this many images and pixels: the activations of a wide
 # network's first layers, hundreds of bytes per pixel, must fit into memory.
@@ -108,10 +114,12 @@ class Trainer:
         self._class_weights: Tensor | None = None
         if settings.class_weights == "balanced":
             self._class_weights = balanced_weights(images.train_labels, images.classes)
+        self._mixing = mixing_of(settings, images.classes)
+        self._average = moving_average(self.model, settings.ema)
         self._generator = torch.Generator().manual_seed(seed)
         self._parameters = self._trained()
         self._optimizer = make_optimizer(self._parameters, settings, self.model)
-        self._dtype = _autocast_dtype(settings.precision, self.device)
+        self._dtype = autocast_dtype(settings.precision, self.device)
         self._energy = energy_meter(self.device)
         self._staged: cuda_graphs.StagedStep | None = None
         # On CUDA a tensor, captured or not: both paths round it alike.
@@ -127,6 +135,12 @@ class Trainer:
         first epoch.
         """
         return None if self._staged is None else self._staged.eager_reason
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is judged, and kept: that of the averaged weights, if there are any."""
+        average: nn.Module | None = None if self._average is None else self._average.module
+        return self.model if average is None else average
 
     @property
     def epoch(self) -> int:
@@ -195,7 +209,9 @@ class Trainer:
         half of it all, any more. ``begun`` is an epoch that was left in its middle.
         """
         done = self.epoch >= self.epochs + self.further_epochs
+        average = {} if self._average is None else {"average": self._average.state_dict()}
         return {
+            **average,
             "model": self.model.state_dict(),
             "optimizer": None if done else self._optimizer.state_dict(),
             "generator": self._generator.get_state(),
@@ -206,6 +222,8 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where another trainer of the same network and recipe stood."""
         self.model.load_state_dict(state["model"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         if state["optimizer"] is not None:
             # A copy: the optimiser would go on in the very tensors of another trainer's state.
             self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
@@ -237,33 +255,22 @@ class Trainer:
 
     def _train_epoch(self, epoch: BegunEpoch) -> None:
         """Train on the batches of an epoch that are not done; its sums are complete then."""
-        size, pulse = self.settings.batch_size, self.pulse
-        done = epoch.batches - len(epoch.logits)  # Those in whole pieces.
-        number, pulse.batch = 0, epoch.batches
-        self._generator.set_state(epoch.start)
-        for inputs, labels in self._chunks():
-            bounds = batch_bounds(len(inputs), size)
-            if number + len(bounds) <= done:
-                self._pass_over(len(bounds))
-                number += len(bounds)
-                continue
-            if epoch.now is not None:  # All of the pass is drawn.
-                self._pass_over(len(epoch.logits))
-                self._generator.set_state(epoch.now)
-                epoch.now = None
-            for start, stop in bounds[len(epoch.logits) :]:
+        pulse, size = self.pulse, self.settings.batch_size
+        pulse.batch = epoch.batches
+        for inputs, labels, bounds in epoch.left(
+            self._chunks, size, self._generator, self._pass_over
+        ):
+            for start, stop in bounds:
                 pulse.check()
                 epoch.logits.append(self._trained_on(inputs[start:stop], labels[start:stop]))
                 epoch.batches += 1
                 pulse.batch += 1
             # Statistics of the piece at once: per batch they would cost as much as a small layer.
-            epoch.sums += self._summed(torch.cat(epoch.logits), labels)
+            logits = torch.cat(epoch.logits)
+            loss = functional.cross_entropy(logits, labels, reduction="sum")
+            epoch.sums += torch.stack((loss.double(), count_correct(logits, labels)))
             epoch.images += len(labels)
             epoch.logits.clear()
-            number += len(bounds)
-        if epoch.now is not None:  # It was left while it was judged.
-            self._generator.set_state(epoch.now)
-            epoch.now = None
 
     @property
     def batches(self) -> int:
@@ -275,13 +282,13 @@ class Trainer:
 
     def _trained_on(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """The outputs on a batch that is trained on."""
-        outputs = self._step(inputs, labels)
+        targets = labels
+        if self._mixing is not None:
+            inputs, targets = self._mixing(inputs, labels, self._generator)
+        outputs = self._step(inputs, targets)
+        if self._average is not None:
+            self._average.update_parameters(self.model)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-
-    def _summed(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Summed loss and correct answers of a piece."""
-        loss = functional.cross_entropy(logits, labels, reduction="sum")
-        return torch.stack((loss.double(), _count_correct(logits, labels)))
 
     def _step(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         """As `_train_batch`, from a graph where there is one."""
@@ -347,15 +354,19 @@ class Trainer:
                 logits, auxiliary = with_auxiliary(inputs)
             else:
                 logits = self.model(inputs)
-        loss = cross_entropy(logits, labels, self._class_weights)
+        loss = self._loss(logits, labels)
         if weight:
-            loss = loss + weight * cross_entropy(auxiliary, labels, self._class_weights)
+            loss = loss + weight * self._loss(auxiliary, labels)
         return logits.detach().float(), loss
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.settings.label_smoothing
+        return cross_entropy(logits, labels, self._class_weights, smoothing)
 
     @torch.inference_mode()
     def _evaluate(self, images: Pixels, labels: Tensor) -> Tensor:
         """Fraction of correct answers, 1.0 if all outputs are finite; the metric, if another."""
-        self.model.eval()
+        network = self.judged.eval()
         result = torch.tensor((0.0, 1.0), dtype=torch.float64).to(self.device, non_blocking=True)
         counts = torch.zeros(1, dtype=torch.float64, device=self.device)
 
@@ -363,8 +374,8 @@ class Trainer:
             self.pulse.check()
             inputs = normalise(images[start:stop], self.images.mean, self.images.std)
             with self._precision():
-                logits = self.model(inputs.contiguous(memory_format=torch.channels_last))
-            correct = _count_correct(logits, labels[start:stop])
+                logits = network(inputs.contiguous(memory_format=torch.channels_last))
+            correct = count_correct(logits, labels[start:stop])
             seen = correct if self._is_plain else counted(self._metric, logits, labels[start:stop])
             return correct, logits.isfinite().all(), seen
 
@@ -387,14 +398,3 @@ class Trainer:
         if self._dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self._dtype)
-
-
-def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    if precision == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if fast else None
-    return torch.bfloat16 if precision == "bfloat16" else None
-
-
-def _count_correct(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.argmax(1) == labels).sum().double()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.artifacts import upload_artifact
 from optuna.trial import Trial
 
 from optnas.drawing.architectures import FORMATS, Concat, check_drawing, is_drawn, picture
@@ -61,7 +60,7 @@ def draw_best(handle: OpenStudy, path: Path) -> None:
         UserError: If there is none yet, or as :func:`optnas.drawing.architectures.draw`.
     """
     check_drawing(path)
-    found = conclusions(handle)
+    found = conclusions(handle, 1)
     if not found:
         raise UserError("no network has been trained yet; run the search first")
     write_whole(path, FORMATS[path.suffix.lower()](_concluded(handle, found[0])))
@@ -69,7 +68,7 @@ def draw_best(handle: OpenStudy, path: Path) -> None:
 
 def best_picture(handle: OpenStudy) -> Picture | None:
     """The picture of the network found, or the best so far; None if there is none."""
-    found = conclusions(handle)[:1]
+    found = conclusions(handle, 1)
     drawn = [_concluded(handle, c) for c in found if is_drawn(c.architecture)]
     return drawn[0] if drawn else None
 
@@ -118,6 +117,8 @@ def _attach(trial: Trial, value: Any, *, handle: OpenStudy, store: Artifacts) ->
 
 def _upload(trial: Trial, content: bytes, store: Artifacts) -> None:
     """Store a drawing as an artifact of a trial."""
+    from optuna.artifacts import upload_artifact
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, NAME)
         path.write_bytes(content)

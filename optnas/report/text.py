@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
@@ -10,7 +10,6 @@ from optnas.config import plugins
 from optnas.config.contract import data_set
 from optnas.extensions.importing import load_entry
 from optnas.report.meaning import could_be_guessed, remarks
-from optnas.running.runner import Outcome
 from optnas.spaces import SPACES
 from optnas.spaces.words import in_words
 from optnas.storage.artifacts import open_artifacts
@@ -27,6 +26,9 @@ from optnas.trials.attributes import CONTINUES, PHASE, STEP
 from optnas.trials.lineage import without_weights
 from optnas.trials.outcomes import epochs_kept, is_interrupted, outcome
 from optnas.units import plural, size
+
+if TYPE_CHECKING:
+    from optnas.running.runner import Outcome
 
 SHOWN = 5
 """How many networks are shown, best first."""
@@ -102,11 +104,11 @@ def status_text(handle: OpenStudy, target: str = "") -> str:
 
 def best_fields(handle: OpenStudy) -> dict[str, Any]:
     """The network found, and the trial with the best value."""
-    found = conclusions(handle)
+    found = conclusions(handle, SHOWN)
     return {
         "study": handle.study.study_name,
         "finished": handle.is_finished,
-        "found": [_conclusion_fields(handle, conclusion) for conclusion in found[:SHOWN]],
+        "found": [_conclusion_fields(handle, conclusion) for conclusion in found],
         "best_trial": _best_trial(handle),
     }
 
@@ -118,13 +120,13 @@ def best_text(handle: OpenStudy, target: str) -> str:
         handle: The study.
         target: How commands name this study.
     """
-    found, best = conclusions(handle), _best_trial(handle)
+    found, best = conclusions(handle, SHOWN), _best_trial(handle)
     if not found:
         why = "" if best is None else f": trial {best['number']} names no architecture"
         return f"No network has been trained yet{why}. Next: optnas run {target}"
     first = found[0]
     lines = [_headline(handle, first), _describe(handle, first)]
-    for other in found[1:SHOWN]:
+    for other in found[1:]:
         lines += ["", f"Next, from trial {other.number}:", _describe(handle, other)]
     lines += ["", *said] if (said := remarks(handle, found[:SHOWN], target)) else []
     if best is not None and best["number"] not in {c.number for c in found}:
@@ -141,7 +143,7 @@ def best_text(handle: OpenStudy, target: str) -> str:
     return "\n".join(lines)
 
 
-def ending_text(outcome: Outcome, command: str) -> str:
+def ending_text(outcome: "Outcome", command: str) -> str:
     """What a run says at its end."""
     handle = outcome.opened
     endings = {

@@ -1,4 +1,4 @@
-"""Operations that give the same bits every time."""
+"""Bitwise repeatable operations, where they are asked for."""
 
 import contextlib
 import os
