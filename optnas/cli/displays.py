@@ -38,6 +38,11 @@ class _Log:
         self._clock = clock
         self._said = clock()
         self._turn = threading.Lock()
+        self._ahead = ""
+
+    def ahead(self, text: str) -> None:
+        """What is forecast, before the study is open."""
+        self._ahead = text
 
     def start(self, handle: OpenStudy) -> None:
         self._watch.start(handle)
@@ -89,6 +94,7 @@ class JsonDisplay(_Log):
             "metric": metric_of(handle.study).key,
             "trials": _known(handle),
             "data": seen_fields(handle.study),
+            "ahead": self._ahead,
         }
         self._print("start", fields)
 
@@ -124,7 +130,7 @@ class PlainDisplay(_Log):
 
     def start(self, handle: OpenStudy) -> None:
         super().start(handle)
-        self._write(_opening(handle), header(metric_of(handle.study)))
+        self._write(_opening(handle, self._ahead), header(metric_of(handle.study)))
 
     def trial(self, trial: FrozenTrial, worker: int) -> None:
         super().trial(trial, worker)
@@ -162,6 +168,12 @@ class LiveDisplay:
             vertical_overflow="crop",
         )
 
+        self._ahead = ""
+
+    def ahead(self, text: str) -> None:
+        """What is forecast, before the study is open."""
+        self._ahead = text
+
     def __enter__(self) -> Self:
         self._live.start()
         return self
@@ -176,7 +188,7 @@ class LiveDisplay:
 
     def start(self, handle: OpenStudy) -> None:
         self._watch.start(handle)
-        self._console.print(Text(printable(_opening(handle))))
+        self._console.print(Text(printable(_opening(handle, self._ahead))))
         self._print(header(metric_of(handle.study), self._console.width), style="bold")
 
     def epoch(self, progress: Any, worker: int) -> None:
@@ -221,11 +233,11 @@ def make_display(*, as_json: bool) -> JsonDisplay | PlainDisplay | LiveDisplay:
     )
 
 
-def _opening(handle: OpenStudy) -> str:
+def _opening(handle: OpenStudy, ahead: str) -> str:
     known = _known(handle)
     state = f"has {plural(known, 'trial')}" if known else "starts"
     first = f"study {handle.study.study_name!r} {state}: {handle.config.sampler.name}"
-    return "\n".join([first, *seen_lines(handle.study)])
+    return "\n".join([first, *seen_lines(handle.study), *filter(None, [ahead])])
 
 
 def _known(handle: OpenStudy) -> int:
