@@ -1,6 +1,7 @@
 """Images that stay in their files, and are read when they are looked at."""
 
 import copy
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -68,7 +69,7 @@ class ImageFiles:
         channels: int,
         size: int,
         *,
-        read: Callable[..., np.ndarray],
+        read: Callable[..., np.ndarray] | None = None,
         contents: np.ndarray | None = None,
     ) -> None:
         # An array of strings takes a fraction of the memory of a million paths.
@@ -76,7 +77,7 @@ class ImageFiles:
         self._channels = channels
         self._size = size
         self.device = torch.device("cpu")
-        self._read = read
+        self._read = read or functools.partial(decode, framing=size)
         self._contents = contents
 
     def __len__(self) -> int:
