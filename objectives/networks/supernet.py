@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from optnas.objectives.networks.cells import Inputs, Stem, stacked_cells, stem_of
+from optnas.objectives.networks.cells import CellStem, Inputs, stacked_cells
 from optnas.objectives.networks.mixtures import ArchitectureWeights, MixedCell, Topology
 from optnas.objectives.networks.nasbench201 import stages
+from optnas.objectives.networks.stems import Stem
 from optnas.spaces import CellSpace, NasBench201Space, Space
 from optnas.spaces.cell import INPUTS
 from optnas.spaces.cell import OPERATIONS as CELL_OPERATIONS
@@ -147,7 +148,7 @@ class SuperNetwork(MixedNetwork):
             )
             return cell, width * channels
 
-        self.stem = stem_of(stem, in_channels, channels)
+        self.stem = CellStem(stem, in_channels, channels)
         self.cells, widths = stacked_cells(build, self.stem, cells, channels, affine=False)
         self.classifier = nn.Linear(widths[-1], classes)
 
