@@ -59,7 +59,6 @@ class ImageFiles:
         paths: The files.
         channels: 1 for grayscale, 3 for RGB; images are converted.
         size: Height and width in pixels to which every image is resized.
-        device: Where the images are wanted.
         read: Reads a file as uint8 (channels, size, size), and may raise OSError.
         contents: A digest of every file.
 
@@ -72,17 +71,16 @@ class ImageFiles:
         paths: Sequence[str | Path],
         channels: int,
         size: int,
-        device: torch.device | str = "cpu",
         *,
-        read: Callable[..., np.ndarray] | None = None,
+        read: Callable[..., np.ndarray],
         contents: np.ndarray | None = None,
     ) -> None:
         # An array of strings takes a fraction of the memory of a million paths.
         self._paths = np.array([os.fspath(path) for path in paths])
         self._channels = channels
         self._size = size
-        self.device = torch.device(device)
-        self._read = read or functools.partial(decode, framing=size)
+        self.device = torch.device("cpu")
+        self._read = read
         self._contents = contents
 
     def __len__(self) -> int:

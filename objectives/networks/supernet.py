@@ -170,16 +170,12 @@ class NasBench201SuperNetwork(MixedNetwork):
     Source: NAS-Bench-201 (Dong and Yang 2020), section 2.1; FTSO, section 4, on NATS-Bench.
 
     Args:
-        in_channels: Channels of the images.
-        classes: Number of classes.
         cells: Number of cells, a multiple of 3.
         channels: Channels of the first stage, a multiple of ``partial``.
         operations: Names of the candidate operations of every edge, of
             ``optnas.spaces.nasbench201.OPERATIONS``.
-        partial: One in so many channels goes through the operations, the others past them.
-        edge_weights: Whether edges are weighted.
         topology: The predecessors of every node that are left, for ``"cell"``: 0 is the input,
-            ``i`` is node ``i``. Default: all.
+            ``i`` is node ``i``. Default: all. The other arguments are those of `SuperNetwork`.
 
     Raises:
         ValueError: If a value is out of range.

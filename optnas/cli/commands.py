@@ -123,7 +123,7 @@ def status(target: Target, study: Name = None, allow: Allow = None, as_json: Jso
     from optnas.report.text import status_fields, status_text
     from optnas.study.opening import open_existing
 
-    handle = open_existing(target, study, allow=allow or ())
+    handle = open_existing(target, study, allow=allow or (), reading=True)
     show(as_json, status_fields, status_text, handle)
 
 
@@ -146,7 +146,7 @@ def best(
 
     if draw is not None:
         check_drawing(draw)
-    handle = open_existing(target, study, allow=allow or ())
+    handle = open_existing(target, study, allow=allow or (), reading=True)
     if draw is not None:
         draw_best(handle, draw)
     show(
@@ -312,7 +312,7 @@ def report(
     if device is not None and not baselines:
         raise UserError("--device is where --baselines trains; give both, or leave it out")
     footprint = Footprint(carbon_intensity, power)
-    handle = open_existing(target, study, allow=allow or ())
+    handle = open_existing(target, study, allow=allow or (), reading=not baselines)
     quiet_libraries()
     if baselines:
         run_baselines(handle, device, accept_changed_data=accept_changed_data)

@@ -316,7 +316,7 @@ def _chosen(
             raise UserError(f"trial {trial} has not named a whole network") from None
         return [(architecture, origin | {"trial": trial, "chosen": "by hand"})]
     default = None if every else strategy_of(study.sampler).retrained
-    found = conclusions(handle)[: top or default]
+    found = conclusions(handle, top or default)
     if not found:
         raise UserError("no network has been trained yet; run the search first")
     return [
