@@ -29,6 +29,7 @@ from optnas.objectives.networks.sizes import (
     check_options,
     check_training,
 )
+from optnas.objectives.rehearsal import Rehearses
 from optnas.objectives.retraining import Retrains
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.memory import (
@@ -62,7 +63,7 @@ from optnas.trials.attributes import (
 from optnas.trials.failures import mark_failure, one_line
 
 
-class Classification(Retrains):
+class Classification(Retrains, Rehearses):
     """Objective that trains the suggested architecture and returns its validation accuracy.
 
     The value is the best accuracy on the held-out images over the epochs, a fraction; every

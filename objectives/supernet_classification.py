@@ -15,13 +15,14 @@ from optnas.objectives.data.images import Images
 from optnas.objectives.data.splits import draw_shares
 from optnas.objectives.networks.build import build_supernet
 from optnas.objectives.networks.supernet import MixedNetwork
+from optnas.objectives.rehearsal import Rehearsal
 from optnas.objectives.tabular import Tabular
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.bilevel import BilevelTrainer, SearchRecipe
 from optnas.objectives.training.records import record_memory
 from optnas.objectives.training.trainer import deterministic_algorithms
 from optnas.seeds import derive_seed, study_seed
-from optnas.spaces import Space, Topology, TopologySpace, proposal
+from optnas.spaces import Architecture, Space, Topology, TopologySpace, proposal
 from optnas.spaces.topology import NONE
 from optnas.trials.attributes import (
     ARCHITECTURE_PHASE,
@@ -132,13 +133,52 @@ class SupernetClassification(Classification):
             # A pruned trial has the value that it reported.
             trial.report(value, trial.user_attrs.get("epochs_trained", 1))
 
+    def rehearse(
+        self,
+        architecture: Architecture | None,  # None for a super-network
+        *,
+        phase: str = "",
+        timed: bool = True,
+        images: int | None = None,
+        full: bool = False,
+    ) -> Rehearsal:
+        if architecture is not None:
+            options = {"phase": phase, "timed": timed, "images": images, "full": full}
+            return super().rehearse(architecture, **options)
+        costs = self._costs(self._supernet(phase, None, 0), self._shown)
+        costs["epochs"] = self._search_epochs(phase)
+        costs["images"] = round(self._search.weight_share * costs["images"])
+        if phase == TOPOLOGY_PHASE and self._search.iterations is not None:
+            costs["images"] = self._search.iterations * self._search.batch_size
+        if not timed:
+            return Rehearsal(**costs)
+        return self._timed(lambda: self._searching(phase, None, 0), costs, images)
+
     def _train_supernet(self, trial: Trial, phase: str, edges: Topology | None) -> None:
         """Train a super-network, and record what it has learnt."""
         shown = None if edges is None else edges.to_json()
         seed = derive_seed(study_seed(trial.study, self._seed), "search", phase, shown)
         trial.set_user_attr(TRAINING_SEED, seed)
+        trainer = self._searching(phase, edges, seed)
+        training = self._training(trial, trainer, prunable=False)
+        training.resume(trial.storage.get_all_trials(trial.study._study_id, deepcopy=False))
+        try:
+            training.run(self._search_epochs(phase))
+        finally:
+            record_memory(trial, self.device)
+        trial.set_user_attr(EDGE_WEIGHTS, trainer.model.edge_weights())
+        if phase == OPERATORS_PHASE:
+            trial.set_user_attr(OPERATION_WEIGHTS, trainer.model.operation_weights())
+        if self._search.eigenvalue:
+            trial.set_user_attr(EIGENVALUES, trainer.eigenvalues)
+
+    def _search_epochs(self, phase: str) -> int:
         search = self._search
-        epochs = search.epochs or 1 if phase == TOPOLOGY_PHASE else search.operator_epochs
+        return search.epochs or 1 if phase == TOPOLOGY_PHASE else search.operator_epochs
+
+    def _searching(self, phase: str, edges: Topology | None, seed: int) -> BilevelTrainer:
+        """The training of a super-network, not begun."""
+        search = self._search
         recipe = SearchRecipe(
             iterations=search.iterations if phase == TOPOLOGY_PHASE else None,
             weight_share=search.weight_share,
@@ -154,19 +194,9 @@ class SupernetClassification(Classification):
                 **{"optimizer": "sgd", "cycles": 1, "drop_path": 0.0, "auxiliary": 0.0},
             }
         )
+        epochs = self._search_epochs(phase)
         supernet = self._supernet(phase, edges, seed).to(self.device)
-        trainer = BilevelTrainer(supernet, self._shown, weights, recipe, epochs=epochs, seed=seed)
-        training = self._training(trial, trainer, prunable=False)
-        training.resume(trial.storage.get_all_trials(trial.study._study_id, deepcopy=False))
-        try:
-            training.run(epochs)
-        finally:
-            record_memory(trial, self.device)
-        trial.set_user_attr(EDGE_WEIGHTS, supernet.edge_weights())
-        if phase == OPERATORS_PHASE:
-            trial.set_user_attr(OPERATION_WEIGHTS, supernet.operation_weights())
-        if search.eigenvalue:
-            trial.set_user_attr(EIGENVALUES, trainer.eigenvalues)
+        return BilevelTrainer(supernet, self._shown, weights, recipe, epochs=epochs, seed=seed)
 
     def _supernet(self, phase: str, edges: Topology | None, seed: int) -> MixedNetwork:
         """A super-network with fresh weights."""

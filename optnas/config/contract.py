@@ -124,6 +124,20 @@ class Pruning(Protocol):
         """
 
 
+class Rehearsal(Protocol):
+    """What a network costs, before it is trained: `optnas.objectives.rehearsal.Rehearsal`."""
+
+    params: int
+    multiply_adds: int
+    memory_bytes: int
+    state_bytes: int
+    epochs: int | None
+    images: int
+    final_images: int
+    seconds: float | None
+    trouble: str | None
+
+
 class Objective(Protocol):
     """What a trial computes.
 
@@ -151,6 +165,10 @@ class Objective(Protocol):
     @property
     def ensemble(self) -> Callable[..., Any] | None:
         """Make one of retrained networks, as `Classification.ensemble`. Default: None."""
+
+    @property
+    def rehearse(self) -> Callable[..., Rehearsal] | None:
+        """Say what a network costs, as `Classification.rehearse`. Default: None, nobody knows."""
 
     @property
     def score(self) -> "Callable[[Architecture, str], float] | None":
@@ -269,6 +287,7 @@ class _WholeTraining(_AnyTraining):
 class _TrainsNothing:
     retrain = None
     ensemble = None
+    rehearse = None
     score = None
 
 

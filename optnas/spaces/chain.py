@@ -154,6 +154,11 @@ class ChainSpace(Space[ChainArchitecture]):
         """A chain with the same operation and kernel in every layer."""
         return self.architecture_class.uniform(depth, width, operation, kernel)
 
+    def extremes(self) -> tuple[ChainArchitecture, ChainArchitecture]:
+        (shallow, deep), (narrow, wide) = self.depth, self.width
+        least = self.uniform(shallow, narrow, "separable", min(KERNELS))
+        return least, self.uniform(deep, wide, "conv", max(KERNELS))
+
     def suggest(self, trial: BaseTrial) -> ChainArchitecture:
         low, high = self.width
         low = max(1, min(low, proposal(trial).get("width", low)))
