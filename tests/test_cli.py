@@ -87,7 +87,10 @@ def test_a_search_from_the_file_to_the_network(optnas_command, study_file, tmp_p
     lines = out.splitlines()
     assert lines[0] == "study 'tiny' starts: macro_micro"
     assert lines[1].startswith("data 'digits': 3 classes; ")
-    assert lines[4].split() == ["trial", "phase", "accuracy", "params", "mult-adds", "time"]
+    assert re.match(
+        r"ahead: .* trials .*: depth .*, width .*, micro .*; .* with one worker", lines[4]
+    )
+    assert lines[5].split() == ["trial", "phase", "accuracy", "params", "mult-adds", "time"]
     trials = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/tiny.db").trials
     rows = [re.fullmatch(r" *(\d+)  (\w+) .* (0\.\d{4}) .*", line) for line in lines]
     assert [int(row[1]) for row in rows if row] == [t.number for t in trials]

@@ -16,7 +16,10 @@ LEAST_IMAGES = 2
 
 
 def timed_epoch(trainer: Trainer, number: int, images: int | None = None) -> float:
-    """Seconds that an epoch takes, the judgement on validation images included.
+    """Seconds that an epoch takes on a free machine, the judgement included.
+
+    On the CPU that is the processor time of a thread, as others may be at work; not with images in
+    files, whose reading is waited for.
 
     The network learns from what is timed: throw it away. The first step is not timed, as it
     takes memory and compiles what others find made.
@@ -32,8 +35,11 @@ def timed_epoch(trainer: Trainer, number: int, images: int | None = None) -> flo
     """
     size = trainer.settings.batch_size
     at_once = size if images is None else max(LEAST_IMAGES, min(images, size))
+    clock = _clock(trainer)
     trainer.model.train()
-    drawn, inputs, labels = _timed_chunk(trainer)
+    start = clock()
+    inputs, labels = next(iter(trainer._chunks()))
+    drawn = clock() - start
     batches = [slice(*bounds) for bounds in batch_bounds(len(inputs), at_once)]
     batches = [b for b in batches if b.stop - b.start == at_once] or batches[:1]
 
@@ -41,45 +47,40 @@ def timed_epoch(trainer: Trainer, number: int, images: int | None = None) -> flo
         batch = batches[number % len(batches)]
         trainer._step(inputs[batch], labels[batch])
 
-    taught = _repeated(step, trainer.device) / (batches[0].stop - batches[0].start)
-    judged = _timed_judgement(trainer, inputs[batches[0]])
+    @torch.inference_mode()
+    def answer(_: int) -> None:
+        with trainer._precision():
+            trainer.model(inputs[batches[0]])
+
+    size = batches[0].stop - batches[0].start
+    taught = _repeated(step, clock) / size
+    trainer.model.eval()
+    judged = _repeated(answer, clock) / size
     held_out = len(trainer.images.validation_images)
     return number * (taught + drawn / len(inputs)) + held_out * judged
 
 
-def _timed_chunk(trainer: Trainer) -> tuple[float, Tensor, Tensor]:
-    """A piece of what an epoch trains on, and the seconds of making it."""
-    start = time.perf_counter()
-    inputs, labels = next(iter(trainer._chunks()))
-    _wait(trainer.device)
-    return time.perf_counter() - start, inputs, labels
+def _clock(trainer: Trainer) -> Callable[[], float]:
+    """What tells the seconds of a training, once the device has done what it was given."""
+    device, threads = trainer.device, trainer.settings.threads
+    if device.type == "cuda":
+
+        def synchronised() -> float:
+            torch.cuda.synchronize(device)
+            return time.perf_counter()
+
+        return synchronised
+    if isinstance(trainer.images.train_images, Tensor):
+        return lambda: time.process_time() / threads
+    return time.perf_counter
 
 
-def _timed_judgement(trainer: Trainer, inputs: Tensor) -> float:
-    """Seconds in which the network answers an image."""
-    trainer.model.eval()
-
-    @torch.inference_mode()
-    def answer(number: int) -> None:
-        with trainer._precision():
-            trainer.model(inputs)
-
-    return _repeated(answer, trainer.device) / len(inputs)
-
-
-def _repeated(work: Callable[[int], None], device: torch.device) -> float:
+def _repeated(work: Callable[[int], None], clock: Callable[[], float]) -> float:
     """Seconds of a piece of work, the middle one of some."""
     work(0)
-    _wait(device)
     times: list[float] = []
     while not times or sum(times) < TIMED:
-        start = time.perf_counter()
+        start = clock()
         work(len(times))
-        _wait(device)
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return sorted(times)[len(times) // 2]
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

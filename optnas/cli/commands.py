@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from optnas.cli.completion import completion, init_completion
 from optnas.cli.console import (
     INTERRUPTED,
     epoch_printer,
+    forecast_search,
     guard_streams,
     quiet_libraries,
     requested_workers,
@@ -32,10 +34,13 @@ from optnas.cli.options import (
     Json,
     Name,
     PerDevice,
+    Set,
     Target,
     WorkerCount,
+    Yes,
 )
 from optnas.cli.storage_commands import app as storage_app
+from optnas.cli.study_commands import discard_written, ls, rm
 
 # Commands import what they need when they run: `optnas --help` loads neither Optuna nor torch.
 
@@ -57,6 +62,7 @@ def main() -> None:
     from optnas.errors import RunError, UserError
 
     guard_streams()
+    init_completion()
     try:
         app()
     except UserError as error:
@@ -74,21 +80,69 @@ def main() -> None:
         sys.exit(1)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from optnas._version import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def optnas(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Neural architecture search on Optuna."""
+
+
 @app.command()
 def run(
     file: File,
     workers: WorkerCount = None,
     per_device: PerDevice = None,
     devices: Devices = None,
+    changes: Set = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what the search would take: trials, time, disk. Nothing is created.",
+        ),
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw the study away, after showing it, and begin.")
+    ] = False,
+    yes: Yes = False,
     accept_changed_data: AcceptChangedData = False,
     as_json: Json = False,
 ) -> None:
     """Search as a study file says, or go on with its search."""
+    from optnas.config.file import read_study_file
+    from optnas.config.overrides import parse_overrides
+    from optnas.errors import UserError
     from optnas.study.opening import settled
 
-    command = shlex.join(["optnas", "run", str(file)])
-    config = settled(file)
+    overrides = parse_overrides(changes or ())
+    written = read_study_file(file, overrides)
+    if not as_json:
+        print("".join(f"otherwise than in {file}: {o.text}\n" for o in overrides), end="")
+    if restart and dry_run:
+        raise UserError("--dry-run changes nothing, so it cannot go with --restart")
+    if restart:
+        discard_written(written, yes=yes, out=sys.stderr if as_json else sys.stdout)
+    config = settled(written)
     requested = requested_workers(config, workers, per_device, devices)
+    if dry_run:
+        forecast_search(config, requested, as_json)
+        return
+    command = shlex.join(
+        ["optnas", "run", str(file), *(f"--set={text}" for text in changes or ())]
+    )
     run_search(
         config, requested, as_json, accept_changed_data=accept_changed_data, command=command
     )
@@ -338,7 +392,7 @@ def dashboard(
 
 for command in (
     *(predict, export, verify, identify),
-    *(data, init, schema, list_, rank, compare),
+    *(data, init, schema, list_, rank, compare, ls, rm, completion),
 ):
     app.command(name=command.__name__.rstrip("_"))(command)
 

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import optuna
+import psutil
 
 from optnas.config import plugins
 from optnas.config.contract import Objective, Rehearsal, objective_class, strategy_of
@@ -110,7 +111,9 @@ def _put_together(
     reading: Any,
 ) -> Forecast:
     networks = () if tried is None else tried.shown
-    pace = observed_pace(handle) or (None if tried is None else tried.pace)
+    pace, busy = observed_pace(handle), 1.0
+    if pace is None and tried is not None:
+        pace, busy = tried.pace, busyness()
     lines = () if reading is None else tuple(reading.record()["lines"])
     return Forecast(
         handle=handle,
@@ -119,15 +122,28 @@ def _put_together(
         device=str(getattr(objective, "device", "cpu")),
         networks=networks,
         ahead=ahead,
-        seconds=None if pace is None else search_seconds(handle, ahead, pace),
-        each=None if pace is None else _each(ahead, pace),
+        seconds=None if pace is None else search_seconds(handle, ahead, pace, busy),
+        each=None if pace is None else _each(ahead, pace).scaled(1, busy),
         disk=_disk(handle, ahead, networks),
-        retraining=_retraining(handle, objective, ahead, networks, pace),
+        retraining=_retraining(handle, objective, ahead, networks, pace, busy),
     )
 
 
-def search_seconds(handle: OpenStudy, ahead: Ahead, pace: Pace) -> Span | None:
-    """Seconds of a search with one worker, what is not training included."""
+def busyness() -> float:
+    """How many times as long things take if this machine stays as busy as it is."""
+    load, *_ = psutil.getloadavg()
+    return max(1.0, load / (psutil.cpu_count() or 1))
+
+
+def search_seconds(handle: OpenStudy, ahead: Ahead, pace: Pace, busy: float = 1.0) -> Span | None:
+    """Seconds of a search with one worker, what is not training included.
+
+    Args:
+        handle: The study.
+        ahead: What is ahead of it.
+        pace: How long epochs take, where nothing else is at work.
+        busy: How many times as long, if the machine stays as it is.
+    """
     hours = handle.config.budget.hours
     if ahead.courses is None:
         return None if hours is None else Span(hours * 3600, hours * 3600)
@@ -137,7 +153,7 @@ def search_seconds(handle: OpenStudy, ahead: Ahead, pace: Pace) -> Span | None:
     assert trials is not None
     assert epochs is not None
     beside = trials.scaled(PER_TRIAL).plus(epochs.scaled(PER_EPOCH))
-    return at_most_wide(trained.plus(beside)).plus(Span(START, START))
+    return at_most_wide(trained.plus(beside).plus(Span(START, START)).scaled(1, busy))
 
 
 def _each(ahead: Ahead, pace: Pace) -> Span:
@@ -182,6 +198,7 @@ def _retraining(
     ahead: Ahead,
     networks: tuple[Rehearsed, ...],
     pace: Pace | None,
+    busy: float,
 ) -> tuple[int, int, Span | None] | None:
     """What `optnas retrain` will take."""
     if objective.retrain is None:
@@ -194,7 +211,7 @@ def _retraining(
     known = [pace.epoch(end) for end in ends if end is not None]
     epoch = span_of(known) if known else Span(pace.typical, pace.typical).scaled(1 / DRIFT, DRIFT)
     larger = _larger(handle, objective, networks[1])
-    each = epoch.scaled(larger / OFF, larger * OFF)
+    each = epoch.scaled(larger / OFF, larger * OFF * busy)
     return number, settings.epochs, at_most_wide(each.scaled(number * settings.epochs))
 
 

@@ -79,11 +79,12 @@ def rehearse_briefly(handle: OpenStudy, objective: Objective, ahead: Ahead) -> P
     if objective.rehearse is None:
         return None
     stage = _Stage(handle, objective.rehearse)
-    first = _of_courses(ahead)
-    typical = [] if first else [stage.draw()]
-    for architecture in first or typical:
-        stage.timed("first", architecture)
-    return stage.pace(typical or first, ahead)
+    first, *others = _of_courses(ahead) or [stage.draw(), stage.draw()]
+    stage.timed("first", first)
+    for other in others:
+        # It may not be trained for long, so that it should not take more memory than what is.
+        stage.timed("other", other, part=4)
+    return stage.pace([first, *others], ahead)
 
 
 class _Stage:
@@ -120,12 +121,14 @@ class _Stage:
             self._tried[architecture] = self._rehearse(architecture, timed=False)
         return self._tried[architecture]
 
-    def timed(self, name: str, architecture: Architecture, *, known: bool = True) -> Rehearsed:
-        """Try a network, by as many images as time and memory allow."""
+    def timed(
+        self, name: str, architecture: Architecture, *, known: bool = True, part: int = 1
+    ) -> Rehearsed:
+        """Try a network, by as many images as time and memory allow, or a part of these."""
         name = name if known else f"{name} of {BUILT}"
         costs = self.size(architecture)
         if costs.seconds is None and costs.trouble is None:
-            costs = self._rehearse(architecture, images=self._images(costs))
+            costs = self._rehearse(architecture, images=self._images(costs) // part)
             self._tried[architecture] = costs
             if costs.seconds is not None:
                 depth = described(architecture).depth or 1

@@ -16,12 +16,15 @@ def forecast_text(forecast: Forecast) -> str:
     lines = [f"study {config.study!r}: {config.sampler.name} on {forecast.device}", *forecast.data]
     if forecast.networks:
         lines += ["", *_networks(forecast)]
-    rows = {"trials": trials_text(ahead), "epochs": _epochs(ahead)}
+    rows = {"trials": trials_text(ahead).replace(" trials", "", 1), "epochs": _epochs(ahead)}
     if forecast.done:
         rows = {"so far": f"{forecast.done} trials; what follows is left", **rows}
     rows |= {"time": _time(forecast), "disk": _disk(forecast), "retraining": _retraining(forecast)}
     lines += ["", *(f"{name:<12}{text}" for name, text in rows.items() if text)]
-    lines += ["", "Nothing was created. Times are for this machine as busy as it is now."]
+    lines += [
+        "",
+        "Nothing was created. Times are for this machine: free, or as busy as it is now.",
+    ]
     return "\n".join(lines)
 
 
@@ -84,7 +87,7 @@ def _networks(forecast: Forecast) -> list[str]:
     lines = [row.format("network", "params", "mult-adds", "an image", "an epoch").rstrip()]
     for each in forecast.networks:
         costs = each.costs
-        time = "not timed" if costs.seconds is None else duration(costs.seconds)
+        time = "not timed" if costs.seconds is None else _brief(costs.seconds)
         line = row.format(
             each.name,
             count(costs.params),
@@ -105,6 +108,10 @@ def _networks(forecast: Forecast) -> list[str]:
             f"What is beyond the limits ({', '.join(dict.fromkeys(broken))}) is not trained."
         )
     return lines
+
+
+def _brief(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else duration(seconds)
 
 
 def _epochs(ahead: Ahead) -> str:

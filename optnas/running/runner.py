@@ -18,6 +18,7 @@ from optnas.config.keys import Workers
 from optnas.config.paths import default_artifacts
 from optnas.drawing.attach import with_drawings
 from optnas.errors import RunError
+from optnas.forecast.start import said_at_start
 from optnas.running.gpu_sharing import GpuSharing, WorkerControl
 from optnas.running.loop import BudgetUsedUp, Loop
 from optnas.running.placement import WorkerPlan, check_gpus, gpu_sharing_notice, plan_workers
@@ -73,7 +74,11 @@ class Outcome:
 
 
 class Display(Protocol):
-    """What shows a run to whoever watches; ``worker`` is a worker's number, from 0."""
+    """What shows a run to whoever watches; ``worker`` is a worker's number, from 0.
+
+    It may have a method ``ahead``, which is told before the start what the search may take: a
+    line.
+    """
 
     def start(self, handle: OpenStudy) -> None:
         """The study is open."""
@@ -196,6 +201,8 @@ def _run_alone(
     checkpoints.clean(study)  # What workers left that were killed before they could.
     _warn_of_lost_weights(checkpoints.find_lost(study))
     if display is not None:
+        if number == 0 and hasattr(display, "ahead"):
+            display.ahead(said_at_start(handle, objective))
         display.start(handle)
     with signals, contextlib.suppress(KeyboardInterrupt):
         if not handle.is_finished:
@@ -287,6 +294,9 @@ class _WorkerDisplay:
         self.is_dismissed = False
         self._send = send
 
+    def ahead(self, text: str) -> None:
+        self._send("ahead", text)
+
     def start(self, handle: OpenStudy) -> None:
         self._send("start", None)
 
@@ -319,6 +329,10 @@ class _PoolEvents:
         if event == LOST:
             if self.sharing is not None and self.opened is not None:
                 self.sharing.lost(worker, value)
+            return
+        if event == "ahead":
+            if hasattr(self._display, "ahead"):
+                self._display.ahead(value)
             return
         if self.opened is None:
             self.opened = open_study(self._config)

@@ -214,18 +214,18 @@ def open_compared(
     return handle, changed
 
 
-def settled(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:
+def settled(config: StudyFile | Written | Mapping[str, Any] | str | Path) -> StudyFile:
     """A configuration to run: with what its study was made with, if that exists.
 
     Nothing is created, but for the tables of a database that had none. ``config`` is the path of
-    a study file, a mapping with its keys, or a checked configuration.
+    a study file, a mapping with its keys, or a configuration as it was written or checked.
 
     Raises:
         UserError: If the configuration is wrong, the study exists with another one, or the
             storage cannot be read.
     """
-    if isinstance(config, StudyFile):
-        written = config.written
+    if isinstance(config, StudyFile | Written):
+        written = config if isinstance(config, Written) else config.written
     elif isinstance(config, Mapping):
         written = written_in_python(config)
     else:
@@ -367,7 +367,7 @@ def _contradicted(config: StudyFile, changed: Sequence[str]) -> StudyFileError:
     lines = "".join(f"\n  {line}" for line in changed)
     return StudyFileError(
         f"{_where(config)} has another configuration:{lines}\n"
-        "Change the file back, or give the study another name."
+        "Change the file back, give the study another name, or begin anew by --restart."
     )
 
 
