@@ -36,6 +36,7 @@ class Rehearsal:
         epochs: Epochs of its training; None leaves them to the strategy.
         images: How many of these an epoch sees.
         final_images: How many an epoch of `optnas retrain` sees.
+        device: Where it is trained.
         seconds: Of an epoch; None if it was not timed, or cannot be trained.
         trouble: Why it cannot be trained, as far as a step shows.
     """
@@ -47,6 +48,7 @@ class Rehearsal:
     epochs: int | None
     images: int
     final_images: int
+    device: str
     seconds: float | None = None
     trouble: str | None = None
 
@@ -116,6 +118,7 @@ class Rehearses:
             "params": params,
             **vars(forward),
             "state_bytes": 4 * (params * (1 + kept) + held),
+            "device": str(self.device),
             "images": len(shown.train_images),
             "final_images": len(shown.train_images) + len(shown.validation_images),
         }

@@ -134,6 +134,7 @@ class Rehearsal(Protocol):
     epochs: int | None
     images: int
     final_images: int
+    device: str
     seconds: float | None
     trouble: str | None
 

@@ -40,7 +40,7 @@ class Forecast:
         handle: The study: the stored one, or one in memory.
         done: Trials that it has already.
         data: What was read, in lines.
-        device: Where a step was tried.
+        device: Where a step was tried; empty if none was.
         networks: The smallest, a typical and the greatest network; none if nobody knows.
         ahead: The trials and epochs that are ahead.
         seconds: Of the search with one worker; None if nobody knows.
@@ -119,7 +119,7 @@ def _put_together(
         handle=handle,
         done=len(handle.study.get_trials(deepcopy=False)),
         data=lines,
-        device=str(getattr(objective, "device", "cpu")),
+        device=networks[0].costs.device if networks else "",
         networks=networks,
         ahead=ahead,
         seconds=None if pace is None else search_seconds(handle, ahead, pace, busy),

@@ -13,7 +13,8 @@ ENDLESS = "none in sight: neither the strategy nor a budget ends it (`budget: {t
 def forecast_text(forecast: Forecast) -> str:
     """The whole of it, and the next command."""
     config, ahead = forecast.handle.config, forecast.ahead
-    lines = [f"study {config.study!r}: {config.sampler.name} on {forecast.device}", *forecast.data]
+    where = f" on {forecast.device}" if forecast.device else ""
+    lines = [f"study {config.study!r}: {config.sampler.name}{where}", *forecast.data]
     if forecast.networks:
         lines += ["", *_networks(forecast)]
     rows = {"trials": trials_text(ahead).replace(" trials", "", 1), "epochs": _epochs(ahead)}
