@@ -72,7 +72,7 @@ class Rehearses:
         architecture: Architecture,
         *,
         phase: str = "",
-        timed: bool = True,
+        seconds: float | None = 0.25,
         images: int | None = None,
         full: bool = False,
     ) -> Rehearsal:
@@ -81,7 +81,7 @@ class Rehearses:
         Args:
             architecture: The network.
             phase: What the trial is for.
-            timed: Whether a step is trained, on the device.
+            seconds: For how long steps are tried, on the device; None tries none.
             images: Images of that step; fewer than a batch where memory or time is short.
             full: Whether it is the full network on the full images, not in a reduced setting.
         """
@@ -89,51 +89,52 @@ class Rehearses:
         sized, options = candidate_network(
             architecture, self._network, self.train, None if full else self._proxy
         )
-        model = build_on_meta(sized, shown.input_shape, shown.classes, **options)
-        costs = self._costs(model, shown)
-        costs["epochs"] = self._epochs_of(phase)
-        if not timed:
-            return Rehearsal(**costs)
+        if seconds is None:
+            model = build_on_meta(sized, shown.input_shape, shown.classes, **options)
+            return self._counted(model, shown, self._epochs_of(phase))
+        model = build_model(sized, shown.input_shape, shown.classes, _drawn(), **options)
+        counted = self._counted(model, shown, self._epochs_of(phase))
 
         def begun() -> Trainer:
-            network = build_model(sized, shown.input_shape, shown.classes, _drawn(), **options)
             epochs = (self.train.epochs or 1) * self.train.cycles
             trainer: Trainer = self._trainer(  # type: ignore[attr-defined]
-                network.to(self.device), shown, self.train, epochs=epochs, seed=0
+                model.to(self.device), shown, self.train, epochs=epochs, seed=0
             )
             return trainer
 
-        return self._timed(begun, costs, images)
+        return self._timed(begun, counted, images, seconds)
 
     def _epochs_of(self, phase: str) -> int | None:
         """Epochs of a trial that trains a network; None leaves them to the strategy."""
         return self.train.epochs
 
-    def _costs(self, model: nn.Module, shown: Images) -> dict[str, Any]:
-        """What is counted of a network on the meta device."""
+    def _counted(self, model: nn.Module, shown: Images, epochs: int | None) -> Rehearsal:
+        """What is counted of a network; on the meta device that takes no time."""
         params, forward = count_params(model), forward_costs(model, shown.input_shape)
         kept = 2 if self.train.optimizer == "adamw" else int(self.train.momentum > 0)
         held = sum(buffer.numel() for buffer in model.buffers())
-        return {
-            "params": params,
+        return Rehearsal(
+            params=params,
             **vars(forward),
-            "state_bytes": 4 * (params * (1 + kept) + held),
-            "device": str(self.device),
-            "images": len(shown.train_images),
-            "final_images": len(shown.train_images) + len(shown.validation_images),
-        }
+            state_bytes=4 * (params * (1 + kept) + held),
+            epochs=epochs,
+            images=len(shown.train_images),
+            final_images=len(shown.train_images) + len(shown.validation_images),
+            device=str(self.device),
+        )
 
     def _timed(
-        self, make: Callable[[], Trainer], costs: dict[str, Any], images: int | None
+        self, make: Callable[[], Trainer], counted: Rehearsal, images: int | None, seconds: float
     ) -> Rehearsal:
         torch.set_num_threads(self.train.threads)
         try:
             with deterministic_algorithms(self.train.deterministic), kept_memory():
-                return Rehearsal(**costs, seconds=timed_epoch(make(), costs["images"], images))
+                epoch = timed_epoch(make(), counted.images, images, seconds=seconds)
         except ValueError as error:  # Of layers that such images are too small for.
-            return Rehearsal(**costs, trouble=str(error))
+            return dataclasses.replace(counted, trouble=str(error))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             release(error, self.device)
-            return Rehearsal(**costs, trouble="out of memory")
+            return dataclasses.replace(counted, trouble="out of memory")
+        return dataclasses.replace(counted, seconds=epoch)

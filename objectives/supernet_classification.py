@@ -1,5 +1,6 @@
 """The objective of searches on super-networks: what a network's training is, and more phases."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -138,21 +139,23 @@ class SupernetClassification(Classification):
         architecture: Architecture | None,  # None for a super-network
         *,
         phase: str = "",
-        timed: bool = True,
+        seconds: float | None = 0.25,
         images: int | None = None,
         full: bool = False,
     ) -> Rehearsal:
         if architecture is not None:
-            options = {"phase": phase, "timed": timed, "images": images, "full": full}
+            options = {"phase": phase, "seconds": seconds, "images": images, "full": full}
             return super().rehearse(architecture, **options)
-        costs = self._costs(self._supernet(phase, None, 0), self._shown)
-        costs["epochs"] = self._search_epochs(phase)
-        costs["images"] = round(self._search.weight_share * costs["images"])
+        counted = self._counted(
+            self._supernet(phase, None, 0), self._shown, self._search_epochs(phase)
+        )
+        seen = round(self._search.weight_share * counted.images)
         if phase == TOPOLOGY_PHASE and self._search.iterations is not None:
-            costs["images"] = self._search.iterations * self._search.batch_size
-        if not timed:
-            return Rehearsal(**costs)
-        return self._timed(lambda: self._searching(phase, None, 0), costs, images)
+            seen = self._search.iterations * self._search.batch_size
+        counted = dataclasses.replace(counted, images=seen)
+        if seconds is None:
+            return counted
+        return self._timed(lambda: self._searching(phase, None, 0), counted, images, seconds)
 
     def _train_supernet(self, trial: Trial, phase: str, edges: Topology | None) -> None:
         """Train a super-network, and record what it has learnt."""

@@ -9,13 +9,13 @@ from torch import Tensor
 from optnas.objectives.data.batches import batch_bounds
 from optnas.objectives.training.trainer import Trainer
 
-TIMED = 0.25
-"""Seconds for which steps are repeated; one is timed anyway."""
 LEAST_IMAGES = 2
 """Batch normalisation needs two."""
 
 
-def timed_epoch(trainer: Trainer, number: int, images: int | None = None) -> float:
+def timed_epoch(
+    trainer: Trainer, number: int, images: int | None = None, *, seconds: float
+) -> float:
     """Seconds that an epoch takes on a free machine, the judgement included.
 
     On the CPU that is the processor time of a thread, as others may be at work; not with images in
@@ -29,6 +29,7 @@ def timed_epoch(trainer: Trainer, number: int, images: int | None = None) -> flo
         number: Images that an epoch trains on.
         images: Images to try at once, fewer than a batch where memory or time is short; the time
             of a batch is then as many times longer. Default: a batch.
+        seconds: For how long steps are repeated, and answers; one of each is timed anyway.
 
     Raises:
         RuntimeError: If memory does not suffice.
@@ -53,9 +54,9 @@ def timed_epoch(trainer: Trainer, number: int, images: int | None = None) -> flo
             trainer.model(inputs[batches[0]])
 
     size = batches[0].stop - batches[0].start
-    taught = _repeated(step, clock) / size
+    taught = _repeated(step, clock, seconds) / size
     trainer.model.eval()
-    judged = _repeated(answer, clock) / size
+    judged = _repeated(answer, clock, seconds) / size
     held_out = len(trainer.images.validation_images)
     return number * (taught + drawn / len(inputs)) + held_out * judged
 
@@ -75,11 +76,11 @@ def _clock(trainer: Trainer) -> Callable[[], float]:
     return time.perf_counter
 
 
-def _repeated(work: Callable[[int], None], clock: Callable[[], float]) -> float:
+def _repeated(work: Callable[[int], None], clock: Callable[[], float], seconds: float) -> float:
     """Seconds of a piece of work, the middle one of some."""
     work(0)
     times: list[float] = []
-    while not times or sum(times) < TIMED:
+    while not times or sum(times) < seconds:
         start = clock()
         work(len(times))
         times.append(clock() - start)

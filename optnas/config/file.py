@@ -263,7 +263,7 @@ def read_study_file(path: str | Path, overrides: Sequence[Override] = ()) -> Wri
     if document.data is None:
         raise StudyFileError(f"{name}: the file is empty; `optnas init` writes one to start from")
     folder, data = Path(absolute(name, Path.cwd())).parent, document.data
-    source = Source(name, document.lines, elsewhere=places(overrides))
+    source = Source(name, document.lines, elsewhere=places(overrides, document.lines))
     if isinstance(data, dict):
         data = overridden(data, overrides)
     return _written(data, folder, source)

@@ -1,7 +1,7 @@
 """Keys of a study file that a command says otherwise: ``--set train.lr=0.1``."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from optnas.config.checks import BLOCKS
@@ -60,9 +60,14 @@ def overridden(data: Mapping[str, Any], overrides: Sequence[Override]) -> dict[s
     return changed
 
 
-def places(overrides: Sequence[Override]) -> dict[KeyPath, str]:
-    """Where each key was said, for messages."""
-    return {override.path: f"--set {override.text}" for override in overrides}
+def places(overrides: Sequence[Override], lines: Collection[KeyPath]) -> dict[KeyPath, str]:
+    """Where each key was said, for messages; ``lines`` are the keys of the file."""
+    said: dict[KeyPath, str] = {}
+    for override in overrides:
+        blocks = [override.path[:depth] for depth in range(1, len(override.path))]
+        new = [block for block in blocks if block not in lines]
+        said |= dict.fromkeys([*new, override.path], f"--set {override.text}")
+    return said
 
 
 def _parsed(text: str) -> Override:

@@ -130,9 +130,9 @@ def _put_together(
 
 
 def busyness() -> float:
-    """How many times as long things take if this machine stays as busy as it is."""
+    """How many times as long things take if this machine stays as busy as it is, at most 4."""
     load, *_ = psutil.getloadavg()
-    return max(1.0, load / (psutil.cpu_count() or 1))
+    return min(max(1.0, load / (psutil.cpu_count() or 1)), 4.0)
 
 
 def search_seconds(handle: OpenStudy, ahead: Ahead, pace: Pace, busy: float = 1.0) -> Span | None:

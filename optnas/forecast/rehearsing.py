@@ -18,6 +18,8 @@ DRAWN = 15
 """Networks that are drawn for a typical one, where parameters are counted without building."""
 BUILT = 5
 """As many where they are built."""
+LONG, BRIEF = 0.25, 0.02
+"""Seconds for which the steps of a network are repeated, for a dry run and before a run."""
 LONGEST = 2.0
 """Seconds of a step, at most: of a network that takes longer, a part of a batch is tried."""
 
@@ -63,7 +65,7 @@ def rehearse(handle: OpenStudy, objective: Objective, ahead: Ahead) -> Rehearsal
     """
     if objective.rehearse is None:
         return None
-    stage = _Stage(handle, objective.rehearse)
+    stage = _Stage(handle, objective.rehearse, LONG)
     typical = stage.typical()
     least, most = handle.config.search_space.extremes()
     smallest = stage.timed("smallest", least or typical[0])
@@ -78,7 +80,7 @@ def rehearse_briefly(handle: OpenStudy, objective: Objective, ahead: Ahead) -> P
     """The pace, from the first networks alone: for a run that should begin."""
     if objective.rehearse is None:
         return None
-    stage = _Stage(handle, objective.rehearse)
+    stage = _Stage(handle, objective.rehearse, BRIEF)
     first, *others = _of_courses(ahead) or [stage.draw(), stage.draw()]
     stage.timed("first", first)
     for other in others:
@@ -90,7 +92,10 @@ def rehearse_briefly(handle: OpenStudy, objective: Objective, ahead: Ahead) -> P
 class _Stage:
     """Tries one network after the other, none for longer than makes sense."""
 
-    def __init__(self, handle: OpenStudy, rehearse: Callable[..., Rehearsal]) -> None:
+    def __init__(
+        self, handle: OpenStudy, rehearse: Callable[..., Rehearsal], seconds: float
+    ) -> None:
+        self._seconds = seconds
         self._handle = handle
         self._space = handle.config.search_space
         self._rehearse = rehearse
@@ -118,7 +123,7 @@ class _Stage:
     def size(self, architecture: Architecture) -> Rehearsal:
         """What a network costs, not timed."""
         if architecture not in self._tried:
-            self._tried[architecture] = self._rehearse(architecture, timed=False)
+            self._tried[architecture] = self._rehearse(architecture, seconds=None)
         return self._tried[architecture]
 
     def timed(
@@ -126,9 +131,12 @@ class _Stage:
     ) -> Rehearsed:
         """Try a network, by as many images as time and memory allow, or a part of these."""
         name = name if known else f"{name} of {BUILT}"
-        costs = self.size(architecture)
-        if costs.seconds is None and costs.trouble is None:
-            costs = self._rehearse(architecture, images=self._images(costs) // part)
+        costs = self._tried.get(architecture)
+        if costs is None or (costs.seconds is None and costs.trouble is None):
+            images = self._handle.config.train.batch_size
+            if self._seconds > BRIEF:  # It costs a second to find out what there is room for.
+                images = self._images(self.size(architecture))
+            costs = self._rehearse(architecture, images=images // part, seconds=self._seconds)
             self._tried[architecture] = costs
             if costs.seconds is not None:
                 depth = described(architecture).depth or 1
@@ -161,7 +169,7 @@ class _Stage:
         special = strategy_of(self._handle.study.sampler).phases or ()
         for phase in ahead.phases:
             if phase in special and phase != special[-1]:
-                costs = self._rehearse(None, phase=phase)
+                costs = self._rehearse(None, phase=phase, seconds=self._seconds)
                 if costs.seconds is not None:
                     yield phase, (costs.seconds, costs.epochs or 1)
 

@@ -17,9 +17,9 @@ def forecast_text(forecast: Forecast) -> str:
     lines = [f"study {config.study!r}: {config.sampler.name}{where}", *forecast.data]
     if forecast.networks:
         lines += ["", *_networks(forecast)]
-    rows = {"trials": trials_text(ahead).replace(" trials", "", 1), "epochs": _epochs(ahead)}
+    rows = {"trials": trials_text(ahead), "epochs": _epochs(ahead)}
     if forecast.done:
-        rows = {"so far": f"{forecast.done} trials; what follows is left", **rows}
+        rows = {"so far": f"{forecast.done}; what follows is left", **rows}
     rows |= {"time": _time(forecast), "disk": _disk(forecast), "retraining": _retraining(forecast)}
     lines += ["", *(f"{name:<12}{text}" for name, text in rows.items() if text)]
     lines += [
@@ -44,7 +44,7 @@ def trials_text(ahead: Ahead) -> str:
     if ahead.courses is None or ahead.trials is None or ahead.bounds is None:
         return "" if ahead.has_end else ENDLESS
     likely, (least, most) = ahead.trials.counts(), ahead.bounds
-    text = f"{likely} trials"
+    text = "1 trial" if likely == "1" else f"{likely} trials"
     if least and least < most:
         text += f" (at least {least:,}, at most {most:,})"
     parts = [f"{phase} {number.counts()}" for phase, (number, _) in ahead.phases.items() if phase]

@@ -33,7 +33,7 @@ from optnas.storage.artifacts import Artifacts, Folder
 from optnas.storage.checking import checks_of
 from optnas.storage.checkpoints import Checkpoints
 from optnas.storage.opening import explained, open_storage
-from optnas.storage.urls import StorageError, hide_password, storage_file
+from optnas.storage.urls import Absent, StorageError, hide_password, not_started, storage_file
 from optnas.study.record import (
     FORMER,
     RECORD,
@@ -319,9 +319,9 @@ def _open_file(
         raise UserError(f"{path}: the study is named {name!r}, not {study_name!r}")
     try:
         study, stored = _load(open_storage(url, create=False), url, name)
-    except UserError:
+    except UserError as error:
         written.checked()  # What is wrong with the file is said first.
-        raise
+        raise not_started(path, error) from None
     config, changed = written.over(stored["config"], url)
     if changed and refuse:
         raise _contradicted(config, changed)
@@ -334,7 +334,7 @@ def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict
         with explained(url):
             study = optuna.load_study(study_name=name, storage=storage)
     except KeyError:
-        raise UserError(
+        raise Absent(
             f"{hide_password(url)}: there is no study {name!r}; `optnas run` creates it."
         ) from None
     stored = read_record(study)
