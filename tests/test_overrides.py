@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from optnas.cli import app
 from optnas.config.file import StudyFileError, read_study_file
 from optnas.config.overrides import parse_overrides
-from optnas.study.opening import settled
+from optnas.study.opening import config_to_run
 
 FILE = """\
 study: tiny
@@ -26,7 +26,7 @@ def study_file(tmp_path):
 
 
 def config(path, *texts):
-    return settled(read_study_file(path, parse_overrides(texts)))
+    return config_to_run(read_study_file(path, parse_overrides(texts)))
 
 
 @pytest.mark.parametrize(

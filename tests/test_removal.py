@@ -1,6 +1,7 @@
 """A study is thrown away with what is provably its own, after it was shown; and who lists them."""
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess

@@ -125,7 +125,7 @@ def run(
     from optnas.config.file import read_study_file
     from optnas.config.overrides import parse_overrides
     from optnas.errors import UserError
-    from optnas.study.opening import settled
+    from optnas.study.opening import config_to_run
 
     overrides = parse_overrides(changes or ())
     written = read_study_file(file, overrides)
@@ -135,7 +135,7 @@ def run(
         raise UserError("--dry-run changes nothing, so it cannot go with --restart")
     if restart:
         discard_written(written, yes=yes, out=sys.stderr if as_json else sys.stdout)
-    config = settled(written)
+    config = config_to_run(written)
     requested = requested_workers(config, workers, per_device, devices)
     if dry_run:
         forecast_search(config, requested, as_json)

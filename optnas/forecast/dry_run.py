@@ -66,7 +66,7 @@ def forecast(config: StudyFile, *, device: str | None = None) -> Forecast:
     """What the search of a configuration would take, or what is left of it.
 
     Args:
-        config: The configuration, as `optnas.study.opening.settled` gives it.
+        config: The configuration, as `optnas.study.opening.config_to_run` gives it.
         device: A torch device; None takes CUDA where there is one.
 
     Raises:
