@@ -245,9 +245,12 @@ def test_init_writes_a_file_that_runs_and_never_overwrites(optnas_command, tmp_p
     assert "optnas run first.yaml" in out
     assert optnas.config.file.load_study_file("first.yaml").sampler.name == "random"
     for strategy in ("econas", "ftso", "macro_micro", "randgrow", "stage_wise"):
-        code, _, _ = optnas_command("init", f"{strategy}.yaml", "--sampler", strategy)
-        assert code == 0
-        assert optnas.config.file.load_study_file(f"{strategy}.yaml").sampler.name == strategy
+        for name, arguments in ((strategy, ()), (f"{strategy}-full", ("--full",))):
+            file = f"{name}.yaml"
+            code, _, _ = optnas_command("init", file, "--sampler", strategy, *arguments)
+            assert code == 0
+            assert optnas.config.file.load_study_file(file).sampler.name == strategy
+            assert (len(Path(file).read_text().splitlines()) <= 10) == (not arguments)
     before = contents(tmp_path)
     code, _, err = optnas_command("init", "first.yaml")
     assert code == 2
