@@ -23,9 +23,11 @@ from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import OpenStudy, open_study
 from optnas.study.unstored import unstored
 
-PER_TRIAL, PER_EPOCH, START = 0.15, 0.03, 3.0
+PER_TRIAL, PER_EPOCH = 0.15, 0.03
 """Seconds beside training: drawing a trial's network and storing it; storing an epoch and its
-checkpoint; until the first trial."""
+checkpoint."""
+START = Span(3.0, 8.0)
+"""Seconds until the first trial: torch is imported, the images are read."""
 STORED_TRIAL, STORED_EPOCH = 25_000, 500
 """Bytes that stay of a trial and of an epoch: its drawings, and its rows in the database."""
 HULL = 20
@@ -153,7 +155,7 @@ def search_seconds(handle: OpenStudy, ahead: Ahead, pace: Pace, busy: float = 1.
     assert trials is not None
     assert epochs is not None
     beside = trials.scaled(PER_TRIAL).plus(epochs.scaled(PER_EPOCH))
-    return at_most_wide(trained.plus(beside).plus(Span(START, START)).scaled(1, busy))
+    return at_most_wide(trained.plus(beside).plus(START).scaled(1, busy))
 
 
 def _each(ahead: Ahead, pace: Pace) -> Span:
