@@ -18,9 +18,10 @@ from optnas.objectives.networks.build import (
 )
 from optnas.objectives.networks.sizes import candidate_network
 from optnas.objectives.training.allocator import kept_memory
+from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.memory import is_out_of_memory, release
 from optnas.objectives.training.rehearsing import timed_epoch
-from optnas.objectives.training.trainer import Trainer, deterministic_algorithms
+from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import Architecture
 
 

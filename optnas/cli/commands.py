@@ -1,7 +1,7 @@
 """The commands."""
 
+import functools
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +12,9 @@ from optnas.cli.completion import completion, init_completion
 from optnas.cli.console import (
     INTERRUPTED,
     epoch_printer,
-    forecast_search,
     guard_streams,
     quiet_libraries,
-    requested_workers,
     run_baselines,
-    run_search,
     show,
     target_arguments,
 )
@@ -29,18 +26,13 @@ from optnas.cli.options import (
     AcceptChangedData,
     Allow,
     Device,
-    Devices,
-    File,
     Json,
     Name,
-    PerDevice,
-    Set,
     Target,
-    WorkerCount,
-    Yes,
 )
+from optnas.cli.search_commands import resume, run
 from optnas.cli.storage_commands import app as storage_app
-from optnas.cli.study_commands import discard_written, ls, rm
+from optnas.cli.study_commands import ls, rm
 
 # Commands import what they need when they run: `optnas --help` loads neither Optuna nor torch.
 
@@ -100,74 +92,8 @@ def optnas(
     """Neural architecture search on Optuna."""
 
 
-@app.command()
-def run(
-    file: File,
-    workers: WorkerCount = None,
-    per_device: PerDevice = None,
-    devices: Devices = None,
-    changes: Set = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Say what the search would take: trials, time, disk. Nothing is created.",
-        ),
-    ] = False,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Throw the study away, after showing it, and begin.")
-    ] = False,
-    yes: Yes = False,
-    accept_changed_data: AcceptChangedData = False,
-    as_json: Json = False,
-) -> None:
-    """Search as a study file says, or go on with its search."""
-    from optnas.config.file import read_study_file
-    from optnas.config.overrides import parse_overrides
-    from optnas.errors import UserError
-    from optnas.study.opening import config_to_run
-
-    overrides = parse_overrides(changes or ())
-    written = read_study_file(file, overrides)
-    if not as_json:
-        print("".join(f"otherwise than in {file}: {o.text}\n" for o in overrides), end="")
-    if restart and dry_run:
-        raise UserError("--dry-run changes nothing, so it cannot go with --restart")
-    if restart:
-        discard_written(written, yes=yes, out=sys.stderr if as_json else sys.stdout)
-    config = config_to_run(written)
-    requested = requested_workers(config, workers, per_device, devices)
-    if dry_run:
-        forecast_search(config, requested, as_json)
-        return
-    command = shlex.join(
-        ["optnas", "run", str(file), *(f"--set={text}" for text in changes or ())]
-    )
-    run_search(
-        config, requested, as_json, accept_changed_data=accept_changed_data, command=command
-    )
-
-
-@app.command()
-def resume(
-    storage: Annotated[str, typer.Argument(metavar="STORAGE", help="A storage's URL.")],
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],
-    workers: WorkerCount = None,
-    per_device: PerDevice = None,
-    devices: Devices = None,
-    allow: Allow = None,
-    accept_changed_data: AcceptChangedData = False,
-    as_json: Json = False,
-) -> None:
-    """Go on with a search without its file: everything is in the storage."""
-    from optnas.study.opening import open_existing
-
-    command = f"optnas resume {target_arguments(storage, study, allow)}"
-    config = open_existing(storage, study, allow=allow or ()).config
-    requested = requested_workers(config, workers, per_device, devices)
-    run_search(
-        config, requested, as_json, accept_changed_data=accept_changed_data, command=command
-    )
+for command in (run, resume):
+    app.command()(command)
 
 
 @app.command()
@@ -176,7 +102,7 @@ def status(target: Target, study: Name = None, allow: Allow = None, as_json: Jso
     from optnas.report.text import status_fields, status_text
     from optnas.study.opening import open_existing
 
-    handle = open_existing(target, study, allow=allow or ())
+    handle = open_existing(target, study, allow=allow or (), reading=True)
     show(as_json, status_fields, status_text, handle)
 
 
@@ -199,7 +125,7 @@ def best(
 
     if draw is not None:
         check_drawing(draw)
-    handle = open_existing(target, study, allow=allow or ())
+    handle = open_existing(target, study, allow=allow or (), reading=True)
     if draw is not None:
         draw_best(handle, draw)
     show(
@@ -215,7 +141,13 @@ def best(
 @app.command()
 def retrain(
     target: Target,
-    study: Name = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STUDY]...",
+            help="The study's name in the storage; or, with --ensemble, further study files.",
+        ),
+    ] = None,
     allow: Allow = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs. Default: retrain.epochs of the study file.")
@@ -230,12 +162,27 @@ def retrain(
     channels: Annotated[
         int | None, typer.Option(min=1, help="Channels of the first layers. Default: as found.")
     ] = None,
+    cells: Annotated[
+        int | None, typer.Option(min=1, help="Number of cells. Default: as found.")
+    ] = None,
+    stem: Annotated[
+        str | None, typer.Option(help="The first layers: small, large or 7x7. Default: as found.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per step. Default: the study file's.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="Train on this data set, or `module:function`, instead.")
     ] = None,
     root: Annotated[str | None, typer.Option(help="Folder that holds the data of --data.")] = None,
     download: Annotated[
         bool, typer.Option("--download", help="Download the data of --data if it is absent.")
+    ] = False,
+    size: Annotated[
+        int | None, typer.Option(min=4, max=1024, help="Pixels of the images of --data.")
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Read the images of --data when they are needed.")
     ] = False,
     ensemble: Annotated[
         bool,
@@ -245,6 +192,14 @@ def retrain(
             "average their probabilities.",
         ),
     ] = False,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="timm:NAME[,NAME]",
+            help="Train known networks by the same recipe, and set them beside what was found; "
+            "NAME@FILE starts from weights in a file.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the network. Default: beside the storage.")
     ] = None,
@@ -253,26 +208,29 @@ def retrain(
     device: Device = None,
 ) -> None:
     """Train what was found on all training images, test it once, and keep it."""
-    from optnas.config.settings import DataSettings
-    from optnas.errors import UserError
-    from optnas.running.retraining import retrain_found
-    from optnas.study.opening import open_existing
+    from optnas.cli.sizes import images_said, network_said, opened_together
+    from optnas.running.retraining import retrain_found, retrain_together
 
-    images = None if data is None else DataSettings(name=data, root=root, download=download)
-    if images is None and (root is not None or download):
-        raise UserError("--root and --download belong to --data; the study's data has its own")
-    handle = open_existing(target, study, allow=allow or ())
+    images = images_said(data, root=root, download=download, size=size, stream=stream)
+    network = network_said(cells=cells, stem=stem)
+    handles = opened_together(target, others or [], ensemble=ensemble, allow=allow or ())
     quiet_libraries()
+    if len(handles) > 1:
+        perform = functools.partial(retrain_together, handles)
+    else:
+        perform = functools.partial(retrain_found, handles[0], ensemble=ensemble)
+    if reference is not None:
+        perform = functools.partial(perform, references=reference)
     try:
-        for report in retrain_found(
-            handle,
+        for report in perform(
             epochs=epochs,
             top=top,
             repeats=repeats,
             trial=trial,
             channels=channels,
+            network=network,
+            batch_size=batch_size,
             data=images,
-            ensemble=ensemble,
             output=output,
             accept_changed_data=accept_changed_data,
             device=device,
@@ -333,7 +291,7 @@ def report(
     if device is not None and not baselines:
         raise UserError("--device is where --baselines trains; give both, or leave it out")
     footprint = Footprint(carbon_intensity, power)
-    handle = open_existing(target, study, allow=allow or ())
+    handle = open_existing(target, study, allow=allow or (), reading=not baselines)
     quiet_libraries()
     if baselines:
         run_baselines(handle, device, accept_changed_data=accept_changed_data)

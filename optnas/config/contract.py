@@ -172,6 +172,11 @@ class Objective(Protocol):
         """Say what a network costs, as `Classification.rehearse`. Default: None, nobody knows."""
 
     @property
+    def reference(self) -> Callable[..., Any] | None:
+        """Train a known network, as `Classification.reference`; with it come ``references`` and
+        ``inference_milliseconds``. Default: None, it knows none."""
+
+    @property
     def score(self) -> "Callable[[Architecture, str], float] | None":
         """What a column of a table says of a network. Default: None, there is no table."""
 
@@ -289,6 +294,7 @@ class _TrainsNothing:
     retrain = None
     ensemble = None
     rehearse = None
+    reference = None
     score = None
 
 

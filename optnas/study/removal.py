@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
-from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -25,7 +24,7 @@ from optnas.config.file import Written
 from optnas.config.paths import default_artifacts, split_bucket
 from optnas.config.stored import references
 from optnas.errors import UserError
-from optnas.storage.artifacts import is_marked, open_artifacts
+from optnas.storage.artifacts import absent, is_marked, open_artifacts
 from optnas.storage.opening import explained, open_storage
 from optnas.storage.urls import hide_password, storage_file
 from optnas.study.folders import network_folder, page_path
@@ -123,7 +122,7 @@ def throw_away(belongings: Belongings) -> None:
     if belongings.artifacts:
         store = open_artifacts(config.artifacts, create=False)
         for name in belongings.artifacts:
-            with contextlib.suppress(ArtifactNotFound, FileNotFoundError):
+            with contextlib.suppress(*absent()):
                 store.remove(name)
     _leave(config.artifacts, study.user_attrs[RECORD].get("id", ""))
     with explained(config.storage):
