@@ -28,7 +28,14 @@ from optnas.storage.retrying import (
     may_pass,
 )
 from optnas.storage.soundness import damage_of_file
-from optnas.storage.urls import StorageError, hide_password, parse_url, reason_of, storage_file
+from optnas.storage.urls import (
+    Absent,
+    StorageError,
+    hide_password,
+    parse_url,
+    reason_of,
+    storage_file,
+)
 
 GRPC_TIMEOUT = 10.0
 """Seconds for which a storage proxy may take to answer the first time."""
@@ -73,7 +80,7 @@ def open_storage(
         if not path.parent.is_dir():
             raise StorageError(f"{url}: the folder {path.parent} does not exist; create it.")
         if not create and not path.exists():
-            raise StorageError(f"{url}: there is no such file.")
+            raise Absent(f"{url}: there is no such file.")
     with explained(url):
         if path is None:
             is_proxy = url.startswith("grpc:")
