@@ -13,11 +13,13 @@ from typing import Any, Literal, Protocol
 import optuna
 from optuna.trial import FrozenTrial
 
+from optnas.config.contract import Objective
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.config.paths import default_artifacts
 from optnas.drawing.attach import with_drawings
 from optnas.errors import RunError
+from optnas.forecast.start import said_at_start
 from optnas.running.gpu_sharing import GpuSharing, WorkerControl
 from optnas.running.loop import BudgetUsedUp, Loop
 from optnas.running.placement import WorkerPlan, check_gpus, gpu_sharing_notice, plan_workers
@@ -73,7 +75,11 @@ class Outcome:
 
 
 class Display(Protocol):
-    """What shows a run to whoever watches; ``worker`` is a worker's number, from 0."""
+    """What shows a run to whoever watches; ``worker`` is a worker's number, from 0.
+
+    It may have a method ``ahead``, which is told before the start what the search may take: a
+    line.
+    """
 
     def start(self, handle: OpenStudy) -> None:
         """The study is open."""
@@ -195,12 +201,20 @@ def _run_alone(
     loop.recover()
     checkpoints.clean(study)  # What workers left that were killed before they could.
     _warn_of_lost_weights(checkpoints.find_lost(study))
-    if display is not None:
-        display.start(handle)
+    _start(display, handle, objective if number == 0 else None)
     with signals, contextlib.suppress(KeyboardInterrupt):
         if not handle.is_finished:
             loop.run()
     return Outcome(handle, signals.ending or _ending(handle))
+
+
+def _start(display: Display | None, handle: OpenStudy, objective: Objective | None) -> None:
+    """Tell the display that the study is open, and what is ahead if the objective is given."""
+    if display is None:
+        return
+    if objective is not None and hasattr(display, "ahead"):
+        display.ahead(said_at_start(handle, objective))
+    display.start(handle)
 
 
 def _own_store(handle: OpenStudy) -> Artifacts:
@@ -287,6 +301,9 @@ class _WorkerDisplay:
         self.is_dismissed = False
         self._send = send
 
+    def ahead(self, text: str) -> None:
+        self._send("ahead", text)
+
     def start(self, handle: OpenStudy) -> None:
         self._send("start", None)
 
@@ -319,6 +336,10 @@ class _PoolEvents:
         if event == GONE:
             if self.sharing is not None and self.opened is not None:
                 self.sharing.lost(worker, value)
+            return
+        if event == "ahead":
+            if hasattr(self._display, "ahead"):
+                self._display.ahead(value)
             return
         if self.opened is None:
             self.opened = open_study(self._config)
