@@ -8,7 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from optnas.errors import UserError
-from optnas.running.runner import Display
+from optnas.running.events import Display
 from optnas.study.opening import OpenStudy
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]

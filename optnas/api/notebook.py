@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from optnas.cli.console import epoch_printer
 from optnas.cli.displays import LiveDisplay, make_display
-from optnas.running.runner import Display
+from optnas.running.events import Display
 from optnas.study.opening import OpenStudy, counted_trials
 from optnas.units import duration
 

@@ -15,7 +15,8 @@ import typer
 if TYPE_CHECKING:
     from optnas.config.file import StudyFile
     from optnas.config.keys import Workers
-    from optnas.running.runner import Display, Outcome
+    from optnas.running.events import Display
+    from optnas.running.runner import Outcome
     from optnas.study.opening import OpenStudy
 
 # Imported when they are needed: `optnas --help` loads neither Optuna nor torch.
@@ -85,6 +86,22 @@ def run_search(
     else:
         print(fitted(ending_text(outcome, command)))
     raise typer.Exit(_exit_code(outcome))
+
+
+def forecast_search(config: "StudyFile", workers: "Workers", as_json: bool) -> None:
+    """Say what a search would take.
+
+    Args:
+        config: The study file.
+        workers: The worker processes; a step is tried where the first of them would train.
+        as_json: Whether to print JSON.
+    """
+    from optnas.forecast.dry_run import forecast
+    from optnas.forecast.text import forecast_fields, forecast_text
+
+    quiet_libraries()
+    expected = forecast(config, device=workers.device(0))
+    print(json.dumps(forecast_fields(expected)) if as_json else forecast_text(expected))
 
 
 def run_baselines(

@@ -18,7 +18,9 @@ from optnas.study.opening import OpenStudy, open_study
 class Display(Protocol):
     """What shows a run to whoever watches; ``worker`` is a worker's number, from 0.
 
-    The last two methods are called from other threads, and may be left out.
+    It may have three more methods: ``ahead``, which is told before the start what the search may
+    take, a line; and, called from other threads, ``pulse``, told every second what a worker
+    trains (`optnas.running.heart.Beat`), and ``interrupted``, told of Ctrl-C or SIGTERM.
     """
 
     def start(self, handle: OpenStudy) -> None:
@@ -32,12 +34,6 @@ class Display(Protocol):
 
     def note(self, text: str) -> None:
         """Something was decided about the workers; called only where several share a GPU."""
-
-    def pulse(self, pulses: Sequence[Mapping[str, Any]], worker: int) -> None:
-        """A second has passed, in which these trained: see `optnas.trials.pulse.Pulse`."""
-
-    def interrupted(self, ending: Interruption) -> None:
-        """Ctrl-C or SIGTERM was heard."""
 
 
 def answering(display: Display | None) -> Callable[[Interruption], None]:
@@ -62,6 +58,9 @@ class WorkerDisplay:
 
     def epoch(self, progress: Any, worker: int) -> None:
         self._send("epoch", dict(vars(progress)))
+
+    def ahead(self, text: str) -> None:
+        self._send("ahead", text)
 
     def pulse(self, pulses: Sequence[Mapping[str, Any]], worker: int) -> None:
         self._send("pulse", pulses)
@@ -93,6 +92,10 @@ class PoolEvents:
         if event == GONE:
             if self.sharing is not None and self.opened is not None:
                 self.sharing.lost(worker, value)
+            return
+        if event == "ahead":
+            if hasattr(self._display, "ahead"):
+                self._display.ahead(value)
             return
         if event == "pulse":
             if self._pulse is not None:

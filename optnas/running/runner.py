@@ -12,11 +12,13 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial
 
+from optnas.config.contract import Objective
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.config.paths import default_artifacts
 from optnas.drawing.attach import with_drawings
 from optnas.errors import RunError
+from optnas.forecast.start import said_at_start
 from optnas.running import heart
 from optnas.running.events import Display, PoolEvents, WorkerDisplay, answering
 from optnas.running.gpu_sharing import GpuSharing, WorkerControl
@@ -203,12 +205,20 @@ def _run_here(
     loop.recover()
     checkpoints.clean(study)  # What workers left that were killed before they could.
     _warn_of_lost_weights(checkpoints.find_lost(study))
-    if display is not None:
-        display.start(handle)
+    _start(display, handle, objective if number == 0 else None)
     with signals, contextlib.suppress(KeyboardInterrupt):
         if not handle.is_finished:
             loop.run()
     return Outcome(handle, signals.ending or _ending(handle))
+
+
+def _start(display: Display | None, handle: OpenStudy, objective: Objective | None) -> None:
+    """Tell the display that the study is open, and what is ahead if the objective is given."""
+    if display is None:
+        return
+    if objective is not None and hasattr(display, "ahead"):
+        display.ahead(said_at_start(handle, objective))
+    display.start(handle)
 
 
 def _own_store(handle: OpenStudy) -> Artifacts:

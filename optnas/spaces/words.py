@@ -22,9 +22,8 @@ SAID = 8
 @functools.singledispatch
 def in_words(architecture: Architecture) -> list[str]:
     """An architecture in words: lines of text. Of other kinds, the fields as they are."""
-    if not dataclasses.is_dataclass(architecture):
-        return [str(architecture)]
-    fields = {f.name: getattr(architecture, f.name) for f in dataclasses.fields(architecture)}
+    names = [field.name for field in dataclasses.fields(architecture)]
+    fields = {name: getattr(architecture, name) for name in names}
     return [", ".join(f"{name} {_short(value)}" for name, value in fields.items())]
 
 
