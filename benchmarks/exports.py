@@ -74,13 +74,13 @@ class Family:
 
     make: Callable[[], Architecture]
     network: dict[str, Any] = dataclasses.field(default_factory=dict)
-    epochs: int = 2
+    epochs: int = 1
 
 
 FAMILIES = {
     "chain": Family(
         lambda: ChainArchitecture(8, 24, ("conv", "separable") * 4, (3, 3, 3, 5, 3, 3, 5, 3)),
-        epochs=8,
+        epochs=4,
     ),
     "cell": Family(
         lambda: CellSpace().random(np.random.default_rng(0)), {"cells": 5, "channels": 12}
@@ -89,7 +89,7 @@ FAMILIES = {
         lambda: NasBench201Architecture(BEST_CELL), {"cells": 3, "channels": 16}
     ),
     "growth": Family(_grown, {"gate": True}),
-    "basic": Family(lambda: StageArchitecture((3, 3, 3)), epochs=8),
+    "basic": Family(lambda: StageArchitecture((3, 3, 3)), epochs=4),
     "bottleneck": Family(lambda: StageArchitecture((2, 2, 2), block="bottleneck")),
     "nasnet": Family(lambda: StageArchitecture((1, 1, 1), block="nasnet")),
 }
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="Folder of what comes of it.")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--forms", nargs="+", choices=forms.FORMS, default=list(forms.FORMS))
-    parser.add_argument("--samples", type=float, default=0.06)
+    parser.add_argument("--samples", type=float, default=0.04)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     folder = options.output.resolve()

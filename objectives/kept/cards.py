@@ -91,6 +91,8 @@ Training: {d.train}, seed {d.seed}. Versions: {d.versions}.
 import optnas
 
 model = optnas.load({name!r})  # this folder
+model.similarity("one.jpg", "other.jpg")  # score, threshold, and whether they are the same
+model.predict("face.jpg").vector  # an embedding; of a folder, a list of them
 embeddings = model(images)  # uint8, shape (N, {", ".join(map(str, d.input_shape))})
 ```
 """
