@@ -95,7 +95,7 @@ def searched(folder: Path, images: Path, metric: str, seed: int, scale: Scale) -
             "space": {"name": "chain", "depth": [2, 6], "width": [8, 20]},
             "sampler": {"name": "surrogate", "initial": min(5, scale.trials)},
             "objective": {"name": "classification", "metric": metric},
-            "data": {"name": "images", "root": str(images), "size": 28, "validation": 0.25},
+            "data": {"name": "images", "root": str(images), "size": 14, "validation": 0.25},
             "train": {"epochs": scale.epochs, "lr": 0.05},
             "budget": {"trials": scale.trials},
             "retrain": {"epochs": scale.retrain},

@@ -114,7 +114,8 @@ class Embedder(nn.Module):
             check_images(images, self.input_shape)
         if images.dtype != torch.uint8:
             images = images * 255
-        return embedded(self.network, normalise(images, self.mean, self.std))
+        faces = normalise(images, self.mean, self.std)
+        return functional.normalize(self.network(faces) + self.network(faces.flip(3)), dim=1)
 
     @torch.inference_mode()
     def embeddings(self, images: Tensor) -> Tensor:
@@ -219,8 +220,3 @@ class Embedder(nn.Module):
 
     def _size(self) -> int:
         return self.embeddings(torch.zeros(1, *self.input_shape, dtype=torch.uint8)).shape[1]
-
-
-def embedded(network: nn.Module, images: Tensor) -> Tensor:
-    """Embeddings of length 1 of normalised images and their mirror images together."""
-    return functional.normalize(network(images) + network(images.flip(3)), dim=1)

@@ -114,7 +114,7 @@ class Reader:
             return (image_files(path), True) if path.is_dir() else ([path], False)
         if isinstance(given, Tensor | np.ndarray):
             is_tensor = isinstance(given, Tensor)
-            values = given.detach().cpu().numpy() if isinstance(given, Tensor) else given
+            values = _numbers(given) if isinstance(given, Tensor) else given
             try:
                 images = single_images(values, self.shape, first=is_tensor)
             except ValueError as error:
@@ -131,6 +131,13 @@ class Reader:
 
     def _wanted(self) -> str:
         return f"images of {self.shape[0]} channels, {self.shape[1]} x {self.shape[2]} pixels"
+
+
+def _numbers(tensor: Tensor) -> np.ndarray:
+    """A tensor as an array, which has no bfloat16."""
+    tensor = tensor.detach().cpu()
+    found: np.ndarray = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return found
 
 
 def image_files(folder: Path) -> list[Path]:
