@@ -5,7 +5,7 @@
 The data's FOLDER holds FashionMNIST/. For every seed a part of it is drawn whose largest class has
 20 times the images of the smallest, in training and in the test; which class is how large is
 drawn too. Two searches of the same seed and budget maximise either metric; each one's network is
-trained fully and tested once. Ten minutes on one core; stopped, the same command goes on. It prints
+trained fully and tested once. Ten minutes on one core; stopped, the same command goes on. Told are
 both networks' figures with 95 % intervals and the paired differences; `results.json` in the
 output has every confusion matrix.
 """

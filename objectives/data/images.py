@@ -1,11 +1,10 @@
 """Images to search on: loaded, narrowed, split and ready to be moved to a device."""
 
-import contextlib
 import dataclasses
 import difflib
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from optnas.objectives.data.dividing import (
     divided,
     reading_of_known,
 )
+from optnas.objectives.data.errors import about
 from optnas.objectives.data.image_files import ImageFiles, Pixels, joined, taken
 from optnas.objectives.data.reading import Reading, membership_of
 from optnas.objectives.data.splits import DataError, RawImages, draw_stratified, hold_out
@@ -278,7 +278,7 @@ def _drawn(raw: RawImages, settings: DataSettings, dataset: Dataset, seed: int) 
         held = raw.test_images, raw.test_labels
     else:
         count = _validation_count(settings.validation, dataset.validation, raw, full_size)
-        with _about("validation"):
+        with about("validation"):
             kept, out = hold_out(raw.train_labels, count, derive_seed("validation split", seed))
         held = taken(raw.train_images, out), raw.train_labels[out]
     images, labels = taken(raw.train_images, kept), raw.train_labels[kept]
@@ -375,22 +375,13 @@ def _only_classes(raw: RawImages, classes: tuple[int, ...]) -> RawImages:
 
 def _sampled(raw: RawImages, fraction: float, seed: int) -> RawImages:
     count = round(fraction * len(raw.train_labels))
-    with _about("samples"):
+    with about("samples"):
         chosen = draw_stratified(raw.train_labels, count, derive_seed("samples", seed))
     return dataclasses.replace(
         raw,
         train_images=taken(raw.train_images, chosen),
         train_labels=raw.train_labels[chosen],
     )
-
-
-@contextlib.contextmanager
-def _about(key: str) -> Iterator[None]:
-    """Name the key of the study file that an error is about."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"`{key}`: {error}") from None
 
 
 def _validation_count(
