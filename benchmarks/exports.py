@@ -44,7 +44,7 @@ from optnas.spaces import (
 
 RUNTIME = Path(__file__).with_name("_runtime.py")
 IMAGES = 100
-ROUNDS = 10
+REPEATS = 200
 QUANTISED = ("chain", "basic")
 KERNELS = (3, 5, 7)
 BEST_CELL = (
@@ -117,7 +117,7 @@ def compared(network: Path, form: str, images: Images, folder: Path) -> dict[str
     real = images.test_images[:IMAGES]
     given, answers = folder / "images.npy", folder / "answers.npy"
     np.save(given, real.numpy())
-    command = [RUNTIME, form, made.files[0], given, answers, ROUNDS]
+    command = [RUNTIME, form, made.files[0], given, answers, REPEATS]
     done = subprocess.run(
         [sys.executable, *map(str, command)], check=True, capture_output=True, text=True
     )
@@ -160,7 +160,7 @@ def of_kernel(kernel: int, form: str, folder: Path) -> dict[str, Any]:
     forms.write(form, Depthwise(kernel).eval(), example, path, "{}")  # type: ignore[arg-type]
     given, answers = folder / "images.npy", folder / "answers.npy"
     np.save(given, example.numpy())
-    command = [RUNTIME, form, path, given, answers, ROUNDS]
+    command = [RUNTIME, form, path, given, answers, REPEATS]
     done = subprocess.run(
         [sys.executable, *map(str, command)], check=True, capture_output=True, text=True
     )
