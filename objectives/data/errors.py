@@ -1,7 +1,6 @@
 """What the border of images refuses, and how it names what it found."""
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from optnas.errors import UserError
 
@@ -28,12 +27,3 @@ def some(names: Iterable[object], limit: int = 5) -> str:
 def counted(count: int, noun: str, nouns: str | None = None) -> str:
     """A number with its noun: ``1 image``, ``1,200 images``."""
     return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
-
-
-@contextlib.contextmanager
-def about(key: str) -> Iterator[None]:
-    """Name the key of the study file that an error is about."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"`{key}`: {error}") from None

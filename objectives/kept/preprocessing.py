@@ -40,6 +40,7 @@ class Preprocessing:
         background: Red, green and blue, in 0 to 255, of what shows through and of what is padded.
         integers: The greatest sample of images of more than 8 bits.
         floats: That of images of floats.
+        fraction: Share of the sides that is kept in the middle before.
         reading: The rules by which files are decoded; 1 are those of version 0.1.
     """
 
@@ -48,6 +49,7 @@ class Preprocessing:
     integers: float = 65535
     floats: float = 1.0
     reading: Literal[1, 2] = 2
+    fraction: float = 1.0
 
     def read(self, path: str | Path, shape: tuple[int, int, int]) -> np.ndarray:
         """A file as uint8 ``shape`` (C, H, W), by the function that reads training images.
@@ -97,8 +99,8 @@ class Preprocessing:
         return self.picture(Image.fromarray(np.ascontiguousarray(plain)), shape)
 
     def _framing(self, shape: tuple[int, int, int]) -> Framing:
-        _, height, width = shape
-        return Framing(height if height == width else 0, self.resize, self.background)
+        size = shape[1] if shape[1] == shape[2] else 0
+        return Framing(size, self.resize, self.background, self.fraction)
 
     def _finished(
         self, picture: Picture, framing: Framing, shape: tuple[int, int, int], name: str
