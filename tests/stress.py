@@ -9,6 +9,7 @@ stopped, as its rounds are kept in a file:
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import faults
 import killing
 import numpy as np
 import optuna
@@ -85,6 +87,10 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
         **{
             f"claims:{kind}": Part("trials", options.trials, Claims(kind).play)
             for kind in ("sqlite", "journal", "postgresql")
+        },
+        **{
+            f"faults:{kind}": Part("faults", options.faults, functools.partial(play_faults, kind))
+            for kind in faults.STORAGES
         },
         "workers": Part("searches", 4, play_workers),
     }
@@ -158,6 +164,20 @@ def play_workers(number: int, _left: int, folder: Path) -> Round:
     return Round(1, ended.seconds, note, killing.differences(ended, alone, workers=workers))
 
 
+def play_faults(kind: str, number: int, left: int, folder: Path) -> Round:
+    """Searches in whose storage something fails, of which hypothesis chooses where."""
+    start = time.monotonic()
+    with faults.Ground(folder) as ground:
+        try:
+            n, ended = faults.check_many(
+                ground, kind, [*faults.STRATEGIES], searches=min(12, left), number=number
+            )
+        except faults.Wrong as error:
+            return Round(0, time.monotonic() - start, wrong=str(error))
+    note = f"{ended} times the same command went on"
+    return Round(n, time.monotonic() - start, note)
+
+
 def _study_file(folder: Path, text: str) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "study.yaml"
@@ -221,6 +241,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help="Default: all.")
     parser.add_argument("--kills", type=int, default=200, help="Kills over all parts.")
     parser.add_argument("--trials", type=int, default=500, help="Trials of every storage.")
+    parser.add_argument("--faults", type=int, default=120, help="Faults in every storage.")
     parser.add_argument("--minutes", type=float, default=20.0, help="Of every part, at most.")
     parser.add_argument("--output", type=Path, default=Path("stress.json"), help="The rounds.")
     options = parser.parse_args()

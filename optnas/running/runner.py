@@ -6,7 +6,7 @@ import functools
 import signal
 import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,7 +17,7 @@ from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.config.paths import default_artifacts
 from optnas.drawing.attach import with_drawings
-from optnas.errors import RunError
+from optnas.errors import RunError, UserError
 from optnas.running.gpu_sharing import GpuSharing, WorkerControl
 from optnas.running.loop import BudgetUsedUp, Loop
 from optnas.running.placement import WorkerPlan, check_gpus, gpu_sharing_notice, plan_workers
@@ -43,7 +43,7 @@ from optnas.study.opening import (
     settled,
 )
 from optnas.study.record import RECORD
-from optnas.trials.failures import fail_dead
+from optnas.trials.failures import fail_dead, is_grounds, one_line
 
 Ending = Literal["finished", "budget"] | Interruption
 
@@ -149,6 +149,21 @@ class _Data:
         return check_same(seen, reading, accept=self.accept)
 
 
+@contextlib.contextmanager
+def _told_in_a_line() -> Iterator[None]:
+    """Turn what the ground does, wherever it is raised, into a ``RunError``."""
+    try:
+        yield
+    except (UserError, RunError, BrokenPipeError):  # Nobody reads what is shown any more.
+        raise
+    except Exception as error:
+        if not is_grounds(error):
+            raise
+        message = f"{one_line(error)}; nothing is lost: the same command goes on"
+        raise RunError(message) from error
+
+
+@_told_in_a_line()
 def _run_alone(
     config: StudyFile,
     display: Display | None,

@@ -157,12 +157,15 @@ class MendingLock(BaseJournalFileLock):
                     file.seek(0)
                     file.truncate(file.read().rfind(b"\n") + 1)
         except BaseException:
-            self.lock.release()
+            self.release()
             raise
         return acquired
 
     def release(self) -> None:
-        self.lock.release()
+        # What was written is written. A lock that cannot be removed is removed by others, after
+        # Optuna's 30 seconds; so was one that is gone, of a process that was suspended.
+        with contextlib.suppress(RuntimeError):
+            self.lock.release()
 
 
 def _open_proxy(url: str) -> BaseStorage:

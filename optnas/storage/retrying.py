@@ -73,6 +73,12 @@ _LASTING = (
     "file is not a database",
     "malformed",
 )
+_OF_THE_MOMENT = (
+    sqlalchemy.exc.OperationalError,
+    sqlalchemy.exc.InterfaceError,
+    sqlalchemy.exc.InternalError,  # PostgreSQL's read-only transactions, after a failover.
+    sqlalchemy.exc.TimeoutError,  # No connection of the pool is free.
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _PASSING = (*_FULL, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK)
 
@@ -175,7 +181,7 @@ def may_pass(error: Exception) -> bool:
         return False
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, sqlalchemy.exc.OperationalError):
+        if isinstance(cause, _OF_THE_MOMENT):
             return not any(words in str(cause) for words in _LASTING)
         if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.connection_invalidated:
             return True
