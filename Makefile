@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint types study stress bench bench-quick clean
+.PHONY: demo test lint types study stress bench bench-quick hub clean
 
 
 demo: $(STAMP)
@@ -57,6 +57,10 @@ bench: $(STAMP)
 # A little of each beside what was recorded last, three minutes; fails where a ratio fell by 20 %.
 bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/quick.py
+
+# The strategies as packages of OptunaHub, in the layout of its registry.
+hub: $(STAMP)
+	$(BIN)/python hub/build.py .venv/hub
 
 clean:
 	rm -rf .venv build *.egg-info studies/*.db* studies/*.artifacts studies/*.network studies/*.html

@@ -6,18 +6,47 @@ from typing import TYPE_CHECKING, Any
 from optnas._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from typing import Literal
 
+    from optnas.api.answers import ShownOutcome
+    from optnas.api.callbacks import Callback
+    from optnas.api.study import Study
     from optnas.objectives.kept.classifiers import Classifier, Ensemble
     from optnas.objectives.kept.embedders import Embedder
-    from optnas.running.runner import Outcome
     from optnas.spaces import Architecture
 
-__all__ = ["__version__", "draw", "load", "run"]
+__all__ = ["__version__", "draw", "load", "open", "run"]
 
 
-def run(config: "Mapping[str, Any] | str | Path", *, device: str | None = None) -> "Outcome":
+def open(  # The module's word for it, as in `gzip.open`.
+    target: "Mapping[str, Any] | str | Path",
+    name: str | None = None,
+    *,
+    allow: "Collection[str]" = (),
+) -> "Study":
+    """A study from Python and notebooks, which need not have begun; nothing is created.
+
+    Args:
+        target: The path of a study file, a mapping with its keys, or the URL of a storage.
+        name: The study's name, if ``target`` is a storage with several.
+        allow: Code that may be imported though a storage names it: ``module:Name``.
+
+    Returns:
+        The study: ``run()``, ``status()``, ``best()``, ``report()``, ``retrain()``,
+        ``predict()`` and ``export()`` do what the commands do.
+    """
+    from optnas.api.study import Study
+
+    return Study(target, name, allow=allow)
+
+
+def run(
+    config: "Mapping[str, Any] | str | Path",
+    *,
+    device: str | None = None,
+    callbacks: "Sequence[Callback]" = (),
+) -> "ShownOutcome":
     """Run a study as ``optnas run`` does, without showing progress.
 
     If the study asks for several workers, a script must call this under
@@ -27,6 +56,8 @@ def run(config: "Mapping[str, Any] | str | Path", *, device: str | None = None) 
         config: The path of a study file, or a mapping with its keys.
         device: A torch device, where the study's ``workers`` name none; None takes CUDA where
             there is one.
+        callbacks: Called with the Optuna study and every trial that has finished, as those of
+            ``optuna.Study.optimize`` are: optuna-integration's MLflow and W&B callbacks, say.
 
     Returns:
         How the run ended, with the study and the network found (``outcome.best``).
@@ -38,9 +69,9 @@ def run(config: "Mapping[str, Any] | str | Path", *, device: str | None = None) 
             not replaced. Nothing is lost.
     """
     # Imported here so that `import optnas` stays light.
-    from optnas.running import runner
+    from optnas.api.study import run as run_study
 
-    return runner.run(config, device=device)
+    return run_study(config, device=device, callbacks=callbacks)
 
 
 def load(folder: str | Path, device: str = "cpu") -> "Classifier | Embedder | Ensemble":

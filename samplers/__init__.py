@@ -4,6 +4,7 @@ from optnas.samplers._base import StrategySampler
 from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._draws import Draws
 from optnas.samplers._history import History, Result
+from optnas.samplers._outlook import Outlook, Stretch
 from optnas.samplers._replay import ReplaySampler
 from optnas.samplers.baselines import BaselineSampler
 from optnas.samplers.darts import DARTSSampler
@@ -30,6 +31,7 @@ __all__ = [
     "History",
     "LocalSearchSampler",
     "MacroMicroSampler",
+    "Outlook",
     "RandGrowSampler",
     "RegularizedEvolutionSampler",
     "ReplaySampler",
@@ -37,6 +39,7 @@ __all__ = [
     "StageWiseSampler",
     "Step",
     "StrategySampler",
+    "Stretch",
     "SurrogateSampler",
     "SynchronousEcoNASSampler",
     "ZooSampler",

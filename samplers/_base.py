@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._history import History, LostCandidate, TrialReader
 from optnas.samplers._options import Count, check_options
+from optnas.samplers._outlook import Outlook
 from optnas.samplers._turns import Turns, all_trials, names_candidate, promise_decision
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import Architecture, Space
@@ -138,6 +139,15 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
     def has_end(self) -> bool:
         """Whether the strategy comes to an end by itself, whatever the budget."""
         return True
+
+    def outlook(self, study: Study, rng: np.random.Generator) -> Outlook | None:
+        """What is ahead of the search; None where it has no end, or does not say.
+
+        Args:
+            study: The study, which may have trials.
+            rng: Draws the likely courses.
+        """
+        return None
 
     @property
     def inherits(self) -> bool:

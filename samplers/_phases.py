@@ -1,5 +1,6 @@
 """What the searches on super-networks share: trials of several kinds, and weights to read."""
 
+import collections
 import dataclasses
 import functools
 import math
@@ -13,6 +14,7 @@ from optuna.trial import FrozenTrial
 from optnas.errors import UserError
 from optnas.samplers._batches import Candidate
 from optnas.samplers._history import Result
+from optnas.samplers._outlook import Outlook, Stretch
 from optnas.samplers._replay import ReplaySampler
 from optnas.spaces import CellSpace, NasBench201Space
 from optnas.spaces.topology import NONE, Topology, TopologySpace
@@ -82,6 +84,13 @@ class PhasedSampler(ReplaySampler[Any]):
             # Somebody's own trial is an architecture, unless it says otherwise.
             return ARCHITECTURE_PHASE if claim is None else claim.params[PHASE]
         return super().sample_independent(study, trial, param_name, param_distribution)
+
+    def _left(self, study: Study, topology: int, operators: int, networks: int) -> Outlook:
+        """What is ahead, of a search with so many trials of every phase."""
+        results = self._history(study).results
+        done = collections.Counter(result.attrs.get(PHASE) for result in results)
+        planned = zip(PHASES, (topology, operators, networks), strict=True)
+        return Outlook.settled(*(Stretch(phase, n - done[phase]) for phase, n in planned))
 
     def _train(self, architecture: Any) -> Generator[Candidate, Result, Any]:
         """Train an architecture, which is what the search has found, whatever comes of it."""

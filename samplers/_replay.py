@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import threading
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -108,6 +108,34 @@ class Walk(Generic[A]):
             walk._receive(answer)
         walk.path = list(self.path)
         return walk
+
+    def imagine(self, judge: Callable[[Candidate], Result]) -> Iterator[Candidate]:
+        """Go on to the end with results that are made up.
+
+        Args:
+            judge: Makes up the result of a candidate.
+
+        Yields:
+            What would be trained, each candidate once.
+
+        Raises:
+            NotImplementedError: If what is trained depends on more than the results before it.
+        """
+        known: dict[Key, Result] = {}
+        while self.next is not None:
+            if isinstance(self.next, Batch) and not isinstance(self.next, Together):
+                raise NotImplementedError(f"{type(self.next).__name__} cannot be made up.")
+            alone = isinstance(self.next, Candidate)
+            results = []
+            for candidate in (
+                [self.next] if isinstance(self.next, Candidate) else self.next.candidates
+            ):
+                key = frozenset(candidate.params.items())
+                if key not in known:
+                    known[key] = judge(candidate)
+                    yield candidate
+                results.append(known[key])
+            self._receive(results[0] if alone else results)
 
     def _receive(self, answer: Any) -> None:
         self._answers.append(answer)

@@ -2,7 +2,11 @@
 
 import dataclasses
 
+import numpy as np
+from optuna.study import Study
+
 from optnas.samplers._batches import Candidate
+from optnas.samplers._outlook import Outlook, Stretch
 from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import Architecture
 from optnas.trials.attributes import HUMAN_DESIGNED
@@ -33,6 +37,11 @@ class BaselineSampler(ReplaySampler[Architecture]):
                 f"no human-designed networks are known for {self.space!r}; they are for three "
                 "stages of basic or NASNet modules, and for four of bottleneck modules."
             )
+
+    def outlook(self, study: Study, rng: np.random.Generator) -> Outlook:
+        done = {r.attrs.get(HUMAN_DESIGNED) for r in self._history(study).results}
+        networks = self.space.baselines().items()
+        return Outlook.settled(*(Stretch(n, 1, None, a) for n, a in networks if n not in done))
 
     def search(self) -> Search[Architecture]:
         networks = self.space.baselines()

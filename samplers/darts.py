@@ -5,7 +5,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from optuna.study import Study
+
 from optnas.samplers._batches import Candidate
+from optnas.samplers._outlook import Outlook
 from optnas.samplers._phases import PhasedSampler
 from optnas.samplers._replay import Search
 from optnas.samplers.ftso import topology
@@ -61,6 +65,9 @@ class DARTSSampler(PhasedSampler):
                 scales = [[_softmax(node) for node in cell] for cell in weights]
             edges, operations = self._strongest(cells, scales)
         return (yield from self._train(self._topologies.architecture(edges, operations)))
+
+    def outlook(self, study: Study, rng: np.random.Generator) -> Outlook:
+        return self._left(study, topology=0, operators=1, networks=1)
 
     def _strongest(
         self,

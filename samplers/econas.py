@@ -4,10 +4,12 @@ import dataclasses
 from typing import TypeVar
 
 import numpy as np
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._history import History
+from optnas.samplers._outlook import Outlook, Stretch
 from optnas.samplers._populations import PopulationSampler, by_rung, shares
 from optnas.samplers._rungs import WHOLE, rung_of
 from optnas.spaces import Architecture
@@ -74,6 +76,14 @@ class EcoNASSampler(PopulationSampler[A]):
         if not among:
             return self._random_network(history, rng)
         return self._child(among[history.claims % len(among)], history, rng)
+
+    def outlook(self, study: Study, rng: np.random.Generator) -> Outlook | None:
+        if self.cycles is None:
+            return None
+        done = len(self._history(study).results)
+        initial = max(self.initial - done, 0)
+        children = self.initial + self.cycles * sum(self.parents) - max(self.initial, done)
+        return Outlook.settled(Stretch("initial", initial), Stretch("child", children))
 
     def rung(self, trial: FrozenTrial) -> int:
         """The rung that the pruner saw the trial reach; the last one at the training's end."""

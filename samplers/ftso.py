@@ -6,10 +6,14 @@ from collections.abc import Generator, Sequence
 from dataclasses import KW_ONLY
 from typing import Any, Literal
 
+import numpy as np
+from optuna.study import Study
+
 from optnas.samplers._batches import Candidate
 from optnas.samplers._draws import Draws
 from optnas.samplers._history import Result
 from optnas.samplers._options import Positive
+from optnas.samplers._outlook import Outlook
 from optnas.samplers._phases import PhasedSampler
 from optnas.samplers._replay import Search
 from optnas.samplers._stock import stock_sampler
@@ -186,6 +190,17 @@ class FTSOSampler(PhasedSampler):
             cells = self._operation_weights(result, edges)
             operations = [self._best(edge) for cell in cells for node in cell for edge in node]
         return (yield from self._train(self._topologies.architecture(edges, operations)))
+
+    def outlook(self, study: Study, rng: np.random.Generator) -> Outlook:
+        topology, operators, networks = 0 if self.keep_all else 1, 0, 1
+        if self.topology_search == "discrete":
+            choices = math.prod(map(len, self._topologies.choices.values()))
+            topology = min(self.topology_trials, choices)
+        if self.operators == "gradient":
+            operators = 1
+        if self.operators == "discrete":
+            networks = self.operator_trials
+        return self._left(study, topology, operators, networks)
 
 
 def _strongest(weights: Sequence[float]) -> tuple[int, ...]:

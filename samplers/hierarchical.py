@@ -132,6 +132,13 @@ class HierarchicalPruner(BasePruner):
         gone_on = sum(max(rival.intermediate_values) > end for rival in rivals)
         return 2 * rank >= places if gone_on >= places + EXCESS else rank >= places
 
+    def mean_epochs(self, epochs: int) -> tuple[float, float]:
+        """Between the promoted shares alone, and half as many again of who is lucky."""
+        mean, share, before = 0.0, 1.0, 0
+        for end, promoted in zip(self.rungs.epochs, (*self._promote, 0.0), strict=True):
+            mean, share, before = mean + share * (end - before), share * promoted, end
+        return mean, min(1.5 * mean, float(self.rungs.epochs[-1]))
+
     def _reached(self, trial: FrozenTrial) -> int:
         return self.rungs.reached(max(trial.intermediate_values, default=0))
 

@@ -7,12 +7,15 @@ from collections.abc import Generator
 from dataclasses import KW_ONLY
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from annotated_types import Ge
 from optuna.study import Study
 
 from optnas.samplers._batches import Candidate
 from optnas.samplers._history import Result
+from optnas.samplers._macro_micro_outlook import MacroMicroOutlook
 from optnas.samplers._options import Count, Positive
+from optnas.samplers._outlook import Outlook
 from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import ChainArchitecture, ChainSpace, FaceArchitecture, FaceSpace
 from optnas.trials.attributes import PARENT, TRAIN_ACCURACY
@@ -247,6 +250,9 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
             if (tried.operations, tried.kernels) == (found.operations, found.kernels)
         ]
         return settled[:1] + answer
+
+    def outlook(self, study: Study, rng: np.random.Generator) -> Outlook:
+        return MacroMicroOutlook(self, self.replay(self._history(study))).drawn(rng)
 
     def default_params(self) -> dict[str, Any]:
         depth, width = self.space.depth[1], self.space.width[1]

@@ -1,15 +1,19 @@
 """Stage-wise search: deepen the stages whose features gain importance when they are deeper."""
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Callable
 from dataclasses import KW_ONLY
 
+import numpy as np
 from optuna.study import Study
 
 from optnas.errors import UserError
 from optnas.samplers._batches import Candidate
 from optnas.samplers._history import Result
 from optnas.samplers._options import Positive
+from optnas.samplers._outlook import COURSES, Course, Outlook, in_stretches
 from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import StageArchitecture, StageSpace
 from optnas.trials.attributes import PARENT, STAGE_IMPORTANCE
@@ -131,6 +135,28 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
                 trained.setdefault(candidate.phase, []).append(entry)
         chosen = trained.get("candidate") or trained.get("initial", [])
         return chosen[-1:] + sorted(chosen[:-1], key=lambda entry: -entry[2])
+
+    def outlook(self, study: Study, rng: np.random.Generator) -> Outlook:
+        """The paper does not say how often a stage grows: every other time, here."""
+        walk = self.replay(self._history(study))
+
+        def course(important: Callable[[], list[float]]) -> Course:
+            following = walk.restarted(self.search()).imagine(
+                lambda _: Result(0.0, 0, {STAGE_IMPORTANCE: important()})
+            )
+            return in_stretches([(c, self.space.from_params(c.params)) for c in following])
+
+        def grown(sign: float) -> list[float]:
+            """Always more important, or always less; but for the first of several stages."""
+            value = sign * next(beyond)
+            return [0.0, *[value] * (stages - 1)] if stages > 1 else [value]
+
+        stages, beyond = self.space.stages, itertools.count(10**9)
+        return Outlook(
+            least=course(lambda: grown(-1)),
+            most=course(lambda: grown(1)),
+            likely=[course(lambda: rng.random(stages).tolist()) for _ in range(COURSES)],
+        )
 
     def _grows(self, before: Result, deeper: Result) -> list[bool]:
         """Whether the importance of each stage is greater in the deeper network."""

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from optnas.samplers._batches import Batch, Candidate, InOrder
 from optnas.samplers._history import History, Result
 from optnas.samplers._options import Count, Positive
+from optnas.samplers._outlook import Outlook, Stretch
 from optnas.samplers._populations import RUNGS, Member, PopulationSampler, by_rung, shares
 from optnas.samplers._replay import ReplaySampler, Search, Walk
 from optnas.spaces import Architecture
@@ -160,6 +161,22 @@ class SynchronousEcoNASSampler(PopulationSampler[A], ReplaySampler[A]):
             phase=phase,
             attrs={SCHEDULE: RUNGS * self.epochs, **(attrs or {})},
         )
+
+    def outlook(self, study: Study, rng: np.random.Generator) -> Outlook | None:
+        """Every trial trains a rung; in the first cycles there are fewer networks to promote."""
+        if self.cycles is None:
+            return None
+        children, promoted = sum(self.parents), 0
+        living = [self.initial, 0]  # In the populations of the first and the second rung.
+        for _ in range(self.cycles):
+            for rung, most in enumerate(self.promote):
+                living[0] += children if rung == 0 else 0
+                number = min(most, living[rung])
+                promoted, living[rung] = promoted + number, living[rung] - number
+                living[1] += number if rung == 0 else 0
+        total = self.initial + self.cycles * children + promoted
+        left = total - len(self._history(study).results)
+        return Outlook.settled(Stretch("child or promotion", left, self.epochs))
 
     def rung(self, trial: FrozenTrial) -> int:
         rung: int = trial.params.get("epochs", 0) // self.epochs

@@ -5,11 +5,13 @@ from dataclasses import KW_ONLY
 from typing import TypeVar
 
 import numpy as np
+from optuna.study import Study
 
 from optnas.samplers._base import StrategySampler
 from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._history import History
 from optnas.samplers._options import Positive
+from optnas.samplers._outlook import Outlook, Stretch
 from optnas.spaces import Architecture
 
 A = TypeVar("A", bound=Architecture)
@@ -53,6 +55,10 @@ class ZooSampler(StrategySampler[A]):
                 f"{self.space!r} descend from others of the study."
             )
         super().__post_init__()
+
+    def outlook(self, study: Study, rng: np.random.Generator) -> Outlook:
+        left = self.size - len(self._history(study).results)
+        return Outlook.settled(Stretch("random", left))
 
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
         known = set(history.asked)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sklearn.datasets
 import typer
 import yaml
+from PIL import Image
 
 from optnas import cli
 from optnas.config import plugins
@@ -178,3 +180,23 @@ def described(prop: dict[str, Any]) -> str:
 if __name__ == "__main__":
     path = DOCS / "study_file.md"
     path.write_text(with_tables(path.read_text()))
+
+
+def test_the_page_about_python_runs(tmp_path):
+    (tmp_path / "study.yaml").write_text(
+        "study: tiny\ndata: digits\nsampler: random\ntrain: {epochs: 1}\nbudget: {trials: 1}\n"
+        "retrain: {epochs: 1}\nspace: {name: chain, depth: [1, 2], width: [2, 4]}\n"
+    )
+    digits = sklearn.datasets.load_digits()
+    Image.fromarray((digits.images[0] * 15.9).astype("uint8")).save(tmp_path / "photo.png")
+    page = (DOCS / "python.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print('exported')"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.rstrip().endswith("exported")
+    assert (tmp_path / "tiny.html").exists()

@@ -270,6 +270,7 @@ def test_rows_hold_the_best_first_and_what_the_trials_say():
         "phase": "growth",
         "state": "complete",
         "accuracy": 0.7,
+        "metric": "accuracy",
         "depth": 5,
         "params": 300,
         "multiply_adds": 3000,

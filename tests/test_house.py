@@ -20,11 +20,11 @@ FACADE = ["optnas", "optnas.settings", "optnas.graph_layout"]
 # The rooms from the top floor down to the ground. A room imports what is below it. It imports
 # a room beside it where that makes no circle.
 FLOORS = [
-    ["cli"],
+    ["api", "cli"],
     ["doctor", "experiments", "report"],
     ["pages"],
     ["running"],
-    ["drawing"],
+    ["drawing", "forecast"],
     ["study"],
     ["storage"],
     ["config"],

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from optnas.objectives.kept.descriptions import Description, EnsembleDescription
 from optnas.objectives.kept.judgement import Interval, Judgement
 from optnas.objectives.kept.preprocessing import Preprocessing
+from optnas.trials.metric import metric
 
 _SHOWN_CLASSES = 100
 _SHOWN_CONFUSION = 20
@@ -21,7 +22,7 @@ def card(name: str, d: Description) -> str:
     height_width = " x ".join(str(side) for side in d.input_shape[1:])
     return f"""# Image classifier found by architecture search
 
-Test accuracy **{d.test_accuracy:.4f}** on {d.test_images} images {unseen}
+Test {_searched(d)}accuracy **{d.test_accuracy:.4f}** on {d.test_images} images {unseen}
 {_judged(d.judgement)}
 | | |
 |---|---|
@@ -124,6 +125,13 @@ model = optnas.load({name!r})  # this folder
 model.predict("photo.jpg")  # a file, a folder, a picture or an array, of any size
 ```
 {_by_class(d.judgement)}"""
+
+
+def _searched(d: Description) -> str:
+    """What the search maximised, of the test images, where that is not their accuracy."""
+    key = d.origin.get("metric")
+    value = None if d.judgement is None or not isinstance(key, str) else d.judgement.value(key)
+    return "" if key is None or value is None else f"{metric(key).name} **{value:.4f}**, "
 
 
 def _unseen(chosen_by_test: bool) -> str:

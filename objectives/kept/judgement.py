@@ -95,6 +95,16 @@ class Judgement:
     confusion: tuple[tuple[int, ...], ...]
     mistakes: tuple[Mistake, ...]
 
+    def value(self, metric: str) -> float | None:
+        """What a search can maximise, of these images; None if it is none of theirs."""
+        found = {
+            "accuracy": self.accuracy,
+            "balanced_accuracy": self.balanced_accuracy,
+            "macro_f1": self.macro_f1,
+            "top_5": self.top_5,
+        }
+        return found.get(metric)
+
 
 def judge(
     model: Callable[[Tensor], Tensor],
@@ -140,7 +150,7 @@ def judgement(
         balanced_accuracy=balanced_accuracy(confusion).item(),
         macro_f1=macro_f1(confusion).item(),
         chance=chance_level(counts),
-        is_chance=is_chance(right / count, counts),
+        is_chance=bool(is_chance(right / count, counts)),
         classes=_by_class(confusion, class_names),
         confusion=tuple(map(tuple, confusion.tolist())),
         mistakes=_mistakes(sure, answers, labels, class_names, names),

@@ -15,11 +15,17 @@ from optnas.pages.text import printable
 from optnas.study.budget import used_budget
 from optnas.study.data import seen_fields, seen_lines
 from optnas.study.opening import OpenStudy, counted_trials
+from optnas.study.record import metric_of
 from optnas.trials.attributes import CONTINUES, FAILURE, FAILURE_REASON, PHASE
+from optnas.trials.metric import ACCURACY, Metric
 from optnas.units import count, duration
 
 ROW = "{:>5}  {:<10}  {:>8}  {:>9}  {:>9}  {:>7}"
-HEADER = ROW.format("trial", "phase", "accuracy", "params", "mult-adds", "time")
+
+
+def header(metric: Metric) -> str:
+    """What stands above the rows of `trial_line`."""
+    return ROW.format("trial", "phase", metric.heading, "params", "mult-adds", "time")
 
 
 def trial_fields(trial: FrozenTrial) -> dict[str, Any]:
@@ -41,7 +47,7 @@ def trial_fields(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def trial_line(trial: FrozenTrial) -> str:
-    """What there is to say of a finished trial, as a row under ``HEADER``."""
+    """What there is to say of a finished trial, as a row under `header`."""
     fields = trial_fields(trial)
     value = "-" if fields["value"] is None else f"{fields['value']:.4f}"
     line = ROW.format(
@@ -67,6 +73,7 @@ class JsonDisplay:
     def start(self, handle: OpenStudy) -> None:
         fields = {
             "study": handle.study.study_name,
+            "metric": metric_of(handle.study).key,
             "trials": _known(handle),
             "data": seen_fields(handle.study),
         }
@@ -90,7 +97,7 @@ class PlainDisplay:
     """One line per finished trial, for logs and pipes."""
 
     def start(self, handle: OpenStudy) -> None:
-        print(_opening(handle), HEADER, sep="\n", flush=True)
+        print(_opening(handle), header(metric_of(handle.study)), sep="\n", flush=True)
 
     def epoch(self, progress: Any, worker: int) -> None:
         pass
@@ -112,6 +119,7 @@ class LiveDisplay:
         self._handle: OpenStudy | None = None
         self._start = self._drawn = time.monotonic()
         self._used_at_start = 0.0
+        self._metric = ACCURACY
         self._now: dict[int, str] = {}
 
     def __enter__(self) -> Self:
@@ -130,13 +138,15 @@ class LiveDisplay:
         self._handle = handle
         self._used_at_start = _share_used(handle) or 0.0
         self._console.print(Text(printable(_opening(handle))))
-        self._console.print(Text(HEADER, style="bold"))
+        self._metric = metric_of(handle.study)
+        self._console.print(Text(header(self._metric), style="bold"))
         self._live.update(self._footer())
 
     def epoch(self, progress: Any, worker: int) -> None:
         self._now[worker] = (
             f"trial {progress.number}  {progress.phase}  "
-            f"epoch {progress.epoch}/{progress.epochs}  accuracy {progress.accuracy:.4f}"
+            f"epoch {progress.epoch}/{progress.epochs}  "
+            f"{self._metric.name} {progress.accuracy:.4f}"
         )
         # The footer reads the storage, which short epochs should not wait for.
         if time.monotonic() - self._drawn < 0.25:

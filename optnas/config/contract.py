@@ -10,12 +10,49 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
+    import numpy as np
     from optuna.study import Study
     from optuna.trial import Trial
 
     from optnas.config.proxy import Proxy
     from optnas.config.settings import NetworkSettings, TrainSettings
     from optnas.spaces import Architecture, Space
+
+
+class Stretch(Protocol):
+    """Trials that a strategy may still ask for, all of a kind."""
+
+    @property
+    def phase(self) -> str:
+        """What they are for, in a word."""
+
+    @property
+    def trials(self) -> int:
+        """How many there are."""
+
+    @property
+    def epochs(self) -> int | None:
+        """Epochs of each; None leaves them to the study's training."""
+
+    @property
+    def architecture(self) -> "Architecture | None":
+        """A network such as they train; None for any of the space."""
+
+
+class Outlook(Protocol):
+    """What is ahead of a search that comes to an end by itself."""
+
+    @property
+    def least(self) -> Sequence[Stretch]:
+        """A course with the fewest trials."""
+
+    @property
+    def most(self) -> Sequence[Stretch]:
+        """A course with the most trials."""
+
+    @property
+    def likely(self) -> Sequence[Sequence[Stretch]]:
+        """Courses that are equally likely."""
 
 
 class Strategy(Protocol):
@@ -56,6 +93,9 @@ class Strategy(Protocol):
     def is_finished(self, study: "Study") -> bool:
         """Whether it has come to its end. Default: no."""
 
+    def outlook(self, study: "Study", rng: "np.random.Generator") -> Outlook | None:
+        """What is ahead of the search. Default: None, it has no end or does not say."""
+
     def candidates(self, study: "Study") -> "list[tuple[int, Architecture, float]] | None":
         """Trial, architecture and value of what would be trained fully, best first.
 
@@ -76,6 +116,12 @@ class Pruning(Protocol):
     @property
     def whole_training(self) -> int | None:
         """Epochs of the trainings that it is made for. Default: None, any number."""
+
+    def mean_epochs(self, epochs: int) -> tuple[float, float]:
+        """Between which bounds the mean of the epochs of trainings of ``epochs`` is.
+
+        Default: between a quarter and all of them, of Optuna's that never prunes all of them.
+        """
 
 
 class Objective(Protocol):
@@ -189,6 +235,9 @@ class _Stock:
     def is_finished(self, study: "Study") -> bool:
         return False
 
+    def outlook(self, study: "Study", rng: "np.random.Generator") -> None:
+        return None
+
     def candidates(self, study: "Study") -> None:
         return None
 
@@ -205,6 +254,16 @@ class _OwnEnd(_Stock):
 
 class _AnyTraining:
     whole_training = None
+
+    def mean_epochs(self, epochs: int) -> tuple[float, float]:
+        return epochs / 4, epochs
+
+
+class _WholeTraining(_AnyTraining):
+    """The defaults of the pruner that never prunes."""
+
+    def mean_epochs(self, epochs: int) -> tuple[float, float]:
+        return epochs, epochs
 
 
 class _TrainsNothing:
@@ -254,7 +313,10 @@ def strategy_of(sampler: object) -> Strategy:
 
 def pruning_of(pruner: object) -> Pruning:
     """A pruner with all that optnas asks of one."""
-    return cast(Pruning, _Defaulted(pruner, _AnyTraining()))
+    from optuna.pruners import NopPruner
+
+    defaults = _WholeTraining() if isinstance(pruner, NopPruner) else _AnyTraining()
+    return cast(Pruning, _Defaulted(pruner, defaults))
 
 
 def objective_of(objective: object) -> Objective:

@@ -85,6 +85,11 @@ def check_drawing(path: Path) -> None:
         raise UserError(f"{path}: a drawing is an SVG or a PNG file; end its name in .svg or .png")
 
 
+def svg_of(architecture: Architecture) -> str:
+    """The drawing of an architecture as SVG; empty if there is none of its kind."""
+    return svg(picture(architecture)) if is_drawn(architecture) else ""
+
+
 def is_drawn(architecture: Architecture) -> bool:
     """Whether there is a drawing of such an architecture."""
     return picture.dispatch(type(architecture)) is not picture.dispatch(object)

@@ -14,8 +14,9 @@ from optnas.running.baseline_training import open_baselines
 from optnas.spaces import Architecture, Space
 from optnas.study.networks import StudyNetwork, best_first, network_row, networks_of
 from optnas.study.opening import OpenStudy
-from optnas.study.record import RECORD
+from optnas.study.record import RECORD, metric_of
 from optnas.trials.attributes import HUMAN_DESIGNED, TRAIN_JOULES, TRAIN_SECONDS
+from optnas.trials.metric import Metric
 
 CARBON_INTENSITY = 475.0
 """Grams of CO2-equivalent per kWh: the world's mean (IEA, Global Energy & CO2 Status 2019)."""
@@ -23,7 +24,7 @@ THREAD_WATTS, GPU_WATTS = 12.0, 250.0
 """Power of a CPU's thread, and of a GPU, where nobody says it: Green Algorithms' core of any CPU
 (Lannelongue et al. 2021), and the design power of the GTX 1080 Ti of Stage-Wise NAS."""
 TIMED = 12
-"""Number of networks whose inference is timed, the most accurate first."""
+"""Number of networks whose inference is timed, the best first."""
 
 _CPU = re.compile(r"cpu \((\d+) threads")
 
@@ -88,7 +89,7 @@ class NetworkCosts:
     processor: str = ""
 
     def rows(self, networks: Sequence[StudyNetwork], space: Space[Any]) -> list[dict[str, Any]]:
-        """A row of JSON values for every network, the most accurate of the complete ones first.
+        """A row of JSON values for every network, the best of the complete ones first.
 
         Args:
             networks: The networks of the study.
@@ -104,13 +105,16 @@ class NetworkCosts:
     def _milliseconds(self, architecture: Architecture | None) -> float | None:
         return None if architecture is None else self.milliseconds.get(architecture)
 
-    @property
-    def notes(self) -> list[str]:
-        """What the numbers of the rows rest on, in sentences."""
+    def notes(self, metric: Metric) -> list[str]:
+        """What the numbers of the rows rest on, in sentences.
+
+        Args:
+            metric: What the study maximises.
+        """
         power = self.footprint.power
         watts = f"{THREAD_WATTS:g} W for every CPU thread and {GPU_WATTS:g} W for a GPU"
         notes = [
-            "Accuracy is the best on the validation images over the epochs.",
+            f"{metric.title} is the best on the validation images over the epochs.",
             "Energy is that of the training device: measured by its counter, or estimated from "
             f"the time and {watts if power is None else f'{power:g} W'}. Emissions are the energy "
             f"at {self.footprint.carbon_intensity:g} g of CO2-equivalent per kWh.",
@@ -157,7 +161,7 @@ def baselines_of(handle: OpenStudy) -> list[StudyNetwork]:
         return []
     if beside is None:
         return []
-    networks = networks_of(beside.study.get_trials(deepcopy=False))
+    networks = networks_of(beside.study.get_trials(deepcopy=False), metric_of(handle.study))
     # Not those that people have added to the study.
     return [
         dataclasses.replace(network, name=str(network.trial.user_attrs[HUMAN_DESIGNED]))

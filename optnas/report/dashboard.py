@@ -19,6 +19,7 @@ from optnas.report.plotly_figures import plotly_figure
 from optnas.storage.artifacts import Artifacts, open_artifacts
 from optnas.storage.urls import StorageError
 from optnas.study.opening import OpenStudy
+from optnas.study.record import metric_of
 
 # It has no login: never another address.
 HOST = "127.0.0.1"
@@ -124,7 +125,8 @@ class Drawing:
         finished = sum(trial.state.is_finished() for trial in trials)
         if finished == self._finished:
             return False
-        for name, plot in figures(trials, parents_of(self._study)).items():
+        plots = figures(trials, parents_of(self._study), metric=metric_of(self._study))
+        for name, plot in plots.items():
             figure = plotly_figure(plot)
             drawn = figure.to_json()
             if drawn != self._drawn.get(name):

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from optnas.config.contract import strategy_of
 from optnas.pages.plots import HEIGHT, Line, Mark, Plot, Series
 from optnas.study.networks import StudyNetwork, network_lines, networks_of
+from optnas.trials.metric import ACCURACY, Metric
 
 BEST, LATEST = 5, 3
 """Numbers of learning curves: of the most accurate networks, and of the latest ones."""
@@ -20,13 +21,12 @@ BEST, LATEST = 5, 3
 ROW_HEIGHT, GREATEST_HEIGHT = 12, 1600
 """Pixels: of a row of the tree of networks, and of a whole tree at most."""
 
-ACCURACY, ERROR = "validation accuracy (fraction)", "validation error (fraction)"
-
 
 def figures(
     trials: Sequence[FrozenTrial],
     parents: Mapping[int, float] | None = None,
     baselines: Sequence[StudyNetwork] = (),
+    metric: Metric = ACCURACY,
 ) -> dict[str, Plot]:
     """The figures that apply to a study, by a name that stays the same.
 
@@ -35,13 +35,14 @@ def figures(
         parents: Trials that the next network may start from, with their probabilities; for
             strategies whose networks inherit weights.
         baselines: Networks that people designed, which are no trials of the study.
+        metric: What the study maximises.
     """
-    networks = networks_of(trials)
+    networks = networks_of(trials, metric)
     drawn = {
-        "accuracy": accuracy(networks),
-        "cost-and-error": cost_and_error(networks, parents or {}, baselines),
-        "lineage": lineage(networks),
-        "learning-curves": learning_curves(networks),
+        "accuracy": accuracy(networks, metric),
+        "cost-and-error": cost_and_error(networks, parents or {}, baselines, metric),
+        "lineage": lineage(networks, metric),
+        "learning-curves": learning_curves(networks, metric),
         "stage-importance": stage_importance(networks),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
@@ -52,8 +53,8 @@ def parents_of(study: Study) -> Mapping[int, float]:
     return strategy_of(study.sampler).parent_probabilities(study)
 
 
-def accuracy(networks: Sequence[StudyNetwork]) -> Plot | None:
-    """Accuracy by trial, in the colours of the strategy's phases, and the best so far."""
+def accuracy(networks: Sequence[StudyNetwork], metric: Metric = ACCURACY) -> Plot | None:
+    """The metric by trial, in the colours of the strategy's phases, and the best so far."""
     evaluated = _with_accuracy(networks)
     if not evaluated:
         return None
@@ -73,13 +74,15 @@ def accuracy(networks: Sequence[StudyNetwork]) -> Plot | None:
         *_by_phase(evaluated, lambda network: network.number, _accuracy),
     ]
     note = _left_out(networks, evaluated)
-    return Plot("accuracy", "Accuracy", "trial", ACCURACY, series, note=note, whole_x=True)
+    axis = _axis(metric)
+    return Plot("accuracy", metric.title, "trial", axis, series, note=note, whole_x=True)
 
 
 def cost_and_error(
     networks: Sequence[StudyNetwork],
     parents: Mapping[int, float],
     baselines: Sequence[StudyNetwork] = (),
+    metric: Metric = ACCURACY,
 ) -> Plot | None:
     """Cost against error, with the lower convex hull and the parents' probabilities on it."""
     from optnas.trials.hull import hull_of
@@ -107,13 +110,13 @@ def cost_and_error(
         "cost-and-error",
         "Cost and error",
         "multiply-adds for one image",
-        ERROR,
+        _error_axis(metric),
         series,
         note=_left_out(networks, priced),
     )
 
 
-def lineage(networks: Sequence[StudyNetwork]) -> Plot | None:
+def lineage(networks: Sequence[StudyNetwork], metric: Metric = ACCURACY) -> Plot | None:
     """The tree of networks: every one after its parent, whose weights it started from."""
     if all(network.parent is None for network in networks):
         return None
@@ -148,7 +151,7 @@ def lineage(networks: Sequence[StudyNetwork]) -> Plot | None:
         dataclasses.replace(
             _points(valued, generation, height, ""),
             values=[_accuracy(network) for network in valued],
-            values_label=ACCURACY,
+            values_label=_axis(metric),
         ),
     ]
     leaves = 1 - min(rows.values())
@@ -156,8 +159,8 @@ def lineage(networks: Sequence[StudyNetwork]) -> Plot | None:
     return Plot("lineage", "Lineage", "generation", "", series, whole_x=True, height=size)
 
 
-def learning_curves(networks: Sequence[StudyNetwork]) -> Plot | None:
-    """Accuracy by epoch, of the best networks and of the latest."""
+def learning_curves(networks: Sequence[StudyNetwork], metric: Metric = ACCURACY) -> Plot | None:
+    """The metric by epoch, of the best networks and of the latest."""
     reporting = [network for network in networks if network.curve]
     if not reporting:
         return None
@@ -183,7 +186,8 @@ def learning_curves(networks: Sequence[StudyNetwork]) -> Plot | None:
         )
         for index, (network, why, line) in enumerate(shown)
     ]
-    return Plot("learning-curves", "Learning curves", "epoch", ACCURACY, series, whole_x=True)
+    axis = _axis(metric)
+    return Plot("learning-curves", "Learning curves", "epoch", axis, series, whole_x=True)
 
 
 def stage_importance(networks: Sequence[StudyNetwork]) -> Plot | None:
@@ -250,6 +254,16 @@ def _path_to_best(networks: Sequence[StudyNetwork]) -> list[StudyNetwork]:
         path.append(network)
         network = None if network.parent is None else by_number[network.parent]
     return path
+
+
+def _axis(metric: Metric) -> str:
+    return f"validation {metric.name} (fraction)"
+
+
+def _error_axis(metric: Metric) -> str:
+    if metric == ACCURACY:
+        return "validation error (fraction)"
+    return f"1 - validation {metric.name} (fraction)"
 
 
 def _with_accuracy(networks: Iterable[StudyNetwork]) -> list[StudyNetwork]:

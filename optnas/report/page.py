@@ -27,7 +27,8 @@ from optnas.storage.urls import hide_password
 from optnas.study.folders import page_marks
 from optnas.study.networks import StudyNetwork, networks_of
 from optnas.study.opening import OpenStudy
-from optnas.study.record import RECORD
+from optnas.study.record import RECORD, metric_of
+from optnas.trials.metric import Metric
 
 Format = Callable[[Any], str]
 
@@ -50,7 +51,7 @@ COLUMNS: Mapping[str, tuple[str, Format | None]] = {
     "human_designed": ("human-designed", None),
     "phase": ("phase", None),
     "state": ("state", None),
-    "accuracy": ("accuracy (fraction)", "{:.4f}".format),
+    "accuracy": ("{metric} (fraction)", "{:.4f}".format),
     "depth": ("depth", _whole),
     "params": ("parameters", _whole),
     "multiply_adds": ("multiply-adds (one image)", _whole),
@@ -67,6 +68,8 @@ COLUMNS: Mapping[str, tuple[str, Format | None]] = {
     "reason": ("reason", None),
 }
 """Columns of the table of networks: heading, and how a number is written; None for text.
+
+``{metric}`` stands for what the study maximises.
 
 A column in which no network has anything is left out.
 """
@@ -98,12 +101,12 @@ def report_page(handle: OpenStudy, target: str, costs: NetworkCosts = NO_COSTS) 
     """
     networks = _finished_networks(handle)
     table = costs.rows(networks, handle.config.search_space)
-    notes = [Paragraph(note) for note in costs.notes]
+    notes = [Paragraph(note) for note in costs.notes(metric_of(handle.study))]
     sections: dict[str, list[Block]] = {
         "Found": [Preformatted(best_text(handle, target)), *_drawing(handle)],
         "Search": [Preformatted(status_text(handle))],
         "Figures": _figures(handle, costs.baselines),
-        "Networks": [_networks_table(table), *notes],
+        "Networks": [_networks_table(table, metric_of(handle.study)), *notes],
         "Configuration": [Preformatted(_configuration(handle))],
         "Versions and hardware": [_circumstances(handle, networks)],
     }
@@ -112,7 +115,7 @@ def report_page(handle: OpenStudy, target: str, costs: NetworkCosts = NO_COSTS) 
 
 
 def _finished_networks(handle: OpenStudy) -> list[StudyNetwork]:
-    networks = networks_of(handle.study.get_trials(deepcopy=False))
+    networks = networks_of(handle.study.get_trials(deepcopy=False), metric_of(handle.study))
     if all(network.state == "running" for network in networks):
         raise UserError(
             f"the study {handle.study.study_name!r} has no finished trial yet, so there is "
@@ -130,19 +133,22 @@ def _drawing(handle: OpenStudy) -> list[Block]:
 def _figures(handle: OpenStudy, baselines: Sequence[StudyNetwork]) -> list[Block]:
     """Those that apply; trials that all failed have none."""
     trials = handle.study.get_trials(deepcopy=False)
-    plots = figures(trials, parents_of(handle.study), baselines)
+    plots = figures(trials, parents_of(handle.study), baselines, metric_of(handle.study))
     return [Plots(list(plots.values()))] if plots else []
 
 
-def _networks_table(table: Sequence[Mapping[str, Any]]) -> Table:
+def _networks_table(table: Sequence[Mapping[str, Any]], metric: Metric) -> Table:
     used = {
         field: column
         for field, column in COLUMNS.items()
         if any(row[field] not in (None, "") for row in table)
     }
-    columns = [Column(heading, text=write is None) for heading, write in used.values()]
+    columns = [
+        Column(heading.replace("{metric}", metric.name), text=write is None)
+        for heading, write in used.values()
+    ]
     rows = [[_written(row[field], write) for field, (_, write) in used.items()] for row in table]
-    return Table("Networks, the most accurate first", columns, rows, sortable=True)
+    return Table(f"Networks, the best {metric.name} first", columns, rows, sortable=True)
 
 
 def _written(value: Any, write: Format | None) -> str:

@@ -19,10 +19,11 @@ from optnas.study.budget import used_budget
 from optnas.study.data import seen_fields, seen_lines
 from optnas.study.folders import network_folder
 from optnas.study.opening import Conclusion, OpenStudy, conclusions, counted_trials
-from optnas.study.record import RECORD
+from optnas.study.record import RECORD, metric_of
 from optnas.trials.attributes import PHASE
 from optnas.trials.chance import is_chance
 from optnas.trials.lineage import without_weights
+from optnas.trials.metric import Metric
 from optnas.units import size
 
 SHOWN = 5
@@ -52,6 +53,7 @@ def status_fields(handle: OpenStudy) -> dict[str, Any]:
         ],
         "used": vars(used_budget(study)),
         "budget": handle.config.budget.model_dump(),
+        "metric": metric_of(study).key,
         "best_value": None if best is None else best["value"],
         "weights": _weights_fields(handle),
         "data": seen_fields(study),
@@ -76,7 +78,7 @@ def status_text(handle: OpenStudy) -> str:
             f"{_amount(spent[name])}{f' of {budget[name]}' if budget[name] else ''} {name}"
             for name in ("trials", "epochs", "hours")
         ),
-        "best": "-" if best is None else f"{best:.4f}",
+        "best": "-" if best is None else f"{metric_of(handle.study).name} {best:.4f}",
         "weights": _weights_text(fields["weights"]),
     }
     lines = seen_lines(handle.study)
@@ -185,7 +187,7 @@ def _describe(handle: OpenStudy, conclusion: Conclusion) -> str:
     fields = _conclusion_fields(handle, conclusion)
     architecture = ", ".join(f"{k} {_short(v)}" for k, v in fields["architecture"].items())
     cost = "" if fields["params"] is None else f", {fields['params']:,} parameters"
-    metric = fields["metric"].replace("_", " ")
+    metric = metric_of(handle.study).name
     guess = "; a guess could have it" if fields["is_chance"] else ""
     return (
         f"  {architecture}{cost}\n"
@@ -241,8 +243,7 @@ def _weights_text(fields: dict[str, Any]) -> str:
 def _conclusion_fields(handle: OpenStudy, conclusion: Conclusion) -> dict[str, Any]:
     record = handle.study.user_attrs[RECORD]
     trial = handle.study.get_trials(deepcopy=False)[conclusion.number]
-    options = handle.config.objective.model_dump()
-    metric = str(options.get("metric", "accuracy"))
+    metric = metric_of(handle.study)
     return {
         "architecture": dataclasses.asdict(conclusion.architecture),
         "params": count_params(
@@ -255,18 +256,18 @@ def _conclusion_fields(handle: OpenStudy, conclusion: Conclusion) -> dict[str, A
         "value": conclusion.value,
         "epochs": len(trial.intermediate_values) or trial.user_attrs.get("epochs_trained", 0),
         "settled": conclusion.settled,
-        "metric": metric,
+        "metric": metric.key,
         "is_chance": _is_chance(handle, metric, conclusion.value),
     }
 
 
-def _is_chance(handle: OpenStudy, metric: str, value: float | None) -> bool | None:
-    """Whether a guess could have such a validation accuracy; None where nobody can tell."""
+def _is_chance(handle: OpenStudy, metric: Metric, value: float | None) -> bool | None:
+    """Whether a guess could have such a validation metric; None where nobody can tell."""
     counts = (seen_fields(handle.study) or {}).get("counts") or {}
     judgement = next((c for c in map(counts.get, ("validation", "test")) if c and sum(c)), None)
-    if metric != "accuracy" or value is None or not judgement or not 0 <= value <= 1:
+    if value is None or not judgement or not 0 <= value <= 1:
         return None
-    return is_chance(value, judgement)
+    return is_chance(value, judgement, metric.key)
 
 
 def _best_trial(handle: OpenStudy) -> dict[str, Any] | None:

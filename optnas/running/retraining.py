@@ -16,6 +16,8 @@ from optnas.study.data import SeenData, check_same, data_seen_by_study, record_d
 from optnas.study.folders import mark_network, network_folder
 from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import OpenStudy, conclusions
+from optnas.study.record import metric_of
+from optnas.trials.metric import ACCURACY, Metric, metric
 
 OnEpoch = Callable[[int, int, float, float], None]
 
@@ -93,7 +95,7 @@ def retrain_found(
     members: list[Path] = []
     for rank, (architecture, origin) in enumerate(chosen, start=1):
         folder = base if rank == 1 else f"{base}-{rank}"
-        accuracies = []
+        trainings = []
         for repeat in range(1, settings.repeats + 1):
             own = Path(folder if repeat == 1 else f"{folder}-repeat-{repeat}")
             description = retrain(
@@ -105,11 +107,11 @@ def retrain_found(
                 origin=origin if repeat == 1 else {**origin, "repeat": repeat},
                 on_epoch=after_epoch,
             )
-            accuracies.append(description.test_accuracy)
+            trainings.append(description)
             members.append(own)
             yield _report(own, description, origin["trial"])
         if settings.repeats > 1:
-            yield _summary(folder, accuracies, origin["trial"])
+            yield _summary(folder, trainings, origin["trial"])
     if ensemble and combine is not None:
         own = Path(f"{base}-ensemble")
         yield _ensemble_report(own, combine(members, own))
@@ -140,14 +142,24 @@ def _marking(handle: OpenStudy, folder: Path, on_epoch: OnEpoch | None) -> OnEpo
 
 def _report(folder: Path, description: Any, trial: int) -> RetrainReport:
     sets = getattr(description, "verification", {})
+    searched = _searched(description)
+    first = "" if searched is None else f"{searched[0].name} {searched[1]:.4f}, "
     text = (
-        f"test accuracy {description.test_accuracy:.4f} on {description.test_images} images "
-        f"({description.params:,} parameters, {description.epochs} epochs, trial {trial})\n"
+        f"test {first}accuracy {description.test_accuracy:.4f} on {description.test_images} "
+        f"images ({description.params:,} parameters, {description.epochs} epochs, trial {trial})\n"
         + _judged(description)
         + "".join(f"{name}: {_answers(answers)}\n" for name, answers in sets.items())
         + f"kept in {folder}; load it with optnas.load({str(folder)!r})"
     )
     return RetrainReport({"folder": str(folder), **dataclasses.asdict(description)}, text)
+
+
+def _searched(description: Any) -> tuple[Metric, float] | None:
+    """What the search maximised, of the test images, where that is not their accuracy."""
+    key = description.origin.get("metric")
+    judgement = getattr(description, "judgement", None)
+    value = None if judgement is None or key is None else judgement.value(key)
+    return None if value is None else (metric(key), value)
 
 
 def _judged(description: Any) -> str:
@@ -170,16 +182,22 @@ def _answers(answers: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in answers.items())
 
 
-def _summary(folder: str, accuracies: Sequence[float], trial: int) -> RetrainReport:
+def _summary(folder: str, trainings: Sequence[Any], trial: int) -> RetrainReport:
     """All trainings of a network; the deviation is that of a sample (divided by n - 1)."""
-    mean, deviation = statistics.mean(accuracies), statistics.stdev(accuracies)
-    fields = {"folder": folder, "trial": trial, "n": len(accuracies)}
-    accuracy = {"mean": mean, "std": deviation, "values": list(accuracies)}
-    text = (
-        f"test accuracy {mean:.4f} +- {deviation:.4f} (mean and standard deviation of "
-        f"{len(accuracies)} trainings, trial {trial})"
-    )
-    return RetrainReport({**fields, **accuracy}, text)
+    accuracy = _spread([description.test_accuracy for description in trainings])
+    fields = {"folder": folder, "trial": trial, "n": len(trainings), **accuracy}
+    said = f"accuracy {accuracy['mean']:.4f} +- {accuracy['std']:.4f}"
+    searched = [found for found in map(_searched, trainings) if found is not None]
+    if len(searched) == len(trainings):
+        (known, _), values = searched[0], [value for _, value in searched]
+        fields[known.key] = spread = _spread(values)
+        said = f"{known.name} {spread['mean']:.4f} +- {spread['std']:.4f}, {said}"
+    why = f"(mean and standard deviation of {len(trainings)} trainings, trial {trial})"
+    return RetrainReport(fields, f"test {said} {why}")
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    return {"mean": statistics.mean(values), "std": statistics.stdev(values), "values": values}
 
 
 def _ensemble_report(folder: Path, description: Any) -> RetrainReport:
@@ -215,6 +233,9 @@ def _chosen(
     study = handle.study
     origin = {"study": study.study_name, "strategy": handle.config.sampler.name}
     searched = handle.config.data
+    searched_by = metric_of(study)
+    if searched_by != ACCURACY:
+        origin["metric"] = searched_by.key
     if data is not None:
         origin["data"] = data.name
     if searched is not None and searched != data:

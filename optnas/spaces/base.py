@@ -10,6 +10,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial, FrozenTrial, Trial
 
+from optnas.extensions.importing import load_entry
 from optnas.spaces.axes import Axis, DrawingTrial
 
 ParamValue = bool | int | float | str | None
@@ -34,6 +35,11 @@ class Architecture:
     def to_json(self) -> str:
         """The fields as one JSON object, keys sorted."""
         return json.dumps(self, default=_fields, sort_keys=True)
+
+    def _repr_svg_(self) -> str | None:
+        """The drawing, which a notebook shows; None of a kind that has none."""
+        draw = load_entry("part", "optnas.networks", "svg")
+        return None if draw is None else str(draw(self)) or None
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -25,6 +25,7 @@ from optnas.trials.attributes import (
 from optnas.trials.claims import is_feasible
 from optnas.trials.failures import is_lost
 from optnas.trials.lineage import parent_of
+from optnas.trials.metric import ACCURACY, Metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,7 @@ class StudyNetwork:
         parent: Number of the trial that speaks for its parent; None for random weights.
         generation: Number of its ancestors.
         name: What people call it, if they designed it; then it is no trial of the study itself.
+        metric: What the trial's value is.
     """
 
     trial: FrozenTrial
@@ -46,6 +48,7 @@ class StudyNetwork:
     parent: int | None = None
     generation: int = 0
     name: str = ""
+    metric: Metric = ACCURACY
 
     @property
     def number(self) -> int:
@@ -68,12 +71,12 @@ class StudyNetwork:
 
     @property
     def accuracy(self) -> float | None:
-        """The trial's value: validation accuracy, a fraction; of a pruned one, the last."""
+        """The trial's value: the validation metric, a fraction; of a pruned one, the last."""
         return _finite(self.trial.values[0]) if self.trial.values else None
 
     @property
     def curve(self) -> dict[int, float]:
-        """Validation accuracy by epoch."""
+        """The validation metric by epoch."""
         reported = sorted(self.trial.intermediate_values.items())
         return {epoch: value for epoch, value in reported if math.isfinite(value)}
 
@@ -101,13 +104,14 @@ class StudyNetwork:
         return described(space.named_by(self.trial)).depth
 
 
-def networks_of(trials: Sequence[FrozenTrial]) -> list[StudyNetwork]:
+def networks_of(trials: Sequence[FrozenTrial], metric: Metric = ACCURACY) -> list[StudyNetwork]:
     """The networks that ``trials`` trained or train, by the number that speaks for each.
 
     Trials that go on from one another are one network: adopted ones, continued ones, promotions.
 
     Args:
         trials: Trials of one study.
+        metric: What it maximises.
     """
     chains: dict[int, list[FrozenTrial]] = {}
     begins: dict[int, int] = {}
@@ -128,6 +132,7 @@ def networks_of(trials: Sequence[FrozenTrial]) -> list[StudyNetwork]:
                 tuple(trial.number for trial in chains[begin] if trial.number < speaker.number),
                 speakers[ancestors[0]].number if ancestors else None,
                 len(ancestors),
+                metric=metric,
             )
         )
     return sorted(networks, key=lambda network: network.number)
@@ -174,6 +179,7 @@ def network_row(network: StudyNetwork, space: Space[Any]) -> dict[str, Any]:
         "phase": "" if network.name else network.phase,
         "state": network.state,
         "accuracy": network.accuracy,
+        "metric": network.metric.key,
         "depth": network.depth(space),
         "params": network.attribute("params"),
         "multiply_adds": network.attribute("multiply_adds"),
@@ -197,7 +203,7 @@ def network_lines(network: StudyNetwork) -> Iterator[str]:
     if network.parent is not None:
         yield f"parent: trial {network.parent}"
     if network.accuracy is not None:
-        yield f"accuracy {network.accuracy:.4f}"
+        yield f"{network.metric.name} {network.accuracy:.4f}"
     numbers = {
         "multiply-adds": network.attribute("multiply_adds"),
         "parameters": network.attribute("params"),

@@ -17,6 +17,7 @@ from optnas.config.paths import default_artifacts, split_bucket, storage_path
 from optnas.errors import UserError
 from optnas.seeds import named_seed
 from optnas.storage.artifacts import is_marked
+from optnas.trials.metric import ACCURACY, Metric, metric
 
 RECORD = "optnas"
 """Study attribute: identity, configuration, its hash, version, seed, the shape of the data."""
@@ -48,6 +49,14 @@ def read_record(study: optuna.Study) -> dict[str, Any] | None:
     if seed is None:
         seed = record.get("seed", named_seed(config["study"], None))
     return {**record, "config": {**config, "study": name, "seed": seed}}
+
+
+def metric_of(study: optuna.Study) -> Metric:
+    """What a study maximises: as its record says, or accuracy where it says nothing."""
+    found: Any = study.user_attrs
+    for key in (RECORD, "config", "objective", "metric"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return metric(found) if isinstance(found, str) and found else ACCURACY
 
 
 def former_artifacts(record: Mapping[str, Any], now: str, url: str) -> list[str]:

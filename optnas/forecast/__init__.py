@@ -1,0 +1,1 @@
+"""What a search may still take: trials, epochs, hours, disk. A range for what nobody can know."""

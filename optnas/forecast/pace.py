@@ -1,0 +1,142 @@
+"""How long an epoch of a network takes, from those that were measured."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial
+from scipy.optimize import nnls
+
+from optnas.config.contract import Stretch, count_params, described, strategy_of
+from optnas.spaces import Architecture, Space
+from optnas.study.budget import trial_epochs
+from optnas.study.opening import OpenStudy
+from optnas.study.record import RECORD
+from optnas.trials.attributes import PHASE, TRAIN_SECONDS
+
+PRIOR = (0.1, 0.2, 0.5, 0.2)
+"""Shares of a middling network's time that are believed beforehand: whatever it is, per layer, per
+number that passes between layers, and per parameter."""
+BELIEF = 0.3
+"""How much that counts beside one measured network."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """A network whose epochs were timed.
+
+    Args:
+        depth: Its layers; 1 where nobody counts them.
+        params: Its parameters.
+        seconds: Of an epoch.
+    """
+
+    depth: float
+    params: float
+    seconds: float
+
+    @property
+    def features(self) -> tuple[float, float, float, float]:
+        """What its time depends on. A layer of w channels has about w squared parameters."""
+        return (1.0, self.depth, math.sqrt(self.depth * self.params), self.params)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """Seconds of an epoch, by network.
+
+    Args:
+        per_feature: Seconds for each of a network's features.
+        typical: Seconds of a network that nobody knows.
+        phases: Seconds and epochs of trials that train something else than a network of the
+            space, by phase.
+        shape: Channels of the images and number of classes.
+        space: Of the networks.
+    """
+
+    per_feature: tuple[float, ...]
+    typical: float
+    phases: Mapping[str, tuple[float, int]]
+    shape: tuple[int, int]
+    space: Space[Any] = dataclasses.field(repr=False)
+
+    def epoch(self, architecture: Architecture | None) -> float:
+        """Seconds of an epoch of a network."""
+        params = None
+        if architecture is not None:
+            params = count_params(self.space, architecture, *self.shape)
+        if architecture is None or params is None:
+            return self.typical
+        features = Timed(described(architecture).depth or 1, params, 0.0).features
+        return float(np.dot(self.per_feature, features))
+
+    def course(self, course: Iterable[Stretch], per_trial: float) -> float:
+        """Seconds of a course.
+
+        Args:
+            course: What is trained.
+            per_trial: Epochs of a trial, where the strategy leaves them open.
+        """
+        seconds = 0.0
+        for stretch in course:
+            if stretch.phase in self.phases:
+                each, epochs = self.phases[stretch.phase]
+                seconds += stretch.trials * epochs * each
+            else:
+                each = self.epoch(stretch.architecture)
+                seconds += stretch.trials * (stretch.epochs or per_trial) * each
+        return seconds
+
+
+def fitted(
+    timed: Sequence[Timed],
+    typical: float,
+    space: Space[Any],
+    shape: tuple[int, int],
+    phases: Mapping[str, tuple[float, int]] | None = None,
+) -> Pace:
+    """The pace of networks like these, one or more.
+
+    Time grows with each of the features. What few networks leave open is as `PRIOR` says.
+    """
+    features = np.array([each.features for each in timed])
+    seconds = np.array([each.seconds for each in timed])
+    middle = np.exp(np.log(features).mean(0)), float(np.exp(np.log(seconds).mean()))
+    believed = np.diag(middle[0] / middle[1]) * BELIEF
+    rows = np.vstack([features / seconds[:, None], believed])
+    per_feature, _ = nnls(rows, np.concatenate([np.ones(len(timed)), np.array(PRIOR) * BELIEF]))
+    return Pace(tuple(per_feature.tolist()), typical, phases or {}, shape, space)
+
+
+def observed_pace(handle: OpenStudy) -> Pace | None:
+    """The pace of the trials of a study; None if none has an epoch."""
+    config, study = handle.config, handle.study
+    record = study.user_attrs[RECORD]
+    shape = (record["in_channels"], record["classes"])
+    special = strategy_of(study.sampler).phases or ()
+    timed, phases = [], dict[str, tuple[float, int]]()
+    for trial in study.get_trials(deepcopy=False):
+        seconds = epoch_seconds(trial)
+        if seconds is None:
+            continue
+        params, phase = trial.user_attrs.get("params"), trial.user_attrs.get(PHASE, "")
+        if isinstance(params, int) and params > 0:
+            architecture = config.search_space.named_by(trial)
+            timed.append(Timed(described(architecture).depth or 1, params, seconds))
+        elif phase in special:
+            phases[phase] = (seconds, trial_epochs(trial))
+    if not timed:
+        return None
+    return fitted(
+        timed, float(np.mean([t.seconds for t in timed])), config.search_space, shape, phases
+    )
+
+
+def epoch_seconds(trial: FrozenTrial) -> float | None:
+    """Seconds of an epoch of a trial, or None if it has none."""
+    epochs, seconds = trial_epochs(trial), trial.user_attrs.get(TRAIN_SECONDS)
+    if not isinstance(seconds, (int, float)) or seconds <= 0 or epochs < 1:
+        return None
+    return float(seconds) / epochs

@@ -1,0 +1,59 @@
+"""Ranges of what nobody knows yet."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from optnas.units import duration
+
+WIDEST = 6.0
+"""A range says nothing any more if its ends are further apart."""
+
+
+class Span(NamedTuple):
+    """Where a number lies, in all likelihood.
+
+    Args:
+        low: The lower end.
+        high: The upper end.
+    """
+
+    low: float
+    high: float
+
+    def scaled(self, low: float, high: float | None = None) -> "Span":
+        """Its ends times ``low`` and ``high``."""
+        return Span(self.low * low, self.high * (low if high is None else high))
+
+    def plus(self, other: "Span") -> "Span":
+        """The sum of both."""
+        return Span(self.low + other.low, self.high + other.high)
+
+    def text(self, shown: Callable[[float], str]) -> str:
+        """Both ends in words, or one where they read alike."""
+        low, high = shown(self.low), shown(self.high)
+        return low if low == high else f"{low} to {high}"
+
+    def counts(self) -> str:
+        """It as whole numbers."""
+        return self.text(lambda number: f"{round(number):,}")
+
+    def times(self) -> str:
+        """It as times, of which it gives the seconds."""
+        return self.text(duration)
+
+
+def span_of(values: Sequence[float], lower: float = 5, upper: float = 95) -> Span:
+    """Between these percentiles of values that are equally likely."""
+    low, high = np.percentile(np.asarray(values, float), (lower, upper))
+    return Span(float(low), float(high))
+
+
+def at_most_wide(span: Span, widest: float = WIDEST) -> Span:
+    """The same, narrowed around its geometric middle if it is wider than ``widest``-fold."""
+    if span.low <= 0 or span.high <= widest * span.low:
+        return span
+    middle, reach = math.sqrt(span.low * span.high), math.sqrt(widest)
+    return Span(middle / reach, middle * reach)

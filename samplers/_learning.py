@@ -1,0 +1,135 @@
+"""How accurate a search's next networks may be, given those so far: to imagine how it goes on."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+DRAWN = 4000
+"""Ways of learning that are drawn, before those are chosen that fit what is known."""
+LEFT = 100
+"""As how many of them the chosen ones must at least count."""
+
+
+MISFIT = 0.01
+"""How far accuracies are from any such formula, beside their noise."""
+FINEST = 1e-4
+"""The least difference of accuracies that is believed: that of ten thousand images."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network that was trained.
+
+    Args:
+        depth: Its layers, relative to the first network's.
+        width: Its channels, relative to the first network's.
+        epochs: Its epochs, relative to the first network's.
+        value: Its accuracy, a fraction.
+        train_accuracy: That on the training images, a fraction; None if nobody knows.
+    """
+
+    depth: float
+    width: float
+    epochs: float
+    value: float
+    train_accuracy: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Learning:
+    """A way in which the error of a network may depend on its size and its epochs.
+
+    The error is ``floor + slope * epochs^-a * depth^-b * width^-c``, all relative to the first
+    network, and what is measured of it is off by ``noise``; the training error is a part of it.
+    """
+
+    floor: float
+    slope: float
+    by_epochs: float
+    by_depth: float
+    by_width: float
+    noise: float
+    training_share: float
+
+    def error(self, depth: float, width: float, epochs: float) -> float:
+        """The error of a network, without noise."""
+        powers = epochs**-self.by_epochs * depth**-self.by_depth * width**-self.by_width
+        return float(self.floor + self.slope * powers)
+
+    def judged(
+        self, depth: float, width: float, epochs: float, grain: float, rng: np.random.Generator
+    ) -> tuple[float, float]:
+        """Accuracy and training accuracy of a network, as they may be measured.
+
+        Args:
+            depth: Its layers, relative to the first network's.
+            width: Its channels, likewise.
+            epochs: Its epochs, likewise.
+            grain: What accuracies are multiples of: equal ones decide.
+            rng: Draws the noise.
+        """
+        error = self.error(depth, width, epochs)
+        measured = 1 - error - self.noise * rng.standard_normal()
+        value = float(np.clip(round(measured / grain) * grain, 0, 1))
+        return value, float(1 - self.training_share * error)
+
+
+def grain_of(known: Sequence[Trained]) -> float:
+    """What the accuracies seem to be multiples of: one validation image more or less."""
+    steps = np.diff(np.sort([each.value for each in known]))
+    return float(min(steps[steps > FINEST], default=FINEST))
+
+
+def likely_ways(known: Sequence[Trained], number: int, rng: np.random.Generator) -> list[Learning]:
+    """Ways of learning that fit what is known, each as often as it is likely.
+
+    Args:
+        known: What was trained so far.
+        number: How many ways.
+        rng: Draws them.
+    """
+    ways = _drawn(rng)
+    fit = np.zeros(DRAWN)
+    for each in known:
+        powers = (
+            each.epochs ** -ways["by_epochs"]
+            * each.depth ** -ways["by_depth"]
+            * each.width ** -ways["by_width"]
+        )
+        error = ways["floor"] + ways["slope"] * powers
+        # No network learns quite as the formula says.
+        spread = np.hypot(ways["noise"], MISFIT)
+        fit -= ((1 - each.value - error) / spread) ** 2 / 2 + np.log(spread)
+        if each.train_accuracy is not None:
+            share = (1 - each.train_accuracy) / np.maximum(error, 1e-3)
+            fit -= ((share - ways["training_share"]) / 0.2) ** 2 / 2
+    chosen = rng.choice(DRAWN, number, p=_weights(fit))
+    return [Learning(**{name: float(of[i]) for name, of in ways.items()}) for i in chosen]
+
+
+def _weights(fit: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities of ways that fit so well, flattened until enough of them are left."""
+    while True:
+        weights = np.exp(fit - fit.max())
+        weights /= weights.sum()
+        if 1 / np.sum(weights**2) >= LEFT:
+            return np.asarray(weights)
+        fit = fit * 0.8
+
+
+def _drawn(rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    """Ways of learning of which nothing is known."""
+    first = np.exp(rng.uniform(np.log(0.02), np.log(0.9), DRAWN))
+    floor = first * rng.uniform(0, 0.7, DRAWN)
+    return {
+        "floor": floor,
+        "slope": first - floor,
+        "by_epochs": rng.uniform(0.2, 1.5, DRAWN),
+        "by_depth": rng.uniform(-0.4, 0.8, DRAWN),
+        "by_width": rng.uniform(0.0, 0.6, DRAWN),
+        # Of some hundred to some thousand validation images, and of initial weights.
+        "noise": np.exp(rng.uniform(np.log(0.002), np.log(0.03), DRAWN)),
+        "training_share": rng.uniform(0.1, 1.2, DRAWN),
+    }
