@@ -216,7 +216,7 @@ class Injector:
         self._lasting = None
 
     def _current(self) -> Fault | None:
-        if self._lasting is not None and self._clock.now > self._until:
+        if self._lasting is not None and self._clock.now >= self._until:
             self._lasting = None
         if self._lasting is None and self._pending and self._pending[0][0] < self.calls:
             self._lasting = self._pending.pop(0)[1]

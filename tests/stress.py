@@ -1,4 +1,4 @@
-"""Many workers, and workers that are killed: the full numbers, on real servers.
+"""Workers that are many or killed, storages that fail or are damaged: the full numbers.
 
 Prints a table; the figures in docs/distributed.md come from here. Every part goes on where it was
 stopped, as its rounds are kept in a file:
@@ -23,10 +23,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import damaging
 import faults
 import killing
 import numpy as np
 import optuna
+import outages
 import torch
 from servers import PostgreSQL
 
@@ -41,6 +43,24 @@ space: nasbench201
 sampler: {name: econas}
 objective: {name: tabular, table: table.npz, column: accuracy}
 """
+
+MUTATIONS = {
+    "rows": 400,
+    "bytes": 200,
+    "journal bytes": 200,
+    "journal lines": 200,
+    "attributes": 500,
+    "artifacts": 300,
+    "network": 300,
+}
+"""How many of each of `damaging.MUTATIONS`."""
+OUTAGES = {
+    "locked for 90 s": functools.partial(outages.locked, seconds=90),
+    "away for 40 s": functools.partial(outages.away, seconds=40),
+    "full for 20 s": functools.partial(outages.full, seconds=20, kind="sqlite"),
+    "full for 80 s": functools.partial(outages.full, seconds=80, kind="sqlite"),
+    "journal full for 80 s": functools.partial(outages.full, seconds=80, kind="journal"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +108,20 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
             f"claims:{kind}": Part("trials", options.trials, Claims(kind).play)
             for kind in ("sqlite", "journal", "postgresql")
         },
+        "claims:postgresql:32": Part(
+            "trials", 2 * options.trials, Claims("postgresql", workers=32).play
+        ),
         **{
             f"faults:{kind}": Part("faults", options.faults, functools.partial(play_faults, kind))
             for kind in faults.STORAGES
+        },
+        **{
+            f"fuzz:{kind}": Part("mutations", quota, functools.partial(play_fuzz, kind))
+            for kind, quota in MUTATIONS.items()
+        },
+        **{
+            f"outage:{name}": Part("outages", 1, functools.partial(play_outage, outage))
+            for name, outage in OUTAGES.items()
         },
         "workers": Part("searches", 4, play_workers),
     }
@@ -124,16 +155,16 @@ class Kills:
 
 
 class Claims:
-    """Eight processes that look networks up in a table: as little work as can be between claims.
+    """Processes that look networks up in a table: as little work as can be between claims.
 
     Args:
         kind: Which storage.
+        workers: How many processes.
     """
 
-    WORKERS = 8
-
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, workers: int = 8) -> None:
         self._kind = kind
+        self._workers = workers
 
     def play(self, _number: int, left: int, folder: Path) -> Round:
         _write_table(folder / "table.npz")
@@ -141,7 +172,7 @@ class Claims:
         try:
             url = server.new_database() if server else f"{self._kind}:///{folder}/claims.storage"
             text = f"{CLAIMS}storage: {url}\nbudget: {{trials: {left}}}\n"
-            ended = killing.search(_study_file(folder, text), workers=self.WORKERS)
+            ended = killing.search(_study_file(folder, text), workers=self._workers)
         finally:
             if server is not None:
                 server.remove()
@@ -151,7 +182,9 @@ class Claims:
             wrong = f"{len(ended.results)} candidates, {distinct} distinct ones, of {left}"
         elif ended.lost:
             wrong = f"{ended.lost} trials were lost"
-        note = f"{self.WORKERS} processes, {left / ended.seconds:.1f} trials/s"
+        each = 1000 * ended.processor / left
+        rate = f"{left / ended.seconds:.1f} trials/s, {each:.0f} ms of processor each"
+        note = f"{self._workers} processes, {rate}"
         return Round(left, ended.seconds, note, wrong)
 
 
@@ -176,6 +209,28 @@ def play_faults(kind: str, number: int, left: int, folder: Path) -> Round:
             return Round(0, time.monotonic() - start, wrong=str(error))
     note = f"{ended} times the same command went on"
     return Round(n, time.monotonic() - start, note)
+
+
+def play_fuzz(kind: str, number: int, left: int, folder: Path) -> Round:
+    """Damaged copies of a study, each looked at with every command."""
+    start, count, wrong = time.monotonic(), min(25, left), []
+    (folder / "studies").mkdir()
+    with damaging.impatient():
+        damaging.prepare(folder / "studies")
+        for mutation in range(25 * number, 25 * number + count):
+            wrong += damaging.mutate(kind, mutation, folder / "studies", folder / "damaged")
+    return Round(count, time.monotonic() - start, wrong="\n".join(wrong) or None)
+
+
+def play_outage(
+    outage: Callable[[Path], outages.Survived], _number: int, _left: int, folder: Path
+) -> Round:
+    """A search whose storage is not there for a while, against one that is undisturbed."""
+    alone = killing.search(_study_file(folder / "alone", outages.STUDY))
+    survived = outage(folder)
+    note = f"given {survived.runs} times; {survived.ended.lost} lost; {survived.said[-90:]}"
+    wrong = killing.differences(survived.ended, alone, workers=outages.WORKERS)
+    return Round(1, survived.ended.seconds, note, wrong)
 
 
 def _study_file(folder: Path, text: str) -> Path:

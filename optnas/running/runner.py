@@ -261,8 +261,9 @@ def _run_pool(
         ending = pool.run()
     except KeyboardInterrupt:  # The second Ctrl-C.
         ending = "interrupted"
-    handle = events.opened
-    if handle is None:  # Nobody came so far.
+    # Workers may have come further than this process, which was opening the study meanwhile.
+    handle = events.opened or _opened_after_all(config)
+    if handle is None:
         raise RunError(pool.lost) if pool.lost else KeyboardInterrupt
     # Of workers that were killed at last.
     trials = handle.study.get_trials(deepcopy=False)
@@ -271,6 +272,13 @@ def _run_pool(
     if ending is None and pool.lost and may_continue:
         raise RunError(f"{pool.lost}; nothing is lost: the same command goes on")
     return Outcome(handle, ending or _ending(handle))
+
+
+def _opened_after_all(config: StudyFile) -> OpenStudy | None:
+    """The study, if a worker has made it."""
+    with contextlib.suppress(UserError):
+        return open_study(config)
+    return None
 
 
 def _work(
