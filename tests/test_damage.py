@@ -9,7 +9,7 @@ import pytest
 from damaging import command, contents, damage_attribute, damage_bytes, damage_rows, fresh
 
 import optnas
-from optnas.trials.failures import is_grounds
+from optnas.trials.failures import is_grounds, one_line
 
 STUDY = """\
 study: ward
@@ -105,6 +105,9 @@ def test_a_drivers_error_is_the_grounds():
     wrapped = sqlalchemy.exc.OperationalError("UPDATE", {}, locked)
     told = StorageInternalError("An exception is raised during the commit.")
     assert all(map(is_grounds, (locked, wrapped, told)))
+    # What Optuna says of any commit is not what went wrong.
+    told.__cause__ = wrapped
+    assert one_line(told) == "OperationalError: (sqlite3.OperationalError) database is locked"
 
 
 @pytest.fixture(scope="module")
