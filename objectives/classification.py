@@ -14,21 +14,12 @@ from torch import nn
 
 from optnas.config.contract import strategy_of
 from optnas.config.proxy import Proxy
-from optnas.config.settings import (
-    CheckpointSettings,
-    DataSettings,
-    NetworkSettings,
-    TrainSettings,
-)
+from optnas.config.settings import CheckpointSettings, DataSettings, NetworkSettings, TrainSettings
 from optnas.objectives.data.images import Images, load_images
 from optnas.objectives.limits import over_limits
 from optnas.objectives.networks.build import build_model, count_params, forward_costs
 from optnas.objectives.networks.inference import inference_times
-from optnas.objectives.networks.sizes import (
-    candidate_network,
-    check_options,
-    check_training,
-)
+from optnas.objectives.networks.sizes import candidate_network, check_options, check_training
 from optnas.objectives.retraining import Retrains
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.memory import (
@@ -39,11 +30,7 @@ from optnas.objectives.training.memory import (
 )
 from optnas.objectives.training.metrics import Metric, check_metric
 from optnas.objectives.training.progress import Progress
-from optnas.objectives.training.records import (
-    check_device,
-    record_circumstances,
-    record_memory,
-)
+from optnas.objectives.training.records import check_device, record_circumstances, record_memory
 from optnas.objectives.training.trainer import Trainer, deterministic_algorithms
 from optnas.objectives.training.trial_training import CandidateFailure, TrialTraining, parent_trial
 from optnas.seeds import derive_seed, study_seed
@@ -140,8 +127,9 @@ class Classification(Retrains):
         check_metric(metric, images.classes)
         self.metric = metric
 
-    @staticmethod
+    @classmethod
     def load_images(
+        cls,
         data: DataSettings,
         *,
         seed: int,
@@ -163,6 +151,12 @@ class Classification(Retrains):
         """
         if proxy is not None:
             data = data.model_copy(update={"samples": proxy.samples(data.samples)})
+        return cls._load(data, seed, folder, known)
+
+    @staticmethod
+    def _load(
+        data: DataSettings, seed: int, folder: Path | None, known: Mapping[str, Any] | None
+    ) -> Images:
         return load_images(data, seed, folder, known=known)
 
     inference_times = staticmethod(inference_times)

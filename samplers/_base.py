@@ -373,12 +373,6 @@ def _set_attrs(storage: BaseStorage, trial: FrozenTrial, attrs: Mapping[str, Any
         trial.user_attrs[name] = value
 
 
-def check_at_least(name: str, value: float, least: float) -> None:
-    """Raise ValueError unless ``value >= least``."""
-    if not value >= least:
-        raise ValueError(f"`{name}` must be greater than or equal to {least}: {value}.")
-
-
 def _stop(study: Study) -> None:
     with contextlib.suppress(RuntimeError):  # Under ask and tell there is no loop to stop.
         study.stop()

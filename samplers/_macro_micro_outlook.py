@@ -10,7 +10,7 @@ from optnas.samplers._batches import Candidate
 from optnas.samplers._history import Result
 from optnas.samplers._learning import Learning, Trained, grain_of, likely_ways
 from optnas.samplers._outlook import COURSES, Course, Outlook, Stretch, in_stretches
-from optnas.samplers._replay import Walk
+from optnas.samplers._replay import Replay
 from optnas.trials.attributes import TRAIN_ACCURACY
 
 MACRO = ("depth", "width")
@@ -25,23 +25,23 @@ class MacroMicroOutlook:
 
     Args:
         sampler: A `MacroMicroSampler`.
-        walk: Where its search stands.
+        replay: Where its search stands.
     """
 
-    def __init__(self, sampler: Any, walk: Walk[Any]) -> None:
+    def __init__(self, sampler: Any, replay: Replay[Any]) -> None:
         self._sampler = sampler
-        self._walk = walk
+        self._replay = replay
         self._known = [
             self._size(candidate.params)(result.value, result.attrs.get(TRAIN_ACCURACY))
-            for candidate, result in walk.path
+            for candidate, result in replay.path
             if candidate.phase in MACRO and not result.failed
         ]
         self._grain = grain_of(self._known)
 
     def drawn(self, rng: np.random.Generator) -> Outlook:
         """The courses, the likely ones drawn from ``rng``."""
-        micro = [candidate for candidate, _ in self._walk.path if candidate.phase not in MACRO]
-        if self._walk.next is None:
+        micro = [candidate for candidate, _ in self._replay.path if candidate.phase not in MACRO]
+        if self._replay.next is None:
             return Outlook.settled()
         if micro:
             return Outlook.settled(self._micro(micro[0], done=len(micro)))
@@ -56,7 +56,7 @@ class MacroMicroOutlook:
     def _course(self, judge: Callable[[Candidate], Result]) -> Course:
         """How the search goes on if its networks are judged so."""
         macro: list[tuple[Candidate, Any]] = []
-        for candidate in self._walk.restarted(self._sampler.search()).imagine(judge):
+        for candidate in self._replay.restarted(self._sampler.search()).imagine(judge):
             if candidate.phase not in MACRO:
                 return (*in_stretches(macro), self._micro(candidate))
             macro.append((candidate, self._network(candidate)))

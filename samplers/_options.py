@@ -17,7 +17,6 @@ from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MinLen
 
 Count = Annotated[int, Ge(0)]
 Positive = Annotated[int, Ge(1)]
-Fraction = Annotated[float, Ge(0), Le(1)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,10 +25,10 @@ for another `Batch` what its class says: for `Draws` the best result of all.
 """
 
 
-class Walk(Generic[A]):
+class Replay(Generic[A]):
     """A search on its way over the results.
 
-    Results that are stored do not change, as a rule, so a sampler goes on with the walk that it
+    Results that are stored do not change, as a rule, so a sampler goes on with the replay that it
     made for the decision before: the way from the beginning takes tens of milliseconds once there
     are hundreds of candidates.
 
@@ -101,13 +101,13 @@ class Walk(Generic[A]):
             self._receive(guess)
             self.go_on(history)
 
-    def restarted(self, search: Search[A]) -> "Walk[A]":
-        """The same walk with ``search``, another run of the same."""
-        walk = Walk(search)
+    def restarted(self, search: Search[A]) -> "Replay[A]":
+        """The same replay with ``search``, another run of the same."""
+        replay = Replay(search)
         for answer in self._answers:
-            walk._receive(answer)
-        walk.path = list(self.path)
-        return walk
+            replay._receive(answer)
+        replay.path = list(self.path)
+        return replay
 
     def imagine(self, judge: Callable[[Candidate], Result]) -> Iterator[Candidate]:
         """Go on to the end with results that are made up.
@@ -156,10 +156,10 @@ def _with_results(members: Members) -> list[tuple[Candidate, Result]]:
     return [(candidate, result) for candidate, result in members if result is not None]
 
 
-class _Walks(threading.local):
-    """The walk of every thread: threads may share a sampler."""
+class _Replays(threading.local):
+    """The replay of every thread: threads may share a sampler."""
 
-    walk: Walk[Any] | None = None
+    replay: Replay[Any] | None = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -178,36 +178,36 @@ class ReplaySampler(StrategySampler[A]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._walks = _Walks()
+        self._replays = _Replays()
 
     def __getstate__(self) -> dict[str, Any]:
         # A search under way cannot be copied; it is only an optimisation.
-        return {name: value for name, value in vars(self).items() if name != "_walks"}
+        return {name: value for name, value in vars(self).items() if name != "_replays"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._walks = _Walks()
+        self._replays = _Replays()
 
     @abc.abstractmethod
     def search(self) -> Search[A]:
         """The strategy, as a coroutine: yields candidates, receives results, returns the end."""
 
     def found(self, study: Study) -> A | None:
-        walk = self.replay(self._history(study))
+        replay = self.replay(self._history(study))
         # Where no candidate could be judged, the rules still come to an end, which says nothing.
-        has_result = any(not result.failed for _, result in walk.answered)
-        return walk.conclusion if has_result else None
+        has_result = any(not result.failed for _, result in replay.answered)
+        return replay.conclusion if has_result else None
 
-    def replay(self, history: History) -> Walk[A]:
+    def replay(self, history: History) -> Replay[A]:
         """How far the results carry the search.
 
-        The walk is this thread's own, and goes on with its next call.
+        The replay is this thread's own, and goes on with its next call.
         """
-        walk = self._walks.walk
-        if walk is None or not walk.holds(history):
-            walk = self._walks.walk = Walk(self.search())
-        walk.go_on(history)
-        return walk
+        replay = self._replays.replay
+        if replay is None or not replay.holds(history):
+            replay = self._replays.replay = Replay(self.search())
+        replay.go_on(history)
+        return replay
 
     def candidates(self, study: Study) -> list[tuple[int, A, float]]:
         """Trial number, architecture and value of the networks that were trained, best first."""
@@ -224,13 +224,13 @@ class ReplaySampler(StrategySampler[A]):
         return [pair for pair in answered if pair[1].number is not None and not pair[1].failed]
 
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
-        walk = self.replay(history)
-        following = walk.next
+        replay = self.replay(history)
+        following = replay.next
         if isinstance(following, Candidate) and history.is_running(following.params):
-            # The walk itself must not rest on guesses.
-            walk = walk.restarted(self.search())
-            walk.go_beyond(history)
-        return _following(walk, history, rng)
+            # The replay itself must not rest on guesses.
+            replay = replay.restarted(self.search())
+            replay.go_beyond(history)
+        return _following(replay, history, rng)
 
     def _is_over(self, study: Study, history: History) -> bool:
         return self.replay(history).next is None
@@ -254,25 +254,27 @@ class ReplaySampler(StrategySampler[A]):
         return step
 
 
-def _following(walk: Walk[Any], history: History, rng: np.random.Generator) -> Candidate | Step:
+def _following(
+    replay: Replay[Any], history: History, rng: np.random.Generator
+) -> Candidate | Step:
     """What is proposed where a search has come to."""
-    if walk.guessed is not None and _has_guessed_enough(walk, history):
+    if replay.guessed is not None and _has_guessed_enough(replay, history):
         return Step.WAIT
-    following = walk.next
+    following = replay.next
     if following is None:
         return Step.DONE
     if isinstance(following, Batch):
-        return following.next(walk.members, history, rng)
+        return following.next(replay.members, history, rng)
     if following.attrs.get(PARENT) in history.without_weights:
         return dataclasses.replace(following, attrs={})  # Nothing to start from.
     return following
 
 
-def _has_guessed_enough(walk: Walk[Any], history: History) -> bool:
-    following = walk.next
+def _has_guessed_enough(replay: Replay[Any], history: History) -> bool:
+    following = replay.next
     if following is None:
         return True
     if isinstance(following, Candidate) and history.is_running(following.params):
         return True
-    guessed = walk.guessed
+    guessed = replay.guessed
     return guessed is not None and history.started_after(guessed.params) >= history.workers - 1

@@ -172,7 +172,7 @@ class FTSOSampler(PhasedSampler):
     def _settle_operations(self, edges: Topology) -> Generator[Candidate | Draws, Result, Any]:
         """The architecture with these edges, trained; None if none could be found."""
         if self.operators == "discrete":
-            known, unknown = self._topologies.settled(edges)
+            known, unknown = self._topologies.split_params(edges)
             best = yield Draws(
                 self._draw_operators,
                 {PHASE: ARCHITECTURE_PHASE, **known},

@@ -1,20 +1,30 @@
 """Hierarchical pruner: a training goes on from rung to rung if it ranks high enough there."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY
+from typing import Annotated
 
+from annotated_types import Gt, Le, MinLen
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.samplers._base import check_at_least
+from optnas.samplers._options import Positive, check_options
 from optnas.samplers._rungs import Rungs, write_rung
 from optnas.samplers._turns import all_trials
 
 EXCESS = 4
 """Trials by which the promoted share may be exceeded before the pruner becomes stricter."""
 
+Share = Annotated[float, Gt(0), Le(1)]
+Shares = Annotated[
+    tuple[Share, ...], MinLen(1), "hold a share in (0, 1] for every rung but the last"
+]
 
+
+@dataclasses.dataclass(eq=False)
 class HierarchicalPruner(BasePruner):
     """Pruner using the hierarchical proxy of *EcoNAS: Finding Proxies for Economical NAS*.
 
@@ -70,45 +80,33 @@ class HierarchicalPruner(BasePruner):
         does not renew it: the rungs follow upon each other.
     """
 
-    def __init__(
-        self,
-        epochs: int | None = None,
-        promote: tuple[float, ...] | None = None,
-        *,
-        first: int | None = None,
-        factor: float | None = None,
-        max_age: int = 10,
-        cycle: int = 16,
-    ) -> None:
-        given = {"epochs": epochs, "first": first, "max_age": max_age, "cycle": cycle}
-        for name, value in given.items():
-            if value is not None:
-                check_at_least(name, value, 1)
-        if (epochs is None) == (first is None) or (first is None and factor is not None):
+    epochs: Positive | None = None
+    promote: Shares | None = None
+    _: KW_ONLY
+    first: Positive | None = None
+    factor: Annotated[float, Gt(1)] | None = None
+    max_age: Positive = 10
+    cycle: Positive = 16
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if (self.epochs is None) == (self.first is None) or (self.epochs and self.factor):
             raise ValueError(
                 "Say where the rungs are: `epochs` for E, 2E and so on, or `first` and `factor` "
-                f"for geometric ones: epochs={epochs}, first={first}, factor={factor}."
+                f"for geometric ones: epochs={self.epochs}, first={self.first}, "
+                f"factor={self.factor}."
             )
-        factor = 3 if factor is None else factor
-        if not factor > 1:
-            raise ValueError(f"`factor` must be greater than 1: {factor}.")
-        if promote is None:
-            promote = (1 / 2, 1 / 2) if first is None else (1 / factor, 1 / factor)
-        if not promote or not all(0 < share <= 1 for share in promote):
-            raise ValueError(
-                f"`promote` must hold a share in (0, 1] for every rung but the last: {promote}."
-            )
-        number = len(promote) + 1
+        factor = self.factor or 3
+        self._promote = self.promote or (1 / (factor if self.first else 2),) * 2
+        number = len(self._promote) + 1
         self.rungs = (
-            Rungs.arithmetic(epochs, number)
-            if epochs is not None
-            else Rungs.geometric(first or 1, factor, number)
+            Rungs.geometric(self.first, factor, number)
+            if self.first
+            else Rungs.arithmetic(self.epochs or 1, number)
         )
         if len(set(self.rungs.epochs)) < number:
             raise ValueError(f"`factor` must lead to more epochs each time: {self.rungs.epochs}.")
         self.whole_training = self.rungs.epochs[-1]
-        self._promote = tuple(promote)
-        self._lifetime = max_age * cycle
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         rung = self.rungs.arrived(tuple(trial.intermediate_values))
@@ -158,7 +156,7 @@ class HierarchicalPruner(BasePruner):
         # Counted from the end, by what reached the rung: lost trials shift no one's age.
         alive = 1
         for rival in reversed(trials):
-            if alive == self._lifetime:
+            if alive == self.max_age * self.cycle:
                 return
             cut_off = rival.state in (TrialState.FAIL, TrialState.WAITING)
             if rival.number != trial.number and not cut_off and self._reached(rival) >= 1:

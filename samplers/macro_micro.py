@@ -226,18 +226,18 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
         The found network comes first, with the trial that settled it; then the macro network.
         Before the end of the search, it is the best macro network so far.
         """
-        walk = self.replay(self._history(study))
+        replay = self.replay(self._history(study))
         macro: list[tuple[int, LayeredArchitecture, float]] = []
         micro: list[tuple[int, LayeredArchitecture, float]] = []
-        baseline = None if self.micro else walk.conclusion
-        for candidate, result in walk.path:
+        baseline = None if self.micro else replay.conclusion
+        for candidate, result in replay.path:
             architecture = self.space.from_params(candidate.params)
             if candidate.phase == "baseline":
                 baseline = architecture
             if result.number is not None and not result.failed:
                 phase = macro if candidate.phase in ("depth", "width") else micro
                 phase.append((result.number, architecture, result.value))
-        found = walk.conclusion
+        found = replay.conclusion
         if found is None:
             return sorted(macro, key=lambda trained: -trained[2])[:1]
         answer = [trained for trained in macro if trained[1] == baseline]

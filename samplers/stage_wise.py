@@ -138,10 +138,10 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
 
     def outlook(self, study: Study, rng: np.random.Generator) -> Outlook:
         """The paper does not say how often a stage grows: every other time, here."""
-        walk = self.replay(self._history(study))
+        replay = self.replay(self._history(study))
 
         def course(important: Callable[[], list[float]]) -> Course:
-            following = walk.restarted(self.search()).imagine(
+            following = replay.restarted(self.search()).imagine(
                 lambda _: Result(0.0, 0, {STAGE_IMPORTANCE: important()})
             )
             return in_stretches([(c, self.space.from_params(c.params)) for c in following])

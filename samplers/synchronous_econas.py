@@ -16,7 +16,7 @@ from optnas.samplers._history import History, Result
 from optnas.samplers._options import Count, Positive
 from optnas.samplers._outlook import Outlook, Stretch
 from optnas.samplers._populations import RUNGS, Member, PopulationSampler, by_rung, shares
-from optnas.samplers._replay import ReplaySampler, Search, Walk
+from optnas.samplers._replay import Replay, ReplaySampler, Search
 from optnas.spaces import Architecture
 from optnas.trials.attributes import CONTINUES, SCHEDULE
 
@@ -185,10 +185,10 @@ class SynchronousEcoNASSampler(PopulationSampler[A], ReplaySampler[A]):
     def weights_needed(self, study: Study) -> Collection[int]:
         """The networks that may be promoted."""
         history, alive = self._history(study), list[Member]()
-        walk = Walk(self.search(alive))
-        walk.go_on(history)
-        if walk.next is None:
+        replay = Replay(self.search(alive))
+        replay.go_on(history)
+        if replay.next is None:
             return ()
-        recent = [result.number for _, result in walk.members if result is not None]
+        recent = [result.number for _, result in replay.members if result is not None]
         numbers = [*(member.number for member in alive if member.rung < RUNGS), *recent]
         return {number for number in numbers if number is not None}

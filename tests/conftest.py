@@ -20,6 +20,20 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option of `make test`."""
+    text = "measure the coverage of lines and branches, and fail below so many per cent"
+    parser.addoption("--coverage-floor", type=float, metavar="N", help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure from before the first import of a test."""
+    if (floor := config.getoption("--coverage-floor")) is not None:
+        from covering import Covering
+
+        config.pluginmanager.register(Covering(config, floor))
+
+
 @pytest.fixture(scope="session")
 def traces() -> dict[str, Any]:
     """The published macro-micro searches, evaluation by evaluation."""

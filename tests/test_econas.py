@@ -14,12 +14,7 @@ from optuna.trial import TrialState, create_trial
 from scipy.stats import chisquare, mannwhitneyu
 
 from optnas.objectives.tabular import Tabular
-from optnas.samplers import (
-    EcoNASSampler,
-    HierarchicalPruner,
-    Result,
-    SynchronousEcoNASSampler,
-)
+from optnas.samplers import EcoNASSampler, HierarchicalPruner, Result, SynchronousEcoNASSampler
 from optnas.samplers._populations import Member, by_rung, shares, tournament
 from optnas.spaces import CellSpace, GrowthSpace, NasBench201Space
 from optnas.trials.attributes import RUNG

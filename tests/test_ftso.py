@@ -108,7 +108,7 @@ def test_every_topology_is_there_once(space, choices):
         edges = topologies.random(rng)
         assert topologies.from_params(topologies.to_params(edges)) == edges
         assert Topology.from_json(edges.to_json()) == edges
-        known, unknown = topologies.settled(edges)
+        known, unknown = topologies.split_params(edges)
         assert known.keys() | set(unknown) == space.distributions().keys()
         architecture = topologies.architecture(edges, "skip_connect")
         params = space.to_params(architecture)

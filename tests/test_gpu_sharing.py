@@ -37,7 +37,7 @@ from optnas.running.gpu_sharing_policy import (
     decide_workers,
 )
 from optnas.running.placement import WorkerPlan, check_gpus, cores, plan_workers
-from optnas.running.workers import LOST, WorkerPool
+from optnas.running.workers import GONE, WorkerPool
 from optnas.storage.opening import open_storage
 from optnas.trials.attributes import DEVICE_MEMORY
 
@@ -515,7 +515,7 @@ def test_workers_join_and_are_dismissed_and_nobody_takes_a_dismissed_ones_place(
         return any("cannot start" in str(warning.message) for warning in caught)
 
     def listen(number: int, event: str, pid: int) -> None:
-        if event == LOST:
+        if event == GONE:
             losses.append((number, bool(pid)))
             return
         before = pids.setdefault(number, set())

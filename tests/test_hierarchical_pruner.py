@@ -187,7 +187,7 @@ def test_on_real_curves_it_spends_little_and_keeps_the_best(table, epochs, share
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "`epochs` must be greater than or equal to 1"),
+        ({"epochs": 0}, "`epochs` must be an integer, 1 or more"),
         ({"epochs": 1, "promote": (0.0, 0.5)}, r"`promote` must hold a share in \(0, 1\]"),
         ({"epochs": 1, "promote": (0.5, 1.5)}, r"`promote` must hold a share in \(0, 1\]"),
         ({"epochs": 1, "promote": (float("nan"),)}, r"`promote` must hold a share"),

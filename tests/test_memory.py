@@ -22,12 +22,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from optnas.config.settings import (
-    CheckpointSettings,
-    DataSettings,
-    RetrainSettings,
-    TrainSettings,
-)
+from optnas.config.settings import CheckpointSettings, DataSettings, RetrainSettings, TrainSettings
 from optnas.devices.gpus import gpus
 from optnas.errors import UserError
 from optnas.objectives import stage_classification

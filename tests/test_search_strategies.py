@@ -13,11 +13,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySampl
 from optuna.trial import TrialState
 from scipy.stats import wilcoxon
 
-from optnas.samplers import (
-    LocalSearchSampler,
-    RegularizedEvolutionSampler,
-    SurrogateSampler,
-)
+from optnas.samplers import LocalSearchSampler, RegularizedEvolutionSampler, SurrogateSampler
 from optnas.spaces import (
     CellSpace,
     ChainSpace,

@@ -24,7 +24,7 @@ from optnas.errors import UserError
 from optnas.running.baseline_training import baselines_config
 from optnas.samplers.econas import EcoNASSampler
 from optnas.storage.opening import open_storage
-from optnas.study.opening import create_or_open, open_existing, settled
+from optnas.study.opening import config_to_run, create_or_open, open_existing
 from optnas.study.record import RECORD
 
 CASES = Path(__file__).parent.parent.parent / "shared" / "cases" / "old_studies"
@@ -80,7 +80,7 @@ CHANGEABLE = ("retrain", "checkpoint", "max")
 
 def test_what_the_file_does_not_say_is_as_stored(tmp_path: Path) -> None:
     path = made(tmp_path, **dict(OLDER))
-    new, config = load_study_file(path), settled(path)
+    new, config = load_study_file(path), config_to_run(path)
     for key, value in OLDER:
         assert at(new, key) != value
         assert at(config, key) == value
@@ -89,8 +89,8 @@ def test_what_the_file_does_not_say_is_as_stored(tmp_path: Path) -> None:
     )
     assert "train.lr 0.5 (now 0.025)" in config.kept
     resolved = config.resolved()
-    assert settled(FILE | {"storage": f"sqlite:///{tmp_path}/old.db"}).train == config.train
-    assert settled(study_from_dict(FILE, tmp_path)).resolved() == resolved
+    assert config_to_run(FILE | {"storage": f"sqlite:///{tmp_path}/old.db"}).train == config.train
+    assert config_to_run(study_from_dict(FILE, tmp_path)).resolved() == resolved
     assert open_existing(str(path)).config.resolved() == resolved
     by_url = open_existing(f"sqlite:///{tmp_path}/old.db").config.resolved()
     assert {**by_url, "folder": str(tmp_path)} == resolved
@@ -112,7 +112,7 @@ def test_what_the_file_says_otherwise_is_refused(tmp_path: Path) -> None:
         written = {"name": said} if isinstance(said, str) else said
         path.write_text(yaml.safe_dump(FILE | {block: {**written, name: at(new, key)}}))
         with pytest.raises(UserError, match="another configuration") as caught:
-            settled(path)
+            config_to_run(path)
         before, now = (v if isinstance(v, str) else json.dumps(v) for v in (value, at(new, key)))
         line = f"{block}.{name}: stored {before}, file says {now}"
         assert str(caught.value).splitlines()[1:-1] == [f"  {line}"]
@@ -127,8 +127,8 @@ def test_what_may_change_is_as_the_file_says(key: str, tmp_path: Path) -> None:
     path = made(tmp_path, **{key: older[key]})
     said = {"retrain": {"epochs": 7}, "checkpoint": {"every": 3}, "max_retries": 2}
     path.write_text(yaml.safe_dump(FILE | {key: said[key]}))
-    assert at(settled(path), key) != older[key]
-    assert not settled(path).kept
+    assert at(config_to_run(path), key) != older[key]
+    assert not config_to_run(path).kept
 
 
 def test_how_it_runs_and_where_it_is_are_not_kept(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_how_it_runs_and_where_it_is_are_not_kept(tmp_path: Path) -> None:
         data__download=True,
     )
     path.write_text(yaml.safe_dump(FILE))
-    config = settled(path)
+    config = config_to_run(path)
     assert (config.budget.trials, config.workers.count) == (None, None)
     assert config.artifacts == f"{tmp_path}/old.artifacts"
     assert (config.data.root, config.data.download) == (None, False)
@@ -152,7 +152,7 @@ def test_a_preset_is_what_it_was(tmp_path: Path) -> None:
         file = {"study": f"preset{number}", "data": "digits", "space": space}
         file = {key: value for key, value in file.items() if value is not None}
         path = made(tmp_path, file, space__depth=[3, 9], space__width=[5, 50])
-        config = settled(path)
+        config = config_to_run(path)
         assert (at(config, "space__depth"), at(config, "space__width")) == ([3, 9], [5, 50])
         assert len(config.kept) == 2
 
@@ -163,19 +163,19 @@ def test_an_unsaid_name_is_the_stored_one(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(FILE | {"sampler": {"cycles": 5}}))
     with pytest.raises(UserError, match="unknown key"):
         load_study_file(path)
-    config = settled(path)
+    config = config_to_run(path)
     assert (config.sampler.name, config.sampler.options["cycles"]) == ("econas", 5)
     [line] = config.kept
     assert "as a new study it is refused" in line
     assert open_existing(str(path)).config == config
     path.write_text(yaml.safe_dump({k: v for k, v in FILE.items() if k != "sampler"}))
-    assert settled(path).sampler.name == "econas"
+    assert config_to_run(path).sampler.name == "econas"
 
 
 def test_a_mistake_in_the_file_is_told_before_what_differs(tmp_path: Path) -> None:
     path = made(tmp_path, train__lr=0.5)
     path.write_text(yaml.safe_dump(FILE | {"trian": {}}))
-    for open_it in (settled, lambda p: open_existing(str(p)), lambda p: diagnose(str(p))):
+    for open_it in (config_to_run, lambda p: open_existing(str(p)), lambda p: diagnose(str(p))):
         with pytest.raises(UserError, match=r"old\.yaml:\d+: trian: unknown key"):
             open_it(path)
 
@@ -198,7 +198,7 @@ def test_what_follows_from_a_contradiction_does_not_hide_it(
     changed = {**{k: v for k, v in file.items() if k != "proxy"}, **said}
     path.write_text(yaml.safe_dump(changed | ({"space": "chain"} if "sampler" in said else {})))
     with pytest.raises(UserError, match="another configuration") as caught:
-        settled(path)
+        config_to_run(path)
     assert f"\n  {line}\n" in str(caught.value)
 
 
@@ -208,7 +208,7 @@ def test_forms_of_one_value_are_no_contradiction(tmp_path: Path) -> None:
         path.write_text(
             yaml.safe_dump({"study": "old", "data": data, "sampler": {"name": "random"}})
         )
-        settled(path)
+        config_to_run(path)
 
 
 # Keys that older versions did not have.
@@ -234,19 +234,19 @@ def test_a_key_that_its_version_did_not_know_means_what_that_did(tmp_path: Path)
     absent = ("data__validation", "sampler__unique", "max_retries", "train__graphs")
     path = made(tmp_path, **dict.fromkeys(absent, ...))
     handle = open_existing(f"sqlite:///{tmp_path}/old.db")
-    for config in (settled(path), handle.config, open_existing(str(path)).config):
+    for config in (config_to_run(path), handle.config, open_existing(str(path)).config):
         assert config.data.validation == 0.5
         assert config.sampler.options["unique"] is False
         assert config.max_retries == 2
         assert config.train.graphs is True  # Not in the table: as it was.
-    assert "sampler.unique false (now true)" in settled(path).kept
-    new = settled(FILE | {"study": "new", "storage": f"sqlite:///{tmp_path}/old.db"})
+    assert "sampler.unique false (now true)" in config_to_run(path).kept
+    new = config_to_run(FILE | {"study": "new", "storage": f"sqlite:///{tmp_path}/old.db"})
     assert (new.data.validation, new.sampler.options["unique"], new.kept) == (None, True, ())
     path.write_text(yaml.safe_dump(FILE | {"data": {"name": "digits", "validation": 0.25}}))
     with pytest.raises(UserError, match=r"data\.validation: stored 0\.5, file says 0\.25"):
-        settled(path)
+        config_to_run(path)
     path.write_text(yaml.safe_dump(FILE | {"data": {"name": "digits", "validation": 0.5}}))
-    assert settled(path).data.validation == 0.5
+    assert config_to_run(path).data.validation == 0.5
 
 
 @pytest.mark.usefixtures("newer_keys")
@@ -256,12 +256,12 @@ def test_a_key_inside_a_block_of_options(tmp_path: Path) -> None:
         "objective": {"name": "supernet_classification", "search": {"cells": 3}},
     }
     path = made(tmp_path, file, objective__search__lr=..., objective__search__batch_size=17)
-    search = settled(path).objective.options["search"]
+    search = config_to_run(path).objective.options["search"]
     assert (search["cells"], search["lr"], search["batch_size"]) == (3, 0.5, 17)
     file["objective"]["search"] = {"cells": 4}
     path.write_text(yaml.safe_dump(file))
     with pytest.raises(UserError, match=r"objective\.search\.cells: stored 3, file says 4"):
-        settled(path)
+        config_to_run(path)
 
 
 OWN = """
@@ -292,9 +292,12 @@ def test_samplers_that_inherit_an_option_inherit_what_it_meant(
         ("optnas_test_derived:Derived", "optnas.samplers:EcoNASSampler")
     ):
         path = made(tmp_path, FILE | {"study": f"s{number}", "sampler": name}, sampler__unique=...)
-        assert settled(path).sampler.options["unique"] is False
+        assert config_to_run(path).sampler.options["unique"] is False
     own = FILE | {"study": "own", "sampler": "optnas_test_derived:Own", "space": "chain"}
-    assert settled(made(tmp_path, own)).sampler.options == {"rate": 0.5, "weights": {"a": 1.0}}
+    assert config_to_run(made(tmp_path, own)).sampler.options == {
+        "rate": 0.5,
+        "weights": {"a": 1.0},
+    }
 
 
 def test_a_mapping_that_is_one_value_is_not_mixed_with_the_stored_one(
@@ -306,11 +309,11 @@ def test_a_mapping_that_is_one_value_is_not_mixed_with_the_stored_one(
     block = {"name": "optnas_test_mapped:Own", "weights": {"a": 1.0, "b": 2.0}}
     file = FILE | {"sampler": block, "space": "chain"}
     path = made(tmp_path, file, sampler__rate=0.25)
-    assert settled(path).sampler.options["rate"] == 0.25
+    assert config_to_run(path).sampler.options["rate"] == 0.25
     block["weights"] = {"b": 2.0}
     path.write_text(yaml.safe_dump(file))
     with pytest.raises(UserError, match="another configuration"):
-        settled(path)
+        config_to_run(path)
 
 
 def test_somebody_s_own_sampler_goes_on_after_its_default_has_moved(tmp_path: Path) -> None:
@@ -396,7 +399,7 @@ def test_studies_of_version_0_1_0_go_on_as_they_began(name: str, tmp_path: Path)
         copy = shutil.copytree if path.is_dir() else shutil.copyfile
         copy(path, tmp_path / path.name)
     file = tmp_path / f"{name}.yaml"
-    before = settled(file)
+    before = config_to_run(file)
     said = yaml.safe_load(file.read_text())
     assert (before.train.lr, before.data.validation) == (
         said.get("train", {}).get("lr", 0.025),
@@ -423,10 +426,10 @@ def test_variants_leave_open_what_their_file_leaves_open(tmp_path: Path) -> None
     base = study_from_dict(FILE, tmp_path)
     one = variant(base, "x", train={"epochs": 3})
     made(tmp_path, {**one.written.keys}, sampler__initial=99, train__lr=0.5)
-    again = settled(variant(base, "x", train={"epochs": 3}))
+    again = config_to_run(variant(base, "x", train={"epochs": 3}))
     assert (again.sampler.options["initial"], again.train.lr) == (99, 0.5)
     same = variant(base, "x", sampler=base.resolved()["sampler"], train={"epochs": 3})
-    assert settled(same).sampler.options["initial"] == 99
+    assert config_to_run(same).sampler.options["initial"] == 99
 
 
 def test_baselines_are_trained_as_the_search_was(tmp_path: Path) -> None:
@@ -434,4 +437,4 @@ def test_baselines_are_trained_as_the_search_was(tmp_path: Path) -> None:
     path = made(tmp_path, file, train__lr=0.5, data__samples=0.5)
     config = baselines_config(open_existing(str(path)))
     assert (config.train.lr, config.data.samples) == (0.5, 0.5)
-    assert settled(config).train.lr == 0.5
+    assert config_to_run(config).train.lr == 0.5

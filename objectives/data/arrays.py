@@ -13,7 +13,7 @@ from optnas.config.settings import DataSettings
 from optnas.extensions.importing import PluginError, load_reference, modules_of
 from optnas.objectives.data import legacy
 from optnas.objectives.data.errors import DataError, shown, some
-from optnas.objectives.data.found import Found, rows_of
+from optnas.objectives.data.found import FoundImages, rows_of
 from optnas.objectives.data.names import TEST, class_name, ordered
 from optnas.objectives.data.splits import RawImages
 
@@ -21,7 +21,7 @@ _LAYOUTS = {"NHW": 3, "NHWC": 4, "NCHW": 4}
 _WANTED = "uint8 of shape (N, H, W), (N, H, W, C) or (N, C, H, W)"
 
 
-def load_function(settings: DataSettings, folder: Path) -> Found | RawImages:
+def load_function(settings: DataSettings, folder: Path) -> FoundImages | RawImages:
     """The images that ``module:function`` returns; see `load_arrays`.
 
     Args:
@@ -39,7 +39,7 @@ def load_function(settings: DataSettings, folder: Path) -> Found | RawImages:
         return images_of(function, settings)
 
 
-def images_of(function: Callable[[], Any], settings: DataSettings) -> Found | RawImages:
+def images_of(function: Callable[[], Any], settings: DataSettings) -> FoundImages | RawImages:
     """The images that a function returns, which takes no arguments: see `load_arrays`.
 
     Raises:
@@ -54,7 +54,7 @@ def images_of(function: Callable[[], Any], settings: DataSettings) -> Found | Ra
     return load_arrays(returned, settings)
 
 
-def load_arrays(returned: Any, settings: DataSettings) -> Found:
+def load_arrays(returned: Any, settings: DataSettings) -> FoundImages:
     """The images that a function returned: training images and labels, test images and labels.
 
     Args:
@@ -97,7 +97,7 @@ def load_arrays(returned: Any, settings: DataSettings) -> Found:
     rows = rows_of(digests, digests, names, labels, splits)
     height, width = pixels.shape[2:]
     about = {"sizes": ((width, height, len(pixels)),), "modes": {"uint8": len(pixels)}}
-    return Found(pixels, rows, names, tuple(map(str, order)), name, about)
+    return FoundImages(pixels, rows, names, tuple(map(str, order)), name, about)
 
 
 def _classes(train: list[Any], test: list[Any], name: str) -> list[Any]:
@@ -150,15 +150,11 @@ def _images(values: Any, what: str, settings: DataSettings) -> Tensor:
     allowed = (1, 3) if settings.channels is None else (settings.channels,)
     if array.shape[1] not in allowed:
         wanted = " or ".join(map(str, allowed))
+        unless = "" if settings.channels else ", unless `channels` says otherwise"
         raise DataError(
-            f"{what} must have {wanted} channels{_unless(settings)}: {array.shape[1]} in the "
-            f"layout {layout}."
+            f"{what} must have {wanted} channels{unless}: {array.shape[1]} in the layout {layout}."
         )
     return torch.from_numpy(np.array(array, order="C"))
-
-
-def _unless(settings: DataSettings) -> str:
-    return "" if settings.channels else ", unless `channels` says otherwise"
 
 
 def _layout(array: np.ndarray, what: str, channels: int | None) -> str:

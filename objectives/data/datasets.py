@@ -18,7 +18,7 @@ from optnas.objectives.data.arrays import load_function
 from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.errors import DataError, shown
 from optnas.objectives.data.folders import DEFAULT_SIZE, load_files
-from optnas.objectives.data.found import Found
+from optnas.objectives.data.found import FoundImages
 from optnas.objectives.data.splits import RawImages
 from optnas.objectives.data.torchvision_sets import load_torchvision
 
@@ -44,7 +44,7 @@ class Dataset:
     """
 
     description: str
-    load: Callable[[DataSettings], RawImages | Found]
+    load: Callable[[DataSettings], RawImages | FoundImages]
     validation: int | float
     augmentation: Augmentation | None = None
     resizes: bool = False
@@ -189,7 +189,7 @@ def _download(settings: DataSettings, source: str, expected: Path, **options: An
         ) from error
 
 
-def _load_images(settings: DataSettings) -> RawImages | Found:
+def _load_images(settings: DataSettings) -> RawImages | FoundImages:
     root = None if settings.root is None else _root(settings)
     if root is None or not root.is_dir():
         why = "" if root is None else f": {shown(root)} " + (
@@ -201,12 +201,12 @@ def _load_images(settings: DataSettings) -> RawImages | Found:
     return load_files(root, settings)
 
 
-def function_dataset(load: Callable[[DataSettings], RawImages | Found]) -> Dataset:
+def function_dataset(load: Callable[[DataSettings], RawImages | FoundImages]) -> Dataset:
     """The data set that a function gives."""
     return dataclasses.replace(DATASETS[FUNCTION], load=load)
 
 
-def _load_torchvision(settings: DataSettings) -> Found:
+def _load_torchvision(settings: DataSettings) -> FoundImages:
     return load_torchvision(_root(settings), settings)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optnas.config.settings import DataSettings
 from optnas.objectives.data.errors import DataError
-from optnas.objectives.data.found import Found
+from optnas.objectives.data.found import FoundImages
 from optnas.objectives.data.image_files import ImageFiles, Pixels, taken
 from optnas.objectives.data.membership import (
     OPEN,
@@ -23,13 +23,7 @@ from optnas.objectives.data.membership import (
     divide,
     narrowed,
 )
-from optnas.objectives.data.reading import (
-    Reading,
-    digest_of,
-    imbalance,
-    split_counts,
-    twins_of,
-)
+from optnas.objectives.data.reading import Reading, digest_of, imbalance, split_counts, twins_of
 from optnas.objectives.data.splits import RawImages
 
 
@@ -44,7 +38,7 @@ class Divided:
 
 
 def divided(
-    found: Found,
+    found: FoundImages,
     settings: DataSettings,
     default_validation: int | float,
     seed: int,
@@ -98,7 +92,7 @@ def divided(
 
 
 def _divided_rows(
-    found: Found,
+    found: FoundImages,
     settings: DataSettings,
     default: int | float,
     seed: int,
@@ -178,7 +172,7 @@ def _is_number(name: str) -> bool:
     return name.removeprefix("-").isdecimal() and name.isascii()
 
 
-def _with_classes(found: Found, classes: Sequence[int | str] | None) -> Found:
+def _with_classes(found: FoundImages, classes: Sequence[int | str] | None) -> FoundImages:
     if classes is None:
         return found
     chosen = chosen_classes(found.class_names, classes)

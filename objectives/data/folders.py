@@ -11,7 +11,7 @@ import torch
 from optnas.config.settings import DataSettings
 from optnas.objectives.data.decoding import Framing
 from optnas.objectives.data.errors import DataError, counted, shown, some
-from optnas.objectives.data.found import Found, rows_of
+from optnas.objectives.data.found import FoundImages, rows_of
 from optnas.objectives.data.image_files import ImageFiles, Pixels, decode
 from optnas.objectives.data.listing import Entry, Listing, by_folders, left_out_lines
 from optnas.objectives.data.reading import conversions, sizes_and_modes
@@ -47,7 +47,7 @@ def preparation(framing: Framing) -> dict[str, Any]:
     return {"resize": framing.resize, "background": framing.background}
 
 
-def load_files(root: Path, settings: DataSettings) -> Found:
+def load_files(root: Path, settings: DataSettings) -> FoundImages:
     """Images in folders per class, or as a table says, resized once and cached, or streamed.
 
     Args:
@@ -78,7 +78,7 @@ def load_files(root: Path, settings: DataSettings) -> Found:
     labels = [places[entry.label] for entry in looked.entries]
     splits = [entry.split for entry in looked.entries]
     facts = looked.facts
-    return Found(
+    return FoundImages(
         pixels,
         rows_of(facts["content"], facts["samples"], names, labels, splits),
         names,

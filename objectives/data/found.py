@@ -13,7 +13,7 @@ from optnas.objectives.data.names import SPLITS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Found:
+class FoundImages:
     """Images whose splits are said, or follow from what they hold.
 
     Args:
@@ -40,7 +40,7 @@ def rows_of(
     labels: Sequence[int] | np.ndarray,
     splits: Sequence[str | None],
 ) -> np.ndarray:
-    """The rows of a `Found`, of columns; a split that is None is open."""
+    """The rows of a `FoundImages`, of columns; a split that is None is open."""
     rows = np.zeros(len(names), ROWS)
     rows["content"], rows["samples"] = contents, samples
     rows["name"] = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]

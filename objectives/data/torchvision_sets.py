@@ -12,7 +12,7 @@ from optnas.config.settings import DataSettings
 from optnas.objectives.data.decoding import FACTS, Depths, Framing, Picture, finished, read_opened
 from optnas.objectives.data.errors import DataError, shown
 from optnas.objectives.data.folders import DEFAULT_SIZE, HOW, framing_of, preparation
-from optnas.objectives.data.found import Found, rows_of
+from optnas.objectives.data.found import FoundImages, rows_of
 from optnas.objectives.data.names import SPLITS, TEST, TRAIN, VALIDATION
 from optnas.objectives.data.reading import conversions, sizes_and_modes
 
@@ -24,7 +24,7 @@ _SPLIT_NAMES = {
 }
 
 
-def load_torchvision(root: Path, settings: DataSettings) -> Found:
+def load_torchvision(root: Path, settings: DataSettings) -> FoundImages:
     """A set of torchvision, with the splits that it has.
 
     Its images keep their size where all have one and `size` is not said.
@@ -57,7 +57,7 @@ def load_torchvision(root: Path, settings: DataSettings) -> Found:
     about["preparation"] = preparation(framing)
     if framing.size:
         about["framing"] = HOW[framing.resize]
-    return Found(torch.from_numpy(pixels), rows, names, class_names, str(root), about)
+    return FoundImages(torch.from_numpy(pixels), rows, names, class_names, str(root), about)
 
 
 class _Part:

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import nn
 
-from optnas.config.proxy import Proxy
 from optnas.config.settings import DataSettings, Settings, TrainSettings
 from optnas.errors import UserError
 from optnas.objectives.classification import Classification
@@ -114,29 +113,10 @@ class FaceRecognition(Classification):
         self._check(space, split)
 
     @staticmethod
-    def load_images(
-        data: DataSettings,
-        *,
-        seed: int,
-        proxy: Proxy | None = None,
-        folder: Path | None = None,
-        known: Mapping[str, Any] | None = None,
+    def _load(
+        data: DataSettings, seed: int, folder: Path | None, known: Mapping[str, Any] | None
     ) -> FaceImages:
-        """The faces of a study file, as many people as the proxy leaves, nobody held out.
-
-        Args:
-            data: Which images.
-            seed: Seed of the study.
-            proxy: The reduced setting; None is the full one.
-            folder: Where modules are looked for.
-            known: What the study has recorded of its data: nothing, as people are split by their
-                numbers alone.
-
-        Raises:
-            UserError: If the data cannot be had.
-        """
-        if proxy is not None:
-            data = data.model_copy(update={"samples": proxy.samples(data.samples)})
+        """Nobody is held out yet, and people are split by their numbers alone, not as recorded."""
         return load_faces(data, seed, folder)
 
     verify = staticmethod(verify)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import operator
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ def load_bin(path: Path, *, channels: int, size: int) -> PairSet:
         )
     pictures = EncodedImages(
         np.arange(len(images)),
-        functools.partial(_nth, images),
+        functools.partial(operator.getitem, images),
         channels=channels,
         size=size,
         identity=f"{path.name} {len(content)}",
@@ -175,7 +176,3 @@ def _numbered(folder: Path, name: str, number: str) -> Path:
 
 def _all_are(values: Any, kind: type) -> bool:
     return isinstance(values, list) and bool(values) and all(type(v) is kind for v in values)
-
-
-def _nth(images: list[bytes], number: int) -> bytes:
-    return images[number]

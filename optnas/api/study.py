@@ -24,9 +24,9 @@ from optnas.study.opening import (
     Conclusion,
     OpenStudy,
     conclusions,
+    config_to_run,
     open_existing,
     open_study,
-    settled,
 )
 
 
@@ -239,7 +239,7 @@ class Study:
 
     def _open(self) -> OpenStudy:
         if isinstance(self._target, Mapping):
-            return open_study(settled(self._target))
+            return open_study(config_to_run(self._target))
         return open_existing(self._target, self._name, allow=self._allow)
 
     def _network(self) -> str:

@@ -84,10 +84,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Search as a study file says, or go on with its search."""
-    from optnas.study.opening import settled
+    from optnas.study.opening import config_to_run
 
     command = shlex.join(["optnas", "run", str(file)])
-    config = settled(file)
+    config = config_to_run(file)
     requested = requested_workers(config, workers, per_device, devices)
     run_search(
         config, requested, as_json, accept_changed_data=accept_changed_data, command=command

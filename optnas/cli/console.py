@@ -4,7 +4,7 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from optnas.config.file import StudyFile
     from optnas.config.keys import Workers
-    from optnas.running.runner import Outcome
+    from optnas.running.runner import Display, Outcome
     from optnas.study.opening import OpenStudy
 
 # Imported when they are needed: `optnas --help` loads neither Optuna nor torch.
@@ -66,18 +66,13 @@ def run_search(
         command: The command that goes on with it.
         accept_changed_data: Whether to go on with other images than the study has seen.
     """
-    from optnas.cli.displays import LiveDisplay, make_display
     from optnas.report.text import best_fields, ending_text
     from optnas.running.runner import run as run_study
 
     quiet_libraries()
-    display = make_display(as_json=as_json)
-    with display if isinstance(display, LiveDisplay) else contextlib.nullcontext():
+    with _display(as_json=as_json) as display:
         outcome = run_study(
-            config,
-            display=display,
-            workers=workers,
-            accept_changed_data=accept_changed_data,
+            config, display=display, workers=workers, accept_changed_data=accept_changed_data
         )
     if as_json:
         fields = {"event": "end", "ending": outcome.ending, **best_fields(outcome.opened)}
@@ -91,24 +86,27 @@ def run_baselines(
     handle: "OpenStudy", device: str | None, *, accept_changed_data: bool = False
 ) -> None:
     """Train the human-designed networks beside a study and show it, on stderr; exit if stopped."""
-    from optnas.cli.displays import LiveDisplay, make_display
     from optnas.running.baseline_training import open_baselines, train_baselines
 
     beside = open_baselines(handle)
     if beside is not None and beside.is_finished:
         return
-    with contextlib.redirect_stdout(sys.stderr):
-        display = make_display(as_json=False)
-        with display if isinstance(display, LiveDisplay) else contextlib.nullcontext():
-            outcome = train_baselines(
-                handle,
-                device=device,
-                display=display,
-                accept_changed_data=accept_changed_data,
-            )
+    with contextlib.redirect_stdout(sys.stderr), _display(as_json=False) as display:
+        outcome = train_baselines(
+            handle, device=device, display=display, accept_changed_data=accept_changed_data
+        )
     if outcome.ending in ("interrupted", "terminated"):
         print("Interrupted; nothing is lost: the same command goes on.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED if outcome.ending == "interrupted" else 0)
+
+
+@contextlib.contextmanager
+def _display(*, as_json: bool) -> Iterator["Display"]:
+    from optnas.cli.displays import LiveDisplay, make_display
+
+    display = make_display(as_json=as_json)
+    with display if isinstance(display, LiveDisplay) else contextlib.nullcontext():
+        yield display
 
 
 def _exit_code(outcome: "Outcome") -> int:

@@ -21,10 +21,10 @@ def data(
     """What a study sees: images per class and split, what was left out, duplicates, a sheet."""
     from optnas.pages.frame import render, write_page
     from optnas.report.data import data_fields, data_page, data_text, read_data
-    from optnas.study.opening import settled
+    from optnas.study.opening import config_to_run
 
     quiet_libraries()
-    config = settled(file)
+    config = config_to_run(file)
     images = read_data(config)
     fields = data_fields(images, config)
     print(json.dumps(fields) if as_json else data_text(fields))

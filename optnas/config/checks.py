@@ -10,13 +10,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from optnas.config import plugins
-from optnas.config.contract import (
-    Strategy,
-    objective_class,
-    pruning_of,
-    spelled_out,
-    strategy_of,
-)
+from optnas.config.contract import Strategy, objective_class, pruning_of, spelled_out, strategy_of
 from optnas.config.keys import (
     DEFAULT_EPOCHS,
     OPTIONAL_BLOCKS,

@@ -31,9 +31,9 @@ from optnas.config.stored import (
     differences,
     identity_of,
     kept_settings,
-    overlaid,
     references,
     with_old_behaviour,
+    with_stored,
 )
 from optnas.config.yaml import KeyPath, YamlError, parse
 
@@ -111,7 +111,7 @@ class Written:
         made = from_resolved({**stored, "folder": str(self.folder)}, storage, allowed)
         given, shorthand = expand(self.keys, made.resolved())
         try:
-            study = self._built(overlaid(given, made.resolved(), self.folder), shorthand)
+            study = self._built(with_stored(given, made.resolved(), self.folder), shorthand)
             changed = differences(made.identity(), study.identity())
         except StudyFileError:
             # By itself it shows whether it is wrong, or only does not fit what is stored.

@@ -61,7 +61,9 @@ def references(config: Mapping[str, Any]) -> dict[str, str]:
     return named
 
 
-def overlaid(given: Mapping[str, Any], stored: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def with_stored(
+    given: Mapping[str, Any], stored: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
     """What a file says, and what is stored where it says nothing.
 
     Args:
@@ -135,13 +137,10 @@ def kept_settings(
     """
     paths, now = set(_flat(given)), _flat(today)
     for path, value in _flat(used).items():
-        of_the_run = path[0] in _OF_THE_RUN or _is_place_of_data(path)
+        is_place = path[0] == "data" and path[-1] in _CHANGEABLE_DATA
+        of_the_run = path[0] in _OF_THE_RUN or is_place
         if path in now and now[path] != value and not of_the_run and not _is_among(path, paths):
             yield f"{key_text(path)} {_shown(value)} (now {_shown(now[path])})"
-
-
-def _is_place_of_data(path: KeyPath) -> bool:
-    return path[0] == "data" and path[-1] in _CHANGEABLE_DATA
 
 
 def _is_among(path: KeyPath, given: Collection[KeyPath]) -> bool:

@@ -10,13 +10,7 @@ from pydantic.fields import FieldInfo
 from optnas.config import plugins
 from optnas.config.contract import strategy_of
 from optnas.config.file import StudyFileError, study_from_dict
-from optnas.config.keys import (
-    DEFAULT_EPOCHS,
-    OPTIONAL_BLOCKS,
-    PLUGINS,
-    SUPPLIED,
-    StudyKeys,
-)
+from optnas.config.keys import DEFAULT_EPOCHS, OPTIONAL_BLOCKS, PLUGINS, SUPPLIED, StudyKeys
 from optnas.config.paths import default_storage, file_name
 from optnas.config.plugins import Kind
 

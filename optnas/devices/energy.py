@@ -3,8 +3,9 @@
 import functools
 import time
 from collections.abc import Callable
+from operator import sub
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -17,11 +18,14 @@ POWERCAP = Path("/sys/class/powercap")
 # A package's counter starts again after 262 kJ: what may have gone round twice is not known.
 _MOST_WATTS = 300
 
-Lap = Callable[[], float | None]
+T = TypeVar("T")
+_Counters = tuple[list[tuple[int, int]], float, float, float]
+"""Of each package its counter and how far it counts; own, busy and real seconds."""
+EnergyMeter = Callable[[], float | None]
 """Joules since its last call; None where they are not known, as at the first call."""
 
 
-def energy_meter(device: torch.device) -> Lap:
+def energy_meter(device: torch.device) -> EnergyMeter:
     """What tells the energy of a device between two calls.
 
     Of a GPU it is all the energy of the board since, whoever used it. Of the CPU it is this
@@ -36,25 +40,27 @@ def energy_meter(device: torch.device) -> Lap:
     """
     if device.type == "cuda":
         handle = _gpu(str(torch.cuda.get_device_properties(device).uuid))
-        return _never if handle is None else _laps(functools.partial(_gpu_joules, handle))
+        return _never if handle is None else _meter(functools.partial(_gpu_joules, handle), sub)
     packages = _packages()
-    return _processor_laps(packages) if packages and device.type == "cpu" else _never
+    if not packages or device.type != "cpu":
+        return _never
+    return _meter(functools.partial(_processor_counters, packages), _processor_joules)
 
 
 def _never() -> None:
     return None
 
 
-def _laps(read: Callable[[], float | None]) -> Lap:
-    """Differences of a counter that only grows."""
+def _meter(read: Callable[[], T | None], joules: Callable[[T, T], float | None]) -> EnergyMeter:
+    """What counters say that are read at every call, and ``joules(later, earlier)`` of them."""
     last = read()
 
-    def lap() -> float | None:
+    def meter() -> float | None:
         nonlocal last
         before, last = last, read()
-        return None if before is None or last is None else last - before
+        return None if before is None or last is None else joules(last, before)
 
-    return lap
+    return meter
 
 
 def _gpu(uuid: str) -> Any:
@@ -93,32 +99,24 @@ def _microjoules(package: Path) -> tuple[int, int]:
     return counter, int((package / "max_energy_range_uj").read_text())
 
 
-def _processor_laps(packages: list[Path]) -> Lap:
-    def read() -> tuple[list[tuple[int, int]], float, float, float] | None:
-        try:
-            counters = [_microjoules(package) for package in packages]
-            return counters, time.process_time(), _busy_seconds(), time.monotonic()
-        except (OSError, ValueError, TypeError):  # Nothing that a training should end for.
-            return None
+def _processor_counters(packages: list[Path]) -> _Counters | None:
+    try:
+        counters = [_microjoules(package) for package in packages]
+        return counters, time.process_time(), _busy_seconds(), time.monotonic()
+    except (OSError, ValueError, TypeError):  # Nothing that a training should end for.
+        return None
 
-    last = read()
 
-    def lap() -> float | None:
-        nonlocal last
-        before, last = last, read()
-        if before is None or last is None:
-            return None
-        seconds = last[3] - before[3]
-        if any(seconds * _MOST_WATTS > reach / 1e6 for _, reach in before[0]):
-            return None
-        pairs = zip(before[0], last[0], strict=True)
-        joules = sum((after - counter) % reach for (counter, reach), (after, _) in pairs) / 1e6
-        own = last[1] - before[1]
-        # The machine's clock ticks in hundredths: of short times it may say less.
-        busy = max(last[2] - before[2], own)
-        return joules * own / busy if busy else 0.0
-
-    return lap
+def _processor_joules(last: _Counters, before: _Counters) -> float | None:
+    seconds = last[3] - before[3]
+    if any(seconds * _MOST_WATTS > reach / 1e6 for _, reach in before[0]):
+        return None
+    pairs = zip(before[0], last[0], strict=True)
+    joules = sum((after - counter) % reach for (counter, reach), (after, _) in pairs) / 1e6
+    own = last[1] - before[1]
+    # The machine's clock ticks in hundredths: of short times it may say less.
+    busy = max(last[2] - before[2], own)
+    return joules * own / busy if busy else 0.0
 
 
 def _busy_seconds() -> float:

@@ -31,14 +31,7 @@ from optnas.experiments.statistics import (
     mean_interval,
     relative_improvement,
 )
-from optnas.experiments.studies import (
-    Experiment,
-    finite,
-    is_result,
-    number,
-    run_all,
-    run_to_end,
-)
+from optnas.experiments.studies import Experiment, finite, is_result, number, run_all, run_to_end
 from optnas.seeds import derive_seed
 from optnas.storage.opening import open_storage
 from optnas.study.budget import trial_epochs

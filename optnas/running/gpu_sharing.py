@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optnas.devices.gpus import Gpu, gpus, mps_runs
 from optnas.running.gpu_sharing_policy import (
     EVENTS,
-    PATIENCE,
+    LONGEST_RATIO,
     GpuMemory,
     RateWindow,
     TrainingRate,
@@ -199,7 +199,7 @@ class _SharedGpu:
             self._settle(decision.workers, decision.reason)
         else:
             self._before = rate
-            self._deadline = now + PATIENCE * (now - self._since)
+            self._deadline = now + LONGEST_RATIO * (now - self._since)
             self._since = now
             self._grow(decision.workers)
 

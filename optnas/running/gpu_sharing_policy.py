@@ -13,7 +13,7 @@ EVENTS = 5
 """Epochs, or trials, that a measurement takes of every worker on average, at least."""
 SECONDS = 15.0
 """The shortest measurement."""
-PATIENCE = 5.0
+LONGEST_RATIO = 5.0
 """How many times as long as the measurement before one may take, with the start of workers."""
 
 Unit = Literal["epochs", "trials"]

@@ -22,7 +22,7 @@ from optnas.running.gpu_sharing import GpuSharing, WorkerControl
 from optnas.running.loop import BudgetUsedUp, Loop
 from optnas.running.placement import WorkerPlan, check_gpus, gpu_sharing_notice, plan_workers
 from optnas.running.signals import Interruption, Signals
-from optnas.running.workers import LOST, SendEvent, WorkerPool
+from optnas.running.workers import GONE, SendEvent, WorkerPool
 from optnas.storage.artifacts import Artifacts, check_artifacts, mark_artifacts, open_artifacts
 from optnas.study.budget import may_go_on, may_start
 from optnas.study.data import (
@@ -38,9 +38,9 @@ from optnas.study.opening import (
     Conclusion,
     OpenStudy,
     conclusions,
+    config_to_run,
     create_or_open,
     open_study,
-    settled,
 )
 from optnas.study.record import RECORD
 from optnas.trials.failures import fail_dead, is_grounds, one_line
@@ -120,7 +120,7 @@ def run(
         RunError: If a trial could not go on because of the machine, or a worker died and was not
             replaced. Nothing is lost.
     """
-    config = settled(config)
+    config = config_to_run(config)
     warn_of_kept_settings(config)
     workers = workers or config.workers
     if device is not None and not workers.devices:
@@ -339,7 +339,7 @@ class _PoolEvents:
         self._plan = plan
 
     def listen(self, worker: int, event: str, value: Any) -> None:
-        if event == LOST:
+        if event == GONE:
             if self.sharing is not None and self.opened is not None:
                 self.sharing.lost(worker, value)
             return

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 Interruption = Literal["interrupted", "terminated"]
 
-PATIENCE = 5.0
+GRACE = 5.0
 """Seconds after SIGTERM in which a run ends of itself; whoever preempts it waits ten or more."""
 AGAIN = 1.0
 """Seconds after which an interruption that was not noticed is repeated."""
@@ -37,7 +37,7 @@ class Signals:
         stop: Callable[[], None],
         heard: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
         *,
-        patience: float | None = PATIENCE,
+        patience: float | None = GRACE,
     ) -> None:
         self.ending: Interruption | None = None
         self._stop = stop

@@ -28,8 +28,8 @@ Work = Callable[[int, SendEvent], Interruption | None]
 
 PATH, SAFE_PATH, OURS = "PYTHONPATH", "PYTHONSAFEPATH", "optnas"
 """The variable that has Python leave the folder it starts in alone, and our mark in it."""
-LOST = "lost"
-PATIENCE = 6.5
+GONE = "gone"
+WORKER_GRACE = 6.5
 """Seconds that workers have to end after SIGTERM."""
 
 
@@ -59,7 +59,7 @@ class WorkerPool:
         work: What each does.
         count: How many there are at the start, numbered from 0.
         max_restarts: How many are replaced in all.
-        listen: Called with a worker's number and what it tells; and with ``LOST`` when one ended
+        listen: Called with a worker's number and what it tells; and with ``GONE`` when one ended
             before its time, of which the others go on, and whether another takes its place.
 
     Attributes:
@@ -212,7 +212,7 @@ class WorkerPool:
 
     def _tell_lost(self, worker: _Worker, *, is_replaced: bool = False) -> None:
         if self._deadline is None and not worker.is_dismissed:
-            self._listen(worker.number, LOST, is_replaced)
+            self._listen(worker.number, GONE, is_replaced)
 
     def _fail(self, worker: _Worker, error: Exception) -> None:
         if worker.is_optional:
@@ -224,7 +224,7 @@ class WorkerPool:
         self._end()
 
     def _end(self) -> None:
-        self._deadline = self._deadline or time.monotonic() + PATIENCE
+        self._deadline = self._deadline or time.monotonic() + WORKER_GRACE
         for worker in self._workers:
             worker.process.terminate()
 

@@ -73,7 +73,7 @@ class TopologySpace(ChoiceSpace[Topology]):
         self.space = space
         self.predecessors = tuple(range(inputs, inputs + nodes))
         """How many predecessors each node has."""
-        _, operations = self.settled(self.whole)
+        _, operations = self.split_params(self.whole)
         self.operations = tuple(map(str, space.choices[operations[0]]))
         """The operations among which an edge chooses; ``"none"`` may be one of them."""
         super().__init__(
@@ -97,7 +97,7 @@ class TopologySpace(ChoiceSpace[Topology]):
         kept = [nodes for _, cell in architecture.cells for nodes in cell]
         return dict(zip(self.choices, map(_text, kept), strict=True))
 
-    def settled(self, topology: Topology) -> tuple[dict[str, ParamValue], list[str]]:
+    def split_params(self, topology: Topology) -> tuple[dict[str, ParamValue], list[str]]:
         """What a topology says of an architecture, as parameters of ``space``.
 
         Returns:
@@ -129,9 +129,9 @@ class TopologySpace(ChoiceSpace[Topology]):
 
         Args:
             topology: The edges, two for every node of a `CellSpace`.
-            operations: That of every edge, in the order of ``settled``; or one for all.
+            operations: That of every edge, in the order of ``split_params``; or one for all.
         """
-        known, unknown = self.settled(topology)
+        known, unknown = self.split_params(topology)
         if isinstance(operations, str):
             operations = [operations] * len(unknown)
         return self.space.from_params({**known, **dict(zip(unknown, operations, strict=True))})

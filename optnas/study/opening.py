@@ -214,7 +214,7 @@ def open_compared(
     return handle, changed
 
 
-def settled(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:
+def config_to_run(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:
     """A configuration to run: with what its study was made with, if that exists.
 
     Nothing is created, but for the tables of a database that had none. ``config`` is the path of

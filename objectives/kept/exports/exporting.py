@@ -222,7 +222,7 @@ def _written(
 
 
 @torch.inference_mode()
-def _difference(model: nn.Module, run: forms.Run, images: Tensor) -> float:
+def _difference(model: nn.Module, run: forms.Runner, images: Tensor) -> float:
     """The greatest difference, of one image alone and of all at once."""
     expected = model(images).numpy()
     found = [run(images.numpy()), run(images[:1].numpy())]
@@ -233,7 +233,7 @@ def _difference(model: nn.Module, run: forms.Run, images: Tensor) -> float:
 
 @torch.inference_mode()
 def _cost(
-    model: nn.Module, run: forms.Run, real: RealImages, classifier: Classifier | Ensemble
+    model: nn.Module, run: forms.Runner, real: RealImages, classifier: Classifier | Ensemble
 ) -> dict[str, Any]:
     """What quantisation costs on all test images."""
     images = given_to(model, real.tests, classifier)
@@ -248,7 +248,7 @@ def _cost(
     return costs
 
 
-def _milliseconds(run: forms.Run, image: np.ndarray) -> float:
+def _milliseconds(run: forms.Runner, image: np.ndarray) -> float:
     times = []
     for _ in range(_TIMED):
         start = time.perf_counter()

@@ -19,7 +19,7 @@ from optnas.storage.files import write_whole
 
 Form = Literal["onnx", "torch", "openvino", "executorch", "python"]
 FORMS: tuple[Form, ...] = get_args(Form)
-Run = Callable[[np.ndarray], np.ndarray]
+Runner = Callable[[np.ndarray], np.ndarray]
 ABOUT = "optnas"
 """Under this name every form has what is known of the network, as JSON."""
 DEVICE_BATCH = 64
@@ -77,7 +77,7 @@ def write(form: Form, model: nn.Module, example: Tensor, path: Path, about: str)
     _WRITERS[form](model, example, path, about)
 
 
-def runner(form: Form, path: Path) -> Run:
+def runner(form: Form, path: Path) -> Runner:
     """Load an export in its own runtime, on one thread of the CPU in float32."""
     return _RUNNERS[form](path)
 
@@ -109,7 +109,7 @@ def _write_onnx(model: nn.Module, example: Tensor, path: Path, about: str) -> No
     path.write_bytes(made.SerializeToString())
 
 
-def _run_onnx(path: Path) -> Run:
+def _run_onnx(path: Path) -> Runner:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -125,7 +125,7 @@ def _write_torch(model: nn.Module, example: Tensor, path: Path, about: str) -> N
     torch.export.save(exported_program(model, example), path, extra_files={ABOUT: about})
 
 
-def _run_torch(path: Path) -> Run:
+def _run_torch(path: Path) -> Runner:
     module = torch.export.load(path).module()
     return lambda images: module(torch.from_numpy(images)).detach().numpy()
 
@@ -138,7 +138,7 @@ def _write_openvino(model: nn.Module, example: Tensor, path: Path, about: str) -
     openvino.save_model(made, path, compress_to_fp16=False)
 
 
-def _run_openvino(path: Path) -> Run:
+def _run_openvino(path: Path) -> Runner:
     import openvino
 
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
@@ -161,7 +161,7 @@ def _write_executorch(model: nn.Module, example: Tensor, path: Path, about: str)
     path.with_suffix(".pte.json").write_text(about)
 
 
-def _run_executorch(path: Path) -> Run:
+def _run_executorch(path: Path) -> Runner:
     runtime: Any = importlib.import_module("executorch.runtime")
     method = runtime.Runtime.get().load_program(path).load_method("forward")
 
@@ -178,7 +178,7 @@ def _write_python(model: nn.Module, example: Tensor, path: Path, about: str) -> 
     write_whole(path, text.encode())
 
 
-def _run_python(path: Path) -> Run:
+def _run_python(path: Path) -> Runner:
     name = f"_optnas_export_{os.getpid()}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -200,7 +200,7 @@ _WRITERS: Mapping[Form, Callable[[nn.Module, Tensor, Path, str], None]] = {
     "executorch": _write_executorch,
     "python": _write_python,
 }
-_RUNNERS: Mapping[Form, Callable[[Path], Run]] = {
+_RUNNERS: Mapping[Form, Callable[[Path], Runner]] = {
     "onnx": _run_onnx,
     "torch": _run_torch,
     "openvino": _run_openvino,
