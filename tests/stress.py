@@ -3,11 +3,12 @@
 Prints a table; the figures in docs/distributed.md come from here. Every part goes on where it was
 stopped, as its rounds are kept in a file:
 
-    make stress                                     # everything: an hour on two cores
+    make stress                                     # everything: hours on two cores
     python tests/stress.py [--minutes 10] [PART ...]
 """
 
 import argparse
+import atexit
 import dataclasses
 import functools
 import itertools
@@ -19,6 +20,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -214,12 +216,19 @@ def play_faults(kind: str, number: int, left: int, folder: Path) -> Round:
 def play_fuzz(kind: str, number: int, left: int, folder: Path) -> Round:
     """Damaged copies of a study, each looked at with every command."""
     start, count, wrong = time.monotonic(), min(25, left), []
-    (folder / "studies").mkdir()
     with damaging.impatient():
-        damaging.prepare(folder / "studies")
         for mutation in range(25 * number, 25 * number + count):
-            wrong += damaging.mutate(kind, mutation, folder / "studies", folder / "damaged")
+            wrong += damaging.mutate(kind, mutation, _studies(), folder / "damaged")
     return Round(count, time.monotonic() - start, wrong="\n".join(wrong) or None)
+
+
+@functools.cache
+def _studies() -> Path:
+    """What is damaged, made once."""
+    folder = tempfile.TemporaryDirectory(prefix="stress-")
+    atexit.register(folder.cleanup)
+    damaging.prepare(Path(folder.name))
+    return Path(folder.name)
 
 
 def play_outage(
@@ -300,6 +309,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20.0, help="Of every part, at most.")
     parser.add_argument("--output", type=Path, default=Path("stress.json"), help="The rounds.")
     options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     every = parts(options)
     unknown = set(options.parts) - every.keys()
     if unknown:

@@ -37,6 +37,14 @@ FULL_PATIENCE = 60.0
 LONGEST_PAUSE = 2.0
 """Seconds between two attempts, at most."""
 
+_KEEP_ALIVE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 6,
+}
+"""Seconds, and how often: a machine that was switched off says nothing for two hours otherwise."""
+
 _METHODS = (
     "create_new_study",
     "get_n_trials",
@@ -280,6 +288,14 @@ class SQLiteStorage(_FinishesOnce, CheckedDatabase):
         self.engine.dispose()  # Connections made before the listeners.
 
 
+def _alive_options(url: str) -> dict[str, int]:
+    """Options of a client that notices when its server is gone; the URL's own count more."""
+    parsed = sqlalchemy.make_url(engine_url(url))
+    if parsed.drivername not in ("postgresql", "postgresql+psycopg", "postgresql+psycopg2"):
+        return {}  # Others call them otherwise.
+    return {name: value for name, value in _KEEP_ALIVE.items() if name not in parsed.query}
+
+
 @_patient((*_METHODS, *_DATABASE_METHODS), may_pass)
 class PatientDatabase(_FinishesOnce, CheckedDatabase):
     """A database on a server that may restart, or have one of two that collide try again.
@@ -290,7 +306,8 @@ class PatientDatabase(_FinishesOnce, CheckedDatabase):
 
     def __init__(self, url: str) -> None:
         self.checks, self.outage = Checks(), Outage(url)
-        super().__init__(engine_url(url), engine_kwargs={"pool_pre_ping": True})
+        options = {"pool_pre_ping": True, "connect_args": _alive_options(url)}
+        super().__init__(engine_url(url), engine_kwargs=options)
 
 
 @_patient((*_METHODS, *_PROXY_METHODS, "get_best_trial"), may_pass_journal)
