@@ -24,6 +24,8 @@ from optnas.storage.retrying import (
     PatientJournal,
     PatientProxy,
     SQLiteStorage,
+    StorageGone,
+    is_full,
     may_pass,
 )
 from optnas.storage.urls import StorageError, hide_password, parse_url, reason_of, storage_file
@@ -89,9 +91,10 @@ def explained(url: str) -> Iterator[None]:
         sqlalchemy.exc.SQLAlchemyError,
         optuna.exceptions.OptunaError,
     ) as error:
-        raise StorageError(
-            f"{hide_password(url)}: the storage cannot be used: {reason_of(error, url)}"
-        ) from None
+        message = f"{hide_password(url)}: the storage cannot be used: {reason_of(error, url)}"
+        if is_full(error):
+            raise StorageGone(message) from None
+        raise StorageError(message) from None
 
 
 def _other_version(url: str, message: str) -> str:
