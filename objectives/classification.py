@@ -14,14 +14,21 @@ from torch import nn
 
 from optnas.config.contract import strategy_of
 from optnas.config.proxy import Proxy
-from optnas.config.settings import CheckpointSettings, DataSettings, NetworkSettings, TrainSettings
+from optnas.config.settings import (
+    CheckpointSettings,
+    DataSettings,
+    NetworkSettings,
+    TrainSettings,
+    initial_recipe,
+)
 from optnas.objectives.data.images import Images, load_images
 from optnas.objectives.limits import over_limits
 from optnas.objectives.networks.build import build_model, count_params, forward_costs
 from optnas.objectives.networks.inference import inference_times
-from optnas.objectives.networks.sizes import candidate_network, check_options, check_training
+from optnas.objectives.networks.sizes import candidate_network, check_settings
 from optnas.objectives.retraining import Retrains
 from optnas.objectives.training.allocator import kept_memory
+from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.memory import (
     bound_compiled_code,
     is_out_of_memory,
@@ -31,7 +38,7 @@ from optnas.objectives.training.memory import (
 from optnas.objectives.training.metrics import Metric, check_metric
 from optnas.objectives.training.progress import Progress
 from optnas.objectives.training.records import check_device, record_circumstances, record_memory
-from optnas.objectives.training.trainer import Trainer, deterministic_algorithms
+from optnas.objectives.training.trainer import Trainer
 from optnas.objectives.training.trial_training import CandidateFailure, TrialTraining, parent_trial
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import Architecture, Space
@@ -207,8 +214,7 @@ class Classification(Retrains):
             **options,
         )
         example = space.random(np.random.default_rng(0))
-        check_options(example, objective._network)
-        check_training(example, train)
+        check_settings(example, objective._network, train)
         objective._sized(example)
         return objective
 
@@ -340,9 +346,9 @@ class Classification(Retrains):
         train = self.train
         if train.epochs is None:
             return train, trial.suggest_int("epochs", 1, MAX_EPOCHS)
-        if train.initial_epochs is not None and not is_child and self._inherits(trial):
-            return train.model_copy(update={"cycles": 1}), train.initial_epochs
-        return train, train.epochs
+        if not is_child and self._inherits(trial):
+            train = initial_recipe(train)
+        return train, train.epochs or 0
 
     def _training_seed(
         self, trial: Trial, architecture: Architecture, schedule: int, parent: FrozenTrial | None

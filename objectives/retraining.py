@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from optnas.config.settings import RetrainSettings, TrainSettings
+from optnas.config.settings import NetworkSettings, RetrainSettings, TrainSettings
 from optnas.objectives.data.images import Images
 from optnas.objectives.kept import ensembles, trained
 from optnas.objectives.kept.descriptions import Description, EnsembleDescription
-from optnas.objectives.networks.sizes import channels_of, with_channels
+from optnas.objectives.kept.references import Reference, references_of
+from optnas.objectives.networks.inference import inference_milliseconds
+from optnas.objectives.networks.sizes import channels_of, resized
 from optnas.objectives.training.trainer import Trainer
 from optnas.seeds import derive_seed
 from optnas.spaces import Architecture
@@ -54,6 +56,7 @@ class Retrains:
         settings: RetrainSettings,
         *,
         channels: int | None = None,
+        network: NetworkSettings | None = None,
         repeat: int = 1,
         origin: dict[str, Any],
         on_epoch: Callable[[int, int, float, float], None] | None = None,
@@ -65,31 +68,34 @@ class Retrains:
             folder: Where the network goes.
             settings: How to train, where that is not as in the search.
             channels: Channels of its first layers; None leaves those it was found with.
+            network: Its size otherwise, where that is neither as found nor as ``settings`` say.
             repeat: Which training of the network this is, from 1; each has a seed of its own.
             origin: Where the architecture comes from, for the card.
             on_epoch: See `optnas.objectives.kept.trained`.
 
         Raises:
-            UserError: As `optnas.objectives.kept.trained`, or if there are no channels to choose.
+            UserError: As `optnas.objectives.kept.trained`, or if the network has no such size.
         """
-        images, options = self.images, self._network
-        if settings.augment is not None:
-            side = min(images.input_shape[1:])
-            recipe = images.augmentation.restricted(settings.augment, side)
-            images = dataclasses.replace(images, augmentation=recipe)
+        options = self._network
+        asked: dict[str, Any] = {}
+        for size in (settings.network, network):
+            asked |= {} if size is None else size.model_dump(exclude_none=True)
         if channels is not None:
+            asked["channels"] = channels
+        if asked:
             found_with = channels_of(architecture, options)
-            architecture, options = with_channels(architecture, options, channels)
-            origin = {**origin, "channels": f"{channels} (found with {found_with})"}
-        seed = 0 if self._seed is None else self._seed
+            architecture, options = resized(architecture, options, asked)
+            if "channels" in asked:
+                asked["channels"] = f"{asked['channels']} (found with {found_with})"
+            origin = {**origin, **asked}
         return trained.retrain(
             architecture,
-            images,
+            self._images_for(settings),
             settings.recipe(self.train),
             folder,
             network=options,
             compiled=settings.compile,
-            seed=seed if repeat == 1 else derive_seed("repeat", seed, repeat),
+            seed=self._seed_of(repeat),
             origin=origin,
             device=self.device,
             on_epoch=on_epoch,
@@ -97,6 +103,81 @@ class Retrains:
             measure=self._measured,
             further_identity=self._further_identity(),
         )
+
+    def reference(
+        self,
+        known: Reference,
+        folder: Path,
+        settings: RetrainSettings,
+        *,
+        repeat: int = 1,
+        on_epoch: Callable[[int, int, float, float], None] | None = None,
+    ) -> Description:
+        """Train a known network as those that were found: by their recipe, on their images.
+
+        Drop-path and the auxiliary loss, which it has not, are left out.
+
+        Args:
+            known: The network.
+            folder: Where it goes.
+            settings: As of `retrain`, without the size of the network.
+            repeat: As of `retrain`, with the same seeds.
+            on_epoch: As of `retrain`.
+
+        Raises:
+            UserError: As `retrain`, or if its weights cannot be read.
+        """
+        origin: dict[str, Any] = {"network": f"timm's {known.architecture.name}"}
+        if known.weights is not None:
+            origin["weights"] = known.weights.name
+
+        def make(model: nn.Module, *arguments: Any, **options: Any) -> Trainer:
+            known.load_into(model)
+            return Trainer(model, *arguments, **options)
+
+        recipe = settings.recipe(self.train)
+        return trained.retrain(
+            known.architecture,
+            self._images_for(settings),
+            recipe.model_copy(update={"drop_path": 0.0, "auxiliary": 0.0}),
+            folder,
+            network={},
+            compiled=settings.compile,
+            seed=self._seed_of(repeat),
+            origin=origin,
+            device=self.device,
+            on_epoch=on_epoch,
+            make_trainer=make,
+            further_identity=known.checksum(),
+        )
+
+    def references(self, text: str) -> list[Reference]:
+        """The known networks that an option names: see `references_of`."""
+        return references_of(text)
+
+    def inference_milliseconds(self, folder: Path) -> float:
+        """Milliseconds of a kept network for one image, on one thread of this machine's CPU."""
+        description, network = trained.read(folder)
+        return inference_milliseconds(network, description.input_shape)
+
+    def _images_for(self, settings: RetrainSettings) -> Images:
+        if settings.augment is None:
+            return self.images
+        side = min(self.images.input_shape[1:])
+        recipe = self.images.augmentation.restricted(settings.augment, side)
+        return dataclasses.replace(self.images, augmentation=recipe)
+
+    def _seed_of(self, repeat: int) -> int:
+        seed = 0 if self._seed is None else self._seed
+        return seed if repeat == 1 else derive_seed("repeat", seed, repeat)
+
+    def test_digest(self) -> str:
+        """What tells the test images and their classes from others."""
+        images = self.images
+        shown = dataclasses.replace(
+            images, train_images=images.test_images, train_labels=images.test_labels
+        )
+        return f"{trained.digest(shown)} {images.class_names}"
 
     def ensemble(self, members: Sequence[Path], folder: Path) -> EnsembleDescription:
         """Make one of networks that `retrain` kept: see :func:`ensembles.combine`.

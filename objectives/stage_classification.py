@@ -10,7 +10,7 @@ from pydantic import Field
 from optnas.errors import UserError
 from optnas.objectives.classification import Classification
 from optnas.objectives.data.images import Images
-from optnas.objectives.importance.scoring import Criterion, stage_importance
+from optnas.objectives.importance.scoring import GRID, Criterion, Parameters, stage_importance
 from optnas.objectives.inheritance.adapters import inherit
 from optnas.objectives.kept import trained
 from optnas.objectives.kept.donors import Donor, read_donor
@@ -18,7 +18,13 @@ from optnas.objectives.training.trainer import Trainer
 from optnas.objectives.training.trial_training import FIRST_LEASE, CandidateFailure, TrialTraining
 from optnas.seeds import study_seed
 from optnas.spaces import Architecture, Space, StageSpace
-from optnas.trials.attributes import HUMAN_DESIGNED, INHERITED, PHASE, STAGE_IMPORTANCE
+from optnas.trials.attributes import (
+    HUMAN_DESIGNED,
+    INHERITED,
+    PHASE,
+    STAGE_IMPORTANCE,
+    TUNED_IMPORTANCE,
+)
 from optnas.trials.leases import renew_lease
 from optnas.trials.lineage import ancestors
 
@@ -52,6 +58,12 @@ class StageClassification(Classification):
         further_epochs: Epochs for which the strategy's candidates, and networks that people
             designed, are trained on after they were scored; the value is then the best of all
             epochs.
+        components: Components of ``"pls"``.
+        alpha: Weight of the deviations in an edge of ``"inf_fs"``; the rest is the correlation's.
+        factor: Weight of one step more in ``"inf_fs"`` (default 0.9) and ``"il_fs"`` (0.99).
+        tune: Whether these parameters are chosen instead, as in the paper: the first iteration
+            trains what each would grow, and the best on the validation split decides for all.
+            The user attribute ``tuned_importance`` then holds the scores by parameters.
         options: What `Classification` takes.
 
     Raises:
@@ -69,6 +81,10 @@ class StageClassification(Classification):
         samples: Annotated[int, Field(ge=1)] | None = None,
         transfer: Path | None = None,
         further_epochs: Annotated[int, Field(ge=0)] = 0,
+        components: Annotated[int, Field(ge=1)] = 2,
+        alpha: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        factor: Annotated[float, Field(gt=0, lt=1)] | None = None,
+        tune: bool = False,
         **options: Any,
     ) -> None:
         if not isinstance(space, StageSpace):
@@ -82,6 +98,8 @@ class StageClassification(Classification):
         self.criterion = criterion
         self.samples = samples
         self._further_epochs = further_epochs
+        self._parameters = Parameters(components, alpha, factor)
+        self._tune = tune
         self._donor = None if transfer is None else read_donor(transfer)
         if self._donor is not None:
             self._donor.check(space, self.in_channels)
@@ -94,7 +112,7 @@ class StageClassification(Classification):
 
     def further_epochs(self, trial: Trial) -> int:
         attrs = trial.user_attrs
-        is_candidate = attrs.get(PHASE) == "candidate" or HUMAN_DESIGNED in attrs
+        is_candidate = attrs.get(PHASE) in ("candidate", "tuning") or HUMAN_DESIGNED in attrs
         return self._further_epochs if is_candidate else 0
 
     def trained(self, trial: Trial, trainer: Trainer) -> None:
@@ -102,20 +120,28 @@ class StageClassification(Classification):
         for before in ancestors(trials, trial):
             if STAGE_IMPORTANCE in before.user_attrs:
                 # It was lost later, and its network may have been trained on.
-                trial.set_user_attr(STAGE_IMPORTANCE, before.user_attrs[STAGE_IMPORTANCE])
+                for name in (TUNED_IMPORTANCE, STAGE_IMPORTANCE):
+                    if name in before.user_attrs:
+                        trial.set_user_attr(name, before.user_attrs[name])
                 return
-        trial.set_user_attr(STAGE_IMPORTANCE, self._importance(trial, trainer))
+        if self._tune:
+            grid = GRID[self.criterion]
+            scores = {name: self._importance(trial, trainer, each) for name, each in grid.items()}
+            trial.set_user_attr(TUNED_IMPORTANCE, scores)
+        importance = self._importance(trial, trainer, self._parameters)
+        trial.set_user_attr(STAGE_IMPORTANCE, importance)
 
-    def _importance(self, trial: Trial, trainer: Trainer) -> list[float]:
+    def _importance(self, trial: Trial, trainer: Trainer, parameters: Parameters) -> list[float]:
         # Nobody knows how long scoring takes: it may be longer than an epoch.
         renew_lease(trial.storage, trial._trial_id, FIRST_LEASE)
         try:
             return stage_importance(
-                trainer.model,
+                trainer.judged,
                 trainer.images,
                 self.criterion,
                 samples=self.samples,
                 seed=study_seed(trial.study, self._seed),
+                parameters=parameters,
             )
         except ValueError as error:
             raise CandidateFailure(str(error)) from error

@@ -18,10 +18,11 @@ from optnas.objectives.networks.supernet import MixedNetwork
 from optnas.objectives.tabular import Tabular
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.bilevel import BilevelTrainer, SearchRecipe
+from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.records import record_memory
-from optnas.objectives.training.trainer import deterministic_algorithms
+from optnas.objectives.training.search_rates import search_rates
 from optnas.seeds import derive_seed, study_seed
-from optnas.spaces import Space, Topology, TopologySpace, proposal
+from optnas.spaces import NasBench201Space, Space, Topology, TopologySpace, proposal
 from optnas.spaces.topology import NONE
 from optnas.trials.attributes import (
     ARCHITECTURE_PHASE,
@@ -37,6 +38,11 @@ from optnas.trials.claims import queued_params
 DEFAULTS = SearchSettings.model_validate({})
 CHANNELS = 16
 """Channels of a super-network's first cells, unless told otherwise."""
+PLAIN = {
+    **{"optimizer": "sgd", "cycles": 1, "milestones": None, "warmup_epochs": 0, "ema": 0.0},
+    **{"drop_path": 0.0, "auxiliary": 0.0, "label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0},
+}
+"""What of the networks' recipe is not for super-networks."""
 EIGENVALUES = "eigenvalues"
 """User attribute: the largest eigenvalue of the loss's Hessian, one per epoch of a search."""
 
@@ -92,9 +98,18 @@ class SupernetClassification(Classification):
             self._table = Tabular(space, table, column, limits=self._limits)
         try:
             self._topologies = TopologySpace(space)  # type: ignore[arg-type]
-            operations = tuple(name for name in self._topologies.operations if name != NONE)
-            if search.operation not in operations:
-                raise ValueError(f"`operation` must be one of {operations}: {search.operation!r}.")
+            known = self._topologies.operations
+            chosen = search.operations
+            if (
+                not set(chosen) <= set(known)
+                or chosen == (NONE,)
+                or len(set(chosen)) < len(chosen)
+            ):
+                operations = tuple(name for name in known if name != NONE)
+                raise ValueError(
+                    f"`operation` must be one of {operations}, or several different ones, with "
+                    f"{NONE!r} or without: {search.operation!r}."
+                )
             # As every search will do it: what does not fit shows now.
             for phase in (TOPOLOGY_PHASE, OPERATORS_PHASE):
                 self._supernet(phase, None, 0)
@@ -123,7 +138,13 @@ class SupernetClassification(Classification):
 
     def _try_topology(self, trial: Trial, edges: Topology) -> None:
         """Train a network with the simple operation on its edges, or look it up."""
-        simple = self._topologies.architecture(edges, self._search.operation)
+        operations = self._search.operations
+        if len(operations) > 1:
+            raise UserError(
+                "objective.search.operation: a discrete search for edges trains networks with one "
+                f"operation, not {len(operations)}"
+            )
+        simple = self._topologies.architecture(edges, operations[0])
         if self._table is None:
             self._evaluate(trial, simple)
             return
@@ -139,19 +160,22 @@ class SupernetClassification(Classification):
         trial.set_user_attr(TRAINING_SEED, seed)
         search = self._search
         epochs = search.epochs or 1 if phase == TOPOLOGY_PHASE else search.operator_epochs
+        partial = search.partial or (1 if isinstance(self.space, NasBench201Space) else 4)
+        is_whole = phase == OPERATORS_PHASE and edges is None
+        rates = search_rates(search, partial if is_whole else None)
         recipe = SearchRecipe(
             iterations=search.iterations if phase == TOPOLOGY_PHASE else None,
             weight_share=search.weight_share,
             architecture_share=search.architecture_share,
-            lr=search.architecture_lr,
+            lr=rates.architecture,
             weight_decay=search.architecture_weight_decay,
             second_order=search.second_order,
             eigenvalue=search.eigenvalue,
         )
         weights = self.train.model_copy(
             update={
-                **search.model_dump(include={"lr", "weight_decay", "batch_size", "schedule"}),
-                **{"optimizer": "sgd", "cycles": 1, "drop_path": 0.0, "auxiliary": 0.0},
+                **search.model_dump(include={"weight_decay", "batch_size", "schedule"}),
+                **{"lr": rates.weights, "final_lr": rates.end, **PLAIN},
             }
         )
         supernet = self._supernet(phase, edges, seed).to(self.device)
@@ -178,7 +202,7 @@ class SupernetClassification(Classification):
         if self._proxy is not None:
             options["channels"] = self._proxy.channels(options.get("channels", CHANNELS))
         if phase == TOPOLOGY_PHASE:
-            options["operations"] = (self._search.operation,)
+            options["operations"] = self._search.operations
         else:
             options |= {
                 "operations": self._topologies.operations,

@@ -30,6 +30,7 @@ from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import Architecture, Space
 from optnas.trials.attributes import (
     CANDIDATE,
+    CLAIM,
     CONTINUES,
     FAILURE,
     FAILURE_REASON,
@@ -150,6 +151,11 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         return None
 
     @property
+    def least_claims(self) -> float:
+        """Claims of candidates before which the strategy cannot be done."""
+        return 0
+
+    @property
     def inherits(self) -> bool:
         """Whether candidates start from the weights of others."""
         return self.space.inherits
@@ -176,7 +182,10 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
 
     def is_finished(self, study: Study) -> bool:
         """Whether the strategy is done, so that no further trial should be started."""
-        return self._is_over(study, self._history(study))
+        trials = all_trials(study)
+        if sum(CLAIM in trial.system_attrs for trial in trials) < self.least_claims:
+            return False  # Known without reading what was claimed, of however many trials.
+        return self._is_over(study, self._history(study, trials))
 
     # How Optuna sees the strategy.
 

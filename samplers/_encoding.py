@@ -1,5 +1,6 @@
 """Architectures as rows of numbers, one column for each parameter of the space."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,11 @@ from optuna.distributions import BaseDistribution
 from optnas.spaces.axes import Axis
 
 Codes = NDArray[np.float64]
+
+MANY = 3
+"""Parameters that make a kind."""
+DRAWN = 20
+"""Values of a parameter of which the one farthest from those in use is taken."""
 
 
 class Encoding:
@@ -24,6 +30,15 @@ class Encoding:
     def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
         self._names = list(distributions)
         self.axes = [Axis(distribution) for distribution in distributions.values()]
+        kinds: dict[tuple[str, BaseDistribution], list[int]] = {}
+        for position, (name, distribution) in enumerate(distributions.items()):
+            kinds.setdefault((re.sub(r"\d+", "", name), distribution), []).append(position)
+        self.alike = [
+            positions
+            for positions in kinds.values()
+            if len(positions) >= MANY and self.axes[positions[0]].size != 1
+        ]
+        """Positions of parameters with the same values whose names differ in numbers alone."""
 
     def codes(self, params: Mapping[str, Any]) -> Codes:
         """The codes of an architecture, shape (p,)."""
@@ -38,6 +53,25 @@ class Encoding:
     def drawn(self, n: int, rng: np.random.Generator) -> Codes:
         """Codes with every parameter drawn uniformly, shape (n, p)."""
         return np.stack([axis.draw(n, rng) for axis in self.axes], axis=1)
+
+    def spread(self, rows: Codes, rng: np.random.Generator) -> Codes:
+        """Codes whose every parameter is far from its values in ``rows``, or seldom there.
+
+        Args:
+            rows: Shape (n, p).
+            rng: What they are drawn with.
+        """
+        result = np.empty(len(self.axes))
+        for column, axis in enumerate(self.axes):
+            drawn = axis.draw(DRAWN, rng)
+            used = rows[~np.isnan(rows[:, column]), column]
+            apart = np.abs(drawn[:, None] - used)
+            if not axis.ordered:
+                apart = np.minimum(apart, 1.0)
+            nearest = apart.min(axis=1, initial=1.0)
+            uses = (apart == 0).sum(axis=1)
+            result[column] = drawn[np.lexsort((uses, -nearest))[0]]
+        return result
 
     def mutants(
         self, parents: Codes, changes: NDArray[np.int64], rng: np.random.Generator

@@ -35,6 +35,10 @@ class EndlessSampler(StrategySampler[A]):
     def has_end(self) -> bool:
         return False
 
+    @property
+    def least_claims(self) -> float:
+        return self._size
+
     def candidates(self, study: Study) -> list[tuple[int, A, float]]:
         """Trial number, architecture and value of the finished networks, best first.
 

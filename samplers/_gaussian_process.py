@@ -1,18 +1,15 @@
 """A Gaussian process over parameters, for values of which only the order counts."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 
-from optnas.spaces.axes import Axis
-
-Matrix = NDArray[np.float64]
+from optnas.samplers._features import Features, Matrix
 
 LENGTH = 0.4
 """The distance at which correlation has fallen to 1/e, before weights are fitted."""
@@ -22,8 +19,6 @@ SPREAD = 1.0
 """Standard deviation of the prior of the logarithm of a weight, and of the noise."""
 STEPS = 12
 """Steps of the optimiser in a fit."""
-BINS = 16
-"""Parts of the range of a number, in which distance grows linearly from one to another."""
 JITTER = 1e-6
 
 
@@ -48,47 +43,6 @@ def expected_improvement(mean: Matrix, deviation: Matrix, best: float) -> Matrix
     z = (mean - best) / deviation
     density = np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
     return np.asarray(deviation * (z * ndtr(z) + density))
-
-
-class Features:
-    """Parameters as features whose weighted squared distance is that of the parameters.
-
-    Two choices that differ have distance 1, two numbers their distance as a part of the range,
-    and a parameter that only one of two architectures has counts 1.
-
-    Args:
-        axes: The parameters.
-    """
-
-    def __init__(self, axes: Sequence[Axis]) -> None:
-        self._axes = axes
-        self._bins = [min(axis.size - 1, BINS) if axis.size else BINS for axis in axes]
-        self.lengths = [
-            1 + (bins if axis.ordered else axis.size)
-            for axis, bins in zip(axes, self._bins, strict=True)
-        ]
-        self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(int)
-        self.groups = np.repeat(np.arange(len(axes)), self.lengths)
-        """The parameter of every feature."""
-
-    def of(self, codes: Matrix) -> Matrix:
-        """Features, shape (n, f), of codes, shape (n, p), NaN for what an architecture lacks."""
-        result = np.zeros((len(codes), len(self.groups)))
-        active = ~np.isnan(codes)
-        rows = np.arange(len(codes))
-        for i, (axis, bins) in enumerate(zip(self._axes, self._bins, strict=True)):
-            start, has = self.starts[i], active[:, i]
-            column = np.where(has, codes[:, i], 0.0)
-            if not axis.ordered:
-                result[:, start] = has * np.sqrt(0.5)
-                result[rows[has], start + 1 + column[has].astype(int)] = np.sqrt(0.5)
-            elif bins:
-                # Like the filling of a row of vessels: whole ones differ by 1 each.
-                filled = np.clip(column[:, None] * bins - np.arange(bins), 0, 1)
-                filled[~has] = 0.5
-                result[:, start] = has * np.sqrt(0.75)
-                result[:, start + 1 : start + 1 + bins] = filled / np.sqrt(bins)
-        return result
 
 
 @dataclasses.dataclass(frozen=True)

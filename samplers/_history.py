@@ -134,10 +134,10 @@ class History:
         trials: Sequence[FrozenTrial],
         reader: TrialReader,
         max_retries: int,
-        without_weights: Mapping[int, str] | None = None,
+        without_weights: Mapping[int, str],
     ) -> None:
         self.trials = trials
-        self.without_weights = without_weights or {}
+        self.without_weights = without_weights
         self.key = reader.key
         readings = [reader.read(number, trial) for number, trial in enumerate(trials)]
         self.asked = _asked(readings)

@@ -66,7 +66,7 @@ class MacroMicroOutlook:
         """The trials of the micro search, which are known once its first network is."""
         network = self._network(baseline)
         layers = len(network.kernels or ())
-        trials = 1 + layers * (2 if self._sampler.search_operations else 1) - done
+        trials = 1 + layers * len(self._sampler.changes) - done
         return Stretch("micro", trials, baseline.params["epochs"], network)
 
     def _network(self, candidate: Candidate) -> Any:

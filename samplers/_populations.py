@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY
 from typing import Annotated, TypeVar
 
@@ -127,24 +127,25 @@ class PopulationSampler(StrategySampler[A]):
         """
         history = self._history(study)
         best: dict[A, Member] = {}
-        members = self._members(history, history.results)
-        for member in sorted(members, key=lambda m: (-m.rung, -m.value, m.number)):
-            best.setdefault(self._network(history, member), member)
+        trained = self._finished(history, history.results)
+        for member in sorted(trained, key=lambda m: (-m.rung, -m.value, m.number)):
+            if self._names(history.trials[member.number], member.number):
+                best.setdefault(self._network(history, member), member)
             if len(best) == BEST:
                 break
         return [(member.number, network, member.value) for network, member in best.items()]
 
     def _members(self, history: History, results: Sequence[Result]) -> list[Member]:
         """The finished networks among ``results``."""
-        members = []
+        trained = self._finished(history, results)
+        return [m for m in trained if self._names(history.trials[m.number], m.number)]
+
+    def _finished(self, history: History, results: Sequence[Result]) -> Iterator[Member]:
+        """What was trained among ``results``, whether it names a network or not."""
         for result in results:
-            if result.number is None or not math.isfinite(result.value):
-                continue
-            trial = history.trials[result.number]
-            if self._names(trial, result.number):
-                rung = max(self.rung(trial), 1)
-                members.append(Member(result.number, result.value, rung))
-        return members
+            if result.number is not None and math.isfinite(result.value):
+                rung = max(self.rung(history.trials[result.number]), 1)
+                yield Member(result.number, result.value, rung)
 
     def _names(self, trial: FrozenTrial, number: int) -> bool:
         """Whether a finished trial names a network: somebody may have added it."""

@@ -1,6 +1,7 @@
 """EcoNAS: evolution over three populations, of networks trained for E, 2E and 3E epochs."""
 
 import dataclasses
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -64,10 +65,17 @@ class EcoNASSampler(PopulationSampler[A]):
         ``unique`` is off. Age counts trials: a cycle is ``sum(parents)`` of them.
     """
 
+    @property
+    def least_claims(self) -> float:
+        """All of them: the search ends by their number."""
+        if self.cycles is None:
+            return math.inf
+        return self.initial + self.cycles * sum(self.parents)
+
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
         """A child of the networks that are finished now."""
         size = sum(self.parents)
-        if self.cycles is not None and history.claims >= self.initial + self.cycles * size:
+        if history.claims >= self.least_claims:
             return Step.WAIT if history.waits else Step.DONE
         if history.claims < self.initial:
             return self._random_network(history, rng)

@@ -1,6 +1,7 @@
 """Local search: from a random network to a better neighbour, again and again."""
 
 import dataclasses
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -9,12 +10,17 @@ from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._endless import EndlessSampler
 from optnas.samplers._history import History, Result
 from optnas.spaces import Architecture
+from optnas.spaces.axes import Axis
 from optnas.trials.attributes import PHASE
 
 A = TypeVar("A", bound=Architecture)
 
 START = "start"
 """The phase of the network that a climb starts from."""
+MANY = 100
+"""Values of a parameter beyond which they are not all tried."""
+SOME = 10
+"""How many of those count as neighbours."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -25,11 +31,16 @@ class LocalSearchSampler(EndlessSampler[A]):
     differ in one parameter, in random order. It goes to the first that is better. Where none is
     better it starts anew from a random network. It has no options: there is nothing to set.
 
+    Real numbers, and others of more than 100 values, have no end of neighbours. Where the space
+    has such, the search starts anew after as many results as there are neighbours if each of
+    these parameters has ten.
+
     It is the baseline that a strategy must beat; ``docs/measurements/search.md`` says how it
     does on tables of trained networks.
 
     The objective suggests the parameters of the space; its value is an accuracy. In a space whose
-    networks grow from one another, the neighbours of a network are its children.
+    networks grow from one another, the neighbours of a network are its children, of which 20 are
+    tried, and the search starts anew from a child of any network.
 
     Source: White et al. 2021, *Exploring the Loss Landscape in Neural Architecture Search*,
     algorithm 1, with "query until lower" (first improvement).
@@ -51,9 +62,18 @@ class LocalSearchSampler(EndlessSampler[A]):
         the last neighbour is claimed.
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes = [Axis(distribution).size for distribution in self._distributions.values()]
+        counted = [size - 1 if 0 < size <= MANY else SOME for size in sizes]
+        is_countable = all(0 < size <= MANY for size in sizes)
+        self._neighbours = math.inf if is_countable else sum(counted)
+
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
         here = _best_since_start(self.networks(history))
-        mutant = None if here is None else self.new_mutant(history, here, rng, "neighbour")
+        mutant = None
+        if here is not None and _results_since(here, history) < self._neighbours:
+            mutant = self.new_mutant(history, here, rng, "neighbour")
         return mutant or self.new_anywhere(history, rng, START)
 
 
@@ -64,3 +84,8 @@ def _best_since_start(results: list[Result]) -> Result | None:
         if here is None or result.attrs.get(PHASE) == START or result.value > here.value:
             here = result
     return here
+
+
+def _results_since(here: Result, history: History) -> int:
+    """How many networks were tried after one."""
+    return len(history.results) - 1 - history.results.index(here)

@@ -75,7 +75,8 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
             compared with.
         operation: Operation of every layer at the start; the micro search tries the other one.
             Default: ``"separable"`` for chains, ``"conv"`` for face networks.
-        kernel: Kernel size of every layer at the start; the micro search tries 5.
+        kernel: Kernel size of every layer at the start; the micro search tries 5, where the space
+            has it. A chain space has 7 if its ``kernels`` say so.
         evaluation: ``"dynamic"`` trains as described; ``"static"`` trains every candidate for
             ``epochs`` epochs.
         micro: Whether there is a micro search. Default: for chains, not for face networks, as in
@@ -89,7 +90,7 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
 
     Raises:
         TypeError: If ``space`` is neither a chain space nor a face space.
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, or the space has not what a search begins with.
 
     Differences from the paper:
         Candidates are judged on held-out training images; the authors' code uses the test set.
@@ -130,10 +131,30 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
         super().__post_init__()
         self.operation = self.operation or self.space.operation
         self.micro = self.space.micro if self.micro is None else self.micro
+        if isinstance(self.space, ChainSpace):
+            for name, start in (("operations", self.operation), ("kernels", self.kernel)):
+                choices = getattr(self.space, name)
+                if start not in choices:
+                    raise ValueError(
+                        f"`{name.removesuffix('s')}` must be one of the space's `{name}`, "
+                        f"{choices}: {start!r}."
+                    )
 
     @property
     def inherits(self) -> bool:
         return self.inherit
+
+    @property
+    def changes(self) -> list[tuple[str, str | int]]:
+        """What the micro search tries in every layer, as far as the space has it."""
+        other = "conv" if self.operation == "separable" else "separable"
+        changes: list[tuple[str, str | int]] = [("operations", other)]
+        changes = [*(changes if self.search_operations else []), ("kernels", 5)]
+        if not isinstance(self.space, ChainSpace):
+            return changes
+        return [
+            (field, choice) for field, choice in changes if choice in getattr(self.space, field)
+        ]
 
     def search(self) -> Search[LayeredArchitecture]:
         depth, epochs, best = yield from self._grow()
@@ -144,10 +165,8 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
         best = yield self._candidate(
             architecture, self.micro_epochs, "baseline", guess=math.inf, parent=best
         )
-        if self.search_operations:
-            other = "conv" if self.operation == "separable" else "separable"
-            architecture, best = yield from self._change("operations", other, architecture, best)
-        architecture, best = yield from self._change("kernels", 5, architecture, best)
+        for field, choice in self.changes:
+            architecture, best = yield from self._change(field, choice, architecture, best)
         if self.final_width == "macro":
             architecture = dataclasses.replace(architecture, width=width)
         return architecture

@@ -3,8 +3,9 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import KW_ONLY
+from typing import Any
 
 import numpy as np
 from optuna.study import Study
@@ -16,7 +17,7 @@ from optnas.samplers._options import Positive
 from optnas.samplers._outlook import COURSES, Course, Outlook, in_stretches
 from optnas.samplers._replay import ReplaySampler, Search
 from optnas.spaces import StageArchitecture, StageSpace
-from optnas.trials.attributes import PARENT, STAGE_IMPORTANCE
+from optnas.trials.attributes import PARENT, STAGE_IMPORTANCE, TUNED_IMPORTANCE
 
 
 @dataclasses.dataclass(eq=False)
@@ -28,6 +29,11 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
     is strictly greater there; the network that results is a candidate, and the start of the next
     iteration. After n iterations 2n + 1 networks have been asked for; a candidate that equals
     the temporary network before it is not trained again.
+
+    Where the trials have the user attribute ``tuned_importance`` too, scores by the parameters of
+    the criterion, these are chosen in the first iteration in which they disagree: every network
+    that some would grow is trained, and the parameters of the most accurate one decide from then
+    on, as in the paper's section IV.
 
     A temporary network is known as soon as the one before it is: two workers train both at the
     same time. There is never work for a third. With a ``donor`` one network more is trained, for
@@ -100,6 +106,7 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
         deepest = tuple(greatest for _, greatest in self.space.ranges)
         donor = (yield self._candidate(deepest, "donor")) if self.donor else None
         modules, phase = (self.initial,) * self.space.stages, "initial"
+        setting: str | None = None
         # Any guess does: the temporary network is known without the result.
         network = yield self._candidate(modules, phase, donor, guess=0.0)
         for _ in range(self.iterations):
@@ -111,8 +118,13 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
                 break
             if network.number is None:
                 network = yield self._candidate(modules, phase, donor)
-            grows = self._grows(network, temporary)
-            grown = tuple(d if g else m for m, d, g in zip(modules, deeper, grows, strict=True))
+            choices = {
+                name: _grown(modules, deeper, grows)
+                for name, grows in self._growths(network, temporary, setting).items()
+            }
+            if len(set(choices.values())) > 1:
+                setting = yield from self._tuned(choices, donor)
+            grown = choices[setting] if setting in choices else next(iter(choices.values()))
             if grown == modules:
                 break
             network = yield self._candidate(grown, "candidate", donor, guess=0.0)
@@ -158,13 +170,39 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
             likely=[course(lambda: rng.random(stages).tolist()) for _ in range(COURSES)],
         )
 
-    def _grows(self, before: Result, deeper: Result) -> list[bool]:
-        """Whether the importance of each stage is greater in the deeper network."""
-        pairs = zip(self._importance(before), self._importance(deeper), strict=True)
-        return [d > b for b, d in pairs]
+    def _tuned(
+        self, choices: dict[str, tuple[int, ...]], donor: Result | None
+    ) -> Generator[list[Candidate], list[Result], str]:
+        """The parameters of the criterion that grow the network with the best accuracy."""
+        names = {modules: name for name, modules in reversed(choices.items())}
+        results = yield [self._candidate(modules, "tuning", donor) for modules in names]
+        best = max(zip(results, names.values(), strict=True), key=lambda pair: pair[0].value)
+        return best[1]
 
-    def _importance(self, result: Result) -> list[float]:
-        importance = result.attrs.get(STAGE_IMPORTANCE)
+    def _growths(
+        self, before: Result, deeper: Result, setting: str | None
+    ) -> dict[str, list[bool]]:
+        """Whether the importance of each stage is greater in the deeper network.
+
+        By the parameters of the criterion: those that were chosen, or all that may be.
+        """
+        first, second = (result.attrs.get(TUNED_IMPORTANCE) for result in (before, deeper))
+        if not (isinstance(first, dict) and isinstance(second, dict)):
+            return {"": self._grows(self._importance(before), self._importance(deeper))}
+        names = [setting] if setting is not None else [name for name in first if name in second]
+        return {
+            name: self._grows(
+                self._importance(before, first.get(name)),
+                self._importance(deeper, second.get(name)),
+            )
+            for name in names
+        }
+
+    def _grows(self, before: list[float], deeper: list[float]) -> list[bool]:
+        return [d > b for b, d in zip(before, deeper, strict=True)]
+
+    def _importance(self, result: Result, scores: Any = None) -> list[float]:
+        importance = result.attrs.get(STAGE_IMPORTANCE) if scores is None else scores
         stages = self.space.stages
         if (
             not isinstance(importance, (list, tuple))
@@ -193,3 +231,9 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
 
     def _architecture(self, modules: tuple[int, ...]) -> StageArchitecture:
         return StageArchitecture(modules, self.space.block)
+
+
+def _grown(
+    modules: tuple[int, ...], deeper: tuple[int, ...], grows: list[bool]
+) -> tuple[int, ...]:
+    return tuple(d if g else m for m, d, g in zip(modules, deeper, grows, strict=True))

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._encoding import Codes, Encoding
 from optnas.samplers._endless import EndlessSampler, is_new
+from optnas.samplers._features import Features
 from optnas.samplers._gaussian_process import (
-    Features,
     GaussianProcess,
     Weights,
     expected_improvement,
@@ -38,6 +38,8 @@ PARENTS = 10
 """How many of the best networks have mutants."""
 CHANGES = 4
 """Changes of a mutant, at most."""
+TRIES = 10
+"""How often a network is drawn that is unlike the others."""
 FINALISTS = 8
 """Networks that are judged again after what they lack was drawn."""
 GROWTH = 1.25
@@ -79,13 +81,17 @@ class Evidence:
 class SurrogateSampler(EndlessSampler[A]):
     """Sampler using Bayesian optimisation with a Gaussian process, for any space.
 
-    The first networks are random. Then, for every proposal:
+    The first networks are unlike each other: every parameter takes the values that it had least,
+    or is far from those that it had. Then, for every proposal:
 
     1. A Gaussian process is put through the results. Their values count by rank alone, as normal
        scores. The kernel is ``exp(-d)``, ``d`` being a weighted sum over the parameters: 1 for
        choices that differ, the difference for numbers, 1 for a parameter that only one of two
-       networks has. Weights and noise are fitted whenever a quarter more is known. Networks that
-       are still training take the mean of the process.
+       networks has. Parameters with the same values whose names differ in numbers alone, those of
+       the layers, say, or the edges of a cell, are of one kind if there are three or more; to
+       the sum comes how much networks differ in the share of each choice among them, or in their
+       mean. So a result says something about every layer. Weights and noise are fitted whenever
+       a quarter more is known. Networks that are still training take the mean of the process.
     2. Mutants of the ten best networks, with one to four changes, and random networks are judged
        by their expected improvement over the greatest mean.
     3. The best of them is proposed. When the best network is 20 results old, the search looks
@@ -108,7 +114,7 @@ class SurrogateSampler(EndlessSampler[A]):
 
     Args:
         space: The space to search; its parameters say the whole network.
-        initial: Random networks at the start.
+        initial: Networks at the start that nothing is known of.
 
     Raises:
         TypeError: If the networks of ``space`` descend from one another.
@@ -119,7 +125,7 @@ class SurrogateSampler(EndlessSampler[A]):
     """
 
     _: KW_ONLY
-    initial: Annotated[int, Ge(2)] = 10
+    initial: Annotated[int, Ge(2)] = 6
 
     def __post_init__(self) -> None:
         if self.space.inherits:
@@ -129,14 +135,14 @@ class SurrogateSampler(EndlessSampler[A]):
             )
         super().__post_init__()
         self._encoding = Encoding(self._distributions)
-        self._features = Features(self._encoding.axes)
+        self._features = Features(self._encoding.axes, self._encoding.alike)
         self._rows: dict[Any, Codes] = {}
         self._fitted: tuple[bytes, Weights] | None = None
 
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
         evidence = self._evidence(history)
         if history.claims < self.initial or len(evidence.values) < 2:
-            return self.new_anywhere(history, rng, "initial")
+            return self._initial(history, evidence, rng)
         process, best = self._process(evidence)
         is_old = len(evidence.values) - 1 - int(evidence.values.argmax()) >= OLD
         pool = self._random(POOL + RANDOM, evidence, rng) if is_old else self._near(evidence, rng)
@@ -154,6 +160,17 @@ class SurrogateSampler(EndlessSampler[A]):
         if params is None:
             return self.new_anywhere(history, rng, "random")
         return Candidate(params, phase=phase)
+
+    def _initial(
+        self, history: History, evidence: Evidence, rng: np.random.Generator
+    ) -> Candidate | Step:
+        """A network whose parameters differ from those of the others, as far as they can."""
+        rows = np.vstack([evidence.codes, evidence.running])
+        for _ in range(TRIES):
+            params = self._completed(self._encoding.spread(rows, rng), rng)
+            if params is not None and is_new(history, params):
+                return Candidate(params, phase="initial")
+        return self.new_anywhere(history, rng, "initial")
 
     def _evidence(self, history: History) -> Evidence:
         """What the history says, for the process."""

@@ -430,6 +430,41 @@ def test_options_of_another_network_are_refused():
         build_model(ChainArchitecture(1, 1), (1, 8, 8), 2, cells=8)
 
 
+def test_a_network_of_ftso_for_imagenet_equals_hand_counts():
+    """14 cells, 48 channels, a separable convolution on every edge (FTSO, appendix A.1)."""
+    cell = tuple((("sep_conv_3x3", 0), ("sep_conv_3x3", 1)) for _ in range(4))
+    model = build_model(
+        CellArchitecture(cell, cell),
+        *((3, 224, 224), 1000),
+        **{"cells": 14, "channels": 48, "concat": "all", "stem": "large"},
+    )
+    params = 27 * 24 + 2 * 24 + 9 * 24 * 48 + 2 * 48 + 9 * 48 * 48 + 2 * 48
+    adds = 27 * 24 * 112**2 + 9 * 24 * 48 * 56**2 + 9 * 48 * 48 * 28**2
+    before, last, width, side = 48, 48, 48, 28
+    for index in range(14):
+        reduces = index in (4, 9)
+        width *= 2 if reduces else 1
+        params += (before + 2) * width + (last + 2) * width  # Both inputs, 1 x 1.
+        params += 8 * 2 * (9 * width + width * width + 2 * width)
+        adds += (before + last) * width * side**2
+        # The two edges of every node come from the inputs: their first half halves the side.
+        after = side // 2 if reduces else side
+        adds += 8 * (2 * 9 * width + 2 * width * width) * after**2
+        before, last, side = last, 4 * width, after
+    params += last * 1000 + 1000
+    adds += last * 1000
+    assert count_params(model) == params
+    assert count_multiply_adds(model, (3, 224, 224)) == adds
+
+
+def test_a_stem_of_7x7_quarters_the_resolution():
+    model = build_model(DARTS_V2, (3, 64, 64), 10, cells=3, channels=6, stem="7x7")
+    before, last = model.stem(torch.zeros(2, 3, 64, 64))
+    assert before.shape == last.shape == (2, 6, 16, 16)
+    assert count_params(model.stem) == 49 * 3 * 6 + 2 * 6
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 10)
+
+
 def test_large_images_are_halved_three_times_before_the_cells():
     """The network of DARTS for ImageNet has 4.7 M parameters (DARTS, table 3)."""
     model = build_model(
@@ -440,7 +475,7 @@ def test_large_images_are_halved_three_times_before_the_cells():
     before, last = small.stem(torch.zeros(2, 3, 67, 64))
     assert (before.shape, last.shape) == ((2, 3, 17, 16), (2, 3, 9, 8))
     assert small(torch.zeros(2, 3, 67, 64)).shape == (2, 10)
-    with pytest.raises(ValueError, match="`stem` must be 'small' or 'large': 'huge'"):
+    with pytest.raises(ValueError, match="`stem` must be 'small', 'large' or '7x7': 'huge'"):
         build_model(DARTS_V2, (3, 64, 64), 10, stem="huge")
     with pytest.raises(ValueError, match="`channels` must be 2 or more"):
         build_model(DARTS_V2, (3, 64, 64), 10, stem="large", channels=1)

@@ -64,7 +64,7 @@ def test_architecture_survives_json(architecture):
 
 @given(chains)
 def test_params_say_the_architecture(architecture):
-    space = ChainSpace(depth=(1, 12), width=(1, 128))
+    space = ChainSpace(depth=(1, 12), width=(1, 128), kernels=(3, 5, 7), width_step=1)
     params = space.to_params(architecture)
     assert space.from_params(params) == architecture
     assert space.suggest(FixedTrial(params)) == architecture
@@ -77,9 +77,53 @@ def test_random_architectures_lie_in_the_space_and_follow_the_generator():
     space = ChainSpace(depth=(2, 5), width=(8, 16))
     drawn = [space.random(np.random.default_rng(seed)) for seed in range(200)]
     assert {a.depth for a in drawn} == {2, 3, 4, 5}
-    assert {a.width for a in drawn} == set(range(8, 17))
-    assert {k for a in drawn for k in a.kernels} == {3, 5, 7}
+    assert {a.width for a in drawn} == {8, 10, 12, 14, 16}
+    assert {k for a in drawn for k in a.kernels} == {3, 5}
+    assert {o for a in drawn for o in a.operations} == {"separable", "conv"}
     assert drawn == [space.random(np.random.default_rng(seed)) for seed in range(200)]
+
+
+def test_widths_are_steps_down_from_the_greatest():
+    assert list(ChainSpace(width=(8, 15)).widths) == [9, 11, 13, 15]
+    assert list(ChainSpace(width=(8, 15), width_step=1).widths) == list(range(8, 16))
+    assert list(ChainSpace(width=(8, 9), width_step=9).widths) == [9]
+
+
+def test_a_layer_is_what_the_space_says():
+    space = ChainSpace((2, 5), (8, 16), kernels=[5], operations=["separable"])
+    chains = [space.random(np.random.default_rng(seed)) for seed in range(20)]
+    assert {(*a.kernels, *a.operations)[:: a.depth] for a in chains} == {(5, "separable")}
+    assert not space.distributions()["kernel_0"]._contains(1)
+
+
+def test_random_networks_are_as_large_as_the_papers():
+    """Table 3: ten random networks have 0.77 +- 0.70 M parameters."""
+    space, rng = ChainSpace(preset="tiny", operations=["separable"]), np.random.default_rng(0)
+    sizes = [space.random(rng).num_params(3, 10) / 1e6 for _ in range(1000)]
+    assert 0.72 < np.mean(sizes) < 0.84
+    assert 0.6 < np.std(sizes) < 0.75
+
+
+@pytest.mark.parametrize("width", [7, 3, 16])
+def test_a_proposed_width_may_lie_between_the_steps(width):
+    space = ChainSpace(depth=(2, 2), width=(8, 16))
+    study = optuna.create_study(sampler=Proposes(space.to_params(ChainArchitecture(2, width))))
+    trial = study.ask()
+    assert space.suggest(trial).width == width
+
+
+class Proposes(optuna.samplers.RandomSampler):
+    """Proposes the same parameters for every trial."""
+
+    def __init__(self, params):
+        super().__init__(seed=0)
+        self.params = params
+
+    def infer_relative_search_space(self, study, trial):
+        return ChainSpace(depth=(2, 2), width=(8, 16)).distributions()
+
+    def sample_relative(self, study, trial, search_space):
+        return self.params
 
 
 def test_stock_samplers_stay_in_the_range():
@@ -104,6 +148,10 @@ def test_stock_samplers_stay_in_the_range():
         (lambda: ChainArchitecture.from_json('{"depth": 1}'), "Not a ChainArchitecture"),
         (lambda: ChainSpace(depth=(5, 2)), "`depth` must be two integers"),
         (lambda: ChainSpace(width=(0, 2)), "`width` must be two integers"),
+        (lambda: ChainSpace(kernels=(3, 4)), "`kernels` must be some of \\(3, 5, 7\\)"),
+        (lambda: ChainSpace(kernels=()), "`kernels` must be some of"),
+        (lambda: ChainSpace(operations=("conv", "conv")), "`operations` must be some of .* once"),
+        (lambda: ChainSpace(width_step=0), "`width_step` must be an integer, 1 or more"),
         (lambda: ChainSpace(preset="huge"), "`preset` must be one of"),
         (lambda: ChainSpace().from_params({"depth": 2}), "No chain without the parameter"),
     ],

@@ -22,14 +22,6 @@ READING = (("status",), ("best", "--json"), ("doctor",))
 HARMS = {"rows": damage_rows, "attributes": damage_attribute, "bytes": damage_bytes}
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """Damage is no outage: whoever waits for it to pass is done in a second."""
-    for name in ("storage.retrying.PATIENCE", "storage.retrying.FULL_PATIENCE"):
-        monkeypatch.setattr(f"optnas.{name}", 1.0)
-    monkeypatch.setattr("optnas.running.loop.PATIENCE", 1.0)
-
-
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("healthy")

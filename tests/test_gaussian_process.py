@@ -6,8 +6,8 @@ from scipy.optimize import check_grad
 from scipy.stats import norm
 
 from optnas.samplers._encoding import Encoding
+from optnas.samplers._features import Features
 from optnas.samplers._gaussian_process import (
-    Features,
     GaussianProcess,
     Weights,
     _loss,
@@ -121,3 +121,61 @@ def test_mutants_change_what_there_is_as_often_as_told():
     assert (differing[changes == 1] == 1).all()
     assert (children[:, 3] == parents[:, 3]).all()
     assert ENCODING.params(children[0]).keys() == {"kind", "depth", "single"}
+
+
+LAYERS = Encoding(
+    {f"op_{i}": CategoricalDistribution(("conv", "pool", "skip")) for i in range(4)}
+    | {f"width_{i}": IntDistribution(8, 64, step=8) for i in range(3)}
+    | {"gate_0": CategoricalDistribution((True, False)), "rate": FloatDistribution(0, 1)}
+)
+
+
+def test_parameters_whose_names_differ_in_numbers_alone_are_of_one_kind():
+    assert LAYERS.alike == [[0, 1, 2, 3], [4, 5, 6]]
+    assert ENCODING.alike == []
+
+
+def test_what_layers_have_in_common_is_part_of_the_distance():
+    features = Features(LAYERS.axes, LAYERS.alike)
+
+    def common(*networks: dict[str, object]) -> float:
+        x = features.of(np.array([LAYERS.codes(network) for network in networks]))
+        shared = features.groups >= len(LAYERS.axes)
+        return float(((x[0] - x[1]) ** 2)[shared].sum())
+
+    convs = {f"op_{i}": "conv" for i in range(4)}
+    # The order of the layers is not in common; what they are is.
+    assert common(convs | {"op_0": "pool"}, convs | {"op_3": "pool"}) == 0
+    assert common(convs, convs | {"op_3": "pool"}) == pytest.approx(4 * (1 / 4 + 1 / 4))
+    assert common(convs, dict.fromkeys(convs, "pool")) == pytest.approx(4 * 2)
+    widths = {"width_0": 8, "width_1": 64}
+    assert common(widths, {"width_0": 64, "width_2": 8}) == 0
+    assert common(widths, {"width_0": 64}) == pytest.approx(4 * 1 / 2)
+
+
+def test_what_is_seen_in_one_layer_says_something_about_another():
+    features = Features(LAYERS.axes, LAYERS.alike)
+    rng = np.random.default_rng(4)
+    codes = LAYERS.drawn(30, rng)
+    codes[:, 3] = 1.0  # No convolution was ever seen in the last layer.
+    z = normal_scores((codes[:, :3] == 0).sum(axis=1))
+    process = GaussianProcess(
+        features, features.of(codes), z, fit(features, features.of(codes), z)
+    )
+    pair = codes[:1].repeat(2, axis=0)
+    pair[0, 3] = 0.0
+    conv, pool = process.mean(features.of(pair))
+    assert conv > pool
+
+
+def test_networks_at_the_start_are_unlike_those_before_them():
+    rng = np.random.default_rng(5)
+    rows = np.empty((0, len(LAYERS.axes)))
+    for _ in range(6):
+        rows = np.vstack([rows, LAYERS.spread(rows, rng)])
+    for column in range(4):
+        assert np.bincount(rows[:, column].astype(int)).tolist() == [2, 2, 2]
+    assert np.diff(np.sort(rows[:, 8])).min() > 0.03
+    lacking = rows.copy()
+    lacking[:, 0] = np.nan
+    assert LAYERS.spread(lacking, rng).shape == (len(LAYERS.axes),)

@@ -377,3 +377,21 @@ def test_the_trainer_teaches_them(mode):
         result = trainer.train_epoch()
     assert result.train_accuracy > 0.9
     assert all(p.any() for name, p in model.named_parameters() if name.endswith("gate.scale"))
+
+
+@pytest.mark.parametrize(("stem", "side"), [("small", 32), ("large", 4), ("7x7", 8)])
+def test_networks_for_large_images_equal_hand_counts(stem, side):
+    """Only the stem and the classifier differ from what `num_params` counts."""
+    space = GrowthSpace(cells=1, channels=8)
+    network = space.grow(space.initial(), 3)
+    model = build_model(network, (3, 32, 32), 1000, stem=stem)
+    features = model.stem(torch.zeros(1, 3, 32, 32))
+    assert features.shape == (1, 24, side, side)
+    own = {
+        "small": 27 * 24 + 2 * 24,
+        "large": 27 * 12 + 2 * 12 + 9 * 12 * 24 + 2 * 24 + 9 * 24 * 24 + 2 * 24,
+        "7x7": 49 * 3 * 24 + 2 * 24,
+    }
+    expected = network.num_params(3, 1000) - own["small"] + own[stem]
+    assert count_params(model) == expected
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 1000)

@@ -232,7 +232,10 @@ def test_without_operations_only_kernels_are_tried():
 def test_the_papers_four_initialisations(operation, kernel):
     other = {"separable": "conv", "conv": "separable"}[operation]
     found, _, calls = run(
-        lambda a, e: 0.5 + 0.01 * a.operations.count(other), operation=operation, kernel=kernel
+        lambda a, e: 0.5 + 0.01 * a.operations.count(other),
+        space=ChainSpace(depth=(2, 8), width=(4, 12), kernels=(3, 5, 7)),
+        operation=operation,
+        kernel=kernel,
     )
     first = calls[0][0]
     assert set(first.operations) == {operation}
@@ -243,6 +246,16 @@ def test_the_papers_four_initialisations(operation, kernel):
         smaller = operation == "conv" and 5 not in architecture.kernels
         if epochs == 2 and smaller:
             assert architecture.width == macro_width
+
+
+@pytest.mark.parametrize(
+    ("choices", "missing"),
+    [({"operations": ["separable"]}, "operations"), ({"kernels": [3]}, "kernels")],
+)
+def test_what_layers_of_the_space_cannot_be_is_not_tried(choices, missing):
+    space = ChainSpace(depth=(2, 8), width=(4, 12), **choices)
+    _, study, _ = run(lambda a, e: 0.5, space=space)
+    assert {"operations", "kernels"} - set(phases(study)) == {missing}
 
 
 def test_growing_stops_when_the_network_has_learnt():
@@ -371,6 +384,7 @@ def test_weights_that_are_gone_are_not_inherited():
         ({"gain": -0.1}, "`gain` must be greater than or equal to 0"),
         ({"gain": math.nan}, "`gain` must be greater than or equal to 0"),
         ({"kernel": 5}, "`kernel` must be one of"),
+        ({"kernel": 7}, "`kernel` must be one of the space's `kernels`, "),
         ({"evaluation": "fast"}, "`evaluation` must be one of"),
         ({"max_retries": -1}, "`max_retries` must be an integer, 0 or more"),
         ({"epochs": 2.5}, "`epochs` must be an integer, 1 or more"),

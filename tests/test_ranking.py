@@ -130,8 +130,9 @@ def test_tables_and_page_show_the_settings(
     assert "dynamic: accuracy and final accuracy" in text
     page = (tmp_path / "new" / "ranking.html").read_text()
     figures = page.split("<figure>")[1:]
-    # Spread, speed-up, epochs, best kept, two scatters of ranks, dynamic.
-    assert len(figures) == 7
+    # Spread, speed-up, epochs, best kept, overfitting, two scatters of ranks and of accuracies,
+    # dynamic.
+    assert len(figures) == 10
     for figure in figures:
         drawing = ET.fromstring(figure[figure.index("<svg") : figure.index("</svg>") + 6])
         drawn = [group for group in drawing.iter("g") if group.get("class") in ("points", "line")]
@@ -224,7 +225,7 @@ def test_dynamic_rankings_give_the_ith_smallest_network_i_epochs() -> None:
         network(300, 0.50, 0.60, 0.70),
         network(100, 0.40, 0.45, 0.50),
         network(200, 0.55, 0.65, 0.60),
-        network(400, 0.10, 0.20, 0.30),  # More networks than epochs: not used.
+        network(400, 0.10, 0.20, 0.30),  # More networks than epochs: in static rankings alone.
     ]
     found = _dynamic(trials, seed=0)
     assert found["points"] == [
@@ -235,7 +236,9 @@ def test_dynamic_rankings_give_the_ith_smallest_network_i_epochs() -> None:
     rhos = {name: entry["rho"] for name, entry in found["rankings"].items()}
     assert rhos["dynamic"] == pytest.approx(1)
     assert rhos["params_and_dynamic"] == pytest.approx(1)
-    assert rhos["static_1_epoch"] == pytest.approx(0.5)  # 0.40, 0.55, 0.50.
+    networks = {name: entry["networks"] for name, entry in found["rankings"].items()}
+    assert networks["static_1_epoch"] == networks["params"] == len(trials) > networks["dynamic"]
+    assert rhos["static_1_epoch"] == pytest.approx(0.8)  # 0.40, 0.55, 0.50 and 0.10.
     assert found["equal_epochs"] == 2
 
 
@@ -253,3 +256,26 @@ def test_a_table_of_one_setting_cannot_rank_another(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="does not follow reduced settings"):
         rank(file, networks=3, full_epochs=12, settings=SETTINGS)
+
+
+def test_the_same_networks_are_trained_elsewhere(
+    ranked: tuple[Path, Experiment, list[str]],
+) -> None:
+    folder, _, _ = ranked
+    other = config(
+        folder, study="other", data={"name": "digits", "classes": [0, 1]}, retrain={"epochs": 2}
+    )
+    experiment = rank(config(folder), networks=6, elsewhere=other)
+    row = experiment.fields["elsewhere"]
+    assert (row["setting"], row["networks"]) == ("other", 6)
+    assert -1 <= row["pearson"] <= 1
+    assert "How well other data ranks" in experiment.text
+    trained = studies(folder)
+    here, there = trained["tiny-rank-6-c0r0s0e4"], trained["other-rank-6-c0r0s0e2"]
+    assert [t.params for t in here] == [t.params for t in there]
+
+
+def test_a_setting_s_overfitting_is_shown(ranked: tuple[Path, Experiment, list[str]]) -> None:
+    _, experiment, _ = ranked
+    assert all(row["gap"] is not None for row in experiment.fields["settings"])
+    assert all(-1 <= row["pearson"] <= 1 for row in experiment.fields["settings"])

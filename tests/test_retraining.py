@@ -6,16 +6,20 @@ import statistics
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import optnas
 from optnas import cli
-from optnas.config.settings import DataSettings
+from optnas.cli.sizes import images_said, network_said, opened_together
+from optnas.config.settings import DataSettings, NetworkSettings
+from optnas.config.stored import references
 from optnas.errors import UserError
 from optnas.objectives.kept.descriptions import describe
 from optnas.objectives.training.trainer import Trainer
-from optnas.running.retraining import RetrainReport, retrain_found
+from optnas.running.retraining import RetrainReport, retrain_found, retrain_together
 from optnas.study.opening import OpenStudy, open_existing
 
 STUDIES = {
@@ -103,8 +107,18 @@ def test_several_networks_are_each_trained_several_times(study):
         "found.network-2",
         "found.network-2-repeat-2",
         "found.network-2",
+        "found.network",
     ]
+    *reports, last = reports
     assert [report.fields.get("n") for report in reports] == [None, None, 2, None, None, 2]
+    means = [reports[2].fields["mean"], reports[5].fields["mean"]]
+    assert last.fields["networks"] == 2
+    assert last.fields["accuracy"]["values"] == means
+    assert last.fields["accuracy"]["std"] == statistics.stdev(means)
+    assert (
+        last.fields["params"]["mean"]
+        == (reports[0].fields["params"] + reports[3].fields["params"]) / 2
+    )
     assert reports[2].fields["trial"] != reports[5].fields["trial"]
 
 
@@ -233,3 +247,96 @@ def test_the_command_refuses(retrain_command, arguments, message):
     code, out, err = retrain_command(*arguments)
     assert (code, out) == (2, "")
     assert message in err
+
+
+PICTURES = (
+    "data: {name: images, root: pictures, size: 16, stream: true, augment: [resized_crop, flip]}"
+)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two classes of twelve JPEGs, with a test set of four."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for label in ("a", "b"):
+            folder = tmp_path / "pictures" / split / label
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.jpg")
+    return tmp_path / "pictures"
+
+
+def test_everything_but_the_architecture_may_be_otherwise(study, pictures):
+    handle = study("cells")
+    sizes = NetworkSettings(cells=4, stem="large")
+    images = DataSettings(name="images", root=str(pictures), size=16, stream=True)
+    options = {"network": sizes, "channels": 6, "batch_size": 5, "top": 1}
+    (plain,) = retrain_found(handle, top=1)
+    (large,) = retrain_found(handle, data=images, **options)
+    assert folders([large]) == ["found.network-images-4-cells-large-stem-6-channels"]
+    assert large.fields["architecture"] == plain.fields["architecture"]
+    assert large.fields["input_shape"] == (3, 16, 16)
+    assert large.fields["train"]["batch_size"] == 5
+    said = {"cells": 4, "channels": 6, "stem": "large"}
+    assert large.fields["network"] == plain.fields["network"] | said
+    assert optnas.load(large.fields["folder"])(torch.zeros(2, 3, 16, 16)).shape == (2, 2)
+
+
+def test_the_block_says_it_too(study, pictures):
+    folder = study("cells").config.folder
+    text = (folder / "found.yaml").read_text().replace("retrain: {epochs: 2}", "")
+    pictures.rename(folder / "pictures")
+    (folder / "found.yaml").write_text(
+        f"{text}retrain:\n  epochs: 1\n  warmup_epochs: 0\n  ema: 0.5\n  mixup: 0.2\n"
+        f"  label_smoothing: 0.1\n  network: {{cells: 5, channels: 8, stem: 7x7}}\n  {PICTURES}\n"
+    )
+    (report,) = retrain_found(open_existing(str(folder / "found.yaml")), top=1)
+    assert report.fields["network"] == {"cells": 5, "channels": 8, "stem": "7x7"}
+    assert report.fields["train"]["ema"] == 0.5
+    assert report.fields["augmentation"]["resized_crop"]
+    assert report.fields["data"]["root"] == str(folder / "pictures")
+    assert report.fields["test_images"] == 8
+
+
+def test_a_size_that_there_is_not_is_refused(study):
+    with pytest.raises(UserError, match="has no such option"):
+        list(retrain_found(study("chain"), network=NetworkSettings(cells=3)))
+    with pytest.raises(UserError, match=r"--stem: .*, not 'huge'"):
+        network_said(stem="huge", cells=None)
+    with pytest.raises(UserError, match="so do --size and --stream"):
+        images_said(None, root=None, size=32, stream=True, download=False)
+
+
+def test_code_that_a_stored_retraining_names_is_not_imported():
+    stored = {"retrain": {"data": {"name": "evil:function"}}}
+    assert references(stored) == {"retrain.data": "evil:function"}
+
+
+def test_networks_of_several_studies_answer_together(study):
+    first, second = (str(study(name).config.folder / "found.yaml") for name in ("cells", "stages"))
+    text = Path(second).read_text().replace("study: found", "study: other")
+    (Path(second).parent / "other.yaml").write_text(text)
+    second = str(Path(second).parent / "other.yaml")
+    optnas.run(second)
+    handles = [open_existing(path) for path in (first, second)]
+    *reports, last = retrain_together(handles, epochs=1, top=1)
+    assert [Path(r.fields["folder"]).name for r in reports] == ["found.network", "other.network"]
+    folder = Path(last.text.partition("kept in ")[2].partition(";")[0])
+    assert folder.name == "found-and-other.network-ensemble"
+    assert last.fields["params"] == sum(report.fields["params"] for report in reports)
+    assert optnas.load(folder)(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+    other = text.replace("classes: [0, 1, 7]", "classes: [0, 1, 8]").replace(": other", ": third")
+    (Path(second).parent / "third.yaml").write_text(other)
+    optnas.run(Path(second).parent / "third.yaml")
+    third = open_existing(str(Path(second).parent / "third.yaml"))
+    with pytest.raises(UserError, match="the same classes, tested on the same images"):
+        list(retrain_together([handles[0], third]))
+
+
+def test_several_studies_are_for_an_ensemble():
+    with pytest.raises(UserError, match="for --ensemble alone"):
+        opened_together("a.yaml", ["b.yaml"], ensemble=False, allow=())
+    with pytest.raises(UserError, match="one study has one name, not 2"):
+        opened_together("a.yaml", ["b", "c"], ensemble=True, allow=())

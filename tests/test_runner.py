@@ -374,7 +374,7 @@ def test_a_study_that_another_process_is_making_is_waited_for(tmp_path):
 
 
 def test_a_study_whose_maker_died_is_made_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr("optnas.study.opening.MAKING", 0.0)
+    monkeypatch.setattr("optnas.study.record.MAKING", 0.0)
     config = study_from_dict(settings(tmp_path))
     storage = open_storage(config.storage)
     optuna.create_study(study_name="tiny", storage=storage, direction="maximize")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -14,6 +15,7 @@ from optuna.trial import TrialState
 import optnas
 from optnas.config.settings import TrainSettings
 from optnas.objectives import stage_classification
+from optnas.objectives.importance import scoring
 from optnas.objectives.training.trainer import Trainer, learning_rate
 from optnas.study.budget import used_budget
 from optnas.study.opening import open_existing
@@ -209,3 +211,34 @@ def test_the_steps_of_the_papers_schedule():
     recipe = TrainSettings(lr=0.01, schedule="step")
     rates = [learning_rate(recipe, epoch, 200, 100) for epoch in range(300)]
     assert rates == pytest.approx([0.01] * 100 + [0.001] * 50 + [0.0001] * 150)
+
+
+@pytest.mark.parametrize("criterion", ["pls", "inf_fs", "il_fs"])
+def test_parameters_are_those_of_the_criterion(criterion):
+    generator = np.random.default_rng(0)
+    features, labels = generator.random((40, 6), np.float32), np.arange(40) % 3
+    features[:, 0] += labels
+    chunks = lambda: iter([(features, labels)])  # noqa: E731
+    found = {
+        name: scoring._scores(criterion, chunks, 40, 3, parameters)
+        for name, parameters in scoring.GRID[criterion].items()
+    }
+    for name, parameters in scoring.GRID[criterion].items():
+        if criterion == "pls":
+            expected = scoring.pls_vip(features, labels, parameters.components)
+        elif criterion == "inf_fs":
+            expected = scoring.infinite_feature_selection(
+                features, parameters.alpha, parameters.factor
+            )
+        else:
+            expected = scoring.infinite_latent_feature_selection(
+                features, labels, parameters.factor
+            )
+        assert found[name] == pytest.approx(expected, rel=1e-4), name
+    assert len({tuple(scores) for scores in found.values()}) > 1
+
+
+@pytest.mark.parametrize("keys", [{"components": 0}, {"alpha": 1.5}, {"factor": 1.0}])
+def test_parameters_out_of_range_are_refused(keys):
+    with pytest.raises(ValueError, match=f"`{next(iter(keys))}` must be"):
+        scoring.Parameters(**keys)

@@ -215,6 +215,21 @@ def test_local_search_stands_at_the_best_since_it_started_anew():
             here = trial
 
 
+@pytest.mark.parametrize(
+    ("space", "neighbours"), [(GrowthSpace(cells=1, channels=4), 20), (RowSpace(400), 10)]
+)
+def test_local_search_leaves_a_network_that_has_no_end_of_neighbours(space, neighbours):
+    study = study_with(LocalSearchSampler(space, seed=0))
+
+    def ever_worse(trial: optuna.Trial) -> float:
+        space.suggest(trial)
+        return -trial.number
+
+    study.optimize(ever_worse, n_trials=2 * neighbours + 5)
+    starts = [t.number for t in study.trials if t.user_attrs["phase"] == "start"]
+    assert starts == [0, neighbours + 1, 2 * (neighbours + 1)]
+
+
 def test_evolution_takes_parents_from_the_living_only():
     study = study_with(RegularizedEvolutionSampler(SPACE, population=6, tournament=3, seed=0))
     # The first are the best by far, but they die.

@@ -66,6 +66,42 @@ def modules(found):
     return None if found is None else found.modules
 
 
+class Tuned(Table):
+    """Scores by parameters: "one" grows the first stage, "two" the second, "none" nothing."""
+
+    def __init__(self, accuracies, **options) -> None:
+        super().__init__({}, **options)
+        self.accuracies = accuracies
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        modules = self.space.suggest(trial).modules
+        self.calls.append(modules)
+        a, b = modules
+        scores = {"one": [a / 99, 0.5], "two": [0.5, b / 99], "none": [0.5, 0.5]}
+        trial.set_user_attr("tuned_importance", scores)
+        trial.set_user_attr("stage_importance", scores["none"])
+        return self.accuracies.get(modules, 0.1)
+
+
+def test_parameters_are_chosen_by_what_they_grow_in_the_first_iteration():
+    table = Tuned({(1, 2): 0.9, (2, 1): 0.8}, stages=2)
+    study = search(table, initial=1, growth=1, iterations=3)
+    # What nobody grows is the network that is there; then "two" decides alone.
+    assert set(table.calls[:4]) == {(1, 1), (2, 2), (2, 1), (1, 2)}
+    assert table.calls[4:] == [(2, 3), (1, 3), (2, 4), (1, 4)]
+    phases = [trial.user_attrs["phase"] for trial in study.trials]
+    assert sorted(phases[2:4]) == ["tuning", "tuning"]
+    assert modules(study.sampler.found(study)) == (1, 4)
+    assert study.sampler.candidates(study)[0][1].modules == (1, 4)
+
+
+def test_parameters_that_grow_nothing_may_win():
+    table = Tuned({(1, 1): 0.9}, stages=2)
+    study = search(table, initial=1, growth=1, iterations=3)
+    assert modules(study.sampler.found(study)) == (1, 1)
+    assert len(table.calls) == 4
+
+
 def test_the_published_path_is_taken():
     table = Table(leading_to(PUBLISHED))
     study = search(table)

@@ -6,6 +6,7 @@ import pytest
 
 import optnas
 from optnas.config.file import load_study_file
+from optnas.config.recipes import initial_recipe
 
 STUDIES = Path(__file__).parents[1] / "studies"
 FILES = sorted(path.name for path in STUDIES.glob("*.yaml"))
@@ -25,6 +26,9 @@ FTSO = ["digits", "fashion", "cifar10", "cifar100", "imagenet", "nasbench201"]
 FTSO = [*(f"{name}_ftso.yaml" for name in FTSO), "cifar10_ftso_operators.yaml"]
 DARTS = ["cifar10_darts.yaml", "nasbench201_darts.yaml"]
 FACES = ["orl_faces.yaml", "casia_faces_small.yaml", "casia_faces_medium.yaml"]
+STAGEWISE_ALSO = ["cifar10_stagewise_transfer.yaml", "tiny_imagenet_stagewise.yaml"]
+TRANSFERS = [f"cifar10_{name}_imagenet.yaml" for name in ("ftso", "econas", "randgrow")]
+BASELINES = ["cifar10_binary.yaml", "cifar10_random.yaml"]
 STAGEWISE = {
     "digits_stagewise.yaml": ("basic", 2, 1, 3),
     "cifar10_stagewise.yaml": ("basic", 6, 2, 5),
@@ -38,6 +42,9 @@ def test_every_study_is_there():
         [
             "digits.yaml",
             "digits_randgrow.yaml",
+            *BASELINES,
+            *TRANSFERS,
+            *STAGEWISE_ALSO,
             *MACRO_MICRO,
             *ECONAS,
             *RANDGROW,
@@ -103,7 +110,25 @@ def test_the_searches_of_randgrow_have_the_papers_setting(name):
     assert config.data.validation == 5000
     final = config.retrain.recipe(train)
     assert (final.epochs, final.cycles, final.batch_size) == (600, 1, 32)
+    initial = initial_recipe(train)
+    for key in ("epochs", "cycles", "lr", "weight_decay", "drop_path"):
+        assert getattr(initial, key) == getattr(final, key)
     assert (config.retrain.repeats, final.drop_path, final.weight_decay) == (5, 0.4, 5e-4)
+
+
+@pytest.mark.parametrize("name", TRANSFERS)
+def test_what_was_found_on_cifar_is_trained_on_imagenet(name):
+    """FTSO, appendix A.1; EcoNAS, section 5.1; RandGrow, section 3."""
+    config = load_study_file(STUDIES / name)
+    found = load_study_file(STUDIES / name.replace("_imagenet", ""))
+    assert (config.space, config.train, config.data) == (found.space, found.train, found.data)
+    assert (config.sampler, config.objective) == (found.sampler, found.objective)
+    retrain = config.retrain
+    assert retrain.network.channels == 48
+    assert retrain.network.cells == (None if "randgrow" in name else 14)
+    assert (retrain.data.size, retrain.data.stream, retrain.epochs) == (224, True, 250)
+    if "ftso" in name:
+        assert (retrain.lr, retrain.schedule, retrain.warmup_epochs) == (0.5, "linear", 5)
 
 
 @pytest.mark.parametrize("name", FTSO)

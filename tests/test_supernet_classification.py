@@ -265,6 +265,8 @@ def _all_skips_and_convolutions(space):
         ({"search": {"channels": 5}}, "`channels` must be a positive multiple of `partial`"),
         ({"search": {"operation": "conv"}}, "`operation` must be one of"),
         ({"search": {"operation": "none"}}, "`operation` must be one of"),
+        ({"search": {"operation": ("none",)}}, "`operation` must be one of"),
+        ({"search": {"operation": ("skip_connect", "skip_connect")}}, "several different ones"),
         ({"search": {"architecture_share": 0.001}}, "Shares of 0.5 and 0.001 of .* every class"),
         ({"space": ChainSpace()}, "CellSpace or NasBench201Space"),
         ({"table": "table.npz"}, "`table` and `column` together"),

@@ -7,20 +7,25 @@ processed in pieces of any size with the same result.
 
 import dataclasses
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-NAMES = ("crop", "flip", "cutout")
+from optnas.objectives.data import jitter
+
+NAMES = ("crop", "flip", "cutout", "resized_crop", "jitter")
 
 # Columns of a draw: offset of the crop (rows, columns), flip (0 or 1), centre of the cutout.
 DRAWS = 5
+JITTER = 0.4
+"""How much brightness, contrast and saturation change at most."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is done to a training image, in this order: crop, flip, normalise, cutout, resize.
+    """What is done to a training image: crop, flip, jitter, normalise, cutout, resize.
 
     Args:
         padding: Black pixels added on each side before a window is cropped at random.
@@ -29,6 +34,10 @@ class Augmentation:
         cutout: Side in pixels of a square that is set to the channel means, centred on a random
             pixel and cut off at the border (DeVries and Taylor 2017, section 3.2). 0: none.
         resize: Height and width to which the window is resized in the end. Default: its own.
+        resized_crop: Whether a window of any size and shape is cropped first, and resized to the
+            size of the images: see `optnas.objectives.data.crops`.
+        jitter: How much brightness, contrast and saturation change at most, in [0, 1]; see
+            `optnas.objectives.data.jitter`.
 
     Raises:
         ValueError: If a number is out of range.
@@ -39,15 +48,29 @@ class Augmentation:
     flip: bool = False
     cutout: int = 0
     resize: tuple[int, int] | None = None
+    resized_crop: bool = False
+    jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if self.padding < 0 or self.cutout < 0 or (self.size is not None and self.size < 1):
             raise ValueError(
                 f"`padding` and `cutout` must not be negative and `size` must be positive: {self}."
             )
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"`jitter` must be in [0, 1]: {self.jitter}.")
+
+    @property
+    def draws_more(self) -> bool:
+        """Whether a draw has the columns of further augmentations."""
+        return self.resized_crop or self.jitter > 0
+
+    def said(self) -> dict[str, Any]:
+        """The fields; what came later is not said where it is off."""
+        later = {name for name in ("resized_crop", "jitter") if not getattr(self, name)}
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in later}
 
     def restricted(self, names: Collection[str], side: int) -> "Augmentation":
-        """Only the named ones of "crop", "flip" and "cutout".
+        """Only the named ones of `NAMES`.
 
         Args:
             names: The augmentations to use. One that is off here is switched on with a value
@@ -60,12 +83,16 @@ class Augmentation:
         if unknown := set(names) - set(NAMES):
             raise ValueError(f"Augmentations must be some of {NAMES}: {sorted(unknown)}.")
         crop = "crop" in names
+        if crop and "resized_crop" in names:
+            raise ValueError("Augmentations must be one of crop and resized_crop, not both.")
         return dataclasses.replace(
             self,
             padding=(self.padding or max(1, side // 8)) if crop else 0,
             size=self.size if crop else None,
             flip="flip" in names,
             cutout=(self.cutout or max(1, side // 2)) if "cutout" in names else 0,
+            resized_crop="resized_crop" in names,
+            jitter=(self.jitter or JITTER) if "jitter" in names else 0.0,
         )
 
     def output_shape(self, height: int, width: int) -> tuple[int, int]:
@@ -90,19 +117,22 @@ def draw(
     """Everything random about ``count`` images of one size.
 
     Every column is drawn whether it is used or not: leaving out one augmentation does not change
-    the others.
+    the others. Only the columns of `resized_crop` and of `jitter` are missing without both.
 
     Returns:
-        Integers (count, DRAWS) on the CPU.
+        Integers (count, DRAWS) on the CPU; with further augmentations a seed follows, and what
+        `jittered` takes.
     """
     out_height, out_width = augmentation.output_shape(height, width)
-    bounds = (
+    bounds = [
         height + 2 * augmentation.padding - out_height + 1,
         width + 2 * augmentation.padding - out_width + 1,
         2,
         out_height,
         out_width,
-    )
+    ]
+    if augmentation.draws_more:
+        bounds += [2**62, *(jitter.STEPS,) * jitter.DRAWS]
     return torch.stack(
         [torch.randint(bound, (count,), generator=generator) for bound in bounds], dim=1
     )
@@ -112,7 +142,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """Float32 images of mean 0 and standard deviation 1 per channel, in the same layout.
 
     Args:
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W), or floats of the same range.
         mean: Mean per channel of intensities in [0, 1].
         std: Standard deviation per channel, of the same.
     """
@@ -132,7 +162,7 @@ def augment_and_normalise(
     """Augmented and normalised images.
 
     Args:
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W), windows already if there are resized crops.
         draws: Rows of `draw`, one per image, on the device of the images.
         augmentation: What to do.
         mean: Mean per channel of intensities in [0, 1].
@@ -145,6 +175,8 @@ def augment_and_normalise(
     height, width = augmentation.output_shape(images.shape[2], images.shape[3])
     if augmentation.padding or augmentation.size is not None or augmentation.flip:
         images = _crop_and_flip(images, draws, augmentation, height, width)
+    if augmentation.jitter:
+        images = jitter.jittered(images, draws[:, DRAWS + 1 :], augmentation.jitter)
     result = normalise(images, mean, std).contiguous(memory_format=torch.channels_last)
     if augmentation.cutout:
         result.masked_fill_(_cutout_mask(draws, augmentation.cutout, height, width), 0.0)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from optnas.objectives.data.augment import augment_and_normalise, draw
+from optnas.objectives.data.augment import DRAWS, augment_and_normalise, draw
 from optnas.objectives.data.image_files import pieces
 from optnas.objectives.data.images import Images
 
@@ -57,7 +57,8 @@ def augmented_chunks(
     out_height, out_width = recipe.output_shape(height, width)
     bounds = chunk_bounds(count, batch_size, 4 * channels * out_height * out_width)
     chunks = [plan[start:stop] for start, stop in bounds]
-    pixels = pieces(images.train_images, (chunk[:, 0] for chunk in chunks))
+    seeds = (chunk[:, 1 + DRAWS] for chunk in chunks) if recipe.resized_crop else None
+    pixels = pieces(images.train_images, (chunk[:, 0] for chunk in chunks), seeds)
     for (start, stop), chunk, chosen in zip(bounds, chunks, pixels, strict=True):
         if first is not None:
             chosen = first(chosen, slice(start, stop))

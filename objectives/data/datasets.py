@@ -25,7 +25,7 @@ from optnas.objectives.data.torchvision_sets import load_torchvision
 DEFAULT_ROOT = "~/.cache/optnas/data"
 FUNCTION = "module:function"
 TORCHVISION = "torchvision:NAME"
-_FILES = ("labels", "resize", "background", "unreadable", "channels")
+_FILES = ("labels", "resize", "crop_fraction", "background", "unreadable", "channels")
 GROUP = "optnas.data"
 """The entry points by which packages offer data sets: each a `Dataset`, or a function."""
 
@@ -275,7 +275,7 @@ DATASETS: dict[str, Dataset] = {
         "Any classification set of torchvision, such as torchvision:SVHN",
         _load_torchvision,
         validation=0.2,
-        takes=("size", "resize", "background", "channels"),
+        takes=("size", "resize", "crop_fraction", "background", "channels"),
     ),
     FUNCTION: Dataset(
         "Your own images: a function that returns training and test images and labels",

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import xxhash
 
+from optnas.objectives.data.crops import crop_box
+from optnas.objectives.data.refusals import reason_of
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -59,11 +62,21 @@ class Framing:
         size: Height and width in pixels; 0 leaves them as they are.
         resize: ``squash`` both sides, ``crop`` the middle, or ``pad`` with the background.
         background: Red, green and blue of what shows through, in 0 to 255.
+        fraction: Share of the sides that is kept in the middle; the rest is cut off before.
     """
 
     size: int
     resize: Resize = "squash"
     background: tuple[int, int, int] = (255, 255, 255)
+    fraction: float = 1.0
+
+    def __repr__(self) -> str:
+        # Fingerprints of images are made of this: the usual goes unsaid.
+        fraction = "" if self.fraction == 1 else f", fraction={self.fraction!r}"
+        return (
+            f"Framing(size={self.size!r}, resize={self.resize!r}, "
+            f"background={self.background!r}{fraction})"
+        )
 
     @property
     def is_gray(self) -> bool:
@@ -129,8 +142,16 @@ def suffixes() -> frozenset[str]:
     return SUFFIXES | HEIF_SUFFIXES if reads_heif() else SUFFIXES
 
 
-def read(path: str | Path, framing: Framing) -> Picture:
+def read(
+    path: str | Path, framing: Framing, *, crop: int | None = None, digests: bool = True
+) -> Picture:
     """Decode a file once: its picture at the wanted size, and what there is to know of it.
+
+    Args:
+        path: The file.
+        framing: The wanted size.
+        crop: The seed of a random crop, which is resized to that size, instead of the whole.
+        digests: Whether digests are among what there is to know.
 
     Raises:
         Unreadable: If it is no image, or a damaged one.
@@ -139,9 +160,9 @@ def read(path: str | Path, framing: Framing) -> Picture:
     with open(path, "rb") as file:
         content = file.read()
     try:
-        return _read(content, framing)
+        return _read(content, framing, crop, digests)
     except Exception as error:  # whatever a decoder may raise about a damaged file
-        raise Unreadable(path, _reason(content, error)) from error
+        raise Unreadable(path, reason_of(content, error)) from error
 
 
 def read_opened(picture: "Image.Image", framing: Framing) -> Picture:
@@ -186,32 +207,29 @@ def _padded(values: np.ndarray, framing: Framing) -> np.ndarray:
     return result
 
 
-def _read(content: bytes, framing: Framing) -> Picture:
+def _read(content: bytes, framing: Framing, crop: int | None, digests: bool) -> Picture:
     from PIL import Image
 
     formats = (*FORMATS, "HEIF") if reads_heif() else FORMATS
     with Image.open(io.BytesIO(content), formats=formats) as source:
-        return _framed(source, framing, content)
+        return _framed(source, framing, content, crop, digests)
 
 
-def _framed(source: "Image.Image", framing: Framing, content: bytes) -> Picture:
+def _framed(
+    source: "Image.Image",
+    framing: Framing,
+    content: bytes,
+    crop: int | None = None,
+    digests: bool = True,
+) -> Picture:
     facts = np.zeros((), FACTS)
     flags = 0
     if getattr(source, "is_animated", False) and source.format not in ("MPO", "HEIF"):
         flags |= FRAMES
     flags |= WIDE if _is_wide(source, content) else 0
     source.load()
-    # Pixels as they lie in memory: packing them to three bytes takes longer than hashing them.
-    raw = source.tobytes("raw", "RGBX") if source.mode == "RGB" else source.tobytes()
-    samples = xxhash.xxh3_128(raw)
-    kind = (source.mode, source.size, source.info.get("transparency"))
-    if source.mode in ("P", "PA"):
-        palette = source.getpalette("RGBA") or ()
-        kind = (*kind, bytes(palette))  # type: ignore[assignment]
-    samples.update(repr(kind).encode())
-    facts["samples"] = samples.hexdigest()
-    # It tells other files, not forged ones, and takes a twentieth of the time of SHA-256.
-    facts["content"] = xxhash.xxh3_128_hexdigest(content or samples.digest())
+    if digests:
+        facts["content"], facts["samples"] = _digests(source, content)
     facts["mode"], (facts["width"], facts["height"]) = source.mode, source.size
     cover = None
     if source.mode[0] in "IF":
@@ -230,12 +248,27 @@ def _framed(source: "Image.Image", framing: Framing, content: bytes) -> Picture:
     if turn is not None:
         image = image.transpose(turn)
         cover = None if cover is None else cover.transpose(turn)
-    values = np.asarray(_resized(image, framing))
-    shares = None if cover is None else np.asarray(_resized(cover, framing))
+    values = np.asarray(_resized(image, framing, crop))
+    shares = None if cover is None else np.asarray(_resized(cover, framing, crop))
     return Picture(values, shares, facts)
 
 
-def _resized(image: "Image.Image", framing: Framing) -> "Image.Image":
+def _digests(source: "Image.Image", content: bytes) -> tuple[str, str]:
+    """What tells a file's bytes from others, and its samples."""
+    # Pixels as they lie in memory: packing them to three bytes takes longer than hashing them.
+    raw = source.tobytes("raw", "RGBX") if source.mode == "RGB" else source.tobytes()
+    samples = xxhash.xxh3_128(raw)
+    kind = (source.mode, source.size, source.info.get("transparency"))
+    if source.mode in ("P", "PA"):
+        palette = source.getpalette("RGBA") or ()
+        kind = (*kind, bytes(palette))  # type: ignore[assignment]
+    samples.update(repr(kind).encode())
+    # It tells other files, not forged ones, and takes a twentieth of the time of SHA-256.
+    of_content = xxhash.xxh3_128_hexdigest(content or samples.digest())
+    return of_content, samples.hexdigest()
+
+
+def _resized(image: "Image.Image", framing: Framing, crop: int | None) -> "Image.Image":
     """Pillow's filters widen when they shrink an image, so this is antialiased."""
     from PIL import Image
 
@@ -243,10 +276,15 @@ def _resized(image: "Image.Image", framing: Framing) -> "Image.Image":
     if not size:
         return image
     shape, box = (size, size), None
-    if framing.resize == "crop":
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
+    if crop is not None:
+        top, left, rows, columns = crop_box(height, width, crop)
+        window = image.crop((left, top, left + columns, top + rows))
+        return window.resize(shape, Image.Resampling.BILINEAR)
+    if framing.resize == "crop" or framing.fraction < 1:
+        shown = (min(width, height),) * 2 if framing.resize == "crop" else (width, height)
+        across, down = (framing.fraction * side for side in shown)
+        x, y = (width - across) / 2, (height - down) / 2
+        box = (x, y, x + across, y + down)
     elif framing.resize == "pad":
         longest = max(width, height)
         shape = (max(1, round(size * width / longest)), max(1, round(size * height / longest)))
@@ -342,26 +380,3 @@ def _turn(source: "Image.Image") -> "Image.Transpose | None":
         7: method.TRANSVERSE,
         8: method.ROTATE_90,
     }.get(orientation)
-
-
-_OTHERS = (
-    (b"%!PS", "it is PostScript"),
-    (b"%PDF", "it is a PDF"),
-    (b"version https://git-lfs", "it is a pointer of Git LFS: run `git lfs pull`"),
-    (b"<", "it is text, such as a web page or SVG"),
-)
-
-
-def _reason(content: bytes, error: Exception) -> str:
-    """Why a file cannot be read, in a line."""
-    if not content:
-        return "the file is empty"
-    if type(error).__name__ != "UnidentifiedImageError":
-        return str(error).strip().partition("\n")[0] or type(error).__name__
-    if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
-        return "it is HEIC: pip install 'optnas[heif]'"
-    start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
-    for beginning, reason in _OTHERS:
-        if start.startswith(beginning):
-            return reason
-    return "it is no image of a known format"

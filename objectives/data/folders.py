@@ -39,12 +39,16 @@ def framing_of(settings: DataSettings) -> Framing:
             f"`background` must be a colour such as white, black or #ff8800: "
             f"{shown(settings.background)!r}."
         ) from None
-    return Framing(settings.size or DEFAULT_SIZE, settings.resize, (red, green, blue))
+    if settings.resize == "pad" and settings.crop_fraction < 1:
+        raise DataError("`crop_fraction` is for `resize: crop` or `squash`, not for `pad`.")
+    size = settings.size or DEFAULT_SIZE
+    return Framing(size, settings.resize, (red, green, blue), settings.crop_fraction)
 
 
 def preparation(framing: Framing) -> dict[str, Any]:
     """What a network that learns from such images has to know of them."""
-    return {"resize": framing.resize, "background": framing.background}
+    fraction = {} if framing.fraction == 1 else {"fraction": framing.fraction}
+    return {"resize": framing.resize, "background": framing.background, **fraction}
 
 
 def load_files(root: Path, settings: DataSettings) -> FoundImages:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optnas.objectives.data.crops import cropped
 from optnas.objectives.data.decoding import Depths, Framing, Unreadable, finished, read
 
 # Reading is mostly decoding, which lets other threads work.
@@ -23,6 +24,7 @@ def decode(
     framing: Framing | int,
     channels: int | None = None,
     depths: Depths | None = None,
+    crop: int | None = None,
 ) -> np.ndarray:
     """One image as uint8 (channels, size, size).
 
@@ -31,6 +33,7 @@ def decode(
         framing: Height and width to which it is resized, or all that is to be said of that.
         channels: 1 for grayscale, 3 for RGB; None takes 1 for what is gray.
         depths: How deep the samples of its data set are. Default: 16 bits, floats in [0, 1].
+        crop: The seed of a random crop, instead of the whole image.
 
     Raises:
         OSError: If it cannot be read as an image.
@@ -38,7 +41,7 @@ def decode(
     if isinstance(framing, int):
         framing = Framing(framing)
     try:
-        picture = read(path, framing)
+        picture = read(path, framing, crop=crop, digests=False)
     except Unreadable as error:
         raise OSError(str(error)) from error
     if channels is None:
@@ -56,7 +59,6 @@ class ImageFiles:
         paths: The files.
         channels: 1 for grayscale, 3 for RGB; images are converted.
         size: Height and width in pixels to which every image is resized.
-        device: Where the images are wanted.
         read: Reads a file as uint8 (channels, size, size), and may raise OSError.
         contents: A digest of every file.
 
@@ -69,17 +71,16 @@ class ImageFiles:
         paths: Sequence[str | Path],
         channels: int,
         size: int,
-        device: torch.device | str = "cpu",
         *,
-        read: Callable[..., np.ndarray] | None = None,
+        read: Callable[..., np.ndarray],
         contents: np.ndarray | None = None,
     ) -> None:
         # An array of strings takes a fraction of the memory of a million paths.
         self._paths = np.array([os.fspath(path) for path in paths])
         self._channels = channels
         self._size = size
-        self.device = torch.device(device)
-        self._read = read or functools.partial(decode, framing=size)
+        self.device = torch.device("cpu")
+        self._read = read
         self._contents = contents
 
     def __len__(self) -> int:
@@ -98,15 +99,19 @@ class ImageFiles:
     def __getitem__(self, chosen: Tensor | slice) -> Tensor:
         return self._gathered(self._begin(chosen))
 
-    def each(self, choices: Iterable[Tensor]) -> Iterator[Tensor]:
+    def each(
+        self, choices: Iterable[Tensor], seeds: Iterable[Tensor] | None = None
+    ) -> Iterator[Tensor]:
         """The images of one choice after the other, the next being read in the meantime.
 
         Args:
             choices: Indices (n,) of images.
+            seeds: For each choice the seeds (n,) of random crops; None reads whole images.
         """
         before: list[Future[np.ndarray]] | None = None
-        for chosen in choices:
-            begun = self._begin(chosen)
+        asked = zip(choices) if seeds is None else zip(choices, seeds, strict=True)
+        for each in asked:
+            begun = self._begin(*each)
             if before is not None:
                 yield self._gathered(before)
             before = begun
@@ -149,9 +154,15 @@ class ImageFiles:
             lines.append(f"{path.parent.name}/{path.name} {path.stat().st_size}")
         return hashlib.sha256("\n".join(lines).encode()).digest()
 
-    def _begin(self, chosen: Tensor | slice) -> list[Future[np.ndarray]]:
+    def _begin(
+        self, chosen: Tensor | slice, seeds: Tensor | None = None
+    ) -> list[Future[np.ndarray]]:
         paths = self._paths[_index(chosen)]
-        return [_READERS.submit(self._read, path, channels=self._channels) for path in paths]
+        read = functools.partial(self._read, channels=self._channels)
+        if seeds is None:
+            return [_READERS.submit(read, path) for path in paths]
+        crops = zip(paths, seeds.tolist(), strict=True)
+        return [_READERS.submit(read, path, crop=seed) for path, seed in crops]
 
     def _gathered(self, begun: list[Future[np.ndarray]]) -> Tensor:
         images = np.empty((len(begun), *self.shape[1:]), np.uint8)
@@ -178,11 +189,21 @@ def joined(first: Pixels, second: Pixels) -> Pixels:
     raise TypeError("Images in memory and images in files cannot be joined.")
 
 
-def pieces(images: Pixels, choices: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The images of one choice of indices after the other, read ahead where they are in files."""
+def pieces(
+    images: Pixels, choices: Iterable[Tensor], seeds: Iterable[Tensor] | None = None
+) -> Iterator[Tensor]:
+    """The images of one choice of indices after the other, read ahead where they are in files.
+
+    Args:
+        images: The images.
+        choices: Indices (n,) of images.
+        seeds: For each choice the seeds (n,) of random crops; None takes whole images.
+    """
     if isinstance(images, ImageFiles):
-        return images.each(choices)
-    return (images[chosen] for chosen in choices)
+        return images.each(choices, seeds)
+    if seeds is None:
+        return (images[chosen] for chosen in choices)
+    return (cropped(images[c], s) for c, s in zip(choices, seeds, strict=True))
 
 
 def _index(chosen: Tensor | slice) -> np.ndarray | slice:

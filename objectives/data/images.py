@@ -1,11 +1,10 @@
 """Images to search on: loaded, narrowed, split and ready to be moved to a device."""
 
-import contextlib
 import dataclasses
 import difflib
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,20 @@ from optnas.objectives.data.datasets import (
     function_dataset,
 )
 from optnas.objectives.data.dividing import (
-    chosen_classes,
     digest_of_known,
     divided,
     reading_of_known,
 )
 from optnas.objectives.data.image_files import ImageFiles, Pixels, joined, taken
+from optnas.objectives.data.narrowing import (
+    about,
+    class_indices,
+    only_classes,
+    sampled,
+    validation_count,
+)
 from optnas.objectives.data.reading import Reading, membership_of
-from optnas.objectives.data.splits import DataError, RawImages, draw_stratified, hold_out
+from optnas.objectives.data.splits import DataError, RawImages, hold_out
 from optnas.seeds import derive_seed
 
 __all__ = ["DATASETS", "DataError", "Dataset", "Images", "load_images"]
@@ -263,17 +268,17 @@ def _drawn(raw: RawImages, settings: DataSettings, dataset: Dataset, seed: int) 
     digest = digest_of_known(raw)
     full_size = len(raw.train_labels)
     if settings.classes is not None:
-        raw = _only_classes(raw, _indices(raw, settings))
+        raw = only_classes(raw, class_indices(raw, settings))
     if settings.samples < 1:
-        raw = _sampled(raw, settings.samples, seed)
+        raw = sampled(raw, settings.samples, seed)
     augmentation = _augmentation(dataset, settings, raw.train_images)
     if settings.validation == "test":
         _warn_of_test()
         kept: Tensor | slice = slice(None)
         held = raw.test_images, raw.test_labels
     else:
-        count = _validation_count(settings.validation, dataset.validation, raw, full_size)
-        with _about("validation"):
+        count = validation_count(settings.validation, dataset.validation, raw, full_size)
+        with about("validation"):
             kept, out = hold_out(raw.train_labels, count, derive_seed("validation split", seed))
         held = taken(raw.train_images, out), raw.train_labels[out]
     images, labels = taken(raw.train_images, kept), raw.train_labels[kept]
@@ -302,6 +307,8 @@ def _augmentation(dataset: Dataset, settings: DataSettings, images: Pixels) -> A
     augmentation = dataset.augmentation or default_augmentation(side)
     if settings.augment is not None:
         augmentation = augmentation.restricted(settings.augment, side)
+    if augmentation.resized_crop and settings.reading == 1:
+        raise DataError("`augment`: resized_crop needs `reading: 2`.")
     return augmentation
 
 
@@ -311,13 +318,6 @@ def _warn_of_test() -> None:
         "are too good to be reported as test accuracies.",
         stacklevel=3,
     )
-
-
-def _indices(raw: RawImages, settings: DataSettings) -> tuple[int, ...]:
-    classes = settings.classes or ()
-    if settings.reading == 1 and not any(isinstance(name, str) for name in classes):
-        return tuple(int(index) for index in classes)
-    return tuple(chosen_classes(raw.class_names, classes))
 
 
 def find_dataset(name: str, folder: Path) -> Dataset:
@@ -348,52 +348,3 @@ def find_dataset(name: str, folder: Path) -> Dataset:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean `{close[0]}`?" if close else ""
     raise DataError(f"There is no data set `{name}`.{hint} Known: {', '.join(known)}.")
-
-
-def _only_classes(raw: RawImages, classes: tuple[int, ...]) -> RawImages:
-    known = len(raw.class_names)
-    if len(set(classes)) != len(classes) or max(classes) >= known:
-        raise DataError(
-            f"`classes` must be different indices from 0 to {known - 1}: {list(classes)}."
-        )
-    new_label = torch.full((known,), -1)
-    new_label[list(classes)] = torch.arange(len(classes))
-    train_labels, test_labels = new_label[raw.train_labels], new_label[raw.test_labels]
-    return RawImages(
-        taken(raw.train_images, train_labels >= 0),
-        train_labels[train_labels >= 0],
-        taken(raw.test_images, test_labels >= 0),
-        test_labels[test_labels >= 0],
-        tuple(raw.class_names[index] for index in classes),
-    )
-
-
-def _sampled(raw: RawImages, fraction: float, seed: int) -> RawImages:
-    count = round(fraction * len(raw.train_labels))
-    with _about("samples"):
-        chosen = draw_stratified(raw.train_labels, count, derive_seed("samples", seed))
-    return dataclasses.replace(
-        raw,
-        train_images=taken(raw.train_images, chosen),
-        train_labels=raw.train_labels[chosen],
-    )
-
-
-@contextlib.contextmanager
-def _about(key: str) -> Iterator[None]:
-    """Name the key of the study file that an error is about."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"`{key}`: {error}") from None
-
-
-def _validation_count(
-    asked: int | float | None, default: int | float, raw: RawImages, full_size: int
-) -> int:
-    size = len(raw.train_labels)
-    if asked is None:
-        # A default number belongs to the whole set: it shrinks with what is left of the set.
-        fraction = default if isinstance(default, float) else default / full_size
-        return max(len(raw.class_names), round(fraction * size))
-    return round(asked * size) if isinstance(asked, float) else asked

@@ -1,5 +1,6 @@
 """Data sets for classification that torchvision knows: read as it reads them."""
 
+import dataclasses
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,12 +42,10 @@ def load_torchvision(root: Path, settings: DataSettings) -> FoundImages:
     framing = framing_of(settings)
     if settings.size is None:
         shapes = {image.size for images in parts.values() for image in images.firsts}
-        framing = Framing(
-            0 if len(shapes) == 1 else DEFAULT_SIZE, framing.resize, framing.background
-        )
+        framing = dataclasses.replace(framing, size=0 if len(shapes) == 1 else DEFAULT_SIZE)
     pictures, labels, splits, names = _read(parts, framing, settings.name)
     if len({picture.values.shape[:2] for picture in pictures}) > 1 and not framing.size:
-        framing = Framing(DEFAULT_SIZE, framing.resize, framing.background)
+        framing = dataclasses.replace(framing, size=DEFAULT_SIZE)
         pictures, labels, splits, names = _read(parts, framing, settings.name)
     facts = np.array([picture.facts for picture in pictures], FACTS)
     channels = settings.channels or max(p.values.ndim * 2 - 3 for p in pictures)

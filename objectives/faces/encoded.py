@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.data.image_files import ImageFiles
 
 _READERS = ThreadPoolExecutor(thread_name_prefix="optnas-faces")
@@ -49,7 +50,11 @@ class EncodedImages(ImageFiles):
         key = f"{self._identity} {self._size} {self._channels}"
         return hashlib.sha256(key.encode() + self._paths.tobytes()).digest()
 
-    def _begin(self, chosen: torch.Tensor | slice) -> list[Future[np.ndarray]]:
+    def _begin(
+        self, chosen: torch.Tensor | slice, seeds: torch.Tensor | None = None
+    ) -> list[Future[np.ndarray]]:
+        if seeds is not None:
+            raise DataError("`augment`: faces are aligned, and not cropped: no `resized_crop`.")
         index = chosen if isinstance(chosen, slice) else chosen.cpu().numpy()
         return [_READERS.submit(self._decoded, int(key)) for key in self._paths[index]]
 

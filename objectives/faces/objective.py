@@ -77,6 +77,9 @@ class FaceRecognition(Classification):
         The paper does not say how candidates are judged, nor whether they learn with a margin.
     """
 
+    reference = None  # type: ignore[assignment]
+    """Known networks classify: they embed no faces."""
+
     def __init__(
         self,
         space: Space[Any],

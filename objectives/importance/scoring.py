@@ -1,5 +1,6 @@
 """How important the features of a network's stages are for telling the classes apart."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
@@ -33,6 +34,46 @@ __all__ = [
 
 Criterion = Literal["pls", "inf_fs", "il_fs"]
 
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """What the criteria leave open.
+
+    Args:
+        components: Of ``"pls"``, at least 1.
+        alpha: Of ``"inf_fs"``, from 0 to 1: the weight of the deviations in an edge.
+        factor: Of ``"inf_fs"`` and ``"il_fs"``, in (0, 1): the weight of one step more. None is
+            0.9 and 0.99, as in their code.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    components: int = 2
+    alpha: float = 0.5
+    factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.components < 1:
+            raise ValueError(f"`components` must be 1 or more: {self.components}.")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"`alpha` must be from 0 to 1: {self.alpha}.")
+        if self.factor is not None and not 0 < self.factor < 1:
+            raise ValueError(f"`factor` must be greater than 0 and less than 1: {self.factor}.")
+
+
+USUAL = Parameters()
+GRID: dict[Criterion, dict[str, Parameters]] = {
+    "pls": {f"components {n}": Parameters(components=n) for n in (1, 2, 4, 8)},
+    "inf_fs": {
+        f"alpha {alpha:g}, factor {factor:g}": Parameters(alpha=alpha, factor=factor)
+        for alpha in (0.25, 0.5, 0.75)
+        for factor in (0.5, 0.9)
+    },
+    "il_fs": {f"factor {factor:g}": Parameters(factor=factor) for factor in (0.5, 0.9, 0.99)},
+}
+"""What is tried where the parameters are chosen; the paper does not say what it tried."""
+
 POOL = 8
 """Side in pixels of the windows over which a stage's features are averaged."""
 
@@ -50,6 +91,7 @@ def stage_importance(
     *,
     samples: int | None = None,
     seed: int = 0,
+    parameters: Parameters = USUAL,
 ) -> list[float]:
     """The mean importance of the features of every stage, on training images.
 
@@ -70,6 +112,7 @@ def stage_importance(
         samples: Number of images, chosen at random but in the shares of the classes; None or
             more than there are takes all.
         seed: Decides which images are chosen.
+        parameters: What the criterion leaves open.
 
     Returns:
         One number per stage.
@@ -93,7 +136,7 @@ def stage_importance(
         result = []
         for stage in range(len(model.stages)):
             chunks = functools.partial(_stage_chunks, model, stage, images, chosen)
-            scores = _scores(criterion, chunks, len(chosen), images.classes)
+            scores = _scores(criterion, chunks, len(chosen), images.classes, parameters)
             result.append(float(scores.mean()))
         return result
     finally:
@@ -101,14 +144,18 @@ def stage_importance(
             part.training = training
 
 
-def _scores(criterion: Criterion, chunks: Chunks, count: int, classes: int) -> Array:
+def _scores(
+    criterion: Criterion, chunks: Chunks, count: int, classes: int, parameters: Parameters
+) -> Array:
     """The importance of each feature of ``count`` samples."""
     if criterion == "pls":
-        return streamed_vip(_kept(chunks, count), classes)
+        return streamed_vip(_kept(chunks, count), classes, parameters.components)
     values, labels = _collected(chunks(), count)
+    factor = parameters.factor
     if criterion == "inf_fs":
-        return infinite_in_place(values, ranks=values, alpha=0.5, factor=0.9)
-    return infinite_latent_feature_selection(values, labels)
+        factor = 0.9 if factor is None else factor
+        return infinite_in_place(values, ranks=values, alpha=parameters.alpha, factor=factor)
+    return infinite_latent_feature_selection(values, labels, 0.99 if factor is None else factor)
 
 
 def _stage_chunks(

@@ -145,8 +145,10 @@ def _made(preprocessing: Preprocessing | None) -> str:
         return ""
     how = {"squash": "squashed", "crop": "cropped in the middle", "pad": "padded"}
     red, green, blue = preprocessing.background
+    fraction = preprocessing.fraction
+    part = "" if fraction == 1 else f" to {fraction:g} of their sides"
     return (
-        f"; pictures of other sizes are {how[preprocessing.resize]}, on "
+        f"; pictures of other sizes are {how[preprocessing.resize]}{part}, on "
         f"#{red:02x}{green:02x}{blue:02x} where they are transparent"
     )
 

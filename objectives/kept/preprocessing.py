@@ -30,6 +30,7 @@ class Preprocessing:
         background: Red, green and blue, in 0 to 255, of what shows through and of what is padded.
         integers: The greatest sample of images of more than 8 bits.
         floats: That of images of floats.
+        fraction: Share of the sides that is kept in the middle before.
         reading: The rules by which files are decoded; 1 are those of version 0.1.
     """
 
@@ -38,6 +39,7 @@ class Preprocessing:
     integers: float = 65535
     floats: float = 1.0
     reading: Literal[1, 2] = 2
+    fraction: float = 1.0
 
     def read(self, path: str | Path, shape: tuple[int, int, int]) -> np.ndarray:
         """A file as uint8 ``shape`` (C, H, W), by the function that reads training images.
@@ -84,7 +86,7 @@ class Preprocessing:
         return self.picture(Image.fromarray(np.ascontiguousarray(plain)), shape)
 
     def _framing(self, size: int) -> Framing:
-        return Framing(size, self.resize, self.background)
+        return Framing(size, self.resize, self.background, self.fraction)
 
     def _depths(self) -> Depths:
         return Depths(self.integers, self.floats)

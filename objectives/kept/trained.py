@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from optnas._version import __version__
-from optnas.config.settings import TrainSettings, check_compile
+from optnas.config.settings import TrainSettings, check_compile, said_of
 from optnas.errors import UserError
 from optnas.objectives.data.image_files import ImageFiles
 from optnas.objectives.data.images import Images
@@ -26,9 +26,11 @@ from optnas.objectives.kept.judgement import judge
 from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
 from optnas.objectives.kept.unfinished import TRAINING, go_on, save_training
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
+from optnas.objectives.networks.known import LIBRARY, KnownArchitecture
 from optnas.objectives.training.allocator import kept_memory
+from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.memory import is_out_of_memory, reset_peak_memory
-from optnas.objectives.training.trainer import NonFiniteLoss, Trainer, deterministic_algorithms
+from optnas.objectives.training.trainer import NonFiniteLoss, Trainer
 from optnas.seeds import derive_seed
 from optnas.spaces import SPACES, Architecture
 from optnas.storage.files import write_whole
@@ -105,7 +107,7 @@ def retrain(
     with deterministic_algorithms(train.deterministic), kept_memory():
         _train(trainer, folder, identity, on_epoch)
         measured = (measure or tested)(trainer, images)
-    served = _served(trainer.model, architecture, images, network)
+    served = _served(trainer.judged, architecture, images, network)
     weights = safetensors.torch.save(served.state_dict())
     description = Description(
         **identity,
@@ -128,17 +130,12 @@ def _identity(
     seed: int,
 ) -> dict[str, Any]:
     """What makes a training another one."""
-    # The usual goes unsaid: networks that were kept before it could be otherwise are known.
-    unsaid = {"epochs", "initial_epochs", "graphs"} | ({"cycles"} if train.cycles == 1 else set())
-    unsaid |= {"class_weights"} if train.class_weights is None else set()
-    unsaid |= {"milestones"} if train.milestones is None else set()
-    unsaid |= {"decay_norms"} if train.decay_norms else set()
     return {
         "space": _space_name(architecture),
         "architecture": json.loads(architecture.to_json()),
-        "augmentation": dataclasses.asdict(images.augmentation),
+        "augmentation": images.augmentation.said(),
         "network": network,
-        "train": train.model_dump(mode="json", exclude=unsaid),
+        "train": said_of(train),
         "epochs": train.epochs,
         "seed": seed,
         "data_sha256": digest(images),
@@ -205,7 +202,7 @@ def tested(trainer: Trainer, images: Images) -> dict[str, Any]:
     """What a description says of the test of a trained network, in float32."""
     names = images.class_names
     model = Classifier(
-        trainer.model, images.mean, images.std, names, images.input_shape, _preprocessing(images)
+        trainer.judged, images.mean, images.std, names, images.input_shape, _preprocessing(images)
     )
     judgement = judge(
         model.eval(),
@@ -364,16 +361,17 @@ def architecture_of(description: Description) -> Architecture:
         ValueError: If its space is not known here, or has no such architecture.
     """
     space = SPACES.get(description.space)
-    if space is None:
+    if space is None and description.space != LIBRARY:
         raise ValueError(f"the space {description.space!r} is not known here")
-    return space.architecture_class.from_json(json.dumps(description.architecture))
+    kind = KnownArchitecture if space is None else space.architecture_class
+    return kind.from_json(json.dumps(description.architecture))
 
 
 def _space_name(architecture: Architecture) -> str:
     for name, space in SPACES.items():
         if type(architecture) is space.architecture_class:
             return name
-    return type(architecture).__name__
+    return LIBRARY if isinstance(architecture, KnownArchitecture) else type(architecture).__name__
 
 
 def _keep(folder: Path, weights: bytes, description: Description) -> None:

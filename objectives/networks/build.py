@@ -17,6 +17,7 @@ from optnas.objectives.networks.costs import (
 from optnas.objectives.networks.faces import FaceNetwork
 from optnas.objectives.networks.growth import GrowthNetwork
 from optnas.objectives.networks.initialisation import drawn_from, initialise, is_initialised
+from optnas.objectives.networks.known import KnownArchitecture, known_network
 from optnas.objectives.networks.nasbench201 import NasBench201Network
 from optnas.objectives.networks.stages import stage_network
 from optnas.objectives.networks.supernet import MixedNetwork, supernet_of
@@ -108,6 +109,7 @@ BUILDERS: dict[type[Architecture], Builder] = {
     CellArchitecture: CellNetwork,
     FaceArchitecture: FaceNetwork,
     GrowthArchitecture: GrowthNetwork,
+    KnownArchitecture: known_network,
     NasBench201Architecture: NasBench201Network,
     StageArchitecture: stage_network,
 }
@@ -140,9 +142,8 @@ def build_model(
     if builder is None:
         known = ", ".join(kind.__name__ for kind in BUILDERS)
         raise TypeError(f"No network for {type(architecture).__name__}; known: {known}.")
-    if isinstance(
-        architecture, FaceArchitecture
-    ):  # Its linear layer takes features that were not pooled.
+    if isinstance(architecture, FaceArchitecture | KnownArchitecture):
+        # Its linear layer takes features that were not pooled; or it is made for one size.
         options["size"] = tuple(input_shape[1:])
     build = functools.partial(builder, architecture, **options)
     return _built(build, input_shape, classes, generator)

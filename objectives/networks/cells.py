@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from optnas.objectives.networks.cell_operations import FactorizedReduction, convolution, operation
+from optnas.objectives.networks.stems import Stem, check_stem, stem_layers
 from optnas.spaces import CellArchitecture
 from optnas.spaces.cell import INPUTS, Cell, loose_ends
 
-Stem = Literal["small", "large"]
-"""For which images the first layers are: large ones are halved three times."""
 Inputs = tuple[nn.Module, nn.Module]
 """What brings the outputs of the second-last and of the last cell to a cell's own shape."""
 
@@ -41,8 +40,8 @@ class CellNetwork(nn.Module):
         channels: Channels of the nodes of the first cells, at least 1.
         concat: ``"loose"``: a cell's output are the nodes that no other node takes; ``"all"``:
             all nodes, as in DARTS.
-        stem: ``"small"`` is for images such as those of CIFAR; ``"large"``, for those of
-            ImageNet, halves the resolution three times before the cells.
+        stem: ``"small"`` is for images such as those of CIFAR; ``"large"`` and ``"7x7"``, for
+            those of ImageNet, halve the resolution three times and twice before the cells.
         auxiliary: Whether there is an auxiliary head.
         drop_path: Fraction of edges dropped per image, in [0, 1).
 
@@ -84,7 +83,7 @@ class CellNetwork(nn.Module):
             module = CellModule(cell, inputs, channels, tuple(outputs), reduction)
             return module, len(outputs) * channels
 
-        self.stem = stem_of(stem, in_channels, channels)
+        self.stem = CellStem(stem, in_channels, channels)
         self.cells, widths = stacked_cells(build, self.stem, cells, channels)
         width = widths[self._auxiliary_cell]
         self.auxiliary_head = AuxiliaryHead(width, classes) if auxiliary else None
@@ -131,89 +130,41 @@ class CellNetwork(nn.Module):
         return logits
 
 
-class SmallStem(nn.Sequential):
-    """A convolution to three times the channels of the first cells.
-
-    Args:
-        in_channels: Channels of the images.
-        channels: Channels of the nodes of the first cells.
-    """
-
-    reduces = False
-    """Whether the first cell's two inputs differ in resolution."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        self.width = 3 * channels
-        super().__init__(
-            nn.Conv2d(in_channels, self.width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(self.width),
-        )
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the first cell takes for the outputs of the second-last and of the last cell."""
-        features = images
-        for layer in self:
-            features = layer(features)
-        return features, features
-
-
-class LargeStem(nn.Sequential):
-    """Three convolutions, each of which halves the resolution; the cells start from the last two.
-
-    Source: DARTS (Liu et al. 2019), section 3.3, and its code for ImageNet.
-
-    Args:
-        in_channels: Channels of the images.
-        channels: Channels of the nodes of the first cells.
-    """
-
-    reduces = True
-    """Whether the first cell's two inputs differ in resolution."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        self.width = channels
-        half = max(1, channels // 2)
-        super().__init__(
-            nn.Conv2d(in_channels, half, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(half),
-            nn.ReLU(),
-            nn.Conv2d(half, channels, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the first cell takes for the outputs of the second-last and of the last cell."""
-        features, outputs = images, []
-        for layer in self:
-            features = layer(features)
-            outputs.append(features)
-        return outputs[4], outputs[-1]
-
-
-def stem_of(kind: Stem, in_channels: int, channels: int) -> SmallStem | LargeStem:
+class CellStem(nn.Sequential):
     """What comes before the first cell.
 
     Args:
-        kind: For which images.
+        kind: For which images; see `optnas.objectives.networks.stems`. A small stem has three
+            times the channels of the first cells.
         in_channels: Channels of the images.
         channels: Channels of the nodes of the first cells.
+
+    Attributes:
+        reduces: Whether the first cell's two inputs differ in resolution: those of a large stem
+            are the outputs of its last two convolutions.
 
     Raises:
         ValueError: If there is no such kind, or it cannot have so few channels.
     """
-    if kind not in ("small", "large"):
-        raise ValueError(f"`stem` must be 'small' or 'large': {kind!r}.")
-    if kind == "large" and channels < 2:
-        raise ValueError(f"`channels` must be 2 or more with a large stem: {channels}.")
-    return (SmallStem if kind == "small" else LargeStem)(in_channels, channels)
+
+    def __init__(self, kind: Stem, in_channels: int, channels: int) -> None:
+        check_stem(kind, channels)
+        self.width = 3 * channels if kind == "small" else channels
+        self.reduces = kind == "large"
+        super().__init__(*stem_layers(kind, in_channels, self.width))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first cell takes for the outputs of the second-last and of the last cell."""
+        outputs = [images]
+        for layer in self:
+            outputs.append(layer(outputs[-1]))
+        # The second-last convolution's, before its ReLU and the last one's normalisation.
+        return outputs[-4] if self.reduces else outputs[-1], outputs[-1]
 
 
 def stacked_cells(
     build: Callable[[Inputs, int, bool], tuple[nn.Module, int]],
-    stem: SmallStem | LargeStem,
+    stem: CellStem,
     cells: int,
     channels: int,
     *,

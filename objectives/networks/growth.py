@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from optnas.objectives.networks.cell_operations import FactorizedReduction, convolution, operation
+from optnas.objectives.networks.stems import Stem, check_stem, stem_layers
 from optnas.spaces import GrowthArchitecture
 from optnas.spaces.growth_architecture import Increment
 
@@ -37,9 +38,11 @@ class GrowthNetwork(nn.Module):
         gate: Whether an increment is multiplied by a learnt number that is zero at first, so that
             a child with its parent's weights computes what its parent computes.
         drop_path: See above, in [0, 1).
+        stem: ``"small"`` is for images such as those of CIFAR; ``"large"`` and ``"7x7"``, for
+            those of ImageNet, halve the resolution three times and twice before the cells.
 
     Raises:
-        ValueError: If ``drop_path`` is out of range.
+        ValueError: If ``drop_path`` is out of range, or there is no such stem.
     """
 
     def __init__(
@@ -50,18 +53,17 @@ class GrowthNetwork(nn.Module):
         *,
         gate: bool = False,
         drop_path: float = 0.0,
+        stem: Stem = "small",
     ) -> None:
         super().__init__()
+        check_stem(stem, architecture.channels)
         if not 0 <= drop_path < 1:
             raise ValueError(f"`drop_path` must be in [0, 1): {drop_path}.")
         self.drop_path = drop_path
         self.generator: torch.Generator | None = None
         macro = architecture.unrolled()
         channels = [macro.layer_channels(layer) for layer in range(macro.depth + 1)]
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, channels[0], 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels[0]),
-        )
+        self.stem = nn.Sequential(*stem_layers(stem, in_channels, channels[0]))
         self.cells = nn.ModuleList(
             ResidualCell(channels[cell - 1], channels[cell], cell in macro.reductions)
             for cell in range(1, macro.depth + 1)

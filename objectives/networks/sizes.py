@@ -38,11 +38,23 @@ def check_training(architecture: Architecture, train: TrainSettings) -> None:
     Raises:
         UserError: Naming the key.
     """
-    for name in ("drop_path", "auxiliary"):
-        if getattr(train, name) and name not in _options(architecture):
+    for name in ("drop_path", "auxiliary", "initial_drop_path"):
+        if getattr(train, name) and name.removeprefix("initial_") not in _options(architecture):
             raise UserError(
                 f"{name}: the network of a {type(architecture).__name__} has none; leave it out."
             )
+
+
+def check_settings(
+    architecture: Architecture, options: Mapping[str, Any], train: TrainSettings
+) -> None:
+    """Refuse what the network of this kind of architecture has not.
+
+    Raises:
+        UserError: As `check_options` and `check_training`.
+    """
+    check_options(architecture, options)
+    check_training(architecture, train)
 
 
 def candidate_network(
@@ -124,6 +136,32 @@ def with_channels(
     if field is None:
         return architecture, {**options, "channels": channels}
     return dataclasses.replace(architecture, **{field: channels}), dict(options)
+
+
+def resized(
+    architecture: A, options: Mapping[str, Any], asked: Mapping[str, Any]
+) -> tuple[A, dict[str, Any]]:
+    """The architecture and the options of a network of the same structure and of another size.
+
+    Args:
+        architecture: Its own width is replaced, if it has one, and its own number of cells, if
+            every cell of a kind is alike.
+        options: Otherwise the options are.
+        asked: What is to be otherwise: ``cells``, ``channels``, ``stem`` and other options.
+
+    Raises:
+        UserError: If the network has no such option.
+    """
+    asked, known = dict(asked), _options(architecture)
+    channels = asked.pop("channels", None)
+    if "cells" in asked and "cells" not in known and getattr(architecture, "mode", "") == "cell":
+        changed: Any = {"cells": asked.pop("cells")}
+        architecture = dataclasses.replace(architecture, **changed)
+    check_options(architecture, asked)
+    options = {**options, **asked}
+    if channels is None:
+        return architecture, options
+    return with_channels(architecture, options, channels)
 
 
 def _width_field(architecture: Architecture) -> str | None:

@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from optnas.objectives.networks.cells import Inputs, Stem, stacked_cells, stem_of
+from optnas.objectives.networks.cells import CellStem, Inputs, stacked_cells
 from optnas.objectives.networks.mixtures import ArchitectureWeights, MixedCell, Topology
 from optnas.objectives.networks.nasbench201 import stages
+from optnas.objectives.networks.stems import Stem
 from optnas.spaces import CellSpace, NasBench201Space, Space
 from optnas.spaces.cell import INPUTS
 from optnas.spaces.cell import OPERATIONS as CELL_OPERATIONS
@@ -147,7 +148,7 @@ class SuperNetwork(MixedNetwork):
             )
             return cell, width * channels
 
-        self.stem = stem_of(stem, in_channels, channels)
+        self.stem = CellStem(stem, in_channels, channels)
         self.cells, widths = stacked_cells(build, self.stem, cells, channels, affine=False)
         self.classifier = nn.Linear(widths[-1], classes)
 
@@ -169,16 +170,12 @@ class NasBench201SuperNetwork(MixedNetwork):
     Source: NAS-Bench-201 (Dong and Yang 2020), section 2.1; FTSO, section 4, on NATS-Bench.
 
     Args:
-        in_channels: Channels of the images.
-        classes: Number of classes.
         cells: Number of cells, a multiple of 3.
         channels: Channels of the first stage, a multiple of ``partial``.
         operations: Names of the candidate operations of every edge, of
             ``optnas.spaces.nasbench201.OPERATIONS``.
-        partial: One in so many channels goes through the operations, the others past them.
-        edge_weights: Whether edges are weighted.
         topology: The predecessors of every node that are left, for ``"cell"``: 0 is the input,
-            ``i`` is node ``i``. Default: all.
+            ``i`` is node ``i``. Default: all. The other arguments are those of `SuperNetwork`.
 
     Raises:
         ValueError: If a value is out of range.

@@ -26,12 +26,11 @@ def make_optimizer(
     Args:
         parameters: What it trains.
         settings: The recipe.
-        model: The network, whose normalisations may be spared the weight decay.
+        model: The network, whose normalisations and biases may be spared the weight decay.
     """
     groups: list[Any] = list(parameters)
-    if not settings.decay_norms and model is not None:
-        norms = [part for part in model.modules() if isinstance(part, _NORMS)]
-        spared = {id(p) for part in norms for p in part.parameters()}
+    spared = set() if model is None else _spared(settings, model)
+    if spared:
         groups = [
             {"params": [p for p in parameters if id(p) not in spared]},
             {"params": [p for p in parameters if id(p) in spared], "weight_decay": 0.0},
@@ -42,9 +41,21 @@ def make_optimizer(
         groups,
         settings.lr,
         momentum=settings.momentum,
+        nesterov=settings.nesterov,
         weight_decay=settings.weight_decay,
         fused=True,
     )
+
+
+def _spared(settings: TrainSettings, model: nn.Module) -> set[int]:
+    """What has no weight decay, by identity."""
+    spared: set[int] = set()
+    for part in model.modules():
+        if not settings.decay_norms and isinstance(part, _NORMS):
+            spared.update(map(id, part.parameters(recurse=False)))
+        if not settings.decay_biases and isinstance(getattr(part, "bias", None), nn.Parameter):
+            spared.add(id(part.bias))
+    return spared
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:

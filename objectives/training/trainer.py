@@ -10,7 +10,6 @@ import contextlib
 import copy
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -26,11 +25,16 @@ from optnas.objectives.data.batches import augmented_chunks, batch_bounds
 from optnas.objectives.data.image_files import Pixels
 from optnas.objectives.data.images import Images
 from optnas.objectives.training import cuda_graphs
+from optnas.objectives.training.averaging import moving_average
+from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.losses import balanced_weights, cross_entropy
 from optnas.objectives.training.memory import in_pieces
 from optnas.objectives.training.metrics import Metric, counted, measured
+from optnas.objectives.training.mixing import mixing_of
 from optnas.objectives.training.optimizers import make_optimizer, set_rate
 from optnas.objectives.training.schedules import learning_rate
+
+__all__ = ["EpochResult", "NonFiniteLoss", "Trainer", "deterministic_algorithms", "learning_rate"]
 
 # Evaluation batches hold at most this many images and pixels: the activations of a wide
 # network's first layers, hundreds of bytes per pixel, must fit into memory.
@@ -131,6 +135,8 @@ class Trainer:
         self._class_weights: Tensor | None = None
         if settings.class_weights == "balanced":
             self._class_weights = balanced_weights(images.train_labels, images.classes)
+        self._mixing = mixing_of(settings, images.classes)
+        self._average = moving_average(self.model, settings.ema)
         self._generator = torch.Generator().manual_seed(seed)
         self._parameters = self._trained()
         self._optimizer = make_optimizer(self._parameters, settings, self.model)
@@ -150,6 +156,12 @@ class Trainer:
         first epoch.
         """
         return None if self._staged is None else self._staged.eager_reason
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is judged, and kept: that of the averaged weights, if there are any."""
+        average: nn.Module | None = None if self._average is None else self._average.module
+        return self.model if average is None else average
 
     @property
     def epoch(self) -> int:
@@ -214,7 +226,9 @@ class Trainer:
         half of it all, any more.
         """
         done = self.epoch >= self.epochs + self.further_epochs
+        average = {} if self._average is None else {"average": self._average.state_dict()}
         return {
+            **average,
             "model": self.model.state_dict(),
             "optimizer": None if done else self._optimizer.state_dict(),
             "generator": self._generator.get_state(),
@@ -224,6 +238,8 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where another trainer of the same network and recipe stood."""
         self.model.load_state_dict(state["model"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         if state["optimizer"] is not None:
             # A copy: the optimiser would go on in the very tensors of another trainer's state.
             self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
@@ -244,7 +260,12 @@ class Trainer:
         """Train on a piece batch by batch; the summed loss and correct answers."""
         outputs = []
         for start, stop in batch_bounds(len(inputs), self.settings.batch_size):
-            outputs += self._step(inputs[start:stop], labels[start:stop])
+            batch, targets = inputs[start:stop], labels[start:stop]
+            if self._mixing is not None:
+                batch, targets = self._mixing(batch, targets, self._generator)
+            outputs += self._step(batch, targets)
+            if self._average is not None:
+                self._average.update_parameters(self.model)
         # Statistics of the piece at once: per batch they would cost as much as a small layer.
         logits = torch.cat(outputs)
         loss = functional.cross_entropy(logits, labels, reduction="sum")
@@ -314,22 +335,26 @@ class Trainer:
                 logits, auxiliary = with_auxiliary(inputs)
             else:
                 logits = self.model(inputs)
-        loss = cross_entropy(logits, labels, self._class_weights)
+        loss = self._loss(logits, labels)
         if weight:
-            loss = loss + weight * cross_entropy(auxiliary, labels, self._class_weights)
+            loss = loss + weight * self._loss(auxiliary, labels)
         return logits.detach().float(), loss
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.settings.label_smoothing
+        return cross_entropy(logits, labels, self._class_weights, smoothing)
 
     @torch.inference_mode()
     def _evaluate(self, images: Pixels, labels: Tensor) -> Tensor:
         """Fraction of correct answers, 1.0 if all outputs are finite; the metric, if another."""
-        self.model.eval()
+        network = self.judged.eval()
         result = torch.tensor((0.0, 1.0), dtype=torch.float64).to(self.device, non_blocking=True)
         counts = torch.zeros(1, dtype=torch.float64, device=self.device)
 
         def judge(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
             inputs = normalise(images[start:stop], self.images.mean, self.images.std)
             with self._precision():
-                logits = self.model(inputs.contiguous(memory_format=torch.channels_last))
+                logits = network(inputs.contiguous(memory_format=torch.channels_last))
             correct = _count_correct(logits, labels[start:stop])
             seen = correct if self._is_plain else counted(self._metric, logits, labels[start:stop])
             return correct, logits.isfinite().all(), seen
@@ -364,36 +389,3 @@ def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 
 def _count_correct(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(1) == labels).sum().double()
-
-
-@contextlib.contextmanager
-def deterministic_algorithms(enabled: bool) -> Iterator[None]:
-    """Bitwise repeatable operations inside, on CUDA too; as before afterwards.
-
-    The switch belongs to the whole process. cuBLAS reads ``CUBLAS_WORKSPACE_CONFIG`` when it
-    starts, so enter this before the first work on a GPU.
-
-    Args:
-        enabled: False changes nothing.
-    """
-    if not enabled:
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    memory: Any = torch.utils.deterministic
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.backends.cudnn.benchmark,
-        memory.fill_uninitialized_memory,
-    )
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    # A tenth of a step of a chain on a CPU; no network here reads what it has not written.
-    memory.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.backends.cudnn.benchmark = before[2]
-        memory.fill_uninitialized_memory = before[3]

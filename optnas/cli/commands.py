@@ -1,5 +1,6 @@
 """The commands."""
 
+import functools
 import json
 import shlex
 import sys
@@ -122,7 +123,7 @@ def status(target: Target, study: Name = None, allow: Allow = None, as_json: Jso
     from optnas.report.text import status_fields, status_text
     from optnas.study.opening import open_existing
 
-    handle = open_existing(target, study, allow=allow or ())
+    handle = open_existing(target, study, allow=allow or (), reading=True)
     show(as_json, status_fields, status_text, handle)
 
 
@@ -145,7 +146,7 @@ def best(
 
     if draw is not None:
         check_drawing(draw)
-    handle = open_existing(target, study, allow=allow or ())
+    handle = open_existing(target, study, allow=allow or (), reading=True)
     if draw is not None:
         draw_best(handle, draw)
     show(
@@ -161,7 +162,13 @@ def best(
 @app.command()
 def retrain(
     target: Target,
-    study: Name = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STUDY]...",
+            help="The study's name in the storage; or, with --ensemble, further study files.",
+        ),
+    ] = None,
     allow: Allow = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs. Default: retrain.epochs of the study file.")
@@ -176,12 +183,27 @@ def retrain(
     channels: Annotated[
         int | None, typer.Option(min=1, help="Channels of the first layers. Default: as found.")
     ] = None,
+    cells: Annotated[
+        int | None, typer.Option(min=1, help="Number of cells. Default: as found.")
+    ] = None,
+    stem: Annotated[
+        str | None, typer.Option(help="The first layers: small, large or 7x7. Default: as found.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per step. Default: the study file's.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="Train on this data set, or `module:function`, instead.")
     ] = None,
     root: Annotated[str | None, typer.Option(help="Folder that holds the data of --data.")] = None,
     download: Annotated[
         bool, typer.Option("--download", help="Download the data of --data if it is absent.")
+    ] = False,
+    size: Annotated[
+        int | None, typer.Option(min=4, max=1024, help="Pixels of the images of --data.")
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Read the images of --data when they are needed.")
     ] = False,
     ensemble: Annotated[
         bool,
@@ -191,6 +213,14 @@ def retrain(
             "average their probabilities.",
         ),
     ] = False,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="timm:NAME[,NAME]",
+            help="Train known networks by the same recipe, and set them beside what was found; "
+            "NAME@FILE starts from weights in a file.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the network. Default: beside the storage.")
     ] = None,
@@ -199,26 +229,29 @@ def retrain(
     device: Device = None,
 ) -> None:
     """Train what was found on all training images, test it once, and keep it."""
-    from optnas.config.settings import DataSettings
-    from optnas.errors import UserError
-    from optnas.running.retraining import retrain_found
-    from optnas.study.opening import open_existing
+    from optnas.cli.sizes import images_said, network_said, opened_together
+    from optnas.running.retraining import retrain_found, retrain_together
 
-    images = None if data is None else DataSettings(name=data, root=root, download=download)
-    if images is None and (root is not None or download):
-        raise UserError("--root and --download belong to --data; the study's data has its own")
-    handle = open_existing(target, study, allow=allow or ())
+    images = images_said(data, root=root, download=download, size=size, stream=stream)
+    network = network_said(cells=cells, stem=stem)
+    handles = opened_together(target, others or [], ensemble=ensemble, allow=allow or ())
     quiet_libraries()
+    if len(handles) > 1:
+        perform = functools.partial(retrain_together, handles)
+    else:
+        perform = functools.partial(retrain_found, handles[0], ensemble=ensemble)
+    if reference is not None:
+        perform = functools.partial(perform, references=reference)
     try:
-        for report in retrain_found(
-            handle,
+        for report in perform(
             epochs=epochs,
             top=top,
             repeats=repeats,
             trial=trial,
             channels=channels,
+            network=network,
+            batch_size=batch_size,
             data=images,
-            ensemble=ensemble,
             output=output,
             accept_changed_data=accept_changed_data,
             device=device,
@@ -279,7 +312,7 @@ def report(
     if device is not None and not baselines:
         raise UserError("--device is where --baselines trains; give both, or leave it out")
     footprint = Footprint(carbon_intensity, power)
-    handle = open_existing(target, study, allow=allow or ())
+    handle = open_existing(target, study, allow=allow or (), reading=not baselines)
     quiet_libraries()
     if baselines:
         run_baselines(handle, device, accept_changed_data=accept_changed_data)

@@ -31,6 +31,13 @@ def rank(
     dynamic: Annotated[
         bool, typer.Option("--dynamic", help="Compare static and dynamic learning rankings too.")
     ] = False,
+    elsewhere: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STUDY.yaml",
+            help="Train the same networks as this file says too, on its data.",
+        ),
+    ] = None,
     output: Output = None,
     as_json: Json = False,
     device: Device = None,
@@ -47,6 +54,7 @@ def rank(
             settings=parse_settings(settings),
             full_epochs=full_epochs,
             dynamic=dynamic,
+            elsewhere=None if elsewhere is None else load_study_file(elsewhere),
             device=device,
             on_study=say,
         ),

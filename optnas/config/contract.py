@@ -153,6 +153,11 @@ class Objective(Protocol):
         """Make one of retrained networks, as `Classification.ensemble`. Default: None."""
 
     @property
+    def reference(self) -> Callable[..., Any] | None:
+        """Train a known network, as `Classification.reference`; with it come ``references`` and
+        ``inference_milliseconds``. Default: None, it knows none."""
+
+    @property
     def score(self) -> "Callable[[Architecture, str], float] | None":
         """What a column of a table says of a network. Default: None, there is no table."""
 
@@ -269,6 +274,7 @@ class _WholeTraining(_AnyTraining):
 class _TrainsNothing:
     retrain = None
     ensemble = None
+    reference = None
     score = None
 
 

@@ -26,6 +26,7 @@ from optnas.config.paths import (
 )
 from optnas.config.plugins import Kind
 from optnas.config.reading import json_values, read_text
+from optnas.config.settings import DataSettings
 from optnas.config.stored import (
     contradictions,
     differences,
@@ -341,9 +342,14 @@ def _paths(study: StudyKeys, folder: Path, source: Source) -> dict[str, Any]:
             artifacts = default_artifacts(study.study, storage, folder)
     except ValueError as error:
         raise source.error((key,), str(error)) from None
-    data = study.data
-    if data is not None:
-        places = {key: getattr(data, key) for key in ("root", "labels") if getattr(data, key)}
-        places = {key: absolute(place, folder) for key, place in places.items()}
-        data = data.model_copy(update=places)
-    return {"storage": storage, "artifacts": artifacts, "data": data}
+    retrain = study.retrain
+    if retrain.data is not None:
+        retrain = retrain.model_copy(update={"data": _placed(retrain.data, folder)})
+    data = None if study.data is None else _placed(study.data, folder)
+    return {"storage": storage, "artifacts": artifacts, "data": data, "retrain": retrain}
+
+
+def _placed(data: DataSettings, folder: Path) -> DataSettings:
+    """The same data, its places as absolute paths."""
+    places = {key: getattr(data, key) for key in ("root", "labels") if getattr(data, key)}
+    return data.model_copy(update={key: absolute(place, folder) for key, place in places.items()})

@@ -5,15 +5,36 @@ The study file is made of these, and the objectives take them, so each key exist
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Augmentation = Literal["crop", "flip", "cutout"]
+from optnas.config.recipes import (
+    Schedule,
+    Settings,
+    TrainSettings,
+    check_compile,
+    check_cycles,
+    check_milestones,
+    initial_recipe,
+    said_of,
+)
 
+__all__ = [
+    "Augmentation",
+    "CheckpointSettings",
+    "DataSettings",
+    "NetworkSettings",
+    "RetrainSettings",
+    "SearchSettings",
+    "Settings",
+    "TrainSettings",
+    "check_compile",
+    "check_cycles",
+    "check_milestones",
+    "initial_recipe",
+    "said_of",
+]
 
-class Settings(BaseModel):
-    """A block of keys: immutable, no unknown keys, no NaN, no silent conversion of types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+Augmentation = Literal["crop", "flip", "cutout", "resized_crop", "jitter"]
 
 
 class DataSettings(Settings):
@@ -64,6 +85,13 @@ class DataSettings(Settings):
         description="How images that are not square become so: both sides are scaled, the middle "
         "is cut out, or the background is added.",
     )
+    crop_fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the sides that is kept in the middle of an image before it is "
+        "resized: 0.875 with `resize: crop` is the 224 of 256 pixels of ImageNet's papers.",
+    )
     background: str = Field(
         "white",
         pattern=r"^(#[0-9A-Fa-f]{6}|[A-Za-z]+)$",
@@ -90,110 +118,6 @@ class DataSettings(Settings):
         description="Rules by which own images are found, decoded, ordered and split; studies of "
         "version 0.1 have 1.",
     )
-
-
-class TrainSettings(Settings):
-    """How a network is trained."""
-
-    epochs: int | None = Field(
-        None,
-        ge=1,
-        description="Epochs of every candidate, if the sampler does not choose them (default 20).",
-    )
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="The optimiser.")
-    lr: float = Field(0.025, gt=0, description="Learning rate at the start.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
-    weight_decay: float = Field(3e-4, ge=0, description="Weight decay.")
-    decay_norms: bool = Field(
-        True, description="Whether weight decay is for the normalisations' scales and shifts too."
-    )
-    batch_size: int = Field(64, ge=1, description="Images per step.")
-    schedule: Literal["cosine", "step", "constant"] = Field(
-        "cosine",
-        description="Learning rate over the epochs: cosine to zero, constant, or in steps, to a "
-        "tenth after half of the epochs and to a hundredth after three quarters, or at the "
-        "`milestones`.",
-    )
-    milestones: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
-        None,
-        strict=False,
-        description="Finished epochs after each of which the `step` schedule divides the rate by "
-        "ten.",
-    )
-    cycles: int = Field(
-        1,
-        ge=1,
-        description="Equal cosine cycles, each from `lr` to zero (SGDR); must divide the epochs.",
-    )
-    initial_epochs: int | None = Field(
-        None,
-        ge=1,
-        description="Epochs, in one cycle, of a network without a parent, where others start from "
-        "their parents' weights. Default: as many as the others.",
-    )
-    clip: float | None = Field(5.0, gt=0, description="Greatest norm of the gradient, or null.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 autocast on CUDA where supported, float32 on CPU."
-    )
-    threads: int = Field(1, ge=1, description="CPU threads of one worker; results depend on it.")
-    deterministic: bool = Field(False, description="Bitwise repeatable on CUDA too, but slower.")
-    graphs: bool = Field(
-        True,
-        description="Replay training steps as CUDA graphs, where they can be; false runs every "
-        "operation of its own, slower.",
-    )
-    drop_path: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Fraction of paths dropped in the last epoch, growing linearly from zero, in "
-        "networks of cells and of increments.",
-    )
-    auxiliary: float = Field(
-        0.0, ge=0, description="Weight of the loss of a cell network's auxiliary head."
-    )
-    class_weights: Literal["balanced"] | None = Field(
-        None,
-        description="`balanced`: all classes count alike in the loss, whatever number of images "
-        "they have. Default: all images do.",
-    )
-
-
-def check_milestones(train: TrainSettings) -> None:
-    """Refuse milestones that say nothing, or nothing clear.
-
-    Raises:
-        ValueError: If the schedule is not in steps, or they do not ascend.
-    """
-    if train.milestones is None:
-        return
-    if train.schedule != "step":
-        raise ValueError(f"`milestones` are for the step schedule, not {train.schedule!r}.")
-    if list(train.milestones) != sorted(set(train.milestones)):
-        raise ValueError(f"`milestones` must ascend: {list(train.milestones)}.")
-
-
-def check_cycles(train: TrainSettings, epochs: int) -> None:
-    """Refuse cycles that a training of ``epochs`` cannot have.
-
-    Raises:
-        ValueError: If the cycles would differ in length, or the schedule has none.
-    """
-    if train.cycles > 1 and train.schedule != "cosine":
-        raise ValueError(f"`cycles` are for the cosine schedule, not {train.schedule!r}.")
-    if epochs % train.cycles:
-        raise ValueError(f"`cycles` must divide the {epochs} epochs: {train.cycles}.")
-
-
-def check_compile(train: TrainSettings) -> None:
-    """Refuse a recipe whose networks cannot be compiled before they are trained.
-
-    Raises:
-        ValueError: If it has drop-path, for which a network would be compiled anew in every epoch,
-            or the loss of an auxiliary head, which is not part of what is compiled.
-    """
-    if train.drop_path or train.auxiliary:
-        raise ValueError("`compile` must be false with `drop_path` and with `auxiliary`.")
 
 
 class CheckpointSettings(Settings):
@@ -230,10 +154,11 @@ class NetworkSettings(Settings):
         None,
         description="Nodes that make a cell's output: the unused ones (the default), or all.",
     )
-    stem: Literal["small", "large"] | None = Field(
+    stem: Literal["small", "large", "7x7"] | None = Field(
         None,
-        description="The first layers of a network of cells: `large` ones halve the resolution "
-        "three times, for images such as those of ImageNet. Default: `small`.",
+        description="The first layers of a network of cells or of one that grows: three `large` "
+        "convolutions halve the resolution three times, one of `7x7` and a maximum twice, for "
+        "images such as those of ImageNet. Default: `small`.",
     )
     dropout: float | None = Field(
         None,
@@ -252,10 +177,11 @@ class NetworkSettings(Settings):
 class SearchSettings(Settings):
     """How a super-network is built and trained, whose edges or operations are searched for."""
 
-    operation: str = Field(
+    operation: str | Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
         "skip_connect",
         description="Operation of every edge while the topology is searched for: `skip_connect`, "
-        "`max_pool_3x3`, `sep_conv_3x3` or another one of the space.",
+        "`max_pool_3x3`, `sep_conv_3x3` or another one of the space, or several, weighed by what "
+        "is learnt.",
     )
     epochs: int | None = Field(
         None,
@@ -289,10 +215,25 @@ class SearchSettings(Settings):
         False, description="Whether the architecture's gradient looks a step of the weights ahead."
     )
     batch_size: int = Field(256, ge=1, description="Images per step, of either share.")
-    lr: float = Field(0.025, gt=0, description="Learning rate of the weights at the start.")
+    lr: float | None = Field(
+        None,
+        gt=0,
+        description="Learning rate of the weights at the start. Default: 0.025, of PC-DARTS (all "
+        "operations and edges at once, on a part of the channels) 0.1.",
+    )
+    final_lr: float | None = Field(
+        None,
+        ge=0,
+        description="Learning rate of the weights that a cosine ends at. Default: 0, of DARTS "
+        "(all operations and edges at once, on all channels) 0.001.",
+    )
     schedule: Literal["cosine", "constant"] = Field("cosine", description="As in `train`.")
     weight_decay: float = Field(3e-4, ge=0, description="Weight decay of the weights.")
-    architecture_lr: float = Field(6e-4, gt=0, description="Learning rate of the architecture.")
+    architecture_lr: float | None = Field(
+        None,
+        gt=0,
+        description="Learning rate of the architecture. Default: 6e-4, of DARTS 3e-4.",
+    )
     architecture_weight_decay: float = Field(
         1e-3, ge=0, description="Weight decay of the architecture."
     )
@@ -311,6 +252,11 @@ class SearchSettings(Settings):
         description="Whether the largest eigenvalue of the loss's Hessian with respect to the "
         "architecture is recorded for every epoch.",
     )
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The operations of an edge while the topology is searched for."""
+        return (self.operation,) if isinstance(self.operation, str) else self.operation
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -336,20 +282,38 @@ class RetrainSettings(Settings):
     )
     cycles: int = Field(1, ge=1, description="As in `train`, but one unless it is said here.")
     lr: float | None = Field(None, gt=0, description="Learning rate at the start.")
-    schedule: Literal["cosine", "step", "constant"] | None = Field(
-        None, description="As in `train`."
-    )
+    schedule: Schedule | None = Field(None, description="As in `train`.")
+    final_lr: float | None = Field(None, ge=0, description="As in `train`.")
+    power: float | None = Field(None, gt=0, description="As in `train`.")
+    warmup_epochs: int | None = Field(None, ge=0, description="As in `train`.")
+    optimizer: Literal["sgd", "adamw"] | None = Field(None, description="As in `train`.")
+    momentum: float | None = Field(None, ge=0, lt=1, description="As in `train`.")
+    nesterov: bool | None = Field(None, description="As in `train`.")
     milestones: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, strict=False, description="As in `train`."
     )
     weight_decay: float | None = Field(None, ge=0, description="Weight decay.")
     decay_norms: bool | None = Field(None, description="As in `train`.")
+    decay_biases: bool | None = Field(None, description="As in `train`.")
+    clip: float | None = Field(None, gt=0, description="As in `train`.")
+    label_smoothing: float | None = Field(None, ge=0, lt=1, description="As in `train`.")
+    mixup: float | None = Field(None, ge=0, description="As in `train`.")
+    cutmix: float | None = Field(None, ge=0, description="As in `train`.")
+    ema: float | None = Field(None, ge=0, lt=1, description="As in `train`.")
     batch_size: int | None = Field(None, ge=1, description="Images per step.")
     augment: tuple[Augmentation, ...] | None = Field(
         None, strict=False, description="Augmentations in use."
     )
     drop_path: float | None = Field(None, ge=0, lt=1, description="As in `train`.")
     auxiliary: float | None = Field(None, ge=0, description="As in `train`, for cell networks.")
+    data: DataSettings | None = Field(
+        None,
+        description="Images to train on and to test with instead of the search's: the keys of "
+        "`data`, of which none is taken over.",
+    )
+    network: NetworkSettings | None = Field(
+        None, description="The size of the networks, where it is not as in the search."
+    )
     compile: bool = Field(
         False,
         description="Compile every network with `torch.compile` before it is trained: a minute, "

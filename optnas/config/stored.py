@@ -18,7 +18,12 @@ from optnas.config.messages import key_text
 from optnas.config.plugins import Kind, PluginError
 from optnas.config.yaml import KeyPath
 
-OLD_BEHAVIOUR: Mapping[tuple[str, ...], Any] = {("data", "reading"): 1}
+OLD_BEHAVIOUR: Mapping[tuple[str, ...], Any] = {
+    ("data", "reading"): 1,
+    ("space", "chain", "kernels"): [3, 5, 7],
+    ("space", "chain", "width_step"): 1,
+    ("objective", "supernet_classification", "search", "final_lr"): 0.0,
+}
 """Keys that came after version 0.1.0 and mean something else for new studies: what they mean where
 they are not stored, as JSON values.
 
@@ -58,6 +63,11 @@ def references(config: Mapping[str, Any]) -> dict[str, str]:
         name = block.get("name") if isinstance(block, Mapping) else block
         if isinstance(name, str) and ":" in name:
             named[key] = name
+    retrain = config.get("retrain")
+    data = retrain.get("data") if isinstance(retrain, Mapping) else None
+    name = data.get("name") if isinstance(data, Mapping) else data
+    if isinstance(name, str) and ":" in name:
+        named["retrain.data"] = name
     return named
 
 
@@ -167,9 +177,17 @@ def _nested(
     merged = stored | given
     for key, value in given.items():
         inner = _inner_model(model, key)
+        if isinstance(value, dict) and _names_another(value, stored.get(key)):
+            continue
         if inner is not None and isinstance(value, dict) and isinstance(stored.get(key), dict):
             merged[key] = _nested(value, stored[key], inner)
     return merged
+
+
+def _names_another(given: Mapping[str, Any], stored: Any) -> bool:
+    """Whether other data is named, about which nothing is stored."""
+    name = stored.get("name") if isinstance(stored, Mapping) else None
+    return "name" in given and given["name"] != name
 
 
 def _model(key: str, block: Mapping[str, Any], folder: Path) -> type[pydantic.BaseModel] | None:

@@ -104,7 +104,7 @@ def diagnose(
     Raises:
         UserError: If there is no such study, or it was not made by ``optnas run``.
     """
-    handle, differing = open_compared(target, study_name, allow=allow)
+    handle, differing = open_compared(target, study_name, allow=allow, reading=not fix)
     return handle, (_treated(finding, fix) for finding in examine(handle, differing))
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.artifacts import upload_artifact
 from optuna.trial import Trial
 
 from optnas.drawing.architectures import FORMATS, Concat, draw, is_drawn, picture
@@ -57,7 +56,7 @@ def draw_best(handle: OpenStudy, path: Path) -> None:
     Raises:
         UserError: If there is none yet, or as :func:`optnas.drawing.architectures.draw`.
     """
-    found = conclusions(handle)
+    found = conclusions(handle, 1)
     if not found:
         raise UserError("no network has been trained yet; run the search first")
     draw(found[0].architecture, path, concat=concat_of(handle))
@@ -65,7 +64,7 @@ def draw_best(handle: OpenStudy, path: Path) -> None:
 
 def best_picture(handle: OpenStudy) -> Picture | None:
     """The picture of the network found, or the best so far; None if there is none."""
-    found = conclusions(handle)[:1]
+    found = conclusions(handle, 1)
     drawn = [picture(c.architecture, concat_of(handle)) for c in found if is_drawn(c.architecture)]
     return drawn[0] if drawn else None
 
@@ -93,6 +92,8 @@ def _attach(trial: Trial, *, space: Space[Any], concat: Concat, store: Artifacts
 
 def _upload(trial: Trial, files: Mapping[str, bytes], store: Artifacts) -> None:
     """Store files, given by the endings of their names, as artifacts of a trial."""
+    from optuna.artifacts import upload_artifact
+
     with tempfile.TemporaryDirectory() as folder:
         for ending, content in files.items():
             path = Path(folder, NAME + ending)

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median, stdev
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
-from optnas.config.file import StudyFile
+from optnas.config.file import StudyFile, study_from_dict
 from optnas.config.proxy import FACTORS, Proxy
 from optnas.config.variants import experiment_seed, variant, written_block
 from optnas.errors import UserError
@@ -16,7 +17,7 @@ from optnas.experiments.statistics import bootstrap, kendall, retained, spearman
 from optnas.experiments.studies import Experiment, finish_study, finite, is_result
 from optnas.spaces import Architecture
 from optnas.study.budget import trial_epochs
-from optnas.trials.attributes import TRAIN_SECONDS
+from optnas.trials.attributes import TRAIN_ACCURACY, TRAIN_SECONDS
 
 LEAST = 3
 """Networks, and steps of a factor, below which an order says nothing."""
@@ -47,6 +48,7 @@ def rank(
     settings: Sequence[Proxy] = (),
     full_epochs: int | None = None,
     dynamic: bool = False,
+    elsewhere: StudyFile | None = None,
     device: str | None = None,
     on_study: Callable[[str], None] = lambda line: None,
 ) -> Experiment:
@@ -66,6 +68,9 @@ def rank(
         full_epochs: Epochs of the original setting. None takes ``retrain.epochs``.
         dynamic: Whether static and dynamic learning rankings are compared too, on the original
             trainings.
+        elsewhere: Another study's file: the same networks are trained as it says too, on its
+            data, for its ``retrain.epochs``, and their accuracies are compared (FTSO, figures 3 k
+            and l).
         device: A torch device; None takes CUDA where there is one.
         on_study: Called with a line for every study that is finished.
 
@@ -90,6 +95,14 @@ def rank(
         zoos[setting] = _zoo(finish_study(reduced, device), reduced, setting)
         on_study(f"{done}/{len(configs)}  {reduced.study}: {len(zoos[setting])} networks trained")
     seed = experiment_seed(config)
+    other, others = None, []
+    if elsewhere is not None:
+        full = Proxy(0, 0, 0, elsewhere.retrain.epochs)
+        study = _setting(_with_networks_of(config, elsewhere), networks, full, full)
+        zoo = _zoo(finish_study(study, device), study, full)
+        on_study(f"{study.study}: {len(zoo)} networks trained")
+        other, others = _compared(full, original, zoo, zoos[original], seed)
+        other["setting"] = elsewhere.study
     rows = [_compared(s, original, zoos[s], zoos[original], seed) for s in settings]
     values = [_value(trial) for trial in zoos[original].values()]
     fields = {
@@ -98,11 +111,24 @@ def rank(
         "original": str(original),
         "spread": _spread(values),
         "settings": [row for row, _ in rows],
+        "elsewhere": other,
         "monotonicity": _monotonicity([row for row, _ in rows]),
         "dynamic": _dynamic(list(zoos[original].values()), seed) if dynamic else None,
     }
-    html = ranking_page(fields, [pairs for _, pairs in rows], values)
+    html = ranking_page(fields, [pairs for _, pairs in rows], values, others)
     return Experiment(fields, ranking_text(fields), html)
+
+
+def _with_networks_of(config: StudyFile, elsewhere: StudyFile) -> StudyFile:
+    """A study like ``elsewhere`` that draws the networks of ``config``, kept in its storage."""
+    keys = {
+        **elsewhere.written.keys,
+        "space": config.resolved()["space"],
+        "storage": config.storage,
+        "artifacts": config.artifacts,
+        "seed": experiment_seed(config),
+    }
+    return study_from_dict(keys, elsewhere.folder)
 
 
 def _setting(config: StudyFile, networks: int, setting: Proxy, original: Proxy) -> StudyFile:
@@ -145,12 +171,15 @@ def _compared(
     if len(pairs) < LEAST:
         raise UserError(f"{setting}: only {len(pairs)} networks could be trained here and fully")
     accurate, cheap = zip(*pairs, strict=True)
+    row_gap = [gap for _, trial in both if (gap := _gap(trial)) is not None]
     top = max(1, min(10, len(pairs) // 5))
     row: dict[str, Any] = {"setting": str(setting), "networks": len(pairs)}
     for name, statistic in (("rho", spearman), ("tau", kendall)):
         row[name] = finite(float(statistic(accurate, cheap)))
         ends = bootstrap(statistic, accurate, cheap, seed=seed)
         row[f"{name}_low"], row[f"{name}_high"] = map(finite, ends)
+    row["pearson"] = finite(float(np.corrcoef(accurate, cheap)[0, 1]))
+    row["gap"] = fmean(row_gap) if row_gap else None
     costs = [(_cost(a, original), _cost(b, setting)) for a, b in both]
     seconds = [
         (a.user_attrs.get(TRAIN_SECONDS, 0), b.user_attrs.get(TRAIN_SECONDS, 0)) for a, b in both
@@ -162,6 +191,12 @@ def _compared(
         for among in (top, (3 * top + 1) // 2, 2 * top)
     }
     return row, pairs
+
+
+def _gap(trial: FrozenTrial) -> float | None:
+    """How much better a network is on what it learnt from; None if it is not recorded."""
+    learnt = trial.user_attrs.get(TRAIN_ACCURACY)
+    return learnt - _value(trial) if isinstance(learnt, int | float) else None
 
 
 def _cost(trial: FrozenTrial, setting: Proxy) -> float:
@@ -213,7 +248,8 @@ def _monotonicity(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _dynamic(trials: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:
     """Rankings after a few epochs, which grow with the network or not, against the final one.
 
-    The networks in order of size: after 1, 2, 3... epochs of the original training.
+    Static rankings, after an epoch and by size, are those of all networks. Dynamic ones are those
+    of as many networks as there are epochs, in order of size: after 1, 2, 3... epochs.
     """
     epochs = min(len(trial.intermediate_values) for trial in trials)
     if epochs < LEAST or not all("params" in trial.user_attrs for trial in trials):
@@ -226,17 +262,19 @@ def _dynamic(trials: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:
     size = [float(trial.user_attrs["params"]) for trial in used]
     dynamic = [_after(trial, epoch) for epoch, trial in enumerate(used, start=1)]
     equal = (len(used) + 1) // 2
+    last = [_value(trial) for trial in trials]
     rankings = {
-        "static_1_epoch": ([_after(trial, 1) for trial in used], final),
+        "static_1_epoch": ([_after(trial, 1) for trial in trials], last),
         "static_equal_epochs": ([_after(trial, equal) for trial in used], final),
         "dynamic": (dynamic, final),
-        "params": (size, final),
+        "params": ([float(trial.user_attrs["params"]) for trial in trials], last),
         "params_and_dynamic": (size, dynamic),
     }
     rhos = {}
     for name, (a, b) in rankings.items():
         low, high = map(finite, bootstrap(spearman, a, b, seed=seed))
-        rhos[name] = {"rho": finite(float(spearman(a, b))), "low": low, "high": high}
+        rho = finite(float(spearman(a, b)))
+        rhos[name] = {"rho": rho, "low": low, "high": high, "networks": len(a)}
     return {
         "networks": len(used),
         "equal_epochs": equal,

@@ -46,6 +46,8 @@ def _tables(fields: Mapping[str, Any]) -> Iterator[tuple[Table, str]]:
     """The tables that a ranking has, with what their columns mean."""
     if fields["settings"]:
         yield _settings_table(fields["settings"])
+    if fields["elsewhere"] is not None:
+        yield _elsewhere_table(fields["elsewhere"])
     if any(entry["groups"] for entry in fields["monotonicity"].values()):
         yield _monotonicity_table(fields["monotonicity"])
     if fields["dynamic"]:
@@ -76,6 +78,19 @@ def _settings_table(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, str]:
     return _table("How well each setting ranks", ["setting", *headings], cells), note
 
 
+def _elsewhere_table(row: Mapping[str, Any]) -> tuple[Table, str]:
+    cells = [
+        row["setting"],
+        str(row["networks"]),
+        number(row["pearson"]),
+        number(row["rho"]),
+        interval(row["rho_low"], row["rho_high"]),
+    ]
+    headings = ["study", "networks", "Pearson", "rho", "95%"]
+    note = "the same networks, trained as the other study's file says; rho: Spearman"
+    return _table("How well other data ranks", headings, [cells]), note
+
+
 def _monotonicity_table(monotonicity: Mapping[str, Any]) -> tuple[Table, str]:
     rows = [
         [FACTOR_NAMES[factor], number(entry["mean"], 2), str(len(entry["groups"]))]
@@ -92,14 +107,20 @@ def _monotonicity_table(monotonicity: Mapping[str, Any]) -> tuple[Table, str]:
 
 def _dynamic_table(dynamic: Mapping[str, Any]) -> tuple[Table, str]:
     rows = [
-        [RANKING_NAMES[name], number(entry["rho"]), interval(entry["low"], entry["high"])]
+        [
+            RANKING_NAMES[name],
+            str(entry["networks"]),
+            number(entry["rho"]),
+            interval(entry["low"], entry["high"]),
+        ]
         for name, entry in dynamic["rankings"].items()
     ]
     note = (
-        f"{dynamic['networks']} networks by size, trained for 1, 2, 3... epochs (dynamic), or all "
-        f"for 1 or {dynamic['equal_epochs']} (static)"
+        f"{dynamic['networks']} networks by size, trained for 1, 2, 3... epochs (dynamic) or all "
+        f"for {dynamic['equal_epochs']}; all networks after 1 epoch, and by parameters (static)"
     )
-    return _table("Static and dynamic rankings", ["ranking", "rho", "95%"], rows), note
+    headings = ["ranking", "networks", "rho", "95%"]
+    return _table("Static and dynamic rankings", headings, rows), note
 
 
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -109,7 +130,10 @@ def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def ranking_page(
-    fields: Mapping[str, Any], pairs: Sequence[Pairs], values: Sequence[float]
+    fields: Mapping[str, Any],
+    pairs: Sequence[Pairs],
+    values: Sequence[float],
+    elsewhere: Pairs = (),
 ) -> Page:
     """The tables of a ranking and its figures, as a page.
 
@@ -117,17 +141,21 @@ def ranking_page(
         fields: The ranking's fields.
         pairs: The accuracies behind every setting.
         values: The accuracies in the original setting.
+        elsewhere: The accuracies of each network in it and by another study's file.
     """
     blocks: list[Block] = [Paragraph(_spread(fields))]
     for table, note in _tables(fields):
         blocks += [table, Paragraph(note)]
-    plots = [plot for plot in _plots(fields, pairs, values) if plot.series]
+    plots = [plot for plot in _plots(fields, pairs, values, elsewhere) if plot.series]
     sections = [Section("Rankings", blocks), Section("Figures", [Plots(plots)])]
     return Page(f"Ranking of {fields['study']}", sections)
 
 
 def _plots(
-    fields: Mapping[str, Any], pairs: Sequence[Pairs], values: Sequence[float]
+    fields: Mapping[str, Any],
+    pairs: Sequence[Pairs],
+    values: Sequence[float],
+    elsewhere: Pairs,
 ) -> Iterator[Plot]:
     rows = [row for row in fields["settings"] if row["rho"] is not None]
     yield _accuracies(values)
@@ -135,9 +163,13 @@ def _plots(
     for factor in FACTORS:
         yield _rho_and_factor(rows, factor)
     yield _kept_and_rho(rows)
+    yield _rho_and_gap(rows)
     ranked = sorted(zip(fields["settings"], pairs, strict=True), key=lambda s: s[0]["rho"] or 0.0)
     for row, both in [*ranked[:1], *ranked[1:][-1:]]:
         yield _ranks(row["setting"], both)
+        yield _pairs(row, both)
+    if fields["elsewhere"] is not None:
+        yield _pairs(fields["elsewhere"], elsewhere, "on other data, as FTSO, figures 3 k and l.")
     if fields["dynamic"]:
         yield _dynamic_plot(fields["dynamic"]["points"])
 
@@ -222,6 +254,42 @@ def _kept_and_rho(rows: Sequence[Mapping[str, Any]]) -> Plot:
         "best networks kept",
         series,
         note="As EcoNAS, figure 9.",
+    )
+
+
+def _rho_and_gap(rows: Sequence[Mapping[str, Any]]) -> Plot:
+    known = [row for row in rows if row["gap"] is not None]
+    series = Series(
+        [row["gap"] for row in known],
+        [row["rho"] for row in known],
+        colour=0,
+        mark="point",
+        labels=[row["setting"] for row in known],
+    )
+    return Plot(
+        "gap",
+        "Rank correlation and overfitting of every setting",
+        "mean of training less validation accuracy",
+        RHO,
+        [series] if known else [],
+        note="As EcoNAS, figure 7.",
+    )
+
+
+def _pairs(
+    row: Mapping[str, Any],
+    pairs: Pairs,
+    note: str = "with other epochs, as FTSO, figures 3 f and j.",
+) -> Plot:
+    original, reduced = zip(*pairs, strict=True)
+    setting = row["setting"]
+    return Plot(
+        f"accuracies-{setting}",
+        f"Accuracies of the networks in the original setting and in {setting}",
+        f"accuracy in {setting}",
+        "original accuracy",
+        [Series(list(reduced), list(original), colour=0, mark="point")],
+        note=f"Pearson's correlation {number(row['pearson'])}; {note}",
     )
 
 

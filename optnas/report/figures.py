@@ -18,6 +18,8 @@ from optnas.trials.metric import ACCURACY, Metric
 BEST, LATEST = 5, 3
 """Numbers of learning curves: of the most accurate networks, and of the latest ones."""
 
+CYCLE, MOST_RUNGS = 16, 6
+"""Trials of a cycle of EcoNAS, and numbers of epochs that are told apart at most."""
 ROW_HEIGHT, GREATEST_HEIGHT = 12, 1600
 """Pixels: of a row of the tree of networks, and of a whole tree at most."""
 
@@ -44,6 +46,7 @@ def figures(
         "lineage": lineage(networks, metric),
         "learning-curves": learning_curves(networks, metric),
         "stage-importance": stage_importance(networks),
+        "populations": populations(networks, metric),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
@@ -213,6 +216,32 @@ def stage_importance(networks: Sequence[StudyNetwork]) -> Plot | None:
         )
     title, label = "Importance of the stages", "mean score of the stage's features"
     return Plot("stage-importance", title, "trial", label, series, whole_x=True)
+
+
+def populations(networks: Sequence[StudyNetwork], metric: Metric = ACCURACY) -> Plot | None:
+    """How good the networks of an evolution are that were trained for so many epochs.
+
+    Source: EcoNAS, figure 10.
+    """
+    evaluated = [n for n in _with_accuracy(networks) if n.phase in ("initial", "child")]
+    reached = {n.number: max(n.trial.intermediate_values, default=0) for n in evaluated}
+    rungs = sorted(set(reached.values()))
+    if not 2 <= len(rungs) <= MOST_RUNGS:
+        return None
+    series = []
+    for index, rung in enumerate(rungs):
+        cycles: dict[int, list[float]] = {}
+        for network in evaluated:
+            if reached[network.number] == rung:
+                cycles.setdefault(network.number // CYCLE, []).append(_accuracy(network))
+        means = [sum(values) / len(values) for values in cycles.values()]
+        series.append(
+            Series(list(cycles), means, f"{rung} epochs", colour=index, line="solid", mark="point")
+        )
+    note = f"As EcoNAS, figure 10: the mean of every {CYCLE} trials."
+    title = f"{metric.title} by epochs"
+    axis = _axis(metric)
+    return Plot("populations", title, "cycle", axis, series, note=note, whole_x=True)
 
 
 def tree_rows(networks: Sequence[StudyNetwork]) -> dict[int, float]:

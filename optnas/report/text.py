@@ -2,14 +2,13 @@
 
 import dataclasses
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
 from optnas.config import plugins
 from optnas.config.contract import count_params, data_set
 from optnas.extensions.importing import load_entry
-from optnas.running.runner import Outcome
 from optnas.spaces import SPACES
 from optnas.storage.artifacts import open_artifacts
 from optnas.storage.checkpoints import UNNEEDED, checkpoint_of
@@ -25,6 +24,9 @@ from optnas.trials.chance import is_chance
 from optnas.trials.lineage import without_weights
 from optnas.trials.metric import Metric
 from optnas.units import size
+
+if TYPE_CHECKING:
+    from optnas.running.runner import Outcome
 
 SHOWN = 5
 """How many networks are shown, best first."""
@@ -89,11 +91,11 @@ def status_text(handle: OpenStudy) -> str:
 
 def best_fields(handle: OpenStudy) -> dict[str, Any]:
     """The network found, and the trial with the best value."""
-    found = conclusions(handle)
+    found = conclusions(handle, SHOWN)
     return {
         "study": handle.study.study_name,
         "finished": handle.is_finished,
-        "found": [_conclusion_fields(handle, conclusion) for conclusion in found[:SHOWN]],
+        "found": [_conclusion_fields(handle, conclusion) for conclusion in found],
         "best_trial": _best_trial(handle),
     }
 
@@ -105,13 +107,13 @@ def best_text(handle: OpenStudy, target: str) -> str:
         handle: The study.
         target: How commands name this study.
     """
-    found, best = conclusions(handle), _best_trial(handle)
+    found, best = conclusions(handle, SHOWN), _best_trial(handle)
     if not found:
         why = "" if best is None else f": trial {best['number']} names no architecture"
         return f"No network has been trained yet{why}. Next: optnas run {target}"
     first = found[0]
     lines = [_headline(handle, first), _describe(handle, first)]
-    for other in found[1:SHOWN]:
+    for other in found[1:]:
         lines += ["", f"Next, from trial {other.number}:", _describe(handle, other)]
     if best is not None and best["number"] not in {c.number for c in found}:
         value = f"{best['value']:.4f} (trial {best['number']}"
@@ -127,7 +129,7 @@ def best_text(handle: OpenStudy, target: str) -> str:
     return "\n".join(lines)
 
 
-def ending_text(outcome: Outcome, command: str) -> str:
+def ending_text(outcome: "Outcome", command: str) -> str:
     """What a run says at its end."""
     handle = outcome.opened
     endings = {

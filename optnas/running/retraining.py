@@ -1,15 +1,23 @@
 """From a search to a trained network: which one, on what, and where it goes."""
 
 import dataclasses
-import statistics
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from optnas.config.contract import Objective, strategy_of
 from optnas.config.file import StudyFile
-from optnas.config.settings import DataSettings
+from optnas.config.settings import DataSettings, NetworkSettings, RetrainSettings
 from optnas.errors import UserError
+from optnas.running.retrain_reports import (
+    RetrainReport,
+    comparison_report,
+    ensemble_report,
+    networks_report,
+    repeats_report,
+    training_report,
+)
 from optnas.running.runner import warn_of_kept_settings
 from optnas.spaces import Architecture
 from optnas.study.data import SeenData, check_same, data_seen_by_study, record_data
@@ -17,17 +25,11 @@ from optnas.study.folders import mark_network, network_folder
 from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import OpenStudy, conclusions
 from optnas.study.record import metric_of
-from optnas.trials.metric import ACCURACY, Metric, metric
+from optnas.trials.metric import ACCURACY
+
+__all__ = ["RetrainReport", "retrain_found", "retrain_together"]
 
 OnEpoch = Callable[[int, int, float, float], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class RetrainReport:
-    """What a training, or several of one network, came to, for programs and for people."""
-
-    fields: dict[str, Any]
-    text: str
 
 
 def retrain_found(
@@ -38,8 +40,12 @@ def retrain_found(
     repeats: int | None = None,
     trial: int | None = None,
     channels: int | None = None,
+    network: NetworkSettings | None = None,
+    batch_size: int | None = None,
     data: DataSettings | None = None,
     ensemble: bool = False,
+    every: bool = False,
+    references: str | None = None,
     output: Path | None = None,
     device: str | None = None,
     accept_changed_data: bool = False,
@@ -58,12 +64,20 @@ def retrain_found(
             The first is the one that there is without repeats.
         trial: Number of a trial whose network is trained instead.
         channels: Channels of the network's first layers; None leaves those it was found with.
-        data: Images to train on and to test with instead of the study's.
+        network: The network's size otherwise, where it is neither as it was found nor as
+            ``retrain.network`` of the study file says.
+        batch_size: Images per step; None takes the study file's.
+        data: Images to train on and to test with; None takes ``retrain.data`` of the study file,
+            or the study's.
         ensemble: Whether to make an ensemble of all that was trained, which is kept in a folder
             whose name ends with ``-ensemble``. Then ``top`` is all networks by default.
+        every: Whether all networks are trained by default, though there is no ensemble of them.
+        references: Known networks to train beside, by the same recipe on the same images, as
+            ``timm:NAME[@FILE][,NAME...]``; the file has weights that the network starts from.
         output: The network's folder; None puts it beside the storage, named after the study, and
-            after ``data`` and ``channels`` if they are given. A second network goes into a folder
-            whose name ends with ``-2``, its third training into ``-2-repeat-3``, and so on.
+            after ``data``, ``network`` and ``channels`` if they are given. A second network goes
+            into a folder whose name ends with ``-2``, its third training into ``-2-repeat-3``,
+            and so on.
         device: A torch device; None takes CUDA where there is one.
         accept_changed_data: Whether to train on other images than the study has seen, which is
             recorded.
@@ -72,49 +86,166 @@ def retrain_found(
 
     Yields:
         A report for every training, as soon as it is done, best network of the search first; one
-        of all trainings of a network, where there are several; and one of the ensemble.
+        of all trainings of a network, where there are several; one of the ensemble, or else of all
+        networks, likewise; and one that sets known networks beside those found.
 
     Raises:
-        UserError: If there is no network yet, the folder holds another one, the network has no
-            channels to choose, or the data cannot be had.
+        UserError: If there is no network yet, the folder holds another one, the network cannot
+            be of that size, or the data cannot be had.
     """
     warn_of_kept_settings(handle.config)
-    options = {"epochs": epochs, "top": top, "repeats": repeats}
+    options = {"epochs": epochs, "top": top, "repeats": repeats, "batch_size": batch_size}
     settings = handle.config.retrain.model_copy(
         update={key: value for key, value in options.items() if value is not None}
     )
-    full = handle.config.model_copy(update={"proxy": None, "data": data or handle.config.data})
-    chosen = _chosen(handle, trial, settings.top, full.data, every=ensemble)
-    seen = None if data is not None else data_seen_by_study(handle)
+    other = data or settings.data
+    full = handle.config.model_copy(update={"proxy": None, "data": other or handle.config.data})
+    chosen = _chosen(handle, trial, settings.top, full.data, every=ensemble or every)
+    seen = None if other is not None else data_seen_by_study(handle)
     objective = _objective(handle, full, seen, device, accept_changed_data)
     retrain, combine = objective.retrain, objective.ensemble
     if retrain is None or (ensemble and combine is None):
         raise UserError(f"the objective {full.objective.name!r} trains nothing; use another one")
-    base = _folder(handle, data, channels) if output is None else str(output)
+    known = _known(objective, references)
+    base = _folder(handle, data, network, channels) if output is None else str(output)
     after_epoch = on_epoch if output is not None else _marking(handle, Path(base), on_epoch)
-    members: list[Path] = []
+    sized = {"channels": channels, **({} if network is None else {"network": network})}
+    done = _Trainings(base, settings, after_epoch)
     for rank, (architecture, origin) in enumerate(chosen, start=1):
-        folder = base if rank == 1 else f"{base}-{rank}"
-        trainings = []
-        for repeat in range(1, settings.repeats + 1):
-            own = Path(folder if repeat == 1 else f"{folder}-repeat-{repeat}")
-            description = retrain(
-                architecture,
-                own,
-                settings,
-                channels=channels,
-                repeat=repeat,
-                origin=origin if repeat == 1 else {**origin, "repeat": repeat},
-                on_epoch=after_epoch,
-            )
-            trainings.append(description)
-            members.append(own)
-            yield _report(own, description, origin["trial"])
-        if settings.repeats > 1:
-            yield _summary(folder, trainings, origin["trial"])
+        train = functools.partial(retrain, architecture, **sized)
+        yield from done.of_network("" if rank == 1 else f"-{rank}", train, origin)
     if ensemble and combine is not None:
         own = Path(f"{base}-ensemble")
-        yield _ensemble_report(own, combine(members, own))
+        yield ensemble_report(own, combine(done.members, own))
+    elif len(chosen) > 1:
+        yield networks_report(base, list(done.networks.values()))
+    for reference in known:
+        yield from done.of_reference(reference, objective)
+    if known:
+        yield done.compared(objective)
+
+
+def retrain_together(
+    handles: Sequence[OpenStudy], *, output: Path | None = None, **options: Any
+) -> Iterator[RetrainReport]:
+    """Train what several searches found, and make one ensemble of it all.
+
+    Source: Stage-Wise NAS, section IV, whose ensemble joins residual networks and those of cells.
+
+    Args:
+        handles: The studies, of the same classes and the same test images.
+        output: A folder for all networks; None puts them beside their storages.
+        options: What else `retrain_found` takes, for each.
+
+    Yields:
+        What `retrain_found` yields for each, and the report of the ensemble, which is kept in a
+        folder named after the studies.
+
+    Raises:
+        UserError: As `retrain_found`, or if their test images differ.
+    """
+    names = [handle.study.study_name for handle in handles]
+    combine = _combining(handles, options.get("data"), options.get("device"))
+    members: list[Path] = []
+    for handle, name in zip(handles, names, strict=True):
+        place = None if output is None else output / name
+        for report in retrain_found(handle, every=True, output=place, **options):
+            if "weights_sha256" in report.fields:
+                members.append(Path(report.fields["folder"]))
+            yield report
+    beside = Path(network_folder(handles[0], "")).parent if output is None else output
+    own = beside / f"{'-and-'.join(names)}.network-ensemble"
+    yield ensemble_report(own, combine(members, own))
+
+
+def _combining(
+    handles: Sequence[OpenStudy], data: DataSettings | None, device: str | None
+) -> Callable[..., Any]:
+    """What makes an ensemble for all these studies.
+
+    Raises:
+        UserError: If their networks cannot answer together.
+    """
+    objectives: list[Any] = []
+    for handle in handles:
+        config = handle.config
+        images = data or config.retrain.data or config.data
+        full = config.model_copy(update={"proxy": None, "data": images})
+        objectives.append(ObjectiveMaker(full, device=device).make())
+    combine: Callable[..., Any] | None = objectives[0].ensemble
+    if any(objective.ensemble is None for objective in objectives) or combine is None:
+        raise UserError("one of these objectives trains no classifiers")
+    if len({objective.test_digest() for objective in objectives}) > 1:
+        raise UserError(
+            "an ensemble needs networks of the same classes, tested on the same images: these "
+            "studies have others"
+        )
+    return combine
+
+
+@dataclasses.dataclass
+class _Trainings:
+    """What has been trained so far: descriptions by network, and all folders."""
+
+    base: str
+    settings: RetrainSettings
+    on_epoch: OnEpoch | None
+    networks: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+    members: list[Path] = dataclasses.field(default_factory=list)
+    folders: dict[str, Path] = dataclasses.field(default_factory=dict)
+
+    def of_network(
+        self, suffix: str, train: Callable[..., Any], origin: Mapping[str, Any]
+    ) -> Iterator[RetrainReport]:
+        """All trainings of a network that was found."""
+        trial = origin["trial"]
+        trainings = self.networks[f"found{suffix} (trial {trial})"] = []
+        for repeat, own in self._places(f"{self.base}{suffix}"):
+            said = origin if repeat == 1 else {**origin, "repeat": repeat}
+            made = train(own, self.settings, repeat=repeat, origin=said, on_epoch=self.on_epoch)
+            trainings.append(made)
+            self.members.append(own)
+            yield training_report(own, made, trial)
+        self.folders[f"found{suffix} (trial {trial})"] = Path(f"{self.base}{suffix}")
+        if len(trainings) > 1:
+            yield repeats_report(f"{self.base}{suffix}", trainings, trial)
+
+    def of_reference(self, reference: Any, objective: Objective) -> Iterator[RetrainReport]:
+        """All trainings of a known network."""
+        train: Any = objective.reference
+        trainings = self.networks[reference.name] = []
+        self.folders[reference.name] = Path(f"{self.base}-reference-{reference.name}")
+        for repeat, own in self._places(str(self.folders[reference.name])):
+            made = train(reference, own, self.settings, repeat=repeat, on_epoch=self.on_epoch)
+            trainings.append(made)
+            yield training_report(own, made, None)
+
+    def compared(self, objective: Any) -> RetrainReport:
+        """All networks in a table."""
+        times = {n: objective.inference_milliseconds(f) for n, f in self.folders.items()}
+        sizes = {
+            n: sum(file.stat().st_size for file in f.glob("*.safetensors"))
+            for n, f in self.folders.items()
+        }
+        return comparison_report(self.networks, times, sizes)
+
+    def _places(self, folder: str) -> Iterator[tuple[int, Path]]:
+        for repeat in range(1, self.settings.repeats + 1):
+            yield repeat, Path(folder if repeat == 1 else f"{folder}-repeat-{repeat}")
+
+
+def _known(objective: Any, text: str | None) -> list[Any]:
+    """The known networks that are asked for.
+
+    Raises:
+        UserError: If the objective knows none.
+    """
+    if text is None:
+        return []
+    if objective.reference is None:
+        raise UserError("--reference: this objective trains no known networks; leave it out")
+    found: list[Any] = objective.references(text)
+    return found
 
 
 def _objective(
@@ -140,82 +271,17 @@ def _marking(handle: OpenStudy, folder: Path, on_epoch: OnEpoch | None) -> OnEpo
     return after_epoch
 
 
-def _report(folder: Path, description: Any, trial: int) -> RetrainReport:
-    sets = getattr(description, "verification", {})
-    searched = _searched(description)
-    first = "" if searched is None else f"{searched[0].name} {searched[1]:.4f}, "
-    text = (
-        f"test {first}accuracy {description.test_accuracy:.4f} on {description.test_images} "
-        f"images ({description.params:,} parameters, {description.epochs} epochs, trial {trial})\n"
-        + _judged(description)
-        + "".join(f"{name}: {_answers(answers)}\n" for name, answers in sets.items())
-        + f"kept in {folder}; load it with optnas.load({str(folder)!r})"
-    )
-    return RetrainReport({"folder": str(folder), **dataclasses.asdict(description)}, text)
-
-
-def _searched(description: Any) -> tuple[Metric, float] | None:
-    """What the search maximised, of the test images, where that is not their accuracy."""
-    key = description.origin.get("metric")
-    judgement = getattr(description, "judgement", None)
-    value = None if judgement is None or key is None else judgement.value(key)
-    return None if value is None else (metric(key), value)
-
-
-def _judged(description: Any) -> str:
-    """What else there is to say of a network's answers, in a line; nothing of older networks."""
-    judgement = getattr(description, "judgement", None)
-    if judgement is None:
-        return ""
-    low, high = judgement.accuracy_interval
-    top = "" if judgement.top_5 is None else f", top-5 {judgement.top_5:.4f}"
-    guess = "; a guess could have this accuracy" if judgement.is_chance else ""
-    return (
-        f"95 % interval {low:.4f} to {high:.4f}{top}, balanced accuracy "
-        f"{judgement.balanced_accuracy:.4f}, macro-F1 {judgement.macro_f1:.4f}; always naming the "
-        f"largest class has {judgement.chance:.4f}{guess}\n"
-    )
-
-
-def _answers(answers: Mapping[str, float]) -> str:
-    """What a set of pairs or of templates gave."""
-    return ", ".join(f"{name} {value:.4f}" for name, value in answers.items())
-
-
-def _summary(folder: str, trainings: Sequence[Any], trial: int) -> RetrainReport:
-    """All trainings of a network; the deviation is that of a sample (divided by n - 1)."""
-    accuracy = _spread([description.test_accuracy for description in trainings])
-    fields = {"folder": folder, "trial": trial, "n": len(trainings), **accuracy}
-    said = f"accuracy {accuracy['mean']:.4f} +- {accuracy['std']:.4f}"
-    searched = [found for found in map(_searched, trainings) if found is not None]
-    if len(searched) == len(trainings):
-        (known, _), values = searched[0], [value for _, value in searched]
-        fields[known.key] = spread = _spread(values)
-        said = f"{known.name} {spread['mean']:.4f} +- {spread['std']:.4f}, {said}"
-    why = f"(mean and standard deviation of {len(trainings)} trainings, trial {trial})"
-    return RetrainReport(fields, f"test {said} {why}")
-
-
-def _spread(values: list[float]) -> dict[str, Any]:
-    return {"mean": statistics.mean(values), "std": statistics.stdev(values), "values": values}
-
-
-def _ensemble_report(folder: Path, description: Any) -> RetrainReport:
-    alone = description.member_accuracies
-    text = (
-        f"ensemble of {len(alone)}: test accuracy {description.test_accuracy:.4f} on "
-        f"{description.test_images} images ({description.params:,} parameters; alone "
-        f"{min(alone):.4f} to {max(alone):.4f})\n"
-        f"{_judged(description)}"
-        f"kept in {folder}; load it with optnas.load({str(folder)!r})"
-    )
-    return RetrainReport({"folder": str(folder), **dataclasses.asdict(description)}, text)
-
-
-def _folder(handle: OpenStudy, data: DataSettings | None, channels: int | None) -> str:
+def _folder(
+    handle: OpenStudy,
+    data: DataSettings | None,
+    network: NetworkSettings | None,
+    channels: int | None,
+) -> str:
     parts = []
     if data is not None:
         parts.append(f"-{data.name.replace(':', '.')}")
+    for name, value in (network or NetworkSettings()).model_dump(exclude_none=True).items():
+        parts.append(f"-{value}-{name}")
     if channels is not None:
         parts.append(f"-{channels}-channels")
     return network_folder(handle, "".join(parts))
@@ -250,7 +316,7 @@ def _chosen(
             raise UserError(f"trial {trial} has not named a whole network") from None
         return [(architecture, origin | {"trial": trial, "chosen": "by hand"})]
     default = None if every else strategy_of(study.sampler).retrained
-    found = conclusions(handle)[: top or default]
+    found = conclusions(handle, top or default)
     if not found:
         raise UserError("no network has been trained yet; run the search first")
     return [

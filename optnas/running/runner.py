@@ -69,7 +69,7 @@ class Outcome:
     @property
     def best(self) -> Conclusion | None:
         """The network found, or the best so far; None if none could be trained."""
-        return next(iter(conclusions(self.opened)), None)
+        return next(iter(conclusions(self.opened, 1)), None)
 
 
 class Display(Protocol):

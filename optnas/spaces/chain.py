@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -13,6 +13,8 @@ from optnas.spaces.base import Architecture, ParamValue, Space, proposal
 
 OPERATIONS = ("separable", "conv")
 KERNELS = (3, 5, 7)
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,19 +105,23 @@ class ChainSpace(Space[ChainArchitecture]):
     """The macro-micro search space: depth, width, and per layer an operation and a kernel.
 
     A trial's parameters are ``depth``, ``width``, ``op_{i}`` and ``kernel_{i}`` for every layer
-    ``i < depth``. A proposed width may lie below the range (a micro candidate is narrowed until
-    its size fits); samplers that draw from the range never leave it.
+    ``i < depth``. A proposed width may lie below the range or between its steps (a micro
+    candidate is narrowed until its size fits); samplers that draw from the range never do that.
 
-    Source: Efficient Global NAS, section 3.1.
+    Source: Efficient Global NAS, sections 3.1 and 4.1.
 
     Args:
         depth: Least and greatest number of layers.
         width: Least and greatest number of channels of the first layers.
         preset: ``"tiny"`` or ``"mobile"``, the two settings of the paper (section 4.1); a range
             given beside it wins.
+        kernels: The kernel sizes of a layer, some of 3, 5 and 7.
+        width_step: Channels between two widths, counted from the greatest.
+        operations: The operations of a layer: ``"separable"``, ``"conv"`` or both.
 
     Raises:
-        ValueError: If a range is empty or begins below 1, or the preset is unknown.
+        ValueError: If a range is empty or begins below 1, a layer has nothing to choose from, or
+            a choice or the preset is unknown.
     """
 
     architecture_class: ClassVar[type[ChainArchitecture]] = ChainArchitecture
@@ -137,6 +143,9 @@ class ChainSpace(Space[ChainArchitecture]):
         width: tuple[int, int] | None = None,
         *,
         preset: str = "tiny",
+        kernels: tuple[int, ...] = (3, 5),
+        width_step: int = 2,
+        operations: tuple[str, ...] = OPERATIONS,
     ) -> None:
         if preset not in self.PRESETS:
             raise ValueError(f"`preset` must be one of {sorted(self.PRESETS)}: {preset!r}.")
@@ -146,20 +155,37 @@ class ChainSpace(Space[ChainArchitecture]):
         self.width = _checked_range(
             "width", self.PRESETS[preset]["width"] if width is None else width
         )
+        self.kernels = _checked_choices("kernels", kernels, KERNELS)
+        self.operations = _checked_choices("operations", operations, OPERATIONS)
+        if type(width_step) is not int or width_step < 1:
+            raise ValueError(f"`width_step` must be an integer, 1 or more: {width_step!r}.")
+        self.width_step = width_step
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(depth={self.depth}, width={self.width})"
+        return (
+            f"{type(self).__name__}(depth={self.depth}, width={self.width}, "
+            f"kernels={self.kernels}, width_step={self.width_step}, operations={self.operations})"
+        )
+
+    @property
+    def widths(self) -> range:
+        """The widths that are drawn, ascending: steps down from the greatest."""
+        low, high = self.width
+        return range(low + (high - low) % self.width_step, high + 1, self.width_step)
 
     def uniform(self, depth: int, width: int, operation: str, kernel: int) -> ChainArchitecture:
         """A chain with the same operation and kernel in every layer."""
         return self.architecture_class.uniform(depth, width, operation, kernel)
 
     def suggest(self, trial: BaseTrial) -> ChainArchitecture:
-        low, high = self.width
-        low = max(1, min(low, proposal(trial).get("width", low)))
+        widths = self.widths
+        proposed = proposal(trial).get("width", widths[0])
+        if proposed not in widths:
+            widths = range(max(1, min(self.width[0], proposed)), self.width[1] + 1)
         depth = trial.suggest_int("depth", *self.depth)
-        params: dict[str, Any] = {"depth": depth, "width": trial.suggest_int("width", low, high)}
-        for name, choices in _layer_choices(depth):
+        width = trial.suggest_int("width", widths[0], widths[-1], step=widths.step)
+        params: dict[str, Any] = {"depth": depth, "width": width}
+        for name, choices in self._layer_choices(depth):
             params[name] = trial.suggest_categorical(name, choices)
         return self.from_params(params)
 
@@ -185,17 +211,28 @@ class ChainSpace(Space[ChainArchitecture]):
             raise ValueError(f"No chain without the parameter {error}: {dict(params)}.") from None
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        return dict(_distributions(self.depth, self.width))
+        result: dict[str, BaseDistribution] = {
+            "depth": IntDistribution(*self.depth),
+            # From 1, one by one: what a micro candidate's width may be.
+            "width": IntDistribution(1, self.width[1]),
+        }
+        for name, choices in self._layer_choices(self.depth[1]):
+            result[name] = _categorical(choices)
+        return result
 
     def random(self, rng: np.random.Generator) -> ChainArchitecture:
         depth = int(rng.integers(*self.depth, endpoint=True))
         params: dict[str, Any] = {
             "depth": depth,
-            "width": int(rng.integers(*self.width, endpoint=True)),
+            "width": self.widths[int(rng.integers(len(self.widths)))],
         }
-        for name, choices in _layer_choices(depth):
+        for name, choices in self._layer_choices(depth):
             params[name] = choices[int(rng.integers(len(choices)))]
         return self.from_params(params)
+
+    def _layer_choices(self, depth: int) -> list[tuple[str, tuple[Any, ...]]]:
+        operations = [(f"op_{i}", self.operations) for i in range(depth)]
+        return [*operations, *((f"kernel_{i}", self.kernels) for i in range(depth))]
 
 
 def _checked_range(name: str, bounds: tuple[int, int]) -> tuple[int, int]:
@@ -208,18 +245,13 @@ def _checked_range(name: str, bounds: tuple[int, int]) -> tuple[int, int]:
     return (bounds[0], bounds[1])
 
 
-def _layer_choices(depth: int) -> list[tuple[str, tuple[Any, ...]]]:
-    operations = [(f"op_{i}", OPERATIONS) for i in range(depth)]
-    return [*operations, *((f"kernel_{i}", KERNELS) for i in range(depth))]
+def _checked_choices(name: str, given: Sequence[T], known: Sequence[T]) -> tuple[T, ...]:
+    chosen = tuple(given)
+    if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(known):
+        raise ValueError(f"`{name}` must be some of {tuple(known)}, each once: {chosen}.")
+    return chosen
 
 
-@functools.lru_cache(maxsize=16)
-def _distributions(depth: tuple[int, int], width: tuple[int, int]) -> dict[str, BaseDistribution]:
-    result: dict[str, BaseDistribution] = {
-        "depth": IntDistribution(*depth),
-        # From 1: a micro candidate's width may lie below the searched range.
-        "width": IntDistribution(1, width[1]),
-    }
-    for name, choices in _layer_choices(depth[1]):
-        result[name] = CategoricalDistribution(choices)
-    return result
+@functools.lru_cache(maxsize=64)
+def _categorical(choices: tuple[Any, ...]) -> CategoricalDistribution:
+    return CategoricalDistribution(choices)

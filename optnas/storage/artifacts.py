@@ -12,9 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore, GCSArtifactStore
-from optuna.artifacts.exceptions import ArtifactNotFound
-
 from optnas.config.paths import split_bucket
 from optnas.storage.urls import StorageError
 
@@ -33,6 +30,17 @@ _RIGHTS = {
     "taken from Google's usual environment variables and files",
 }
 _EXTRAS = {"s3": "s3", "gs": "gcs"}
+
+
+# Optuna's package of artifacts imports the clients of every cloud that are installed: a quarter of
+# a second, which commands that only look at a study do not need.
+
+
+def absent() -> tuple[type[Exception], ...]:
+    """What is raised where there is no such artifact."""
+    from optuna.artifacts.exceptions import ArtifactNotFound
+
+    return ArtifactNotFound, FileNotFoundError
 
 
 class Artifacts(Protocol):
@@ -116,11 +124,26 @@ def check_artifacts(location: str | Path) -> None:
         store.remove(name)
 
 
-class Folder(FileSystemArtifactStore):
-    """Artifacts in a folder, each of which is there whole or not at all, whatever happens."""
+class Folder:
+    """Artifacts in a folder, each of which is there whole or not at all, whatever happens.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._folder = Path(path)
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        with _told_absent(artifact_id):
+            return self._path(artifact_id).open("rb")
+
+    def remove(self, artifact_id: str) -> None:
+        with _told_absent(artifact_id):
+            self._path(artifact_id).unlink()
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        path = self._get_filepath(artifact_id)
+        path = self._path(artifact_id)
         # A name of its own: a worker that was taken for dead may write the same artifact.
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PARTIAL}")
         try:
@@ -135,13 +158,19 @@ class Folder(FileSystemArtifactStore):
             raise
 
     def items(self) -> Iterator[tuple[str, int]]:
-        if not self._base_path.is_dir():  # Opened without making it.
+        if not self._folder.is_dir():  # Opened without making it.
             return
-        for entry in os.scandir(self._base_path):
+        for entry in os.scandir(self._folder):
             with contextlib.suppress(FileNotFoundError):  # Somebody deletes it meanwhile.
                 hidden = entry.name.startswith(".") or entry.name.endswith(_PARTIAL)
                 if entry.is_file() and not hidden:
                     yield entry.name, entry.stat().st_size
+
+    def _path(self, artifact_id: str) -> Path:
+        path = Path(os.path.normpath(self._folder / artifact_id))
+        if not path.is_relative_to(os.path.normpath(self._folder)):
+            raise ValueError(f"Invalid artifact_id: {artifact_id!r}")
+        return path
 
 
 class Bucket:
@@ -188,7 +217,7 @@ class Bucket:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except ArtifactNotFound:
+        except absent():
             raise
         except self._errors as error:
             raise OSError(_first_line(error)) from error
@@ -197,6 +226,7 @@ class Bucket:
 def _s3(bucket: str, prefix: str) -> Bucket:
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
+    from optuna.artifacts import Boto3ArtifactStore
 
     store = Boto3ArtifactStore(bucket)
 
@@ -212,6 +242,7 @@ def _google(bucket: str, prefix: str) -> Bucket:
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
     from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+    from optuna.artifacts import GCSArtifactStore
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls the class experimental.
@@ -239,6 +270,15 @@ def _explained(scheme: str, location: str) -> Iterator[None]:
         raise StorageError(
             f"{location}: artifacts cannot be kept there: {_first_line(error)}; {_RIGHTS[scheme]}."
         ) from None
+
+
+@contextlib.contextmanager
+def _told_absent(artifact_id: str) -> Iterator[None]:
+    """Say in Optuna's words that a file is not there."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise absent()[0](artifact_id) from error
 
 
 def _tidy(folder: Path) -> None:

@@ -8,14 +8,13 @@ import warnings
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, BinaryIO
 
-from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.config.contract import strategy_of
 from optnas.errors import RunError
-from optnas.storage.artifacts import Artifacts
+from optnas.storage.artifacts import Artifacts, absent
 from optnas.storage.retention import Keep, deciding, needed
 from optnas.trials.attributes import CHECKPOINT
 from optnas.trials.damage import CHECKPOINT_ID
@@ -220,7 +219,7 @@ class Checkpoints:
             OSError: If the store does not let it.
         """
         for name in filter(self._is_own, names):
-            with contextlib.suppress(ArtifactNotFound, FileNotFoundError):
+            with contextlib.suppress(*absent()):
                 self._store.remove(name)
 
     def say_lost(self, study: Study, number: int, reason: str) -> None:
@@ -251,7 +250,7 @@ class Checkpoints:
     def _reader(self, name: str) -> BinaryIO | None:
         """What reads a state, wherever it is; None if there is none of the name."""
         for store in (self._store, *self._former):
-            with contextlib.suppress(ArtifactNotFound, FileNotFoundError):
+            with contextlib.suppress(*absent()):
                 return store.open_reader(name)
         return None
 
@@ -259,7 +258,7 @@ class Checkpoints:
         """Delete a state, unless it is not this study's, whatever a trial says."""
         if not self._is_own(name):
             return
-        with contextlib.suppress(ArtifactNotFound, OSError):
+        with contextlib.suppress(*absent(), OSError):
             self._store.remove(name)
 
 

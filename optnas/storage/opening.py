@@ -18,6 +18,7 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from optnas.errors import UserError
 from optnas.storage.checking import LineCheckedBackend
 from optnas.storage.file_systems import NETWORK, STALE, WITHOUT_LINKS, file_system
+from optnas.storage.reading import read_database
 from optnas.storage.retrying import (
     Outage,
     PatientDatabase,
@@ -28,15 +29,20 @@ from optnas.storage.retrying import (
     is_full,
     may_pass,
 )
+from optnas.storage.soundness import damage_of_file
 from optnas.storage.urls import StorageError, hide_password, parse_url, reason_of, storage_file
 
 GRPC_TIMEOUT = 10.0
 """Seconds for which a storage proxy may take to answer the first time."""
 
+Opener = Callable[[str], BaseStorage]
+
 _EXTRAS = ("postgresql", "mysql", "grpc")
 
 
-def open_storage(url: str, *, create: bool = True, patient: bool = False) -> BaseStorage:
+def open_storage(
+    url: str, *, create: bool = True, patient: bool = False, reading: bool = False
+) -> BaseStorage:
     """Open the storage at ``url``.
 
     Database servers and proxies that go away later are waited for: see
@@ -49,6 +55,8 @@ def open_storage(url: str, *, create: bool = True, patient: bool = False) -> Bas
         create: Whether a file that does not exist yet is created.
         patient: Whether a server that does not answer is waited for, as one that goes away later.
             A file that somebody has locked is waited for anyway.
+        reading: Whether it is only looked at: it may lie where nobody can write, and of long
+            studies only that is read which is asked for.
 
     Raises:
         StorageError: If the URL is malformed or the storage cannot be opened, or its tables are
@@ -63,10 +71,15 @@ def open_storage(url: str, *, create: bool = True, patient: bool = False) -> Bas
             raise StorageError(f"{url}: there is no such file.")
     with explained(url):
         if path is None:
-            open_it = _open_proxy if url.startswith("grpc:") else PatientDatabase
+            is_proxy = url.startswith("grpc:")
+            open_it: Opener = _open_proxy if is_proxy else PatientDatabase
+            if reading and not is_proxy:
+                open_it = _to_read(open_it)
             return _first_come(lambda: open_it(url), url, patient=patient)
         kind = file_system(path)
-        return _open_journal(path, kind) if url.startswith("journal:") else _open_file(url, kind)
+        if url.startswith("journal:"):
+            return _open_journal(path, kind)
+        return _open_file(url, kind, reading=reading)
 
 
 @contextlib.contextmanager
@@ -91,10 +104,14 @@ def explained(url: str) -> Iterator[None]:
         sqlalchemy.exc.SQLAlchemyError,
         optuna.exceptions.OptunaError,
     ) as error:
-        message = f"{hide_password(url)}: the storage cannot be used: {reason_of(error, url)}"
-        if is_full(error):
-            raise StorageGone(message) from None
-        raise StorageError(message) from None
+        reason = None
+        if url.startswith("sqlite") and "locked" not in str(error):
+            reason = damage_of_file(Path(storage_file(url) or ""))
+        if reason is None and is_full(error):
+            message = f"{hide_password(url)}: {reason_of(error, url)}"
+            raise StorageGone(f"{message}; make room, and try again") from None
+        reason = reason or f"the storage cannot be used: {reason_of(error, url)}"
+        raise StorageError(f"{hide_password(url)}: {reason}") from None
 
 
 def _other_version(url: str, message: str) -> str:
@@ -108,13 +125,19 @@ def _other_version(url: str, message: str) -> str:
     return f"{begin}; `optnas storage upgrade {hide_password(url)}` upgrades them."
 
 
-def _open_file(url: str, kind: str) -> BaseStorage:
+def _to_read(otherwise: Opener) -> Opener:
+    """What opens a database to look at it, whose tables may be others than we know."""
+    return lambda url: read_database(url) or otherwise(url)
+
+
+def _open_file(url: str, kind: str, *, reading: bool) -> BaseStorage:
     if kind in NETWORK:
         raise StorageError(
             f"{url}: sqlite loses trials on a network file system ({kind}); keep the file on a "
             "local disk, or use a database server, or journal:///PATH."
         )
-    return _first_come(lambda: SQLiteStorage(url), url)
+    open_it = _to_read(SQLiteStorage) if reading else SQLiteStorage
+    return _first_come(lambda: open_it(url), url)
 
 
 def _open_journal(path: Path, kind: str) -> JournalStorage:

@@ -25,12 +25,15 @@ def needed(study: Study, trials: Sequence[FrozenTrial], keep: Keep | None) -> se
             the highest values (``"best:K"``), or ``"all"`` that are complete.
     """
     numbers: set[int] = set()
+    strategy = strategy_of(study.sampler)
+    weights_needed = strategy.weights_needed
+    have_parents = weights_needed is None or strategy.inherits
     for trial in _open(trials):
         line = [trial, *ancestors(trials, trial)]
         numbers.update(other.number for other in line)
-        # People may have named a parent that does not exist.
-        numbers.update(n for n in map(_parent, line) if n is not None and 0 <= n < len(trials))
-    weights_needed = strategy_of(study.sampler).weights_needed
+        if have_parents:  # People may have named one that does not exist.
+            parents = map(_parent, line)
+            numbers.update(n for n in parents if n is not None and 0 <= n < len(trials))
     if weights_needed is not None:
         numbers.update(weights_needed(study))
     return numbers | set(_kept(trials, keep))

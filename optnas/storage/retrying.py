@@ -26,7 +26,9 @@ from optuna.trial import TrialState
 
 from optnas.errors import RunError
 from optnas.storage.checking import CheckedDatabase, CheckedJournal, CheckedProxy, Checks
-from optnas.storage.urls import engine_url, hide_password, reason_of
+from optnas.storage.soundness import damage_of_file
+from optnas.storage.urls import engine_url, hide_password, reason_of, storage_file
+from optnas.trials.damage import DamagedError
 
 SQLITE_TIMEOUT = 60.0
 """Seconds for which sqlite itself waits for the others; then it is asked again."""
@@ -45,7 +47,7 @@ _KEEP_ALIVE = {
 }
 """Seconds, and how often: a machine that was switched off says nothing for two hours otherwise."""
 
-_METHODS = (
+METHODS = (
     "create_new_study",
     "get_n_trials",
     "set_study_user_attr",
@@ -63,7 +65,7 @@ _METHODS = (
     "get_trial_id_from_study_id_trial_number",
     "get_trial",
 )
-_DATABASE_METHODS = (  # Which Optuna calls from behind its cache.
+DATABASE_METHODS = (  # Which Optuna calls from behind its cache.
     "_create_new_trial",
     "_set_trial_param",
     "_get_trials",
@@ -88,7 +90,9 @@ _OF_THE_MOMENT = (
     sqlalchemy.exc.TimeoutError,  # No connection of the pool is free.
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-_PASSING = (*_FULL, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK)
+_AWAY = (errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH)
+_BUSY = (errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK)
+_PASSING = (*_FULL, *_AWAY, *_BUSY)
 
 _JITTER = random.Random()  # Its own, so that nobody's seeds are disturbed.
 _READING = contextvars.ContextVar("_READING", default=False)
@@ -96,7 +100,7 @@ _READING = contextvars.ContextVar("_READING", default=False)
 S = TypeVar("S", bound=type[BaseStorage])
 
 
-def _patient(names: Iterable[str], passes: Callable[[Exception], bool]) -> Callable[[S], S]:
+def patient(names: Iterable[str], passes: Callable[[Exception], bool]) -> Callable[[S], S]:
     """Have methods of a storage called again while what they raise ``passes``."""
 
     def decorate(cls: S) -> S:
@@ -115,6 +119,7 @@ def _retried(method: Callable[..., Any], passes: Callable[[Exception], bool]) ->
             try:
                 result = method(self, *args, **kwargs)
             except Exception as error:
+                self.outage.check_sound(error)
                 if not passes(error):
                     raise
                 self.outage.lasts(error)
@@ -137,7 +142,21 @@ class Outage:
     def __init__(self, url: str) -> None:
         self._url = url
         self._since: float | None = None
-        self._told = False
+        self._told = self._examined = False
+        self._file = storage_file(url) if url.startswith("sqlite") else None
+
+    def check_sound(self, error: Exception) -> None:
+        """Tell damage, which does not pass, from an outage; asked once in each.
+
+        Raises:
+            DamagedError: If the storage is a file that is damaged.
+        """
+        if self._file is None or self._examined or not _is_of_database(error):
+            return
+        self._examined = True
+        reason = None if "locked" in str(error) else damage_of_file(self._file)
+        if reason is not None:
+            raise DamagedError(f"{self._url}: {reason}") from error
 
     def lasts(self, error: Exception) -> None:
         """An attempt was in vain.
@@ -161,7 +180,7 @@ class Outage:
 
     def is_over(self) -> None:
         """An attempt succeeded."""
-        self._since, self._told = None, False
+        self._since, self._told, self._examined = None, False, False
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -171,6 +190,14 @@ def is_full(error: BaseException | None) -> bool:
         if "disk is full" in message or "disk I/O error" in message or "No space left" in message:
             return True
         if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _is_of_database(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, sqlalchemy.exc.DBAPIError):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -244,7 +271,7 @@ class _FinishesOnce(BaseStorage):
             return True  # The answer to the attempt before was lost.
 
 
-@_patient((*_METHODS, *_DATABASE_METHODS), may_pass)
+@patient((*METHODS, *DATABASE_METHODS), may_pass)
 class SQLiteStorage(_FinishesOnce, CheckedDatabase):
     """A database in a file that several processes can write to.
 
@@ -296,7 +323,7 @@ def _alive_options(url: str) -> dict[str, int]:
     return {name: value for name, value in _KEEP_ALIVE.items() if name not in parsed.query}
 
 
-@_patient((*_METHODS, *_DATABASE_METHODS), may_pass)
+@patient((*METHODS, *DATABASE_METHODS), may_pass)
 class PatientDatabase(_FinishesOnce, CheckedDatabase):
     """A database on a server that may restart, or have one of two that collide try again.
 
@@ -310,7 +337,7 @@ class PatientDatabase(_FinishesOnce, CheckedDatabase):
         super().__init__(engine_url(url), engine_kwargs=options)
 
 
-@_patient((*_METHODS, *_PROXY_METHODS, "get_best_trial"), may_pass_journal)
+@patient((*METHODS, *_PROXY_METHODS, "get_best_trial"), may_pass_journal)
 class PatientJournal(_FinishesOnce, CheckedJournal):
     """A journal on a disk that may be full, or away, for a while.
 
@@ -324,7 +351,7 @@ class PatientJournal(_FinishesOnce, CheckedJournal):
         super().__init__(backend)
 
 
-@_patient((*_METHODS, *_PROXY_METHODS), _is_unavailable)
+@patient((*METHODS, *_PROXY_METHODS), _is_unavailable)
 class PatientProxy(_FinishesOnce, CheckedProxy):
     """A storage proxy that may restart.
 

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import optuna
-from optuna.artifacts.exceptions import ArtifactNotFound
 
 from optnas.config.file import StudyFile
 from optnas.errors import UserError
-from optnas.storage.artifacts import open_artifacts
+from optnas.storage.artifacts import absent, open_artifacts
 from optnas.storage.opening import explained, open_storage
 from optnas.storage.urls import storage_file
 from optnas.study.opening import OpenStudy
@@ -232,7 +231,7 @@ def _images(stored: Any, study: optuna.Study, artifacts: str) -> bytes | None:
 
 def _found_in(place: str, digest: str) -> bytes | None:
     """The list of images with a checksum among artifacts, whatever the study's name was."""
-    with contextlib.suppress(OSError, ArtifactNotFound):
+    with contextlib.suppress(OSError, *absent()):
         store = open_artifacts(place, create=False)
         for name, _ in store.items():
             if name.startswith("images-") and name.endswith(f"-{digest[:16]}"):

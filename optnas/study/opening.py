@@ -2,10 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
-import json
-import secrets
-import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +10,6 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas._version import __version__
 from optnas.config import plugins
 from optnas.config.contract import strategy_of
 from optnas.config.file import (
@@ -37,17 +32,16 @@ from optnas.storage.urls import StorageError, hide_password, storage_file
 from optnas.study.record import (
     FORMER,
     RECORD,
+    await_record,
     beside,
     check_directions,
     check_whole,
     former_artifacts,
+    new_record,
     read_record,
 )
 from optnas.trials.claims import is_feasible
 from optnas.trials.failures import is_lost
-
-MAKING = 2.0
-"""Seconds in which the process that made a study has recorded its configuration."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +114,7 @@ def create_or_open(
         StudyFileError: If the study exists with another configuration.
         StorageError: If the storage cannot be opened.
     """
-    record = _record(config, in_channels, classes)
+    record = new_record(config, in_channels, classes)
     with explained(config.storage):
         storage = open_storage(config.storage, patient=patient)
         try:
@@ -129,10 +123,10 @@ def create_or_open(
             )
         except optuna.exceptions.DuplicatedStudyError:
             study = optuna.load_study(study_name=config.study, storage=storage)
-            stored = _await_record(study)
+            stored = await_record(study)
             if stored is not None:
                 config = _as_made(config.written, stored, config.storage)
-                record = _record(config, in_channels, classes)
+                record = new_record(config, in_channels, classes)
                 shape = {"in_channels": in_channels, "classes": classes}
                 if any(stored[key] != value for key, value in shape.items()):
                     raise StudyFileError(f"{_where(config)} was made with other data") from None
@@ -150,7 +144,11 @@ def create_or_open(
 
 
 def open_existing(
-    target: str, study_name: str | None = None, *, allow: Collection[str] = ()
+    target: str,
+    study_name: str | None = None,
+    *,
+    allow: Collection[str] = (),
+    reading: bool = False,
 ) -> OpenStudy:
     """Open a study that exists, by its study file, or by its storage and name.
 
@@ -158,25 +156,28 @@ def open_existing(
         target: The path of a study file, or the URL of a storage.
         study_name: The study's name, if ``target`` is a storage with several.
         allow: Code that may be imported though the storage names it: ``module:Name``.
+        reading: Whether the study is only looked at.
 
     Raises:
         UserError: If there is no such study of ``optnas run``, or its file contradicts it.
     """
     if "://" in target:
-        handle = _open_url(target, study_name, allow)
+        handle = _open_url(target, study_name, allow, reading=reading)
     else:
-        handle = _open_file(target, study_name, allow)[0]
+        handle = _open_file(target, study_name, allow, reading=reading)[0]
     check_whole(handle.study)
     return handle
 
 
-def _open_url(target: str, study_name: str | None, allow: Collection[str]) -> OpenStudy:
+def _open_url(
+    target: str, study_name: str | None, allow: Collection[str], *, reading: bool
+) -> OpenStudy:
     """The study in a storage, by its URL; it is written to beside that storage."""
     try:
         url = storage_url(target, Path.cwd())
     except ValueError as error:
         raise StorageError(f"{hide_password(target)}: {error}") from None
-    storage = open_storage(url, create=False)
+    storage = open_storage(url, create=False, reading=reading)
     with explained(url):
         names = [study.study_name for study in storage.get_all_studies()]
     if study_name is None and len(names) != 1:
@@ -195,6 +196,7 @@ def open_compared(
     study_name: str | None = None,
     *,
     allow: Collection[str] = (),
+    reading: bool = False,
 ) -> tuple[OpenStudy, list[str]]:
     """The same, even if the file differs from the study, or what is stored of trials is damaged.
 
@@ -205,9 +207,9 @@ def open_compared(
     """
     changed: list[str] = []
     if "://" in target:
-        handle = _open_url(target, study_name, allow)
+        handle = _open_url(target, study_name, allow, reading=reading)
     else:
-        handle, changed = _open_file(target, study_name, allow, refuse=False)
+        handle, changed = _open_file(target, study_name, allow, reading=reading, refuse=False)
     checks = checks_of(handle.study._storage)
     if checks is not None:
         checks.found = {}
@@ -263,13 +265,18 @@ def _stored(written: Written) -> tuple[dict[str, Any], str] | None:
     return None
 
 
-def conclusions(handle: OpenStudy) -> list[Conclusion]:
-    """What would be trained fully, best first: what the strategy says, else the best trials."""
+def conclusions(handle: OpenStudy, first: int | None = None) -> list[Conclusion]:
+    """What would be trained fully, best first: what the strategy says, else the best trials.
+
+    Args:
+        handle: The study.
+        first: How many, at most; None for all.
+    """
     study, space = handle.study, handle.config.search_space
     candidates = strategy_of(study.sampler).candidates(study)
     if candidates is not None:
         settled = handle.is_finished
-        return [Conclusion(a, n, v, settled) for n, a, v in candidates]
+        return [Conclusion(a, n, v, settled) for n, a, v in candidates[:first]]
     trials = [
         trial
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -278,6 +285,8 @@ def conclusions(handle: OpenStudy) -> list[Conclusion]:
     trials.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
     best: dict[Architecture, Conclusion] = {}
     for trial in trials:
+        if len(best) == first:
+            break
         architecture = space.named_by(trial)
         if architecture is not None:  # Somebody may have added the trial.
             value = trial.value or 0.0
@@ -307,7 +316,12 @@ def open_study(config: StudyFile) -> OpenStudy:
 
 
 def _open_file(
-    path: str, study_name: str | None, allow: Collection[str], *, refuse: bool = True
+    path: str,
+    study_name: str | None,
+    allow: Collection[str],
+    *,
+    reading: bool,
+    refuse: bool = True,
 ) -> tuple[OpenStudy, list[str]]:
     """The study of a study file, and how the file contradicts it, unless that is refused."""
     written = dataclasses.replace(read_study_file(path), allowed=frozenset(allow))
@@ -318,7 +332,7 @@ def _open_file(
     if study_name not in (None, name):
         raise UserError(f"{path}: the study is named {name!r}, not {study_name!r}")
     try:
-        study, stored = _load(open_storage(url, create=False), url, name)
+        study, stored = _load(open_storage(url, create=False, reading=reading), url, name)
     except UserError:
         written.checked()  # What is wrong with the file is said first.
         raise
@@ -341,18 +355,6 @@ def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict
     if stored is None:
         raise UserError(f"{hide_password(url)}: the study {name!r} was not made by optnas run.")
     return study, stored
-
-
-def _await_record(study: optuna.Study) -> dict[str, Any] | None:
-    """The record of a study that another process may be making at this moment."""
-    deadline = time.monotonic() + MAKING
-    while True:
-        stored = read_record(study)
-        made = stored is not None or bool(study.get_trials(deepcopy=False))
-        if made or time.monotonic() > deadline:
-            # Once more: the record is older than the first trial.
-            return stored or read_record(study)
-        time.sleep(0.05)
 
 
 def _as_made(written: Written, stored: Mapping[str, Any], storage: str) -> StudyFile:
@@ -381,19 +383,6 @@ def _prepared(config: StudyFile, study: optuna.Study, record: Mapping[str, Any])
     study.sampler = config.make_sampler(config.search_space, **shape, seed=seed)
     study.pruner = config.make_pruner()
     return OpenStudy(config, study)
-
-
-def _record(config: StudyFile, in_channels: int, classes: int) -> dict[str, Any]:
-    identity = json.dumps(config.identity(), sort_keys=True)
-    return {
-        "id": secrets.token_hex(8),
-        "config": config.resolved(),
-        "hash": hashlib.sha256(identity.encode()).hexdigest(),
-        "version": __version__,
-        "seed": named_seed(config.study, config.seed),
-        "in_channels": in_channels,
-        "classes": classes,
-    }
 
 
 def _where(config: StudyFile) -> str:

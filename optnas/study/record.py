@@ -5,7 +5,11 @@ A storage may come from anywhere: its record is data. It names no code to import
 storage, or where a study file says, or in a folder that holds this study's files already.
 """
 
+import hashlib
+import json
 import os
+import secrets
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +17,8 @@ from typing import Any
 
 import optuna
 
+from optnas._version import __version__
+from optnas.config.file import StudyFile
 from optnas.config.paths import default_artifacts, split_bucket, storage_path
 from optnas.errors import UserError
 from optnas.seeds import named_seed
@@ -23,6 +29,9 @@ RECORD = "optnas"
 """Study attribute: identity, configuration, its hash, version, seed, the shape of the data."""
 FORMER = "former_artifacts"
 """In the record: where the study's training states were kept under another name, to be read."""
+
+MAKING = 2.0
+"""Seconds in which the process that made a study has recorded its configuration."""
 
 _INTEGERS = {"in_channels": 1 << 16, "classes": 1 << 24, "seed": 1 << 64}
 _TEXTS = ("id", "hash", "version")
@@ -49,6 +58,38 @@ def read_record(study: optuna.Study) -> dict[str, Any] | None:
     if seed is None:
         seed = record.get("seed", named_seed(config["study"], None))
     return {**record, "config": {**config, "study": name, "seed": seed}}
+
+
+def new_record(config: StudyFile, in_channels: int, classes: int) -> dict[str, Any]:
+    """The record of a new study of this configuration.
+
+    Args:
+        config: The configuration.
+        in_channels: Channels of the images.
+        classes: Number of classes.
+    """
+    identity = json.dumps(config.identity(), sort_keys=True)
+    return {
+        "id": secrets.token_hex(8),
+        "config": config.resolved(),
+        "hash": hashlib.sha256(identity.encode()).hexdigest(),
+        "version": __version__,
+        "seed": named_seed(config.study, config.seed),
+        "in_channels": in_channels,
+        "classes": classes,
+    }
+
+
+def await_record(study: optuna.Study) -> dict[str, Any] | None:
+    """The record of a study that another process may be making at this moment."""
+    deadline = time.monotonic() + MAKING
+    while True:
+        stored = read_record(study)
+        made = stored is not None or bool(study.get_trials(deepcopy=False))
+        if made or time.monotonic() > deadline:
+            # Once more: the record is older than the first trial.
+            return stored or read_record(study)
+        time.sleep(0.05)
 
 
 def metric_of(study: optuna.Study) -> Metric:

@@ -48,9 +48,9 @@ def damages(trial: FrozenTrial) -> Iterator[tuple[str, str]]:
     if trial.state == TrialState.COMPLETE and not _is_value(trial.values):
         yield "value", "one number, which a complete trial has"
     for name, distribution in trial.distributions.items():
-        if not _fits(distribution, trial.params.get(name)):
+        if not fits(distribution, trial.params.get(name)):
             yield f"parameter {name}", f"a value of {distribution}"
-    for attrs, rules in ((trial.system_attrs, _SYSTEM), (trial.user_attrs, _USER)):
+    for attrs, rules in ((trial.system_attrs, SYSTEM), (trial.user_attrs, USER)):
         for key, (holds, expected) in rules.items():
             if key in attrs and not holds(attrs[key], trial):
                 yield key, expected
@@ -64,7 +64,7 @@ def without(trial: FrozenTrial, key: str) -> None:
         name = key.removeprefix("parameter ")
         trial._params = {k: v for k, v in trial.params.items() if k != name}
         trial._distributions = {k: v for k, v in trial.distributions.items() if k != name}
-    elif key in _SYSTEM:
+    elif key in SYSTEM:
         trial.system_attrs = {k: v for k, v in trial.system_attrs.items() if k != key}
     else:
         trial.user_attrs = {k: v for k, v in trial.user_attrs.items() if k != key}
@@ -74,7 +74,8 @@ def _is_value(values: Any) -> bool:
     return isinstance(values, list) and len(values) == 1 and _is_number(values[0])
 
 
-def _fits(distribution: Any, value: Any) -> bool:
+def fits(distribution: Any, value: Any) -> bool:
+    """Whether a parameter of this distribution can have a value."""
     try:
         return bool(distribution._contains(distribution.to_internal_repr(value)))
     except (ValueError, TypeError, IndexError):
@@ -124,7 +125,7 @@ def _is_claim(value: Any, trial: FrozenTrial) -> bool:
 
 def _attrs_hold(attrs: Any, trial: FrozenTrial) -> bool:
     return _is_named(attrs) and all(
-        holds(attrs[key], trial) for key, (holds, _) in _USER.items() if key in attrs
+        holds(attrs[key], trial) for key, (holds, _) in USER.items() if key in attrs
     )
 
 
@@ -175,9 +176,9 @@ def _is_architecture(value: Any, *_: Any) -> bool:
         return False
 
 
-_Rules = Mapping[str, tuple[Callable[[Any, FrozenTrial], bool], str]]
+Rules = Mapping[str, tuple[Callable[[Any, FrozenTrial], bool], str]]
 _EARLIER = "the number of an earlier trial"
-_SYSTEM: _Rules = {
+SYSTEM: Rules = {
     attributes.CLAIM: (_is_claim, "a candidate: `index`, `params`, `attrs` and `continues`"),
     attributes.LEASE: (_is_lease, "a lease: `host`, `pid`, `started`, `until` and `decides`"),
     attributes.RUNG: (_is_count, "a number of rungs"),
@@ -187,7 +188,7 @@ _SYSTEM: _Rules = {
     ),
     "fixed_params": (lambda value, _: _is_named(value), "parameters by name"),
 }
-_USER: _Rules = {
+USER: Rules = {
     attributes.CONTINUES: (_is_earlier, _EARLIER),
     attributes.PHASE: (_is_text, "a text"),
     attributes.FAILURE: (_is_text, "a text"),

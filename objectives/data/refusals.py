@@ -1,0 +1,23 @@
+"""Why a file cannot be read as an image, in a line."""
+
+_OTHERS = (
+    (b"%!PS", "it is PostScript"),
+    (b"%PDF", "it is a PDF"),
+    (b"version https://git-lfs", "it is a pointer of Git LFS: run `git lfs pull`"),
+    (b"<", "it is text, such as a web page or SVG"),
+)
+
+
+def reason_of(content: bytes, error: Exception) -> str:
+    """Why a file cannot be read, in a line."""
+    if not content:
+        return "the file is empty"
+    if type(error).__name__ != "UnidentifiedImageError":
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+    if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
+        return "it is HEIC: pip install 'optnas[heif]'"
+    start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    for beginning, reason in _OTHERS:
+        if start.startswith(beginning):
+            return reason
+    return "it is no image of a known format"

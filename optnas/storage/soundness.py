@@ -1,0 +1,72 @@
+"""Whether a file of sqlite is damaged, which no waiting mends."""
+
+import contextlib
+import shlex
+import sqlite3
+import time
+from pathlib import Path
+
+HEADER = b"SQLite format 3\0"
+PATIENCE = 5.0
+"""Seconds for which a file is looked through; a large one is not looked through to its end."""
+_NOT_SOUND = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_CUT_OFF = 522
+"""What sqlite says of a page that ends before its end: SQLITE_IOERR_SHORT_READ."""
+
+
+def damage_of_file(path: Path) -> str | None:
+    """What is wrong with a file of sqlite, and what to do.
+
+    Args:
+        path: The file, which may be in use.
+
+    Returns:
+        None if it is sound, or new, or nobody can tell at present.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(100)
+    except IsADirectoryError:
+        return "it is a folder; name a file"
+    except OSError:
+        return None
+    if size == 0:
+        return None
+    if not start.startswith(HEADER):
+        return f"it is {_kind(start)}, no database of sqlite; name another file"
+    what = _cut_off(start, size) or _unsound(path)
+    if what is None:
+        return None
+    saving = f"sqlite3 {shlex.quote(str(path))} .recover"
+    return f"the database is damaged ({what}); restore a copy, or save what can be read: {saving}"
+
+
+def _kind(start: bytes) -> str:
+    is_text = all(32 <= byte < 127 or chr(byte).isspace() for byte in start)
+    return "a text" if is_text else "encrypted, or a file of another kind"
+
+
+def _cut_off(start: bytes, size: int) -> str | None:
+    """Whether there are fewer pages than the header says, where it is up to date."""
+    page = int.from_bytes(start[16:18], "big")
+    page = 65536 if page == 1 else page
+    pages, is_known = int.from_bytes(start[28:32], "big"), start[24:28] == start[92:96]
+    if is_known and size < page * pages:
+        return f"it has {size:,} bytes of {page * pages:,}: it is cut off"
+    return None
+
+
+def _unsound(path: Path) -> str | None:
+    """What sqlite finds wrong, in the time there is."""
+    until = time.monotonic() + PATIENCE
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0.5)) as connection:
+            connection.set_progress_handler(lambda: time.monotonic() > until, 100_000)
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0)
+        is_damage = code & 0xFF in _NOT_SOUND or code == _CUT_OFF
+        return str(error) if is_damage else None
+    return None if found == "ok" else str(found).splitlines()[-1]

@@ -1,0 +1,93 @@
+"""Damage of a database is told at once, and in one line; a lock is no damage."""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from damaging import command
+
+from optnas.storage.soundness import damage_of_file
+
+PAGE = 4096
+
+
+def cut_off(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - PAGE - 1)
+
+
+def without_its_end(path: Path) -> None:
+    os.truncate(path, 50)
+
+
+def text(path: Path) -> None:
+    path.write_text("study: digits\nspace: cell\n")
+
+
+def encrypted(path: Path) -> None:
+    path.write_bytes(bytes(range(255, 0, -1)) * 100)
+
+
+def noise(begin: int, end: int) -> Callable[[Path], None]:
+    def harm(path: Path) -> None:
+        with path.open("r+b") as file:
+            file.seek(begin)
+            file.write(bytes(i * 37 % 256 for i in range(end - begin)))
+
+    return harm
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+HARMS = {
+    "cut off": (cut_off, "cut off"),
+    "almost nothing": (without_its_end, "damaged"),
+    "a text": (text, "is a text, no database"),
+    "encrypted": (encrypted, "encrypted, or a file of another kind"),
+    "header": (noise(16, 60), "damaged"),
+    "schema": (noise(100, PAGE - 96), "damaged"),
+    "pages": (noise(2 * PAGE, 30 * PAGE), "damaged"),
+    "a folder": (folder, "is a folder"),
+}
+
+
+@pytest.fixture
+def database(tmp_path) -> Path:
+    import optuna
+
+    path = tmp_path / "my studies.db"
+    study = optuna.create_study(study_name="s", storage=f"sqlite:///{path}")
+    study.add_trials([optuna.create_trial(value=0.5, user_attrs={"a": "b" * 5000})] * 30)
+    study._storage._backend.engine.dispose()
+    return path
+
+
+@pytest.mark.parametrize("verb", ["status", "doctor"])
+@pytest.mark.parametrize("harm", HARMS)
+def test_damage_is_told_in_one_line(database, harm, verb):
+    apply, words = HARMS[harm]
+    apply(database)
+    assert words in str(damage_of_file(database))
+    code, said, trace = command(verb, f"sqlite:///{database}", "s")
+    assert (code, trace) == (2, None), said
+    assert words in said
+    assert said.count("\n") == 1
+
+
+def test_a_sound_file_is_no_damage_though_it_is_locked(database):
+    assert damage_of_file(database) is None
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    assert damage_of_file(database) is None
+    connection.close()
+
+
+def test_a_new_file_is_no_damage(tmp_path):
+    path = tmp_path / "new.db"
+    assert damage_of_file(path) is None
+    path.touch()
+    assert damage_of_file(path) is None
