@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import signal
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.config.paths import default_artifacts
 from optnas.drawing.attach import with_drawings
-from optnas.errors import RunError
+from optnas.errors import RunError, UserError
 from optnas.forecast.start import said_at_start
 from optnas.running import heart
 from optnas.running.events import Display, PoolEvents, WorkerDisplay, answering
@@ -43,9 +43,10 @@ from optnas.study.opening import (
     conclusions,
     config_to_run,
     create_or_open,
+    open_study,
 )
 from optnas.study.record import RECORD
-from optnas.trials.failures import fail_dead
+from optnas.trials.failures import fail_dead, is_grounds, one_line
 
 Ending = Literal["finished", "budget"] | Interruption
 
@@ -135,6 +136,21 @@ class _Data:
         return check_same(seen, reading, accept=self.accept)
 
 
+@contextlib.contextmanager
+def _told_in_a_line() -> Iterator[None]:
+    """Turn what the ground does, wherever it is raised, into a ``RunError``."""
+    try:
+        yield
+    except (UserError, RunError, BrokenPipeError):  # Nobody reads what is shown any more.
+        raise
+    except Exception as error:
+        if not is_grounds(error):
+            raise
+        message = f"{one_line(error)}; nothing is lost: the same command goes on"
+        raise RunError(message) from error
+
+
+@_told_in_a_line()
 def _run_alone(
     config: StudyFile,
     display: Display | None,
@@ -265,8 +281,9 @@ def _run_pool(
         ending = pool.run()
     except KeyboardInterrupt:  # The second Ctrl-C.
         ending = "interrupted"
-    handle = events.opened
-    if handle is None:  # Nobody came so far.
+    # Workers may have come further than this process, which was opening the study meanwhile.
+    handle = events.opened or _opened_after_all(config)
+    if handle is None:
         raise RunError(pool.lost) if pool.lost else KeyboardInterrupt
     # Of workers that were killed at last.
     trials = handle.study.get_trials(deepcopy=False)
@@ -275,6 +292,13 @@ def _run_pool(
     if ending is None and pool.lost and may_continue:
         raise RunError(f"{pool.lost}; nothing is lost: the same command goes on")
     return Outcome(handle, ending or _ending(handle))
+
+
+def _opened_after_all(config: StudyFile) -> OpenStudy | None:
+    """The study, if a worker has made it."""
+    with contextlib.suppress(UserError):
+        return open_study(config)
+    return None
 
 
 def _work(
