@@ -54,6 +54,12 @@ class Called:
         if self._shown is not None:
             self._shown.note(text)
 
+    def __getattr__(self, name: str) -> Any:
+        """What a display may have beside the four methods, if the other one has it."""
+        if name in ("ahead", "pulse", "interrupted"):
+            return getattr(self._shown, name)
+        raise AttributeError(name)
+
 
 class TensorBoardCallback:
     """Writes every trial as a run of TensorBoard: its curve, its parameters and its value.

@@ -76,7 +76,7 @@ def run_search(
     from optnas.running.runner import run as run_study
 
     quiet_libraries()
-    with _display(as_json=as_json) as display:
+    with shown_display(as_json=as_json) as display:
         outcome = run_study(
             config, display=display, workers=workers, accept_changed_data=accept_changed_data
         )
@@ -113,7 +113,7 @@ def run_baselines(
     beside = open_baselines(handle)
     if beside is not None and beside.is_finished:
         return
-    with contextlib.redirect_stdout(sys.stderr), _display(as_json=False) as display:
+    with contextlib.redirect_stdout(sys.stderr), shown_display(as_json=False) as display:
         outcome = train_baselines(
             handle, device=device, display=display, accept_changed_data=accept_changed_data
         )
@@ -123,7 +123,8 @@ def run_baselines(
 
 
 @contextlib.contextmanager
-def _display(*, as_json: bool) -> Iterator["Display"]:
+def shown_display(*, as_json: bool) -> Iterator["Display"]:
+    """The display that fits where stdout goes, while it shows a run."""
     from optnas.cli.displays import LiveDisplay, make_display
 
     display = make_display(as_json=as_json)
