@@ -26,6 +26,7 @@ from optnas.objectives.limits import over_limits
 from optnas.objectives.networks.build import build_model, count_params, forward_costs
 from optnas.objectives.networks.inference import inference_times
 from optnas.objectives.networks.sizes import candidate_network, check_settings
+from optnas.objectives.rehearsal import Rehearses
 from optnas.objectives.retraining import Retrains
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.determinism import deterministic_algorithms
@@ -56,7 +57,7 @@ from optnas.trials.attributes import (
 from optnas.trials.failures import mark_failure, one_line
 
 
-class Classification(Retrains):
+class Classification(Retrains, Rehearses):
     """Objective that trains the suggested architecture and returns its validation accuracy.
 
     The value is the best accuracy on the held-out images over the epochs, a fraction; every

@@ -63,6 +63,26 @@ def test_a_damaged_journal_is_read_or_refused(healthy, tmp_path):
         check(folder, "journal.yaml", harm, *READING)
 
 
+def test_the_doctor_lists_every_damaged_line_of_a_journal(healthy, tmp_path):
+    folder = fresh(healthy, tmp_path / "study")
+    journal = folder / "ward.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    harms = {40: b"ward\n", 60: b"\xff\xfe\n", 90: b'{"op_code": 5}\n', 120: b"[]\n"}
+    for index, harm in harms.items():
+        lines[index] = harm
+    journal.write_bytes(b"".join(lines))
+    code, said, trace = command("doctor", str(folder / "journal.yaml"))
+    assert (code, trace) == (1, None), said
+    told = [
+        int(line.split()[2]) for line in said.splitlines() if "of the journal is damaged" in line
+    ]
+    assert told == [41, 61, 91, 121]
+    code, said, _ = command("status", str(folder / "journal.yaml"))
+    assert code == 2
+    assert "line 41 of the journal is damaged" in said
+    assert journal.read_bytes() == b"".join(lines)
+
+
 def test_a_damaged_search_goes_on_or_is_refused(healthy, tmp_path):
     rng = random.Random("run")
     for _ in range(4):

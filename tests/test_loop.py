@@ -271,6 +271,39 @@ def test_a_machine_that_recovers_is_waited_for(tmp_path, monkeypatch):
     assert (first.user_attrs[FAILURE], second.params) == ("lost", first.params)
 
 
+def test_a_machine_that_does_not_recover_leaves_few_trials_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("optnas.running.loop.PATIENCE", 0.2)
+    study = opened(tmp_path, budget={"trials": 1})
+
+    def objective(trial: Trial) -> float:
+        value(trial)
+        raise OSError("Cannot read the image 7.png")
+
+    with (
+        pytest.warns(UserWarning, match="could not go on"),
+        pytest.raises(RunError, match=r"7\.png"),
+    ):
+        loop(study, objective)
+    trials = study.study.trials
+    assert len(trials) == 3
+    assert {t.user_attrs[FAILURE] for t in trials if t.state.is_finished()} == {"lost"}
+
+
+def test_who_ends_a_run_that_waits_is_answered_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("optnas.running.loop.PATIENCE", 6000.0)
+    study = opened(tmp_path, budget={"trials": 1})
+    signals = Signals(lambda: None, ())
+
+    def objective(trial: Trial) -> float:
+        value(trial)
+        threading.Timer(0.2, setattr, (signals, "ending", "interrupted")).start()
+        raise OSError("Cannot read the image 7.png")
+
+    with pytest.warns(UserWarning, match="could not go on"):
+        Loop(study, objective, signals, lambda _: None).run()
+    assert len(study.study.trials) == 1
+
+
 # What others left.
 
 

@@ -82,6 +82,22 @@ def run_search(
     raise typer.Exit(_exit_code(outcome))
 
 
+def forecast_search(config: "StudyFile", workers: "Workers", as_json: bool) -> None:
+    """Say what a search would take.
+
+    Args:
+        config: The study file.
+        workers: The worker processes; a step is tried where the first of them would train.
+        as_json: Whether to print JSON.
+    """
+    from optnas.forecast.dry_run import forecast
+    from optnas.forecast.text import forecast_fields, forecast_text
+
+    quiet_libraries()
+    expected = forecast(config, device=workers.device(0))
+    print(json.dumps(forecast_fields(expected)) if as_json else forecast_text(expected))
+
+
 def run_baselines(
     handle: "OpenStudy", device: str | None, *, accept_changed_data: bool = False
 ) -> None:

@@ -70,12 +70,15 @@ def trial_line(trial: FrozenTrial) -> str:
 class JsonDisplay:
     """A JSON object a line on stdout: ``start``, ``note``; ``epoch`` and ``trial`` of a worker."""
 
+    _ahead = ""
+
     def start(self, handle: OpenStudy) -> None:
         fields = {
             "study": handle.study.study_name,
             "metric": metric_of(handle.study).key,
             "trials": _known(handle),
             "data": seen_fields(handle.study),
+            "ahead": self._ahead,
         }
         self._print("start", fields)
 
@@ -88,6 +91,9 @@ class JsonDisplay:
     def note(self, text: str) -> None:
         self._print("note", {"text": text})
 
+    def ahead(self, text: str) -> None:
+        self._ahead = text
+
     @staticmethod
     def _print(event: str, fields: dict[str, Any]) -> None:
         print(json.dumps({"event": event, **fields}), flush=True)
@@ -96,8 +102,11 @@ class JsonDisplay:
 class PlainDisplay:
     """One line per finished trial, for logs and pipes."""
 
+    _ahead = ""
+
     def start(self, handle: OpenStudy) -> None:
-        print(_opening(handle), header(metric_of(handle.study)), sep="\n", flush=True)
+        columns = header(metric_of(handle.study))
+        print(_opening(handle, self._ahead), columns, sep="\n", flush=True)
 
     def epoch(self, progress: Any, worker: int) -> None:
         pass
@@ -108,6 +117,9 @@ class PlainDisplay:
 
     def note(self, text: str) -> None:
         print(text, flush=True)
+
+    def ahead(self, text: str) -> None:
+        self._ahead = text
 
 
 class LiveDisplay:
@@ -121,6 +133,7 @@ class LiveDisplay:
         self._used_at_start = 0.0
         self._metric = ACCURACY
         self._now: dict[int, str] = {}
+        self._ahead = ""
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -137,7 +150,7 @@ class LiveDisplay:
     def start(self, handle: OpenStudy) -> None:
         self._handle = handle
         self._used_at_start = _share_used(handle) or 0.0
-        self._console.print(Text(printable(_opening(handle))))
+        self._console.print(Text(printable(_opening(handle, self._ahead))))
         self._metric = metric_of(handle.study)
         self._console.print(Text(header(self._metric), style="bold"))
         self._live.update(self._footer())
@@ -162,6 +175,9 @@ class LiveDisplay:
 
     def note(self, text: str) -> None:
         self._console.print(Text(printable(text), style="dim"))
+
+    def ahead(self, text: str) -> None:
+        self._ahead = text
 
     def _footer(self) -> Text:
         """A line for every worker that trains, and one or two for the study."""
@@ -194,11 +210,11 @@ def make_display(*, as_json: bool) -> JsonDisplay | PlainDisplay | LiveDisplay:
     )
 
 
-def _opening(handle: OpenStudy) -> str:
+def _opening(handle: OpenStudy, ahead: str) -> str:
     known = _known(handle)
     state = f"has {known} trials" if known else "starts"
     first = f"study {handle.study.study_name!r} {state}: {handle.config.sampler.name}"
-    return "\n".join([first, *seen_lines(handle.study)])
+    return "\n".join([first, *seen_lines(handle.study), *filter(None, [ahead])])
 
 
 def _known(handle: OpenStudy) -> int:

@@ -124,6 +124,21 @@ class Pruning(Protocol):
         """
 
 
+class Rehearsal(Protocol):
+    """What a network costs, before it is trained: `optnas.objectives.rehearsal.Rehearsal`."""
+
+    params: int
+    multiply_adds: int
+    memory_bytes: int
+    state_bytes: int
+    epochs: int | None
+    images: int
+    final_images: int
+    device: str
+    seconds: float | None
+    trouble: str | None
+
+
 class Objective(Protocol):
     """What a trial computes.
 
@@ -151,6 +166,10 @@ class Objective(Protocol):
     @property
     def ensemble(self) -> Callable[..., Any] | None:
         """Make one of retrained networks, as `Classification.ensemble`. Default: None."""
+
+    @property
+    def rehearse(self) -> Callable[..., Rehearsal] | None:
+        """Say what a network costs, as `Classification.rehearse`. Default: None, nobody knows."""
 
     @property
     def reference(self) -> Callable[..., Any] | None:
@@ -274,6 +293,7 @@ class _WholeTraining(_AnyTraining):
 class _TrainsNothing:
     retrain = None
     ensemble = None
+    rehearse = None
     reference = None
     score = None
 

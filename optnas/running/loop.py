@@ -44,6 +44,8 @@ from optnas.trials.leases import is_own, renew_lease
 
 PATIENCE = 60.0
 """Seconds for which a machine that lets no trial go on is tried again."""
+PAUSES = (0.05, 0.95)
+"""The parts of it before each attempt: few, because each leaves a lost trial behind."""
 FIRST = 3
 """When so many candidates, the study's first, fail with one exception, it is the code's fault."""
 UNLEASED = datetime.timedelta(seconds=60)
@@ -287,8 +289,7 @@ class Trouble:
     """How long the machine has let no trial go on."""
 
     def __init__(self) -> None:
-        self._since: float | None = None
-        self._pause = 1.0
+        self._failed = 0
 
     def lasts(self, error: Exception, signals: Signals) -> None:
         """Wait a little after an attempt in vain.
@@ -296,28 +297,24 @@ class Trouble:
         Raises:
             RunError: If it has lasted for too long.
         """
-        now = time.monotonic()
         if isinstance(error, RunError):
             raise error  # It was waited for already.
-        is_first = self._since is None
-        self._since = now if self._since is None else self._since
-        if now - self._since >= PATIENCE:
+        if self._failed == len(PAUSES) or not PATIENCE:
             raise RunError(
                 f"trials could not go on for {PATIENCE:.0f} seconds: {one_line(error)}; nothing "
                 "is lost: the same command goes on"
             ) from error
-        if is_first:
-            self._pause = 1.0
+        pause, self._failed = PAUSES[self._failed] * PATIENCE, self._failed + 1
+        if self._failed == 1:
             message = f"{one_line(error)}; trying again for {PATIENCE:.0f} seconds"
             warnings.warn(f"a trial could not go on: {message}", stacklevel=3)
-        until = now + self._pause
+        until = time.monotonic() + pause
         while time.monotonic() < until and signals.ending is None:
             time.sleep(0.1)
-        self._pause = min(2 * self._pause, 20.0)
 
     def is_over(self) -> None:
         """A trial came to its end."""
-        self._since = None
+        self._failed = 0
 
 
 @contextlib.contextmanager

@@ -6,18 +6,20 @@ import functools
 import signal
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial
 
+from optnas.config.contract import Objective
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.config.paths import default_artifacts
 from optnas.drawing.attach import with_drawings
 from optnas.errors import RunError, UserError
+from optnas.forecast.start import said_at_start
 from optnas.running.gpu_sharing import GpuSharing, WorkerControl
 from optnas.running.loop import BudgetUsedUp, Loop
 from optnas.running.placement import WorkerPlan, check_gpus, gpu_sharing_notice, plan_workers
@@ -43,7 +45,7 @@ from optnas.study.opening import (
     open_study,
 )
 from optnas.study.record import RECORD
-from optnas.trials.failures import fail_dead, is_grounds, one_line
+from optnas.trials.failures import fail_dead, told_in_a_line
 
 Ending = Literal["finished", "budget"] | Interruption
 
@@ -73,7 +75,11 @@ class Outcome:
 
 
 class Display(Protocol):
-    """What shows a run to whoever watches; ``worker`` is a worker's number, from 0."""
+    """What shows a run to whoever watches; ``worker`` is a worker's number, from 0.
+
+    It may have a method ``ahead``, which is told before the start what the search may take: a
+    line.
+    """
 
     def start(self, handle: OpenStudy) -> None:
         """The study is open."""
@@ -149,21 +155,7 @@ class _Data:
         return check_same(seen, reading, accept=self.accept)
 
 
-@contextlib.contextmanager
-def _told_in_a_line() -> Iterator[None]:
-    """Turn what the ground does, wherever it is raised, into a ``RunError``."""
-    try:
-        yield
-    except (UserError, RunError, BrokenPipeError):  # Nobody reads what is shown any more.
-        raise
-    except Exception as error:
-        if not is_grounds(error):
-            raise
-        message = f"{one_line(error)}; nothing is lost: the same command goes on"
-        raise RunError(message) from error
-
-
-@_told_in_a_line()
+@told_in_a_line()
 def _run_alone(
     config: StudyFile,
     display: Display | None,
@@ -210,12 +202,20 @@ def _run_alone(
     loop.recover()
     checkpoints.clean(study)  # What workers left that were killed before they could.
     _warn_of_lost_weights(checkpoints.find_lost(study))
-    if display is not None:
-        display.start(handle)
+    _start(display, handle, objective if number == 0 else None)
     with signals, contextlib.suppress(KeyboardInterrupt):
         if not handle.is_finished:
             loop.run()
     return Outcome(handle, signals.ending or _ending(handle))
+
+
+def _start(display: Display | None, handle: OpenStudy, objective: Objective | None) -> None:
+    """Tell the display that the study is open, and what is ahead if the objective is given."""
+    if display is None:
+        return
+    if objective is not None and hasattr(display, "ahead"):
+        display.ahead(said_at_start(handle, objective))
+    display.start(handle)
 
 
 def _own_store(handle: OpenStudy) -> Artifacts:
@@ -262,7 +262,10 @@ def _run_pool(
     except KeyboardInterrupt:  # The second Ctrl-C.
         ending = "interrupted"
     # Workers may have come further than this process, which was opening the study meanwhile.
-    handle = events.opened or _opened_after_all(config)
+    handle = events.opened
+    if handle is None:
+        with contextlib.suppress(UserError):
+            handle = open_study(config)
     if handle is None:
         raise RunError(pool.lost) if pool.lost else KeyboardInterrupt
     # Of workers that were killed at last.
@@ -272,13 +275,6 @@ def _run_pool(
     if ending is None and pool.lost and may_continue:
         raise RunError(f"{pool.lost}; nothing is lost: the same command goes on")
     return Outcome(handle, ending or _ending(handle))
-
-
-def _opened_after_all(config: StudyFile) -> OpenStudy | None:
-    """The study, if a worker has made it."""
-    with contextlib.suppress(UserError):
-        return open_study(config)
-    return None
 
 
 def _work(
@@ -309,6 +305,9 @@ class _WorkerDisplay:
     def __init__(self, send: SendEvent) -> None:
         self.is_dismissed = False
         self._send = send
+
+    def ahead(self, text: str) -> None:
+        self._send("ahead", text)
 
     def start(self, handle: OpenStudy) -> None:
         self._send("start", None)
@@ -342,6 +341,10 @@ class _PoolEvents:
         if event == GONE:
             if self.sharing is not None and self.opened is not None:
                 self.sharing.lost(worker, value)
+            return
+        if event == "ahead":
+            if hasattr(self._display, "ahead"):
+                self._display.ahead(value)
             return
         if self.opened is None:
             self.opened = open_study(self._config)

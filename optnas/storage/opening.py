@@ -30,7 +30,14 @@ from optnas.storage.retrying import (
     may_pass,
 )
 from optnas.storage.soundness import damage_of_file
-from optnas.storage.urls import StorageError, hide_password, parse_url, reason_of, storage_file
+from optnas.storage.urls import (
+    Absent,
+    StorageError,
+    hide_password,
+    parse_url,
+    reason_of,
+    storage_file,
+)
 
 GRPC_TIMEOUT = 10.0
 """Seconds for which a storage proxy may take to answer the first time."""
@@ -41,7 +48,12 @@ _EXTRAS = ("postgresql", "mysql", "grpc")
 
 
 def open_storage(
-    url: str, *, create: bool = True, patient: bool = False, reading: bool = False
+    url: str,
+    *,
+    create: bool = True,
+    patient: bool = False,
+    reading: bool = False,
+    lenient: bool = False,
 ) -> BaseStorage:
     """Open the storage at ``url``.
 
@@ -57,6 +69,8 @@ def open_storage(
             A file that somebody has locked is waited for anyway.
         reading: Whether it is only looked at: it may lie where nobody can write, and of long
             studies only that is read which is asked for.
+        lenient: Whether damaged lines of a journal are left out, and noted in the storage's
+            `optnas.storage.checking.Checks`.
 
     Raises:
         StorageError: If the URL is malformed or the storage cannot be opened, or its tables are
@@ -68,7 +82,7 @@ def open_storage(
         if not path.parent.is_dir():
             raise StorageError(f"{url}: the folder {path.parent} does not exist; create it.")
         if not create and not path.exists():
-            raise StorageError(f"{url}: there is no such file.")
+            raise Absent(f"{url}: there is no such file.")
     with explained(url):
         if path is None:
             is_proxy = url.startswith("grpc:")
@@ -78,7 +92,7 @@ def open_storage(
             return _first_come(lambda: open_it(url), url, patient=patient)
         kind = file_system(path)
         if url.startswith("journal:"):
-            return _open_journal(path, kind)
+            return _open_journal(path, kind, lenient=lenient)
         return _open_file(url, kind, reading=reading)
 
 
@@ -140,7 +154,7 @@ def _open_file(url: str, kind: str, *, reading: bool) -> BaseStorage:
     return _first_come(lambda: open_it(url), url)
 
 
-def _open_journal(path: Path, kind: str) -> JournalStorage:
+def _open_journal(path: Path, kind: str, *, lenient: bool) -> JournalStorage:
     if kind in STALE:
         raise StorageError(
             f"journal:///{path}: on this file system ({kind}) workers may not see what others "
@@ -153,7 +167,7 @@ def _open_journal(path: Path, kind: str) -> JournalStorage:
     # Both kinds of lock are a file of one name, so that workers need not agree on one.
     lock = JournalFileOpenLock if kind in WITHOUT_LINKS else JournalFileSymlinkLock
     backend = LineCheckedBackend(str(path), MendingLock(lock(str(path)), path))
-    return PatientJournal(path, backend)
+    return PatientJournal(path, backend, lenient=lenient)
 
 
 class MendingLock(BaseJournalFileLock):

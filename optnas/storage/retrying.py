@@ -21,11 +21,16 @@ from typing import Any, TypeVar
 import sqlalchemy
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from optnas.errors import RunError
-from optnas.storage.checking import CheckedDatabase, CheckedJournal, CheckedProxy, Checks
+from optnas.storage.checking import (
+    CheckedDatabase,
+    CheckedJournal,
+    CheckedProxy,
+    Checks,
+    LineCheckedBackend,
+)
 from optnas.storage.soundness import damage_of_file
 from optnas.storage.urls import engine_url, hide_password, reason_of, storage_file
 from optnas.trials.damage import DamagedError
@@ -344,10 +349,12 @@ class PatientJournal(_FinishesOnce, CheckedJournal):
     Args:
         path: The file.
         backend: What reads and writes it.
+        lenient: Whether damaged lines are left out, and noted.
     """
 
-    def __init__(self, path: Path, backend: JournalFileBackend) -> None:
-        self.checks, self.outage = Checks(), Outage(f"journal:///{path}")
+    def __init__(self, path: Path, backend: LineCheckedBackend, *, lenient: bool = False) -> None:
+        self.checks, self.outage = backend.checks, Outage(f"journal:///{path}")
+        self.checks.lines = [] if lenient else None
         super().__init__(backend)
 
 
