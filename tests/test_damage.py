@@ -4,11 +4,12 @@ import random
 import shutil
 from pathlib import Path
 
+import damaging
 import pytest
 from damaging import command, contents, damage_attribute, damage_bytes, damage_rows, fresh
 
 import optnas
-from optnas.trials.failures import is_grounds
+from optnas.trials.failures import is_grounds, one_line
 
 STUDY = """\
 study: ward
@@ -62,6 +63,26 @@ def test_a_damaged_journal_is_read_or_refused(healthy, tmp_path):
         check(folder, "journal.yaml", harm, *READING)
 
 
+def test_the_doctor_lists_every_damaged_line_of_a_journal(healthy, tmp_path):
+    folder = fresh(healthy, tmp_path / "study")
+    journal = folder / "ward.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    harms = {40: b"ward\n", 60: b"\xff\xfe\n", 90: b'{"op_code": 5}\n', 120: b"[]\n"}
+    for index, harm in harms.items():
+        lines[index] = harm
+    journal.write_bytes(b"".join(lines))
+    code, said, trace = command("doctor", str(folder / "journal.yaml"))
+    assert (code, trace) == (1, None), said
+    told = [
+        int(line.split()[2]) for line in said.splitlines() if "of the journal is damaged" in line
+    ]
+    assert told == [41, 61, 91, 121]
+    code, said, _ = command("status", str(folder / "journal.yaml"))
+    assert code == 2
+    assert "line 41 of the journal is damaged" in said
+    assert journal.read_bytes() == b"".join(lines)
+
+
 def test_a_damaged_search_goes_on_or_is_refused(healthy, tmp_path):
     rng = random.Random("run")
     for _ in range(4):
@@ -96,3 +117,20 @@ def test_a_drivers_error_is_the_grounds():
     wrapped = sqlalchemy.exc.OperationalError("UPDATE", {}, locked)
     told = StorageInternalError("An exception is raised during the commit.")
     assert all(map(is_grounds, (locked, wrapped, told)))
+    # What Optuna says of any commit is not what went wrong.
+    told.__cause__ = wrapped
+    assert one_line(told) == "OperationalError: (sqlite3.OperationalError) database is locked"
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("studies")
+    damaging.prepare(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", damaging.MUTATIONS)
+def test_every_command_reads_a_damaged_study_or_refuses_it(studies, tmp_path, kind):
+    """`make stress` damages two thousand."""
+    for number in range(2):
+        assert damaging.mutate(kind, number, studies, tmp_path / "study") == []

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import optuna
 import pytest
@@ -26,7 +27,7 @@ from optnas.seeds import derive_seed, reseed
 from optnas.spaces import CellSpace, NasBench201Space
 from optnas.study.budget import has_room, may_go_on, used_budget
 from optnas.study.opening import OpenStudy, create_or_open
-from optnas.trials.attributes import CONTINUES, FAILURE, FAILURE_REASON, LEASE
+from optnas.trials.attributes import CONTINUES, FAILURE, FAILURE_REASON, LEASE, MACHINE
 from optnas.trials.failures import fail_as_lost, is_lost
 
 SPACE = NasBench201Space()
@@ -71,6 +72,23 @@ def lose(trial: Trial) -> float:
 def take(trial: Trial) -> None:
     """What another worker does that takes the trial's worker for dead."""
     fail_as_lost(trial.storage, trial.storage.get_trial(trial._trial_id), "a test")
+
+
+def test_a_trial_whose_end_could_not_be_stored_is_continued_by_the_same_thread(tmp_path):
+    """Its worker lives, so that nobody else would take it for lost."""
+    study = opened(
+        tmp_path, sampler={"name": "econas", "initial": 4}, space="cell", budget={"trials": 2}
+    )
+    away = StorageInternalError("away")
+    with mock.patch.object(study.study, "tell", side_effect=away), pytest.raises(RunError):
+        loop(study, lambda trial: CellSpace().suggest(trial) and 0.5)
+    assert [t.state for t in study.study.trials] == [TrialState.RUNNING]
+    loop(study, lambda trial: CellSpace().suggest(trial) and 0.5)
+    lost, *others = study.study.trials
+    assert is_lost(lost)
+    assert lost.user_attrs[FAILURE_REASON].startswith(MACHINE)
+    assert others[0].params == lost.params
+    assert sum(t.state == TrialState.COMPLETE for t in others) == 2
 
 
 def fail_with(error: BaseException) -> Callable[[Trial], float]:
@@ -251,6 +269,39 @@ def test_a_machine_that_recovers_is_waited_for(tmp_path, monkeypatch):
         loop(study, objective)
     first, second = study.study.trials
     assert (first.user_attrs[FAILURE], second.params) == ("lost", first.params)
+
+
+def test_a_machine_that_does_not_recover_leaves_few_trials_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("optnas.running.loop.PATIENCE", 0.2)
+    study = opened(tmp_path, budget={"trials": 1})
+
+    def objective(trial: Trial) -> float:
+        value(trial)
+        raise OSError("Cannot read the image 7.png")
+
+    with (
+        pytest.warns(UserWarning, match="could not go on"),
+        pytest.raises(RunError, match=r"7\.png"),
+    ):
+        loop(study, objective)
+    trials = study.study.trials
+    assert len(trials) == 3
+    assert {t.user_attrs[FAILURE] for t in trials if t.state.is_finished()} == {"lost"}
+
+
+def test_who_ends_a_run_that_waits_is_answered_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("optnas.running.loop.PATIENCE", 6000.0)
+    study = opened(tmp_path, budget={"trials": 1})
+    signals = Signals(lambda: None, ())
+
+    def objective(trial: Trial) -> float:
+        value(trial)
+        threading.Timer(0.2, setattr, (signals, "ending", "interrupted")).start()
+        raise OSError("Cannot read the image 7.png")
+
+    with pytest.warns(UserWarning, match="could not go on"):
+        Loop(study, objective, signals, lambda _: None).run()
+    assert len(study.study.trials) == 1
 
 
 # What others left.

@@ -31,6 +31,7 @@ from optnas.storage.checkpoints import CheckpointError, Checkpoints, checkpoint_
 from optnas.storage.retention import needed
 from optnas.storage.urls import StorageError, hide_password, reason_of, storage_file
 from optnas.study.opening import OpenStudy, open_compared
+from optnas.study.record import is_copy, read_record
 from optnas.trials.attributes import CHECKPOINT
 from optnas.trials.lineage import without_weights
 from optnas.units import size
@@ -136,6 +137,11 @@ def _damaged(handle: OpenStudy) -> Iterator[Finding]:
     study, checks = handle.study, checks_of(handle.study._storage)
     trials = study.get_trials(deepcopy=False)
     found = {} if checks is None or checks.found is None else checks.found
+    lines = [] if checks is None else sorted(set(checks.lines or ()))
+    for line in lines:
+        what = f"line {line} of the journal is damaged: expected an operation of Optuna's as JSON"
+        cure = "Restore a copy of the journal, or remove the line: the search is refused"
+        yield Finding("damage", what, cure)
     for (number, key), expected in sorted(found.items()):
         which = f"trial {number}" if number >= 0 else "the study"
         what = f"{which}: what is stored as {key!r} is damaged: expected {expected}"
@@ -281,6 +287,8 @@ def _orphaned(handle: OpenStudy, checkpoints: Checkpoints) -> Iterator[Finding]:
     checks = checks_of(handle.study._storage)
     if checks is not None and any(key == CHECKPOINT for _, key in checks.found or ()):
         return  # Theirs may be those whose names are damaged.
+    if is_copy(read_record(handle.study) or {}, handle.config.storage):
+        return  # They may be of the study that this one is a copy of.
     orphans = checkpoints.orphans(handle.study)
     if orphans:
         few = ", ".join(itertools.islice(sorted(orphans), 3))

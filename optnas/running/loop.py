@@ -40,10 +40,12 @@ from optnas.trials.failures import (
     mark_failure,
     one_line,
 )
-from optnas.trials.leases import renew_lease
+from optnas.trials.leases import is_own, renew_lease
 
 PATIENCE = 60.0
 """Seconds for which a machine that lets no trial go on is tried again."""
+PAUSES = (0.05, 0.95)
+"""The parts of it before each attempt: few, because each leaves a lost trial behind."""
 FIRST = 3
 """When so many candidates, the study's first, fail with one exception, it is the code's fault."""
 UNLEASED = datetime.timedelta(seconds=60)
@@ -109,8 +111,10 @@ class Loop:
             Exception: What the objective raised, if it did so for the first candidates.
         """
         with _stoppable(self._study):
-            while not self._study._stop_flag and self._is_due():
+            while not self._study._stop_flag:
                 try:
+                    if not self._is_due():
+                        break
                     self._run_trial()
                     self._trouble.is_over()
                 except (UserError, BrokenPipeError):  # Nobody reads what is shown any more.
@@ -121,7 +125,9 @@ class Loop:
                     self._trouble.lasts(error, self._signals)
 
     def recover(self) -> list[FrozenTrial]:
-        """End the trials of dead workers.
+        """End the trials of dead workers, and those whose end this one could not write.
+
+        To be called between trials only.
 
         Returns:
             All trials of the study, by number.
@@ -133,7 +139,11 @@ class Loop:
             for trial in abandoned:
                 reason = "its worker died before it wrote a lease"
                 fail_as_lost(study._storage, trial, reason)
-            if not (fail_dead(study._storage, trials, self._config.max_retries) or abandoned):
+            broken_off = [t for t in trials if t.state == TrialState.RUNNING and is_own(t)]
+            for trial in broken_off:
+                fail_as_lost(study._storage, trial, f"{MACHINE}how it ended could not be stored")
+            dead = fail_dead(study._storage, trials, self._config.max_retries)
+            if not (abandoned or broken_off or dead):
                 return trials
 
     def _is_due(self) -> bool:
@@ -279,8 +289,7 @@ class Trouble:
     """How long the machine has let no trial go on."""
 
     def __init__(self) -> None:
-        self._since: float | None = None
-        self._pause = 1.0
+        self._failed = 0
 
     def lasts(self, error: Exception, signals: Signals) -> None:
         """Wait a little after an attempt in vain.
@@ -288,28 +297,24 @@ class Trouble:
         Raises:
             RunError: If it has lasted for too long.
         """
-        now = time.monotonic()
         if isinstance(error, RunError):
             raise error  # It was waited for already.
-        is_first = self._since is None
-        self._since = now if self._since is None else self._since
-        if now - self._since >= PATIENCE:
+        if self._failed == len(PAUSES) or not PATIENCE:
             raise RunError(
                 f"trials could not go on for {PATIENCE:.0f} seconds: {one_line(error)}; nothing "
                 "is lost: the same command goes on"
             ) from error
-        if is_first:
-            self._pause = 1.0
+        pause, self._failed = PAUSES[self._failed] * PATIENCE, self._failed + 1
+        if self._failed == 1:
             message = f"{one_line(error)}; trying again for {PATIENCE:.0f} seconds"
             warnings.warn(f"a trial could not go on: {message}", stacklevel=3)
-        until = now + self._pause
+        until = time.monotonic() + pause
         while time.monotonic() < until and signals.ending is None:
             time.sleep(0.1)
-        self._pause = min(2 * self._pause, 20.0)
 
     def is_over(self) -> None:
         """A trial came to its end."""
-        self._since = None
+        self._failed = 0
 
 
 @contextlib.contextmanager

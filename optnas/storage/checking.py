@@ -15,6 +15,7 @@ import sqlalchemy
 from optuna.distributions import json_to_distribution
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optnas.errors import UserError
@@ -29,7 +30,10 @@ class Checks:
 
     Attributes:
         found: What is wrong, by trial and key, where it is left out instead of refused; or None.
+        lines: The numbers of damaged lines of a journal, where they are left out; or None.
     """
+
+    lines: list[int] | None = None
 
     def __init__(self) -> None:
         self.found: dict[tuple[int, str], str] | None = None
@@ -136,7 +140,17 @@ class CheckedDatabase(RDBStorage):
 class LineCheckedBackend(JournalFileBackend):
     """A journal whose lines are data, whatever they hold."""
 
+    checks: Checks
+    _path: str
+
+    def __init__(self, path: str, lock: Any) -> None:
+        super().__init__(path, lock)
+        self._path, self.checks = path, Checks()
+
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        if self.checks.lines is not None:
+            yield from self._sound_logs(log_number_from, self.checks.lines)
+            return
         number = log_number_from
         try:
             for log in super().read_logs(log_number_from):
@@ -149,6 +163,25 @@ class LineCheckedBackend(JournalFileBackend):
         except (ValueError, RecursionError):
             raise DamagedError(_line_text(number + 1)) from None
 
+    def _sound_logs(self, start: int, damaged: list[int]) -> Iterator[dict[str, Any]]:
+        """The lines from one on; one that is damaged as an operation that does nothing."""
+        with open(self._path, "rb") as file:
+            for number, line in enumerate(file):
+                if number < start or not line.endswith(b"\n"):
+                    continue
+                log: Any = None
+                with contextlib.suppress(ValueError, RecursionError):
+                    log = json.loads(line)
+                if isinstance(log, dict) and isinstance(log.get("op_code"), int):
+                    yield log
+                else:
+                    damaged.append(number + 1)
+                    yield dict(_NOTHING)
+
+
+_NOTHING = {"op_code": JournalOperation.DELETE_STUDY, "study_id": -1, "worker_id": ""}
+"""An operation of another process on a study that does not exist."""
+
 
 class CheckedJournal(JournalStorage):
     """A journal whose trials are data, whatever they hold."""
@@ -156,15 +189,19 @@ class CheckedJournal(JournalStorage):
     checks: Checks
 
     def _sync_with_backend(self) -> None:
-        try:
-            super()._sync_with_backend()
-        except (UserError, optuna.exceptions.OptunaError):
-            raise
-        except (*UNREADABLE, AssertionError) as error:
-            # Optuna refuses what its caller asked for in the same words, but from its own logs.
-            if _is_refusal(error):
+        while True:
+            try:
+                return super()._sync_with_backend()
+            except (UserError, optuna.exceptions.OptunaError):
                 raise
-            raise DamagedError(_line_text(self._replay_result.log_number_read)) from error
+            except (*UNREADABLE, AssertionError) as error:
+                # Optuna refuses what its caller asked for in the same words, from its own logs.
+                if _is_refusal(error):
+                    raise
+                number = self._replay_result.log_number_read
+                if self.checks.lines is None:
+                    raise DamagedError(_line_text(number)) from error
+                self.checks.lines.append(number)
 
     def get_all_trials(
         self,
@@ -202,7 +239,7 @@ def _is_refusal(error: BaseException) -> bool:
 def _line_text(number: int) -> str:
     return (
         f"line {number} of the journal is damaged: expected an operation of Optuna's as JSON; "
-        "restore a copy, or remove the line"
+        "restore a copy, or remove the line; `optnas doctor` lists all such lines"
     )
 
 

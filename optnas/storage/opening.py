@@ -25,10 +25,19 @@ from optnas.storage.retrying import (
     PatientJournal,
     PatientProxy,
     SQLiteStorage,
+    StorageGone,
+    is_full,
     may_pass,
 )
 from optnas.storage.soundness import damage_of_file
-from optnas.storage.urls import StorageError, hide_password, parse_url, reason_of, storage_file
+from optnas.storage.urls import (
+    Absent,
+    StorageError,
+    hide_password,
+    parse_url,
+    reason_of,
+    storage_file,
+)
 
 GRPC_TIMEOUT = 10.0
 """Seconds for which a storage proxy may take to answer the first time."""
@@ -39,7 +48,12 @@ _EXTRAS = ("postgresql", "mysql", "grpc")
 
 
 def open_storage(
-    url: str, *, create: bool = True, patient: bool = False, reading: bool = False
+    url: str,
+    *,
+    create: bool = True,
+    patient: bool = False,
+    reading: bool = False,
+    lenient: bool = False,
 ) -> BaseStorage:
     """Open the storage at ``url``.
 
@@ -55,6 +69,8 @@ def open_storage(
             A file that somebody has locked is waited for anyway.
         reading: Whether it is only looked at: it may lie where nobody can write, and of long
             studies only that is read which is asked for.
+        lenient: Whether damaged lines of a journal are left out, and noted in the storage's
+            `optnas.storage.checking.Checks`.
 
     Raises:
         StorageError: If the URL is malformed or the storage cannot be opened, or its tables are
@@ -66,7 +82,7 @@ def open_storage(
         if not path.parent.is_dir():
             raise StorageError(f"{url}: the folder {path.parent} does not exist; create it.")
         if not create and not path.exists():
-            raise StorageError(f"{url}: there is no such file.")
+            raise Absent(f"{url}: there is no such file.")
     with explained(url):
         if path is None:
             is_proxy = url.startswith("grpc:")
@@ -76,7 +92,7 @@ def open_storage(
             return _first_come(lambda: open_it(url), url, patient=patient)
         kind = file_system(path)
         if url.startswith("journal:"):
-            return _open_journal(path, kind)
+            return _open_journal(path, kind, lenient=lenient)
         return _open_file(url, kind, reading=reading)
 
 
@@ -105,6 +121,9 @@ def explained(url: str) -> Iterator[None]:
         reason = None
         if url.startswith("sqlite") and "locked" not in str(error):
             reason = damage_of_file(Path(storage_file(url) or ""))
+        if reason is None and is_full(error):
+            message = f"{hide_password(url)}: {reason_of(error, url)}"
+            raise StorageGone(f"{message}; make room, and try again") from None
         reason = reason or f"the storage cannot be used: {reason_of(error, url)}"
         raise StorageError(f"{hide_password(url)}: {reason}") from None
 
@@ -135,7 +154,7 @@ def _open_file(url: str, kind: str, *, reading: bool) -> BaseStorage:
     return _first_come(lambda: open_it(url), url)
 
 
-def _open_journal(path: Path, kind: str) -> JournalStorage:
+def _open_journal(path: Path, kind: str, *, lenient: bool) -> JournalStorage:
     if kind in STALE:
         raise StorageError(
             f"journal:///{path}: on this file system ({kind}) workers may not see what others "
@@ -148,7 +167,7 @@ def _open_journal(path: Path, kind: str) -> JournalStorage:
     # Both kinds of lock are a file of one name, so that workers need not agree on one.
     lock = JournalFileOpenLock if kind in WITHOUT_LINKS else JournalFileSymlinkLock
     backend = LineCheckedBackend(str(path), MendingLock(lock(str(path)), path))
-    return PatientJournal(path, backend)
+    return PatientJournal(path, backend, lenient=lenient)
 
 
 class MendingLock(BaseJournalFileLock):
@@ -175,12 +194,15 @@ class MendingLock(BaseJournalFileLock):
                     file.seek(0)
                     file.truncate(file.read().rfind(b"\n") + 1)
         except BaseException:
-            self.lock.release()
+            self.release()
             raise
         return acquired
 
     def release(self) -> None:
-        self.lock.release()
+        # What was written is written. A lock that cannot be removed is removed by others, after
+        # Optuna's 30 seconds; so was one that is gone, of a process that was suspended.
+        with contextlib.suppress(RuntimeError):
+            self.lock.release()
 
 
 def _open_proxy(url: str) -> BaseStorage:

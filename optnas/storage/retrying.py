@@ -21,11 +21,16 @@ from typing import Any, TypeVar
 import sqlalchemy
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from optnas.errors import RunError
-from optnas.storage.checking import CheckedDatabase, CheckedJournal, CheckedProxy, Checks
+from optnas.storage.checking import (
+    CheckedDatabase,
+    CheckedJournal,
+    CheckedProxy,
+    Checks,
+    LineCheckedBackend,
+)
 from optnas.storage.soundness import damage_of_file
 from optnas.storage.urls import engine_url, hide_password, reason_of, storage_file
 from optnas.trials.damage import DamagedError
@@ -38,6 +43,14 @@ FULL_PATIENCE = 60.0
 """Seconds for which a disk that is full or broken is tried again: people must make room."""
 LONGEST_PAUSE = 2.0
 """Seconds between two attempts, at most."""
+
+_KEEP_ALIVE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 6,
+}
+"""Seconds, and how often: a machine that was switched off says nothing for two hours otherwise."""
 
 METHODS = (
     "create_new_study",
@@ -75,8 +88,16 @@ _LASTING = (
     "file is not a database",
     "malformed",
 )
+_OF_THE_MOMENT = (
+    sqlalchemy.exc.OperationalError,
+    sqlalchemy.exc.InterfaceError,
+    sqlalchemy.exc.InternalError,  # PostgreSQL's read-only transactions, after a failover.
+    sqlalchemy.exc.TimeoutError,  # No connection of the pool is free.
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-_PASSING = (*_FULL, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK)
+_AWAY = (errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH)
+_BUSY = (errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK)
+_PASSING = (*_FULL, *_AWAY, *_BUSY)
 
 _JITTER = random.Random()  # Its own, so that nobody's seeds are disturbed.
 _READING = contextvars.ContextVar("_READING", default=False)
@@ -200,7 +221,7 @@ def may_pass(error: Exception) -> bool:
         return False
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, sqlalchemy.exc.OperationalError):
+        if isinstance(cause, _OF_THE_MOMENT):
             return not any(words in str(cause) for words in _LASTING)
         if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.connection_invalidated:
             return True
@@ -299,6 +320,14 @@ class SQLiteStorage(_FinishesOnce, CheckedDatabase):
         self.engine.dispose()  # Connections made before the listeners.
 
 
+def _alive_options(url: str) -> dict[str, int]:
+    """Options of a client that notices when its server is gone; the URL's own count more."""
+    parsed = sqlalchemy.make_url(engine_url(url))
+    if parsed.drivername not in ("postgresql", "postgresql+psycopg", "postgresql+psycopg2"):
+        return {}  # Others call them otherwise.
+    return {name: value for name, value in _KEEP_ALIVE.items() if name not in parsed.query}
+
+
 @patient((*METHODS, *DATABASE_METHODS), may_pass)
 class PatientDatabase(_FinishesOnce, CheckedDatabase):
     """A database on a server that may restart, or have one of two that collide try again.
@@ -309,7 +338,8 @@ class PatientDatabase(_FinishesOnce, CheckedDatabase):
 
     def __init__(self, url: str) -> None:
         self.checks, self.outage = Checks(), Outage(url)
-        super().__init__(engine_url(url), engine_kwargs={"pool_pre_ping": True})
+        options = {"pool_pre_ping": True, "connect_args": _alive_options(url)}
+        super().__init__(engine_url(url), engine_kwargs=options)
 
 
 @patient((*METHODS, *_PROXY_METHODS, "get_best_trial"), may_pass_journal)
@@ -319,10 +349,12 @@ class PatientJournal(_FinishesOnce, CheckedJournal):
     Args:
         path: The file.
         backend: What reads and writes it.
+        lenient: Whether damaged lines are left out, and noted.
     """
 
-    def __init__(self, path: Path, backend: JournalFileBackend) -> None:
-        self.checks, self.outage = Checks(), Outage(f"journal:///{path}")
+    def __init__(self, path: Path, backend: LineCheckedBackend, *, lenient: bool = False) -> None:
+        self.checks, self.outage = backend.checks, Outage(f"journal:///{path}")
+        self.checks.lines = [] if lenient else None
         super().__init__(backend)
 
 

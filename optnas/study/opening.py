@@ -28,10 +28,9 @@ from optnas.storage.artifacts import Artifacts, Folder
 from optnas.storage.checking import checks_of
 from optnas.storage.checkpoints import Checkpoints
 from optnas.storage.opening import explained, open_storage
-from optnas.storage.urls import StorageError, hide_password, storage_file
+from optnas.storage.urls import Absent, StorageError, hide_password, not_started, storage_file
 from optnas.study.record import (
     FORMER,
-    RECORD,
     await_record,
     beside,
     check_directions,
@@ -39,6 +38,8 @@ from optnas.study.record import (
     former_artifacts,
     new_record,
     read_record,
+    told_apart,
+    write_record,
 )
 from optnas.trials.claims import is_feasible
 from optnas.trials.failures import is_lost
@@ -130,6 +131,7 @@ def create_or_open(
                 shape = {"in_channels": in_channels, "classes": classes}
                 if any(stored[key] != value for key, value in shape.items()):
                     raise StudyFileError(f"{_where(config)} was made with other data") from None
+                stored = told_apart(stored, config.storage)
                 # What may change has changed: `resume` goes on as the last run did.
                 former = former_artifacts(stored, config.artifacts, config.storage)
                 record = {**stored, "config": record["config"], FORMER: former}
@@ -138,7 +140,7 @@ def create_or_open(
                     f"{_where(config)} exists and was not made by optnas run; give this study "
                     "another name"
                 ) from None
-        study.set_user_attr(RECORD, record)
+        write_record(study, record)
     check_whole(study)
     return _prepared(config, study, record)
 
@@ -170,14 +172,14 @@ def open_existing(
 
 
 def _open_url(
-    target: str, study_name: str | None, allow: Collection[str], *, reading: bool
+    target: str, study_name: str | None, allow: Collection[str], **how: bool
 ) -> OpenStudy:
     """The study in a storage, by its URL; it is written to beside that storage."""
     try:
         url = storage_url(target, Path.cwd())
     except ValueError as error:
         raise StorageError(f"{hide_password(target)}: {error}") from None
-    storage = open_storage(url, create=False, reading=reading)
+    storage = open_storage(url, create=False, **how)
     with explained(url):
         names = [study.study_name for study in storage.get_all_studies()]
     if study_name is None and len(names) != 1:
@@ -207,27 +209,28 @@ def open_compared(
     """
     changed: list[str] = []
     if "://" in target:
-        handle = _open_url(target, study_name, allow, reading=reading)
+        handle = _open_url(target, study_name, allow, reading=reading, lenient=True)
     else:
-        handle, changed = _open_file(target, study_name, allow, reading=reading, refuse=False)
+        how = {"reading": reading, "lenient": True}
+        handle, changed = _open_file(target, study_name, allow, refuse=False, **how)
     checks = checks_of(handle.study._storage)
     if checks is not None:
         checks.found = {}
     return handle, changed
 
 
-def config_to_run(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:
+def config_to_run(config: StudyFile | Written | Mapping[str, Any] | str | Path) -> StudyFile:
     """A configuration to run: with what its study was made with, if that exists.
 
     Nothing is created, but for the tables of a database that had none. ``config`` is the path of
-    a study file, a mapping with its keys, or a checked configuration.
+    a study file, a mapping with its keys, or a configuration as it was written or checked.
 
     Raises:
         UserError: If the configuration is wrong, the study exists with another one, or the
             storage cannot be read.
     """
-    if isinstance(config, StudyFile):
-        written = config.written
+    if isinstance(config, StudyFile | Written):
+        written = config if isinstance(config, Written) else config.written
     elif isinstance(config, Mapping):
         written = written_in_python(config)
     else:
@@ -320,8 +323,8 @@ def _open_file(
     study_name: str | None,
     allow: Collection[str],
     *,
-    reading: bool,
     refuse: bool = True,
+    **how: bool,
 ) -> tuple[OpenStudy, list[str]]:
     """The study of a study file, and how the file contradicts it, unless that is refused."""
     written = dataclasses.replace(read_study_file(path), allowed=frozenset(allow))
@@ -332,10 +335,10 @@ def _open_file(
     if study_name not in (None, name):
         raise UserError(f"{path}: the study is named {name!r}, not {study_name!r}")
     try:
-        study, stored = _load(open_storage(url, create=False, reading=reading), url, name)
-    except UserError:
+        study, stored = _load(open_storage(url, create=False, **how), url, name)
+    except UserError as error:
         written.checked()  # What is wrong with the file is said first.
-        raise
+        raise not_started(path, error) from None
     config, changed = written.over(stored["config"], url)
     if changed and refuse:
         raise _contradicted(config, changed)
@@ -348,7 +351,7 @@ def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict
         with explained(url):
             study = optuna.load_study(study_name=name, storage=storage)
     except KeyError:
-        raise UserError(
+        raise Absent(
             f"{hide_password(url)}: there is no study {name!r}; `optnas run` creates it."
         ) from None
     stored = read_record(study)
@@ -369,7 +372,7 @@ def _contradicted(config: StudyFile, changed: Sequence[str]) -> StudyFileError:
     lines = "".join(f"\n  {line}" for line in changed)
     return StudyFileError(
         f"{_where(config)} has another configuration:{lines}\n"
-        "Change the file back, or give the study another name."
+        "Change the file back, give the study another name, or begin anew by --restart."
     )
 
 

@@ -7,6 +7,7 @@ storage, or where a study file says, or in a folder that holds this study's file
 
 import hashlib
 import json
+import mmap
 import os
 import secrets
 import time
@@ -32,6 +33,9 @@ FORMER = "former_artifacts"
 
 MAKING = 2.0
 """Seconds in which the process that made a study has recorded its configuration."""
+
+PLACE = "place"
+"""In the record: the file of the database in which the study got its identity."""
 
 _INTEGERS = {"in_channels": 1 << 16, "classes": 1 << 24, "seed": 1 << 64}
 _TEXTS = ("id", "hash", "version")
@@ -71,6 +75,7 @@ def new_record(config: StudyFile, in_channels: int, classes: int) -> dict[str, A
     identity = json.dumps(config.identity(), sort_keys=True)
     return {
         "id": secrets.token_hex(8),
+        PLACE: _place(config.storage),
         "config": config.resolved(),
         "hash": hashlib.sha256(identity.encode()).hexdigest(),
         "version": __version__,
@@ -98,6 +103,63 @@ def metric_of(study: optuna.Study) -> Metric:
     for key in (RECORD, "config", "objective", "metric"):
         found = found.get(key) if isinstance(found, Mapping) else None
     return metric(found) if isinstance(found, str) and found else ACCURACY
+
+
+def write_record(study: optuna.Study, record: Mapping[str, Any]) -> None:
+    """Record a study, and tell Optuna what the values of a new one are.
+
+    Else the dashboard calls them "Objective 0".
+    """
+    study.set_user_attr(RECORD, record)
+    if study.metric_names is not None or study.get_trials(deepcopy=False):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([metric_of(study).name])
+
+
+def is_copy(record: Mapping[str, Any], url: str) -> bool:
+    """Whether the study in the database at ``url`` is a copy of one that is still where it was.
+
+    Both have one identity then, by which each would take the other's training states for its own.
+
+    Args:
+        record: The record, as `read_record` gives it.
+        url: The URL of the storage.
+    """
+    made, here = record.get(PLACE), storage_path(url)
+    identity = record.get("id", "").encode()
+    if made is None or here is None or not identity:
+        return False
+    try:
+        if os.path.samefile(made, here) or os.path.getsize(made) == 0:
+            return False
+        with (
+            open(made, "rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as all_,
+        ):
+            return all_.find(identity) >= 0
+    except (OSError, ValueError):
+        return False  # It was moved.
+
+
+def told_apart(record: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """The record of a study that goes on in the database at ``url``, with an identity of its own.
+
+    A copy gets a new one: it reads the training states there are, and deletes none of them.
+    """
+    if not is_copy(record, url):
+        return {**record, PLACE: _place(url)}
+    warnings.warn(
+        f"{url} is a copy of {record[PLACE]}: from now on each keeps training states of its own",
+        stacklevel=2,
+    )
+    return {**record, "id": secrets.token_hex(8), PLACE: _place(url)}
+
+
+def _place(url: str) -> str | None:
+    path = storage_path(url)
+    return None if path is None else str(path.absolute())
 
 
 def former_artifacts(record: Mapping[str, Any], now: str, url: str) -> list[str]:
@@ -203,6 +265,9 @@ def _check(record: Any, name: str) -> None:
         value = record.get(key, "")
         if not isinstance(value, str) or len(value) > 200 or not value.isprintable():
             raise _wrong(name, f"a short text as {key!r}", value)
+    place = record.get(PLACE)
+    if place is not None and not isinstance(place, str):
+        raise _wrong(name, f"a path as {PLACE!r}", place)
     former = record.get(FORMER, [])
     if not isinstance(former, list) or not all(isinstance(place, str) for place in former):
         raise _wrong(name, f"a list of folders as {FORMER!r}", former)
