@@ -37,10 +37,11 @@ study: $(STAMP)
 	@test -n "$(DATA)" || { echo "make study needs DATA=folder of the tables"; exit 2; }
 	$(BIN)/python benchmarks/econas_tables.py --data $(DATA)
 
-# The full numbers behind docs/distributed.md, about an hour; stopped, the same command goes on.
+# The full numbers behind docs/distributed.md, hours; stopped, the same command goes on. A part of it:
+# .venv/bin/python tests/stress.py PART ...
 stress: $(STAMP)-test
 	$(BIN)/pip install -q -e '.[export-executorch]'
-	$(BIN)/python -m pytest -q tests/test_exports.py
+	$(BIN)/python -m pytest -q tests/test_exports.py tests/test_face_answers.py
 	MUTATIONS=500 $(BIN)/python -m pytest -q tests/test_mutated_study_files.py
 	$(BIN)/python tests/stress.py --output .venv/stress.json
 

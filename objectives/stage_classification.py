@@ -115,6 +115,12 @@ class StageClassification(Classification):
         is_candidate = attrs.get(PHASE) in ("candidate", "tuning") or HUMAN_DESIGNED in attrs
         return self._further_epochs if is_candidate else 0
 
+    def _epochs_of(self, phase: str) -> int | None:
+        epochs = super()._epochs_of(phase)
+        if epochs is None or phase != "candidate":
+            return epochs
+        return epochs + self._further_epochs
+
     def trained(self, trial: Trial, trainer: Trainer) -> None:
         trials = trial.storage.get_all_trials(trial.study._study_id, deepcopy=False)
         for before in ancestors(trials, trial):

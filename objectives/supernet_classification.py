@@ -1,5 +1,6 @@
 """The objective of searches on super-networks: what a network's training is, and more phases."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from optnas.objectives.data.images import Images
 from optnas.objectives.data.splits import draw_shares
 from optnas.objectives.networks.build import build_supernet
 from optnas.objectives.networks.supernet import MixedNetwork
+from optnas.objectives.rehearsal import Rehearsal
 from optnas.objectives.tabular import Tabular
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.bilevel import BilevelTrainer, SearchRecipe
@@ -22,7 +24,14 @@ from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.records import record_memory
 from optnas.objectives.training.search_rates import search_rates
 from optnas.seeds import derive_seed, study_seed
-from optnas.spaces import NasBench201Space, Space, Topology, TopologySpace, proposal
+from optnas.spaces import (
+    Architecture,
+    NasBench201Space,
+    Space,
+    Topology,
+    TopologySpace,
+    proposal,
+)
 from optnas.spaces.topology import NONE
 from optnas.trials.attributes import (
     ARCHITECTURE_PHASE,
@@ -153,13 +162,54 @@ class SupernetClassification(Classification):
             # A pruned trial has the value that it reported.
             trial.report(value, trial.user_attrs.get("epochs_trained", 1))
 
+    def rehearse(
+        self,
+        architecture: Architecture | None,  # None for a super-network
+        *,
+        phase: str = "",
+        seconds: float | None = 0.25,
+        images: int | None = None,
+        full: bool = False,
+    ) -> Rehearsal:
+        if architecture is not None:
+            options = {"phase": phase, "seconds": seconds, "images": images, "full": full}
+            return super().rehearse(architecture, **options)
+        counted = self._counted(
+            self._supernet(phase, None, 0), self._shown, self._search_epochs(phase)
+        )
+        seen = round(self._search.weight_share * counted.images)
+        if phase == TOPOLOGY_PHASE and self._search.iterations is not None:
+            seen = self._search.iterations * self._search.batch_size
+        counted = dataclasses.replace(counted, images=seen)
+        if seconds is None:
+            return counted
+        return self._timed(lambda: self._searching(phase, None, 0), counted, images, seconds)
+
     def _train_supernet(self, trial: Trial, phase: str, edges: Topology | None) -> None:
         """Train a super-network, and record what it has learnt."""
         shown = None if edges is None else edges.to_json()
         seed = derive_seed(study_seed(trial.study, self._seed), "search", phase, shown)
         trial.set_user_attr(TRAINING_SEED, seed)
+        trainer = self._searching(phase, edges, seed)
+        training = self._training(trial, trainer, prunable=False)
+        training.resume(trial.storage.get_all_trials(trial.study._study_id, deepcopy=False))
+        try:
+            training.run(self._search_epochs(phase))
+        finally:
+            record_memory(trial, self.device)
+        trial.set_user_attr(EDGE_WEIGHTS, trainer.model.edge_weights())
+        if phase == OPERATORS_PHASE:
+            trial.set_user_attr(OPERATION_WEIGHTS, trainer.model.operation_weights())
+        if self._search.eigenvalue:
+            trial.set_user_attr(EIGENVALUES, trainer.eigenvalues)
+
+    def _search_epochs(self, phase: str) -> int:
         search = self._search
-        epochs = search.epochs or 1 if phase == TOPOLOGY_PHASE else search.operator_epochs
+        return search.epochs or 1 if phase == TOPOLOGY_PHASE else search.operator_epochs
+
+    def _searching(self, phase: str, edges: Topology | None, seed: int) -> BilevelTrainer:
+        """The training of a super-network, not begun."""
+        search = self._search
         partial = search.partial or (1 if isinstance(self.space, NasBench201Space) else 4)
         is_whole = phase == OPERATORS_PHASE and edges is None
         rates = search_rates(search, partial if is_whole else None)
@@ -178,19 +228,9 @@ class SupernetClassification(Classification):
                 **{"lr": rates.weights, "final_lr": rates.end, **PLAIN},
             }
         )
+        epochs = self._search_epochs(phase)
         supernet = self._supernet(phase, edges, seed).to(self.device)
-        trainer = BilevelTrainer(supernet, self._shown, weights, recipe, epochs=epochs, seed=seed)
-        training = self._training(trial, trainer, prunable=False)
-        training.resume(trial.storage.get_all_trials(trial.study._study_id, deepcopy=False))
-        try:
-            training.run(epochs)
-        finally:
-            record_memory(trial, self.device)
-        trial.set_user_attr(EDGE_WEIGHTS, supernet.edge_weights())
-        if phase == OPERATORS_PHASE:
-            trial.set_user_attr(OPERATION_WEIGHTS, supernet.operation_weights())
-        if search.eigenvalue:
-            trial.set_user_attr(EIGENVALUES, trainer.eigenvalues)
+        return BilevelTrainer(supernet, self._shown, weights, recipe, epochs=epochs, seed=seed)
 
     def _supernet(self, phase: str, edges: Topology | None, seed: int) -> MixedNetwork:
         """A super-network with fresh weights."""

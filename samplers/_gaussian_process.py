@@ -1,6 +1,10 @@
 """A Gaussian process over parameters, for values of which only the order counts."""
 
+import contextlib
 import dataclasses
+import functools
+import threading
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -8,6 +12,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
+from threadpoolctl import ThreadpoolController
 
 from optnas.samplers._features import Features, Matrix
 
@@ -20,6 +25,26 @@ SPREAD = 1.0
 STEPS = 12
 """Steps of the optimiser in a fit."""
 JITTER = 1e-6
+
+
+_ALONE = threading.Lock()
+
+
+@functools.cache
+def _linear_algebra() -> ThreadpoolController:
+    """The libraries that NumPy and SciPy compute with, not those of PyTorch."""
+    return ThreadpoolController().select(internal_api="openblas")
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, so that results do not depend on how many there are.
+
+    For matrices this small it is the fastest; on a busy machine several wait for one another.
+    """
+    # What is limited is the process's: whoever leaves must find it as the other entered.
+    with _ALONE, _linear_algebra().limit(limits=1):
+        yield
 
 
 def normal_scores(values: ArrayLike) -> Matrix:

@@ -51,7 +51,7 @@ class RegularizedEvolutionSampler(EndlessSampler[A]):
     """
 
     _: KW_ONLY
-    population: Positive = 20
+    population: Positive = 10
     tournament: Positive = 5
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from optnas.samplers._gaussian_process import (
     expected_improvement,
     fit,
     normal_scores,
+    one_thread,
 )
 from optnas.samplers._history import FAILED, History
 from optnas.spaces import Architecture
@@ -143,6 +144,13 @@ class SurrogateSampler(EndlessSampler[A]):
         evidence = self._evidence(history)
         if history.claims < self.initial or len(evidence.values) < 2:
             return self._initial(history, evidence, rng)
+        with one_thread():
+            return self._improvement(history, evidence, rng)
+
+    def _improvement(
+        self, history: History, evidence: Evidence, rng: np.random.Generator
+    ) -> Candidate | Step:
+        """The network that promises most by what is known."""
         process, best = self._process(evidence)
         is_old = len(evidence.values) - 1 - int(evidence.values.argmax()) >= OLD
         pool = self._random(POOL + RANDOM, evidence, rng) if is_old else self._near(evidence, rng)

@@ -1,14 +1,16 @@
-"""Many workers, and workers that are killed: the full numbers, on real servers.
+"""Workers that are many or killed, storages that fail or are damaged: the full numbers.
 
 Prints a table; the figures in docs/distributed.md come from here. Every part goes on where it was
 stopped, as its rounds are kept in a file:
 
-    make stress                                     # everything: an hour on two cores
+    make stress                                     # everything: hours on two cores
     python tests/stress.py [--minutes 10] [PART ...]
 """
 
 import argparse
+import atexit
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -18,13 +20,17 @@ import sqlite3
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import damaging
+import faults
 import killing
 import numpy as np
 import optuna
+import outages
 import torch
 from servers import PostgreSQL
 
@@ -39,6 +45,24 @@ space: nasbench201
 sampler: {name: econas}
 objective: {name: tabular, table: table.npz, column: accuracy}
 """
+
+MUTATIONS = {
+    "rows": 400,
+    "bytes": 200,
+    "journal bytes": 200,
+    "journal lines": 200,
+    "attributes": 500,
+    "artifacts": 300,
+    "network": 300,
+}
+"""How many of each of `damaging.MUTATIONS`."""
+OUTAGES = {
+    "locked for 90 s": functools.partial(outages.locked, seconds=90),
+    "away for 40 s": functools.partial(outages.away, seconds=40),
+    "full for 20 s": functools.partial(outages.full, seconds=20, kind="sqlite"),
+    "full for 80 s": functools.partial(outages.full, seconds=80, kind="sqlite"),
+    "journal full for 80 s": functools.partial(outages.full, seconds=80, kind="journal"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +110,21 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
             f"claims:{kind}": Part("trials", options.trials, Claims(kind).play)
             for kind in ("sqlite", "journal", "postgresql")
         },
+        "claims:postgresql:32": Part(
+            "trials", 2 * options.trials, Claims("postgresql", workers=32).play
+        ),
+        **{
+            f"faults:{kind}": Part("faults", options.faults, functools.partial(play_faults, kind))
+            for kind in faults.STORAGES
+        },
+        **{
+            f"fuzz:{kind}": Part("mutations", quota, functools.partial(play_fuzz, kind))
+            for kind, quota in MUTATIONS.items()
+        },
+        **{
+            f"outage:{name}": Part("outages", 1, functools.partial(play_outage, outage))
+            for name, outage in OUTAGES.items()
+        },
         "workers": Part("searches", 4, play_workers),
     }
 
@@ -118,16 +157,16 @@ class Kills:
 
 
 class Claims:
-    """Eight processes that look networks up in a table: as little work as can be between claims.
+    """Processes that look networks up in a table: as little work as can be between claims.
 
     Args:
         kind: Which storage.
+        workers: How many processes.
     """
 
-    WORKERS = 8
-
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, workers: int = 8) -> None:
         self._kind = kind
+        self._workers = workers
 
     def play(self, _number: int, left: int, folder: Path) -> Round:
         _write_table(folder / "table.npz")
@@ -135,7 +174,7 @@ class Claims:
         try:
             url = server.new_database() if server else f"{self._kind}:///{folder}/claims.storage"
             text = f"{CLAIMS}storage: {url}\nbudget: {{trials: {left}}}\n"
-            ended = killing.search(_study_file(folder, text), workers=self.WORKERS)
+            ended = killing.search(_study_file(folder, text), workers=self._workers)
         finally:
             if server is not None:
                 server.remove()
@@ -145,7 +184,9 @@ class Claims:
             wrong = f"{len(ended.results)} candidates, {distinct} distinct ones, of {left}"
         elif ended.lost:
             wrong = f"{ended.lost} trials were lost"
-        note = f"{self.WORKERS} processes, {left / ended.seconds:.1f} trials/s"
+        each = 1000 * ended.processor / left
+        rate = f"{left / ended.seconds:.1f} trials/s, {each:.0f} ms of processor each"
+        note = f"{self._workers} processes, {rate}"
         return Round(left, ended.seconds, note, wrong)
 
 
@@ -156,6 +197,49 @@ def play_workers(number: int, _left: int, folder: Path) -> Round:
     ended = killing.search(_study_file(folder / "together", text), workers=workers)
     note = f"{workers} workers, {ended.extra} guessed wrongly"
     return Round(1, ended.seconds, note, killing.differences(ended, alone, workers=workers))
+
+
+def play_faults(kind: str, number: int, left: int, folder: Path) -> Round:
+    """Searches in whose storage something fails, of which hypothesis chooses where."""
+    start = time.monotonic()
+    with faults.Ground(folder) as ground:
+        try:
+            n, ended = faults.check_many(
+                ground, kind, [*faults.STRATEGIES], searches=min(12, left), number=number
+            )
+        except faults.Wrong as error:
+            return Round(0, time.monotonic() - start, wrong=str(error))
+    note = f"{ended} times the same command went on"
+    return Round(n, time.monotonic() - start, note)
+
+
+def play_fuzz(kind: str, number: int, left: int, folder: Path) -> Round:
+    """Damaged copies of a study, each looked at with every command."""
+    start, count, wrong = time.monotonic(), min(25, left), []
+    with damaging.impatient():
+        for mutation in range(25 * number, 25 * number + count):
+            wrong += damaging.mutate(kind, mutation, _studies(), folder / "damaged")
+    return Round(count, time.monotonic() - start, wrong="\n".join(wrong) or None)
+
+
+@functools.cache
+def _studies() -> Path:
+    """What is damaged, made once."""
+    folder = tempfile.TemporaryDirectory(prefix="stress-")
+    atexit.register(folder.cleanup)
+    damaging.prepare(Path(folder.name))
+    return Path(folder.name)
+
+
+def play_outage(
+    outage: Callable[[Path], outages.Survived], _number: int, _left: int, folder: Path
+) -> Round:
+    """A search whose storage is not there for a while, against one that is undisturbed."""
+    alone = killing.search(_study_file(folder / "alone", outages.STUDY))
+    survived = outage(folder)
+    note = f"given {survived.runs} times; {survived.ended.lost} lost; {survived.said[-90:]}"
+    wrong = killing.differences(survived.ended, alone, workers=outages.WORKERS)
+    return Round(1, survived.ended.seconds, note, wrong)
 
 
 def _study_file(folder: Path, text: str) -> Path:
@@ -221,9 +305,12 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help="Default: all.")
     parser.add_argument("--kills", type=int, default=200, help="Kills over all parts.")
     parser.add_argument("--trials", type=int, default=500, help="Trials of every storage.")
+    parser.add_argument("--faults", type=int, default=120, help="Faults in every storage.")
     parser.add_argument("--minutes", type=float, default=20.0, help="Of every part, at most.")
     parser.add_argument("--output", type=Path, default=Path("stress.json"), help="The rounds.")
     options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     every = parts(options)
     unknown = set(options.parts) - every.keys()
     if unknown:

@@ -87,7 +87,10 @@ def test_a_search_from_the_file_to_the_network(optnas_command, study_file, tmp_p
     lines = out.splitlines()
     assert lines[0] == "study 'tiny' starts: macro_micro"
     assert lines[1].startswith("data 'digits': 3 classes; ")
-    assert lines[4].split() == ["trial", "phase", "accuracy", "params", "mult-adds", "time"]
+    assert re.match(
+        r"ahead: .* trials .*: depth .*, width .*, micro .*; .* with one worker", lines[4]
+    )
+    assert lines[5].split() == ["trial", "phase", "accuracy", "params", "mult-adds", "time"]
     trials = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/tiny.db").trials
     rows = [re.fullmatch(r" *(\d+)  (\w+) .* (0\.\d{4}) .*", line) for line in lines]
     assert [int(row[1]) for row in rows if row] == [t.number for t in trials]
@@ -242,9 +245,12 @@ def test_init_writes_a_file_that_runs_and_never_overwrites(optnas_command, tmp_p
     assert "optnas run first.yaml" in out
     assert optnas.config.file.load_study_file("first.yaml").sampler.name == "random"
     for strategy in ("econas", "ftso", "macro_micro", "randgrow", "stage_wise"):
-        code, _, _ = optnas_command("init", f"{strategy}.yaml", "--sampler", strategy)
-        assert code == 0
-        assert optnas.config.file.load_study_file(f"{strategy}.yaml").sampler.name == strategy
+        for name, arguments in ((strategy, ()), (f"{strategy}-full", ("--full",))):
+            file = f"{name}.yaml"
+            code, _, _ = optnas_command("init", file, "--sampler", strategy, *arguments)
+            assert code == 0
+            assert optnas.config.file.load_study_file(file).sampler.name == strategy
+            assert (len(Path(file).read_text().splitlines()) <= 10) == (not arguments)
     before = contents(tmp_path)
     code, _, err = optnas_command("init", "first.yaml")
     assert code == 2

@@ -4,11 +4,12 @@ import random
 import shutil
 from pathlib import Path
 
+import damaging
 import pytest
 from damaging import command, contents, damage_attribute, damage_bytes, damage_rows, fresh
 
 import optnas
-from optnas.trials.failures import is_grounds
+from optnas.trials.failures import is_grounds, one_line
 
 STUDY = """\
 study: ward
@@ -116,3 +117,20 @@ def test_a_drivers_error_is_the_grounds():
     wrapped = sqlalchemy.exc.OperationalError("UPDATE", {}, locked)
     told = StorageInternalError("An exception is raised during the commit.")
     assert all(map(is_grounds, (locked, wrapped, told)))
+    # What Optuna says of any commit is not what went wrong.
+    told.__cause__ = wrapped
+    assert one_line(told) == "OperationalError: (sqlite3.OperationalError) database is locked"
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("studies")
+    damaging.prepare(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", damaging.MUTATIONS)
+def test_every_command_reads_a_damaged_study_or_refuses_it(studies, tmp_path, kind):
+    """`make stress` damages two thousand."""
+    for number in range(2):
+        assert damaging.mutate(kind, number, studies, tmp_path / "study") == []

@@ -4,6 +4,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from scipy.integrate import quad
 from scipy.optimize import check_grad
 from scipy.stats import norm
+from threadpoolctl import threadpool_info
 
 from optnas.samplers._encoding import Encoding
 from optnas.samplers._features import Features
@@ -14,6 +15,7 @@ from optnas.samplers._gaussian_process import (
     expected_improvement,
     fit,
     normal_scores,
+    one_thread,
 )
 
 DISTRIBUTIONS = {
@@ -179,3 +181,13 @@ def test_networks_at_the_start_are_unlike_those_before_them():
     lacking = rows.copy()
     lacking[:, 0] = np.nan
     assert LAYERS.spread(lacking, rng).shape == (len(LAYERS.axes),)
+
+
+def test_one_thread_computes_and_afterwards_as_many_as_before():
+    def threads() -> list[int]:
+        return [lib["num_threads"] for lib in threadpool_info() if "openblas" in lib["filepath"]]
+
+    before = threads()
+    with one_thread():
+        assert threads() == [1] * len(before)
+    assert threads() == before

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import optuna
 import pytest
@@ -26,7 +27,7 @@ from optnas.seeds import derive_seed, reseed
 from optnas.spaces import CellSpace, NasBench201Space
 from optnas.study.budget import has_room, may_go_on, used_budget
 from optnas.study.opening import OpenStudy, create_or_open
-from optnas.trials.attributes import CONTINUES, FAILURE, FAILURE_REASON, LEASE
+from optnas.trials.attributes import CONTINUES, FAILURE, FAILURE_REASON, LEASE, MACHINE
 from optnas.trials.failures import fail_as_lost, is_lost
 
 SPACE = NasBench201Space()
@@ -71,6 +72,23 @@ def lose(trial: Trial) -> float:
 def take(trial: Trial) -> None:
     """What another worker does that takes the trial's worker for dead."""
     fail_as_lost(trial.storage, trial.storage.get_trial(trial._trial_id), "a test")
+
+
+def test_a_trial_whose_end_could_not_be_stored_is_continued_by_the_same_thread(tmp_path):
+    """Its worker lives, so that nobody else would take it for lost."""
+    study = opened(
+        tmp_path, sampler={"name": "econas", "initial": 4}, space="cell", budget={"trials": 2}
+    )
+    away = StorageInternalError("away")
+    with mock.patch.object(study.study, "tell", side_effect=away), pytest.raises(RunError):
+        loop(study, lambda trial: CellSpace().suggest(trial) and 0.5)
+    assert [t.state for t in study.study.trials] == [TrialState.RUNNING]
+    loop(study, lambda trial: CellSpace().suggest(trial) and 0.5)
+    lost, *others = study.study.trials
+    assert is_lost(lost)
+    assert lost.user_attrs[FAILURE_REASON].startswith(MACHINE)
+    assert others[0].params == lost.params
+    assert sum(t.state == TrialState.COMPLETE for t in others) == 2
 
 
 def fail_with(error: BaseException) -> Callable[[Trial], float]:

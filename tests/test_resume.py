@@ -1,17 +1,15 @@
 """Searches and trainings that are killed, terminated and interrupted end as if undisturbed."""
 
-import contextlib
-import functools
 import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pytest
 from optuna.trial import TrialState
 
@@ -35,6 +33,21 @@ data: {name: digits, classes: [0, 1, 2], samples: 0.5}
 retrain: {epochs: 100}
 """
 OPTNAS = str(Path(sys.executable).with_name("optnas"))
+# Stops itself in the middle of a trial, once, so that nobody has to be quick to hit it there.
+STOPPING = """\
+import os, signal
+from optnas.cli import main
+from optnas.objectives.training.trial_training import TrialTraining
+
+def report(self, original=TrialTraining._report):
+    original(self)
+    if self.trainer.epoch == 2:
+        TrialTraining._report = original
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+TrialTraining._report = report
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -48,39 +61,21 @@ def study_file(folder: Path, text: str = SLOW) -> Path:
     return path
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*command: object) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
-    return subprocess.Popen([OPTNAS, *map(str, arguments)], stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(list(map(str, command)), stdout=pipe, stderr=pipe, text=True)
 
 
-def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    while not condition():
+def wait_until_stopped(process: subprocess.Popen[str]) -> None:
+    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
 
 
-class Watch:
+def trials_of(path: Path) -> list[optuna.trial.FrozenTrial]:
     """The trials of a search in another process, as its storage shows them."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.with_suffix(".db")
-        self._study: optuna.Study | None = None
-
-    def trials(self) -> list[optuna.trial.FrozenTrial]:
-        """None before there is a study."""
-        if self._study is None and self._file.exists():
-            storage = open_storage(f"sqlite:///{self._file}")
-            with contextlib.suppress(KeyError):
-                self._study = optuna.load_study(study_name="hit", storage=storage)
-        return [] if self._study is None else self._study.trials
-
-    def is_in_mid_trial(self, known: int) -> bool:
-        """Whether a trial after the ``known`` ones has reported an epoch and has two to go."""
-        return any(
-            0 < len(t.intermediate_values) < t.params["epochs"] - 1
-            for t in self.trials()[known:]
-            if t.state == TrialState.RUNNING and "epochs" in t.params
-        )
+    storage = open_storage(f"sqlite:///{path.with_suffix('.db')}")
+    return optuna.load_study(study_name="hit", storage=storage).trials
 
 
 def results(trials: list[optuna.trial.FrozenTrial]) -> dict[str, tuple[Any, ...]]:
@@ -106,18 +101,19 @@ def test_killed_searches_end_as_the_undisturbed_one(undisturbed, tmp_path):
         (signal.SIGINT, 130, f"Interrupted; nothing is lost. `optnas run {path}` goes on."),
         (signal.SIGKILL, -signal.SIGKILL, ""),
     )
-    known, watch = 0, Watch(path)
     for number, code, message in endings:
-        process = start("run", path)
-        wait_for(process, functools.partial(watch.is_in_mid_trial, known))
+        process = start(sys.executable, "-c", STOPPING, "run", path)
+        wait_until_stopped(process)
+        known = len(trials_of(path))
         process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
         out, err = process.communicate()
         assert process.returncode == code, err
         assert message in out
         assert err == ""
-        running = [t for t in watch.trials() if t.state == TrialState.RUNNING]
+        running = [t for t in trials_of(path) if t.state == TrialState.RUNNING]
         assert len(running) == (1 if number == signal.SIGKILL else 0)
-        known = len(watch.trials())
+        assert len(trials_of(path)) == known
     study = optnas.run(path).study
     trials = study.trials
     assert all(t.state.is_finished() for t in trials)
@@ -143,7 +139,7 @@ def test_two_processes_share_a_new_study(tmp_path):
     (tmp_path / "alone").mkdir()
     alone = optnas.run(study_file(tmp_path / "alone", QUICK)).study
     path = study_file(tmp_path, QUICK)
-    workers = [start("run", path), start("run", path)]
+    workers = [start(OPTNAS, "run", path), start(OPTNAS, "run", path)]
     for worker in workers:
         _, err = worker.communicate()
         assert (worker.returncode, err) == (0, "")
@@ -164,7 +160,7 @@ def test_a_killed_retraining_goes_on(tmp_path):
     for folder in folders:
         folder.mkdir()
         optnas.run(study_file(folder, text))
-    process = start("retrain", folders[0] / "hit.yaml")
+    process = start(OPTNAS, "retrain", folders[0] / "hit.yaml")
     while not process.stdout.readline().startswith("epoch 20/100 "):
         assert process.poll() is None
     process.kill()

@@ -104,6 +104,15 @@ def test_a_server_that_stays_away_is_given_up_in_one_line(postgresql, postgresql
     assert study.user_attrs == {"a": 2}
 
 
+@pytest.mark.parametrize(("query", "seconds"), [("", "30"), ("?keepalives_idle=7", "7")])
+def test_a_server_that_is_gone_without_a_word_is_noticed(postgresql_url, query, seconds):
+    storage = open_storage(postgresql_url + query)
+    with storage.engine.connect() as connection:
+        options = connection.connection.driver_connection.info.get_parameters()
+    assert options["keepalives_idle"] == seconds
+    assert options["connect_timeout"] == "10"
+
+
 @contextlib.contextmanager
 def proxy(port: int, url: str) -> Iterator[None]:
     code = f"""

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,12 +15,15 @@ from optuna.trial import TrialState
 
 import optnas
 from optnas.config.file import study_from_dict
+from optnas.config.keys import Workers
 from optnas.errors import UserError
 from optnas.running.runner import run
+from optnas.running.workers import WorkerPool
 from optnas.storage.opening import open_storage
 from optnas.study.budget import used_budget
 from optnas.study.opening import create_or_open, open_existing
 from optnas.study.record import RECORD
+from optnas.trials import leases
 from optnas.trials.attributes import LEASE
 from optnas.trials.claims import Claim
 
@@ -450,3 +454,27 @@ budget: {trials: 1}
     handle = open_existing(f"sqlite:///{tmp_path}/study/here.db")
     assert handle.study.user_attrs["optnas"]["config"]["folder"] == str(tmp_path / "study")
     assert handle.config.folder == tmp_path
+
+
+def test_what_killed_workers_left_is_ended_though_the_study_was_not_open_yet(
+    tmp_path, monkeypatch
+):
+    """A second Ctrl-C may come before their parent has opened what they made."""
+    config = study_from_dict(settings(tmp_path))
+    worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+    def run_pool(pool: WorkerPool) -> None:
+        study = create_or_open(config, in_channels=1, classes=3).study
+        trial = study.ask()
+        lease = leases.renew_lease(study._storage, trial._trial_id, None)
+        started = leases._process_start(worker.pid)
+        lease |= {"pid": worker.pid, "started": started}
+        study._storage.set_trial_system_attr(trial._trial_id, LEASE, lease)
+        worker.kill()
+        worker.wait()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(WorkerPool, "run", run_pool)
+    outcome = run(config, workers=Workers(count=2))
+    assert outcome.ending == "interrupted"
+    assert [t.state for t in outcome.study.trials] == [TrialState.FAIL]

@@ -242,3 +242,19 @@ def test_parameters_are_those_of_the_criterion(criterion):
 def test_parameters_out_of_range_are_refused(keys):
     with pytest.raises(ValueError, match=f"`{next(iter(keys))}` must be"):
         scoring.Parameters(**keys)
+
+
+def test_a_study_chooses_the_parameters(tmp_path):
+    (tmp_path / "tuned.yaml").write_text(
+        "study: tuned\nspace: {name: stage, stages: 2, modules: [1, 2]}\n"
+        "sampler: {name: stage_wise, initial: 1, growth: 1, iterations: 1}\n"
+        "objective: {name: stage_classification, tune: true, samples: 60}\n"
+        "data: {name: digits, classes: [0, 1, 7], samples: 0.2}\ntrain: {epochs: 1}\n"
+    )
+    optnas.run(tmp_path / "tuned.yaml")
+    study = open_existing(str(tmp_path / "tuned.yaml")).study
+    for trial in study.get_trials(states=(TrialState.COMPLETE,)):
+        scores = trial.user_attrs["tuned_importance"]
+        assert scores.keys() == scoring.GRID["pls"].keys()
+        assert scores["components 2"] == trial.user_attrs["stage_importance"]
+    assert study.sampler.found(study) is not None

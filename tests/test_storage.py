@@ -1,5 +1,6 @@
 """Opening storages: what works at once from many processes, and what is refused in one line."""
 
+import errno
 import pickle
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ import optuna
 import optuna_dashboard
 import pytest
 from optuna.storages.journal import JournalFileOpenLock, JournalFileSymlinkLock
+from optuna.study import StudyDirection
 from servers import free_port
 
 from optnas.storage import opening as storage
@@ -290,6 +292,20 @@ def test_journals_are_locked_with_what_the_file_system_has(
     monkeypatch.setattr(storage, "file_system", lambda path: file_system)
     opened = open_storage(f"journal:///{tmp_path}/study.log")
     assert type(opened._backend._lock.lock) is lock
+
+
+def test_a_lock_of_a_journal_that_cannot_be_released_costs_nothing(tmp_path, monkeypatch):
+    """What was written is written; the next writer waits until the lock is an old one."""
+    opened = open_storage(f"journal:///{tmp_path}/study.log")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("optuna.storages.journal._file.os.rename", fail)
+        opened.create_new_study([StudyDirection.MAXIMIZE], "one")
+    again = open_storage(f"journal:///{tmp_path}/study.log")
+    assert [study.study_name for study in again.get_all_studies()] == ["one"]
 
 
 def test_a_journal_whose_last_line_was_cut_off_goes_on(tmp_path):

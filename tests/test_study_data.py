@@ -273,7 +273,7 @@ def test_data_says_everything_and_exits_2_where_nothing_can_be_trained(place):
 
 def test_init_writes_a_file_of_ones_own_images_that_runs(place):
     (place / "studies").mkdir()
-    arguments = ["init", "studies/mine.yaml", "--data", "images", "--root", "pets"]
+    arguments = ["init", "studies/mine.yaml", "--full", "--data", "images", "--root", "pets"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     text = (place / "studies" / "mine.yaml").read_text()
     assert "  root: ../pets\n" in text or '  root: "../pets"\n' in text

@@ -72,7 +72,7 @@ class ImageFiles:
         channels: int,
         size: int,
         *,
-        read: Callable[..., np.ndarray],
+        read: Callable[..., np.ndarray] | None = None,
         contents: np.ndarray | None = None,
     ) -> None:
         # An array of strings takes a fraction of the memory of a million paths.
@@ -80,7 +80,7 @@ class ImageFiles:
         self._channels = channels
         self._size = size
         self.device = torch.device("cpu")
-        self._read = read
+        self._read = read or functools.partial(decode, framing=size)
         self._contents = contents
 
     def __len__(self) -> int:

@@ -1,9 +1,7 @@
 """Sets of pairs to verify: InsightFace's ``.bin`` files and lists of pairs in text files."""
 
 import dataclasses
-import functools
 import io
-import operator
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,7 +84,7 @@ def load_bin(path: Path, *, channels: int, size: int) -> PairSet:
         )
     pictures = EncodedImages(
         np.arange(len(images)),
-        functools.partial(operator.getitem, images),
+        images.__getitem__,
         channels=channels,
         size=size,
         identity=f"{path.name} {len(content)}",

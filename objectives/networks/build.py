@@ -138,15 +138,45 @@ def build_model(
         TypeError: If no network is known for this kind of architecture, or its network does not
             take an option.
     """
+    build = _builder(architecture, input_shape, options)
+    return _built(build, input_shape, classes, generator)
+
+
+def build_on_meta(
+    architecture: Architecture, input_shape: tuple[int, int, int], classes: int, **options: Any
+) -> nn.Module:
+    """The same network without weights, to be counted; on the CPU if it cannot do without.
+
+    Args:
+        architecture: What to build.
+        input_shape: Channels, height and width of the images.
+        classes: Number of classes.
+        options: As of `build_model`.
+    """
+    build = _builder(architecture, input_shape, options)
+    try:
+        with torch.device("meta"):
+            return build(input_shape[0], classes)
+    except (RuntimeError, NotImplementedError):
+        return _built_at_once(build, input_shape, classes, torch.Generator().manual_seed(0))
+
+
+def _builder(
+    architecture: Architecture, input_shape: tuple[int, int, int], options: dict[str, Any]
+) -> Callable[[int, int], nn.Module]:
+    """What makes a network, of channels and classes.
+
+    Raises:
+        TypeError: If no network is known for this kind of architecture.
+    """
     builder = BUILDERS.get(type(architecture))
     if builder is None:
         known = ", ".join(kind.__name__ for kind in BUILDERS)
         raise TypeError(f"No network for {type(architecture).__name__}; known: {known}.")
     if isinstance(architecture, FaceArchitecture | KnownArchitecture):
         # Its linear layer takes features that were not pooled; or it is made for one size.
-        options["size"] = tuple(input_shape[1:])
-    build = functools.partial(builder, architecture, **options)
-    return _built(build, input_shape, classes, generator)
+        options = {**options, "size": tuple(input_shape[1:])}
+    return functools.partial(builder, architecture, **options)
 
 
 def build_supernet(

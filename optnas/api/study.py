@@ -114,12 +114,12 @@ class Study:
 
     def status(self) -> Answer:
         """How far the search is: the fields of ``optnas status --json``, shown as its text."""
-        handle = self._open()
+        handle = self._open(reading=True)
         return Answer(status_fields(handle), status_text(handle))
 
     def best(self) -> Conclusion | None:
         """The network found, or the best so far; None if none could be trained yet."""
-        return next(iter(conclusions(self._open())), None)
+        return next(iter(conclusions(self._open(reading=True))), None)
 
     def report(self, output: str | Path | None = None, *, inference: bool = True) -> Path:
         """Write the search as one HTML page.
@@ -131,7 +131,7 @@ class Study:
         Returns:
             The page.
         """
-        handle = self._open()
+        handle = self._open(reading=True)
         path = page_path(handle) if output is None else Path(output)
         costs = network_costs(handle, Footprint(), timed=inference)
         write_page(path, report_page(handle, handle.study.study_name, costs))
@@ -237,10 +237,10 @@ class Study:
             return self._open().config
         return self._target
 
-    def _open(self) -> OpenStudy:
+    def _open(self, *, reading: bool = False) -> OpenStudy:
         if isinstance(self._target, Mapping):
             return open_study(config_to_run(self._target))
-        return open_existing(self._target, self._name, allow=self._allow)
+        return open_existing(self._target, self._name, allow=self._allow, reading=reading)
 
     def _network(self) -> str:
         folder = network_folder(self._open())

@@ -2,21 +2,19 @@
 
 import functools
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from optnas.cli.completion import completion, init_completion
 from optnas.cli.console import (
     INTERRUPTED,
     epoch_printer,
     guard_streams,
     quiet_libraries,
-    requested_workers,
     run_baselines,
-    run_search,
     show,
     target_arguments,
 )
@@ -28,15 +26,13 @@ from optnas.cli.options import (
     AcceptChangedData,
     Allow,
     Device,
-    Devices,
-    File,
     Json,
     Name,
-    PerDevice,
     Target,
-    WorkerCount,
 )
+from optnas.cli.search_commands import resume, run
 from optnas.cli.storage_commands import app as storage_app
+from optnas.cli.study_commands import ls, rm
 
 # Commands import what they need when they run: `optnas --help` loads neither Optuna nor torch.
 
@@ -58,6 +54,7 @@ def main() -> None:
     from optnas.errors import RunError, UserError
 
     guard_streams()
+    init_completion()
     try:
         app()
     except UserError as error:
@@ -75,46 +72,28 @@ def main() -> None:
         sys.exit(1)
 
 
-@app.command()
-def run(
-    file: File,
-    workers: WorkerCount = None,
-    per_device: PerDevice = None,
-    devices: Devices = None,
-    accept_changed_data: AcceptChangedData = False,
-    as_json: Json = False,
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from optnas._version import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def optnas(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
-    """Search as a study file says, or go on with its search."""
-    from optnas.study.opening import config_to_run
-
-    command = shlex.join(["optnas", "run", str(file)])
-    config = config_to_run(file)
-    requested = requested_workers(config, workers, per_device, devices)
-    run_search(
-        config, requested, as_json, accept_changed_data=accept_changed_data, command=command
-    )
+    """Neural architecture search on Optuna."""
 
 
-@app.command()
-def resume(
-    storage: Annotated[str, typer.Argument(metavar="STORAGE", help="A storage's URL.")],
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],
-    workers: WorkerCount = None,
-    per_device: PerDevice = None,
-    devices: Devices = None,
-    allow: Allow = None,
-    accept_changed_data: AcceptChangedData = False,
-    as_json: Json = False,
-) -> None:
-    """Go on with a search without its file: everything is in the storage."""
-    from optnas.study.opening import open_existing
-
-    command = f"optnas resume {target_arguments(storage, study, allow)}"
-    config = open_existing(storage, study, allow=allow or ()).config
-    requested = requested_workers(config, workers, per_device, devices)
-    run_search(
-        config, requested, as_json, accept_changed_data=accept_changed_data, command=command
-    )
+for command in (run, resume):
+    app.command()(command)
 
 
 @app.command()
@@ -124,7 +103,8 @@ def status(target: Target, study: Name = None, allow: Allow = None, as_json: Jso
     from optnas.study.opening import open_existing
 
     handle = open_existing(target, study, allow=allow or (), reading=True)
-    show(as_json, status_fields, status_text, handle)
+    name = target_arguments(target, study, allow)
+    show(as_json, status_fields, lambda opened: status_text(opened, name), handle)
 
 
 @app.command()
@@ -324,6 +304,7 @@ def report(
         write_page(path, report_page(handle, target_arguments(target, study, allow), costs))
         if not as_json:
             print(f"Wrote {path}. Open it in a browser.")
+            print(f"Next: optnas retrain {target_arguments(target, study, allow)}")
 
 
 @app.command()
@@ -366,12 +347,12 @@ def dashboard(
 
     handle = open_existing(target, study, allow=allow or ())
     quiet_libraries()
-    serve(handle, port)
+    serve(handle, port, target_arguments(target, study, allow))
 
 
 for command in (
     *(predict, export, verify, identify),
-    *(data, init, schema, list_, rank, compare),
+    *(data, init, schema, list_, rank, compare, ls, rm, completion),
 ):
     app.command(name=command.__name__.rstrip("_"))(command)
 

@@ -49,8 +49,11 @@ def init(
     trials: Annotated[
         int | None, typer.Option(min=1, help="How many networks the search may train.")
     ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Write all keys, each with its meaning and default.")
+    ] = False,
 ) -> None:
-    """Write a study file to start from, with every key explained."""
+    """Write a study file to start from."""
     from optnas.config.proposal import proposed
     from optnas.config.template import template
     from optnas.errors import UserError
@@ -62,7 +65,7 @@ def init(
         raise UserError(f"--root {root} {why}; name the folder of your images")
     proposal = proposed(space, trials)
     strategy, place = sampler or proposal.sampler, _place_in_file(root, path)
-    text = template(path.stem, data, strategy, space=space, trials=trials, root=place)
+    text = template(path.stem, data, strategy, space=space, trials=trials, root=place, full=full)
     try:
         with path.open("x") as file:
             file.write(text)

@@ -58,3 +58,13 @@ AcceptChangedData = Annotated[
         help="Go on with other images than the study has seen; that is recorded and shown.",
     ),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A key of the study file, said otherwise: `--set train.lr=0.1`, `--set "
+        "space.depth=[2,8]`. The value is as in the file; may be repeated.",
+    ),
+]

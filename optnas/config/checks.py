@@ -28,7 +28,8 @@ from optnas.extensions.importing import REFERENCE, unknown
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 
-_NAMED = (*PLUGINS, "data")
+BLOCKS = (*PLUGINS, "data")
+"""The blocks that a name alone may stand for."""
 
 
 def expand(
@@ -42,7 +43,7 @@ def expand(
             the defaults.
     """
     expanded = dict(data)
-    shorthand = frozenset(key for key in _NAMED if isinstance(data.get(key), str))
+    shorthand = frozenset(key for key in BLOCKS if isinstance(data.get(key), str))
     expanded.update((key, {"name": data[key]}) for key in shorthand)
     expanded.update((key, {}) for key in OPTIONAL_BLOCKS if key in data and data[key] is None)
     for key in PLUGINS:
@@ -64,7 +65,7 @@ def validated(model: type[M], data: Any, source: Source, prefix: KeyPath = ()) -
         return model.model_validate_json(json.dumps(data))
     except pydantic.ValidationError as error:
         path, text = problem(error, data, model)
-        if path in {(key,) for key in _NAMED} and not prefix and path[0] in data:
+        if path in {(key,) for key in BLOCKS} and not prefix and path[0] in data:
             text = f"expected a name or a mapping of keys {found(data[str(path[0])])}"
         raise source.error((*prefix, *path), text) from None
 

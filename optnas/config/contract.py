@@ -75,6 +75,10 @@ class Strategy(Protocol):
         """Whether it proposes the parameter ``epochs``. Default: no."""
 
     @property
+    def epochs_range(self) -> tuple[int, int] | None:
+        """Least and most epochs that it proposes. Default: None, any number."""
+
+    @property
     def inherits(self) -> bool:
         """Whether networks start from the weights of others, whatever the space. Default: no."""
 
@@ -124,6 +128,21 @@ class Pruning(Protocol):
         """
 
 
+class Rehearsal(Protocol):
+    """What a network costs, before it is trained: `optnas.objectives.rehearsal.Rehearsal`."""
+
+    params: int
+    multiply_adds: int
+    memory_bytes: int
+    state_bytes: int
+    epochs: int | None
+    images: int
+    final_images: int
+    device: str
+    seconds: float | None
+    trouble: str | None
+
+
 class Objective(Protocol):
     """What a trial computes.
 
@@ -151,6 +170,10 @@ class Objective(Protocol):
     @property
     def ensemble(self) -> Callable[..., Any] | None:
         """Make one of retrained networks, as `Classification.ensemble`. Default: None."""
+
+    @property
+    def rehearse(self) -> Callable[..., Rehearsal] | None:
+        """Say what a network costs, as `Classification.rehearse`. Default: None, nobody knows."""
 
     @property
     def reference(self) -> Callable[..., Any] | None:
@@ -231,6 +254,7 @@ class _Stock:
     is_stock = True
     has_end = False
     sets_epochs = False
+    epochs_range = None
     inherits = False
     needs_objective = None
     phases = None
@@ -274,6 +298,7 @@ class _WholeTraining(_AnyTraining):
 class _TrainsNothing:
     retrain = None
     ensemble = None
+    rehearse = None
     reference = None
     score = None
 

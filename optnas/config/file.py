@@ -6,7 +6,7 @@ Every mistake is one :class:`StudyFileError` that names the file, the line and t
 import dataclasses
 import functools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +17,7 @@ from optnas.config.checks import check_data, checked_plugins, expand, validated
 from optnas.config.keys import SUPPLIED, Choice, StudyKeys
 from optnas.config.messages import Source, StudyFileError, found
 from optnas.config.old_keys import with_current_keys
+from optnas.config.overrides import Override, overridden, places
 from optnas.config.paths import (
     absolute,
     artifacts_location,
@@ -243,11 +244,12 @@ def load_study_file(path: str | Path) -> StudyFile:
     return read_study_file(path).checked()
 
 
-def read_study_file(path: str | Path) -> Written:
+def read_study_file(path: str | Path, overrides: Sequence[Override] = ()) -> Written:
     """Read a study file; what its keys say is not checked yet.
 
     Args:
         path: The file. Relative paths in it start in its folder.
+        overrides: Keys that are said otherwise; paths among them start there, too.
 
     Raises:
         StudyFileError: If it cannot be read, or is no mapping.
@@ -261,7 +263,11 @@ def read_study_file(path: str | Path) -> Written:
         raise Source(name, lines).error(error.path, str(error)) from None
     if document.data is None:
         raise StudyFileError(f"{name}: the file is empty; `optnas init` writes one to start from")
-    return _written(document.data, Path(absolute(name, Path.cwd())).parent, name, document.lines)
+    folder, data = Path(absolute(name, Path.cwd())).parent, document.data
+    source = Source(name, document.lines, elsewhere=places(overrides, document.lines))
+    if isinstance(data, dict):
+        data = overridden(data, overrides)
+    return _written(data, folder, source)
 
 
 def study_from_dict(mapping: Mapping[str, Any], folder: str | Path | None = None) -> StudyFile:
@@ -283,7 +289,7 @@ def written_in_python(mapping: Mapping[str, Any], folder: str | Path | None = No
     Raises:
         StudyFileError: If there are values that JSON does not have.
     """
-    return _written(mapping, Path(absolute(str(folder or "."), Path.cwd())))
+    return _written(mapping, Path(absolute(str(folder or "."), Path.cwd())), Source())
 
 
 def from_resolved(
@@ -317,13 +323,10 @@ def from_resolved(
                 f"you know it, name the study file, or say --allow {name}",
             )
     values = with_old_behaviour(values, Path(folder))
-    return _written(values, Path(folder), source).checked()
+    return _written(values, Path(folder), Source(source)).checked()
 
 
-def _written(
-    data: Any, folder: Path, name: str = "", lines: Mapping[KeyPath, int] | None = None
-) -> Written:
-    source = Source(name, lines or {})
+def _written(data: Any, folder: Path, source: Source) -> Written:
     data = json_values(data, (), source)
     if not isinstance(data, dict):
         text = f"expected keys and values such as 'study: digits' {found(data)}"

@@ -28,18 +28,24 @@ class Source:
         name: The file, or what else it is; empty if there is nothing to name.
         lines: The line of every key; empty if it is not a file.
         shorthand: The keys that were given as a name instead of a mapping with a name.
+        elsewhere: The keys that were not said there, and where they were.
     """
 
     name: str = ""
     lines: Mapping[KeyPath, int] = dataclasses.field(default_factory=dict)
     shorthand: frozenset[str] = frozenset()
+    elsewhere: Mapping[KeyPath, str] = dataclasses.field(default_factory=dict)
 
     def error(self, path: KeyPath, text: str) -> StudyFileError:
         """The error that says ``text`` about the key at ``path``."""
         if len(path) == 2 and path[1] == "name" and path[0] in self.shorthand:
             path = path[:1]
-        known = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in self.lines), None)
-        place = self.name if known is None else f"{self.name}:{self.lines[known]}"
+        shorter = [path[:length] for length in range(len(path), -1, -1)]
+        said = next((p for p in shorter if p in self.lines or p in self.elsewhere), None)
+        if said in self.elsewhere:
+            place = self.elsewhere[said]
+        else:
+            place = self.name if said is None else f"{self.name}:{self.lines[said]}"
         return StudyFileError(": ".join(part for part in (place, key_text(path), text) if part))
 
 

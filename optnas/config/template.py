@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 
 from optnas.config import plugins
-from optnas.config.contract import strategy_of
+from optnas.config.contract import Strategy, strategy_of
 from optnas.config.file import StudyFileError, study_from_dict
 from optnas.config.keys import DEFAULT_EPOCHS, OPTIONAL_BLOCKS, PLUGINS, SUPPLIED, StudyKeys
 from optnas.config.paths import default_storage, file_name
@@ -19,6 +19,12 @@ _HEADER = """\
 # away to change it."""
 
 
+_SHORT_HEADER = """\
+# optnas run {file} --dry-run says how long it takes; without --dry-run it searches.
+# optnas init --full writes all keys, with their meaning."""
+_ENDLESS = "# budget: {trials: 100}  # without one, this strategy goes on until it is stopped"
+
+
 def template(
     study: str,
     data: str,
@@ -27,6 +33,7 @@ def template(
     space: str | None = None,
     trials: int | None = None,
     root: str | None = None,
+    full: bool = True,
 ) -> str:
     """The text of a study file: every key with its help, the defaults commented out.
 
@@ -37,6 +44,7 @@ def template(
         space: The space's name; None takes one that the sampler can search.
         trials: The budget of trials; None sets none.
         root: Folder that holds the data set; None leaves it open.
+        full: Whether all keys are written, or only what one must know.
 
     Raises:
         StudyFileError: If there is no such sampler, data set or space, or they do not fit.
@@ -48,6 +56,8 @@ def template(
     epochs = {} if strategy.sets_epochs else {"epochs": DEFAULT_EPOCHS}
     budget = {} if trials is None else {"trials": trials}
     given: dict[str, Any] = {**fitting, "train": epochs, "budget": budget}
+    if not full:
+        return _short({**given, "data": {"name": data, **place} if place else data}, strategy)
     hints = {
         "storage": default_storage(study),
         "artifacts": f"{file_name(study)}.artifacts",
@@ -69,6 +79,21 @@ def template(
             lines.append(f"{key}: {_scalar(given[key])}")
         else:
             lines.append(f"#{key}: {_scalar(hints.get(key, fields[key].default))}")
+    return "\n".join([*lines, ""])
+
+
+def _short(given: dict[str, Any], strategy: Strategy) -> str:
+    """A file of what was given, a line a key."""
+    lines = [_SHORT_HEADER.format(file=f"{given['study']}.yaml"), ""]
+    for key in ("study", "data", "space", "sampler", "objective", "train", "budget"):
+        value = given.get(key)
+        if isinstance(value, dict) and value:
+            pairs = ", ".join(f"{name}: {_scalar(of)}" for name, of in value.items())
+            lines.append(f"{key}: {{{pairs}}}")
+        elif value:
+            lines.append(f"{key}: {_scalar(value)}")
+    if not strategy.has_end and not given["budget"]:
+        lines.append(_ENDLESS)
     return "\n".join([*lines, ""])
 
 

@@ -8,12 +8,12 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from optnas.config import plugins
-from optnas.config.contract import Objective, objective_class, strategy_of
+from optnas.config.contract import Objective, objective_class
 from optnas.config.file import StudyFile
 from optnas.errors import UserError
 from optnas.experiments.studies import run_all
-from optnas.seeds import named_seed
 from optnas.study.objectives import ObjectiveMaker
+from optnas.study.unstored import unstored
 
 Cost = Callable[[FrozenTrial, Sequence[FrozenTrial]], float]
 """What a trial spent itself; the second argument are all trials of its study."""
@@ -63,7 +63,8 @@ def _simulated(config: StudyFile, *, cost: Cost, amount: float, score: str | Non
     objective = _objective(config)
     if score is not None and objective.score is None:
         raise UserError(f"--score: the objective {config.objective.name!r} has no other columns")
-    study = _study(config, objective)
+    shape = {"in_channels": objective.in_channels, "classes": objective.classes}
+    study = unstored(config, **shape).study
     spent = 0.0
 
     def stop_when_spent(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -79,19 +80,6 @@ def _simulated(config: StudyFile, *, cost: Cost, amount: float, score: str | Non
     named = [config.search_space.named_by(trial) for trial in trials]
     say = objective.score
     return Simulated(trials, [float("nan") if a is None else say(a, score) for a in named])
-
-
-def _study(config: StudyFile, objective: Objective) -> optuna.Study:
-    seed = named_seed(config.study, config.seed)
-    if strategy_of(plugins.load("sampler", config.sampler.name, config.folder)).is_stock:
-        seed %= 2**32  # They take no more.
-    shape = {"in_channels": objective.in_channels, "classes": objective.classes}
-    return optuna.create_study(
-        study_name=config.study,
-        direction="maximize",
-        sampler=config.make_sampler(config.search_space, **shape, seed=seed),
-        pruner=config.make_pruner(),
-    )
 
 
 def _objective(config: StudyFile) -> Objective:

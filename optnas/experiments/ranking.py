@@ -95,7 +95,8 @@ def rank(
         zoos[setting] = _zoo(finish_study(reduced, device), reduced, setting)
         on_study(f"{done}/{len(configs)}  {reduced.study}: {len(zoos[setting])} networks trained")
     seed = experiment_seed(config)
-    other, others = None, []
+    other: dict[str, Any] | None = None
+    others: list[tuple[float, float]] = []
     if elsewhere is not None:
         full = Proxy(0, 0, 0, elsewhere.retrain.epochs)
         study = _setting(_with_networks_of(config, elsewhere), networks, full, full)

@@ -13,6 +13,8 @@ from optnas.trials.attributes import TRAIN_SECONDS
 
 OFF = 1.25
 """How far the time of a network may be from what others took, either way."""
+DRIFT = 1.4
+"""How far what a strategy comes to train may be from what is typical of the space."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,8 @@ def course_seconds(ahead: Ahead, pace: Pace) -> Span:
     courses = ahead.courses or ()
     low = span_of([pace.course(course, ahead.per_trial.low) for course in courses])
     high = span_of([pace.course(course, ahead.per_trial.high) for course in courses])
-    return at_most_wide(Span(low.low / OFF, high.high * OFF))
+    drift = DRIFT if any(s.architecture is None for course in courses for s in course) else 1.0
+    return at_most_wide(Span(low.low / OFF / drift, high.high * OFF * drift))
 
 
 def _hours_left(handle: OpenStudy) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from scipy.optimize import nnls
 
@@ -19,6 +20,8 @@ from optnas.trials.attributes import PHASE, TRAIN_SECONDS
 PRIOR = (0.1, 0.2, 0.5, 0.2)
 """Shares of a middling network's time that are believed beforehand: whatever it is, per layer, per
 number that passes between layers, and per parameter."""
+LATEST = 5
+"""So many networks tell how fast the machine is now: others may have come, or gone."""
 BELIEF = 0.3
 """How much that counts beside one measured network."""
 
@@ -49,6 +52,7 @@ class Pace:
 
     Args:
         per_feature: Seconds for each of a network's features.
+        per_layer: Seconds of a network without layers, and for each layer.
         typical: Seconds of a network that nobody knows.
         phases: Seconds and epochs of trials that train something else than a network of the
             space, by phase.
@@ -57,6 +61,7 @@ class Pace:
     """
 
     per_feature: tuple[float, ...]
+    per_layer: tuple[float, float]
     typical: float
     phases: Mapping[str, tuple[float, int]]
     shape: tuple[int, int]
@@ -64,13 +69,27 @@ class Pace:
 
     def epoch(self, architecture: Architecture | None) -> float:
         """Seconds of an epoch of a network."""
-        params = None
-        if architecture is not None:
-            params = count_params(self.space, architecture, *self.shape)
-        if architecture is None or params is None:
+        depth = described(architecture).depth
+        if architecture is None:
             return self.typical
-        features = Timed(described(architecture).depth or 1, params, 0.0).features
-        return float(np.dot(self.per_feature, features))
+        params = count_params(self.space, architecture, *self.shape)
+        if params is None and depth is None:
+            return self.typical
+        return self.of(depth or 1, params)
+
+    def of(self, depth: float, params: float | None) -> float:
+        """Seconds of an epoch of a network with so many layers, and parameters if known."""
+        if params is None:
+            return self.per_layer[0] + self.per_layer[1] * depth
+        return float(np.dot(self.per_feature, Timed(depth, params, 0.0).features))
+
+    def as_lately(self, timed: Sequence[Timed]) -> "Pace":
+        """The same on a machine that is as fast as it was for these networks."""
+        told = [float(np.dot(self.per_feature, each.features)) for each in timed]
+        ratios = [each.seconds / t for each, t in zip(timed, told, strict=True) if t > 0]
+        factor = float(np.exp(np.mean(np.log(ratios)))) if ratios else 1.0
+        scaled = tuple(factor * seconds for seconds in self.per_feature)
+        return dataclasses.replace(self, per_feature=scaled)
 
     def course(self, course: Iterable[Stretch], per_trial: float) -> float:
         """Seconds of a course.
@@ -103,18 +122,24 @@ def fitted(
     """
     features = np.array([each.features for each in timed])
     seconds = np.array([each.seconds for each in timed])
-    middle = np.exp(np.log(features).mean(0)), float(np.exp(np.log(seconds).mean()))
-    believed = np.diag(middle[0] / middle[1]) * BELIEF
-    rows = np.vstack([features / seconds[:, None], believed])
-    per_feature, _ = nnls(rows, np.concatenate([np.ones(len(timed)), np.array(PRIOR) * BELIEF]))
-    return Pace(tuple(per_feature.tolist()), typical, phases or {}, shape, space)
+    per_feature = _fit(features, seconds, PRIOR)
+    base, layer = _fit(features[:, :2], seconds, (0.2, 0.8))
+    return Pace(tuple(per_feature), (base, layer), typical, phases or {}, shape, space)
+
+
+def _fit(
+    features: NDArray[np.float64], seconds: NDArray[np.float64], prior: Sequence[float]
+) -> list[float]:
+    """Seconds for each feature, none negative; errors count by their share of a time."""
+    middle, time = np.exp(np.log(features).mean(0)), np.exp(np.log(seconds).mean())
+    rows = np.vstack([features / seconds[:, None], np.diag(middle / time) * BELIEF])
+    weights, _ = nnls(rows, np.concatenate([np.ones(len(seconds)), np.array(prior) * BELIEF]))
+    return [float(weight) for weight in weights]
 
 
 def observed_pace(handle: OpenStudy) -> Pace | None:
     """The pace of the trials of a study; None if none has an epoch."""
     config, study = handle.config, handle.study
-    record = study.user_attrs[RECORD]
-    shape = (record["in_channels"], record["classes"])
     special = strategy_of(study.sampler).phases or ()
     timed, phases = [], dict[str, tuple[float, int]]()
     for trial in study.get_trials(deepcopy=False):
@@ -129,9 +154,11 @@ def observed_pace(handle: OpenStudy) -> Pace | None:
             phases[phase] = (seconds, trial_epochs(trial))
     if not timed:
         return None
-    return fitted(
-        timed, float(np.mean([t.seconds for t in timed])), config.search_space, shape, phases
-    )
+    # A search that gets on trains other networks than at its beginning.
+    latest = timed[-max(LATEST, len(timed) // 3) :]
+    typical = float(np.mean([each.seconds for each in latest]))
+    pace = fitted(timed, typical, config.search_space, shape_of(handle), phases)
+    return pace.as_lately(timed[-LATEST:])
 
 
 def epoch_seconds(trial: FrozenTrial) -> float | None:
@@ -140,3 +167,9 @@ def epoch_seconds(trial: FrozenTrial) -> float | None:
     if not isinstance(seconds, (int, float)) or seconds <= 0 or epochs < 1:
         return None
     return float(seconds) / epochs
+
+
+def shape_of(handle: OpenStudy) -> tuple[int, int]:
+    """Channels of the images of a study, and number of classes."""
+    record = handle.study.user_attrs[RECORD]
+    return record["in_channels"], record["classes"]

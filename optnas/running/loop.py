@@ -40,7 +40,7 @@ from optnas.trials.failures import (
     mark_failure,
     one_line,
 )
-from optnas.trials.leases import renew_lease
+from optnas.trials.leases import is_own, renew_lease
 
 PATIENCE = 60.0
 """Seconds for which a machine that lets no trial go on is tried again."""
@@ -111,8 +111,10 @@ class Loop:
             Exception: What the objective raised, if it did so for the first candidates.
         """
         with _stoppable(self._study):
-            while not self._study._stop_flag and self._is_due():
+            while not self._study._stop_flag:
                 try:
+                    if not self._is_due():
+                        break
                     self._run_trial()
                     self._trouble.is_over()
                 except (UserError, BrokenPipeError):  # Nobody reads what is shown any more.
@@ -123,7 +125,9 @@ class Loop:
                     self._trouble.lasts(error, self._signals)
 
     def recover(self) -> list[FrozenTrial]:
-        """End the trials of dead workers.
+        """End the trials of dead workers, and those whose end this one could not write.
+
+        To be called between trials only.
 
         Returns:
             All trials of the study, by number.
@@ -135,7 +139,11 @@ class Loop:
             for trial in abandoned:
                 reason = "its worker died before it wrote a lease"
                 fail_as_lost(study._storage, trial, reason)
-            if not (fail_dead(study._storage, trials, self._config.max_retries) or abandoned):
+            broken_off = [t for t in trials if t.state == TrialState.RUNNING and is_own(t)]
+            for trial in broken_off:
+                fail_as_lost(study._storage, trial, f"{MACHINE}how it ended could not be stored")
+            dead = fail_dead(study._storage, trials, self._config.max_retries)
+            if not (abandoned or broken_off or dead):
                 return trials
 
     def _is_due(self) -> bool:

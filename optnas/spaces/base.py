@@ -153,6 +153,10 @@ class Space(abc.ABC, Generic[A]):
         """
         return self.to_params(self.mutate(self.from_trial(trial), rng))
 
+    def extremes(self) -> tuple[A | None, A | None]:
+        """The network that costs least and the one that costs most; None where nobody knows."""
+        return None, None
+
     def baselines(self) -> Mapping[str, A]:
         """Networks of this kind that people designed, by name; they may lie outside the space."""
         return {}

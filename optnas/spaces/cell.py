@@ -107,6 +107,13 @@ class CellSpace(ChoiceSpace[CellArchitecture]):
                 params[f"{kind}_op_{i}_{a}"], params[f"{kind}_in_{i}_{a}"] = cell[i][a]
         return params
 
+    def extremes(self) -> tuple[CellArchitecture, CellArchitecture]:
+        """All nodes that no other takes are put out: all of them make the widest cell."""
+        free = "none" if self.none else "skip_connect"
+        least = tuple(((free, i + 1), (free, i + 1)) for i in range(self.nodes))
+        most = ((("sep_conv_5x5", 0), ("sep_conv_5x5", 1)),) * self.nodes
+        return CellArchitecture(least, least), CellArchitecture(most, most)
+
     def mutate(self, architecture: CellArchitecture, rng: np.random.Generator) -> CellArchitecture:
         """Another architecture that differs in one value.
 

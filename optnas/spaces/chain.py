@@ -177,6 +177,13 @@ class ChainSpace(Space[ChainArchitecture]):
         """A chain with the same operation and kernel in every layer."""
         return self.architecture_class.uniform(depth, width, operation, kernel)
 
+    def extremes(self) -> tuple[ChainArchitecture, ChainArchitecture]:
+        (shallow, deep), (narrow, wide) = self.depth, self.width
+        # `OPERATIONS` is in the order of what they cost.
+        first, *_, last = sorted(self.operations * 2, key=OPERATIONS.index)
+        least = self.uniform(shallow, narrow, first, min(self.kernels))
+        return least, self.uniform(deep, wide, last, max(self.kernels))
+
     def suggest(self, trial: BaseTrial) -> ChainArchitecture:
         widths = self.widths
         proposed = proposal(trial).get("width", widths[0])

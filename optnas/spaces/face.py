@@ -102,6 +102,13 @@ class FaceSpace(Space[FaceArchitecture]):
         inside = ((operation,) * blocks, (kernel,) * blocks)
         return self.architecture_class(width, stages, self.embedding, *inside)
 
+    def extremes(self) -> tuple[FaceArchitecture, FaceArchitecture]:
+        (shallow, deep), (narrow, wide) = self.depth, self.width
+        least = self.uniform(
+            shallow, narrow, "separable", min(dict(_block_choices(4))["kernel_0"])
+        )
+        return least, self.uniform(deep, wide, "conv", max(dict(_block_choices(4))["kernel_0"]))
+
     def num_params(self, architecture: FaceArchitecture, in_channels: int, classes: int) -> int:
         """Parameters of a network for the faces of this space, without the identities' vectors."""
         return architecture.num_params(in_channels, None, self.size)

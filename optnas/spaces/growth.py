@@ -72,6 +72,9 @@ class GrowthSpace(Space[GrowthArchitecture]):
         """The network that all others grow from."""
         return self._initial
 
+    def extremes(self) -> tuple[GrowthArchitecture, None]:
+        return self._initial, None  # It grows for ever.
+
     def grow(
         self, parent: GrowthArchitecture, growth_seed: int, increments: int | None = None
     ) -> GrowthArchitecture:

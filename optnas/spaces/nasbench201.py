@@ -68,6 +68,10 @@ class NasBench201Space(ChoiceSpace[NasBench201Architecture]):
     def to_params(self, architecture: NasBench201Architecture) -> dict[str, ParamValue]:
         return dict(zip(self.choices, architecture.operations, strict=True))
 
+    def extremes(self) -> tuple[NasBench201Architecture, NasBench201Architecture]:
+        least, most = (("none",) * len(EDGES), ("nor_conv_3x3",) * len(EDGES))
+        return NasBench201Architecture(least), NasBench201Architecture(most)
+
     def mutate(
         self, architecture: NasBench201Architecture, rng: np.random.Generator
     ) -> NasBench201Architecture:

@@ -127,6 +127,10 @@ class StageSpace(ChoiceSpace[StageArchitecture]):
     def to_params(self, architecture: StageArchitecture) -> dict[str, ParamValue]:
         return dict(zip(self.choices, architecture.modules, strict=True))
 
+    def extremes(self) -> tuple[StageArchitecture, StageArchitecture]:
+        least, most = zip(*self.ranges, strict=True)
+        return StageArchitecture(least, self.block), StageArchitecture(most, self.block)
+
     def baselines(self) -> Mapping[str, StageArchitecture]:
         return {
             name: StageArchitecture(modules, self.block)

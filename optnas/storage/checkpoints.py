@@ -218,7 +218,7 @@ class Checkpoints:
         Raises:
             OSError: If the store does not let it.
         """
-        for name in filter(self._is_own, names):
+        for name in filter(self.is_own, names):
             with contextlib.suppress(*absent()):
                 self._store.remove(name)
 
@@ -236,9 +236,10 @@ class Checkpoints:
 
     def _stored(self) -> dict[str, int]:
         """Names and bytes of the study's states in the store, in one listing."""
-        return {name: size for name, size in self._store.items() if self._is_own(name)}
+        return {name: size for name, size in self._store.items() if self.is_own(name)}
 
-    def _is_own(self, name: str) -> bool:
+    def is_own(self, name: str) -> bool:
+        """Whether a name is that of one of the study's states."""
         return name.startswith(self._prefix) and CHECKPOINT_ID.fullmatch(name) is not None
 
     def _say_gone(self, study: Study, numbers: Collection[int], reason: str) -> None:
@@ -256,7 +257,7 @@ class Checkpoints:
 
     def _remove(self, name: str) -> None:
         """Delete a state, unless it is not this study's, whatever a trial says."""
-        if not self._is_own(name):
+        if not self.is_own(name):
             return
         with contextlib.suppress(*absent(), OSError):
             self._store.remove(name)

@@ -25,10 +25,19 @@ from optnas.storage.retrying import (
     PatientJournal,
     PatientProxy,
     SQLiteStorage,
+    StorageGone,
+    is_full,
     may_pass,
 )
 from optnas.storage.soundness import damage_of_file
-from optnas.storage.urls import StorageError, hide_password, parse_url, reason_of, storage_file
+from optnas.storage.urls import (
+    Absent,
+    StorageError,
+    hide_password,
+    parse_url,
+    reason_of,
+    storage_file,
+)
 
 GRPC_TIMEOUT = 10.0
 """Seconds for which a storage proxy may take to answer the first time."""
@@ -73,7 +82,7 @@ def open_storage(
         if not path.parent.is_dir():
             raise StorageError(f"{url}: the folder {path.parent} does not exist; create it.")
         if not create and not path.exists():
-            raise StorageError(f"{url}: there is no such file.")
+            raise Absent(f"{url}: there is no such file.")
     with explained(url):
         if path is None:
             is_proxy = url.startswith("grpc:")
@@ -112,6 +121,9 @@ def explained(url: str) -> Iterator[None]:
         reason = None
         if url.startswith("sqlite") and "locked" not in str(error):
             reason = damage_of_file(Path(storage_file(url) or ""))
+        if reason is None and is_full(error):
+            message = f"{hide_password(url)}: {reason_of(error, url)}"
+            raise StorageGone(f"{message}; make room, and try again") from None
         reason = reason or f"the storage cannot be used: {reason_of(error, url)}"
         raise StorageError(f"{hide_password(url)}: {reason}") from None
 
@@ -182,12 +194,15 @@ class MendingLock(BaseJournalFileLock):
                     file.seek(0)
                     file.truncate(file.read().rfind(b"\n") + 1)
         except BaseException:
-            self.lock.release()
+            self.release()
             raise
         return acquired
 
     def release(self) -> None:
-        self.lock.release()
+        # What was written is written. A lock that cannot be removed is removed by others, after
+        # Optuna's 30 seconds; so was one that is gone, of a process that was suspended.
+        with contextlib.suppress(RuntimeError):
+            self.lock.release()
 
 
 def _open_proxy(url: str) -> BaseStorage:

@@ -44,6 +44,14 @@ FULL_PATIENCE = 60.0
 LONGEST_PAUSE = 2.0
 """Seconds between two attempts, at most."""
 
+_KEEP_ALIVE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 6,
+}
+"""Seconds, and how often: a machine that was switched off says nothing for two hours otherwise."""
+
 METHODS = (
     "create_new_study",
     "get_n_trials",
@@ -80,8 +88,16 @@ _LASTING = (
     "file is not a database",
     "malformed",
 )
+_OF_THE_MOMENT = (
+    sqlalchemy.exc.OperationalError,
+    sqlalchemy.exc.InterfaceError,
+    sqlalchemy.exc.InternalError,  # PostgreSQL's read-only transactions, after a failover.
+    sqlalchemy.exc.TimeoutError,  # No connection of the pool is free.
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-_PASSING = (*_FULL, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK)
+_AWAY = (errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH)
+_BUSY = (errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK)
+_PASSING = (*_FULL, *_AWAY, *_BUSY)
 
 _JITTER = random.Random()  # Its own, so that nobody's seeds are disturbed.
 _READING = contextvars.ContextVar("_READING", default=False)
@@ -205,7 +221,7 @@ def may_pass(error: Exception) -> bool:
         return False
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, sqlalchemy.exc.OperationalError):
+        if isinstance(cause, _OF_THE_MOMENT):
             return not any(words in str(cause) for words in _LASTING)
         if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.connection_invalidated:
             return True
@@ -304,6 +320,14 @@ class SQLiteStorage(_FinishesOnce, CheckedDatabase):
         self.engine.dispose()  # Connections made before the listeners.
 
 
+def _alive_options(url: str) -> dict[str, int]:
+    """Options of a client that notices when its server is gone; the URL's own count more."""
+    parsed = sqlalchemy.make_url(engine_url(url))
+    if parsed.drivername not in ("postgresql", "postgresql+psycopg", "postgresql+psycopg2"):
+        return {}  # Others call them otherwise.
+    return {name: value for name, value in _KEEP_ALIVE.items() if name not in parsed.query}
+
+
 @patient((*METHODS, *DATABASE_METHODS), may_pass)
 class PatientDatabase(_FinishesOnce, CheckedDatabase):
     """A database on a server that may restart, or have one of two that collide try again.
@@ -314,7 +338,8 @@ class PatientDatabase(_FinishesOnce, CheckedDatabase):
 
     def __init__(self, url: str) -> None:
         self.checks, self.outage = Checks(), Outage(url)
-        super().__init__(engine_url(url), engine_kwargs={"pool_pre_ping": True})
+        options = {"pool_pre_ping": True, "connect_args": _alive_options(url)}
+        super().__init__(engine_url(url), engine_kwargs=options)
 
 
 @patient((*METHODS, *_PROXY_METHODS, "get_best_trial"), may_pass_journal)

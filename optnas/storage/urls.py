@@ -1,5 +1,6 @@
 """URLs of storages, whose passwords are nobody's business, and what goes wrong there."""
 
+import shlex
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,6 +14,22 @@ _SECRET_KEYS = ("password", "passwd", "passphrase", "secret", "token")
 
 class StorageError(UserError):
     """A storage cannot be opened or used; the message says which, why, and what to do."""
+
+
+class Absent(StorageError):
+    """There is no such storage, or no such study in it."""
+
+
+def not_started(file: str, error: UserError) -> UserError:
+    """What is said to whoever names a study file, if the study of it does not exist.
+
+    Args:
+        file: The study file.
+        error: Why the study could not be opened.
+    """
+    if not isinstance(error, Absent):
+        return error
+    return Absent(f"{file}: not started: optnas run {shlex.quote(file)}")
 
 
 def storage_file(url: str) -> Path | None:

@@ -28,10 +28,9 @@ from optnas.storage.artifacts import Artifacts, Folder
 from optnas.storage.checking import checks_of
 from optnas.storage.checkpoints import Checkpoints
 from optnas.storage.opening import explained, open_storage
-from optnas.storage.urls import StorageError, hide_password, storage_file
+from optnas.storage.urls import Absent, StorageError, hide_password, not_started, storage_file
 from optnas.study.record import (
     FORMER,
-    RECORD,
     await_record,
     beside,
     check_directions,
@@ -40,6 +39,7 @@ from optnas.study.record import (
     new_record,
     read_record,
     told_apart,
+    write_record,
 )
 from optnas.trials.claims import is_feasible
 from optnas.trials.failures import is_lost
@@ -140,7 +140,7 @@ def create_or_open(
                     f"{_where(config)} exists and was not made by optnas run; give this study "
                     "another name"
                 ) from None
-        study.set_user_attr(RECORD, record)
+        write_record(study, record)
     check_whole(study)
     return _prepared(config, study, record)
 
@@ -219,18 +219,18 @@ def open_compared(
     return handle, changed
 
 
-def config_to_run(config: StudyFile | Mapping[str, Any] | str | Path) -> StudyFile:
+def config_to_run(config: StudyFile | Written | Mapping[str, Any] | str | Path) -> StudyFile:
     """A configuration to run: with what its study was made with, if that exists.
 
     Nothing is created, but for the tables of a database that had none. ``config`` is the path of
-    a study file, a mapping with its keys, or a checked configuration.
+    a study file, a mapping with its keys, or a configuration as it was written or checked.
 
     Raises:
         UserError: If the configuration is wrong, the study exists with another one, or the
             storage cannot be read.
     """
-    if isinstance(config, StudyFile):
-        written = config.written
+    if isinstance(config, StudyFile | Written):
+        written = config if isinstance(config, Written) else config.written
     elif isinstance(config, Mapping):
         written = written_in_python(config)
     else:
@@ -336,9 +336,9 @@ def _open_file(
         raise UserError(f"{path}: the study is named {name!r}, not {study_name!r}")
     try:
         study, stored = _load(open_storage(url, create=False, **how), url, name)
-    except UserError:
+    except UserError as error:
         written.checked()  # What is wrong with the file is said first.
-        raise
+        raise not_started(path, error) from None
     config, changed = written.over(stored["config"], url)
     if changed and refuse:
         raise _contradicted(config, changed)
@@ -351,7 +351,7 @@ def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict
         with explained(url):
             study = optuna.load_study(study_name=name, storage=storage)
     except KeyError:
-        raise UserError(
+        raise Absent(
             f"{hide_password(url)}: there is no study {name!r}; `optnas run` creates it."
         ) from None
     stored = read_record(study)
@@ -372,7 +372,7 @@ def _contradicted(config: StudyFile, changed: Sequence[str]) -> StudyFileError:
     lines = "".join(f"\n  {line}" for line in changed)
     return StudyFileError(
         f"{_where(config)} has another configuration:{lines}\n"
-        "Change the file back, or give the study another name."
+        "Change the file back, give the study another name, or begin anew by --restart."
     )
 
 

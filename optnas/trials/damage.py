@@ -138,6 +138,7 @@ def _is_lease(value: Any, *_: Any) -> bool:
         and value["pid"] < 1 << 31
         and (until is None or _is_finite(until))
         and (started is None or isinstance(started, str))
+        and _is_count(value.get("thread", 0))
         and isinstance(value.get("decides", False), bool)
         and all(isinstance(value.get(key, ""), str) for key in ("boot", "card"))
     )

@@ -72,6 +72,8 @@ def _is_cuda(error: BaseException) -> bool:
 
 def one_line(error: BaseException) -> str:
     """Kind and message of an error, on a line."""
+    if type(error).__name__ == "StorageInternalError" and error.__cause__ is not None:
+        error = error.__cause__  # Optuna's own message guesses at the reason, and misleads.
     message = (str(error).strip() or repr(error)).splitlines()[0]
     return f"{type(error).__name__}: {message}"
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import platform
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -41,6 +42,7 @@ def renew_lease(
         "card": _card(),
         "pid": pid,
         "started": _process_start(pid),
+        "thread": threading.get_ident(),
         "until": None if seconds is None else time.time() + seconds,
         "decides": decides,
     }
@@ -73,6 +75,18 @@ def worker_is_dead(trial: FrozenTrial) -> bool:
         # Nobody can tell: alive, until the promise is broken.
     has_candidate = CLAIM in trial.system_attrs or not lease.get("decides", False)
     return has_candidate and lease_expired(trial)
+
+
+def is_own(trial: FrozenTrial) -> bool:
+    """Whether the lease of ``trial`` is that of this very thread of this process."""
+    lease = trial.system_attrs.get(LEASE)
+    return (
+        lease is not None
+        and is_local(trial)
+        and lease["pid"] == os.getpid()
+        and lease["started"] == _process_start(os.getpid())
+        and lease.get("thread") == threading.get_ident()
+    )
 
 
 def is_local(trial: FrozenTrial) -> bool:
