@@ -41,7 +41,7 @@ study: $(STAMP)
 # .venv/bin/python tests/stress.py PART ...
 stress: $(STAMP)-test
 	$(BIN)/pip install -q -e '.[export-executorch]'
-	$(BIN)/python -m pytest -q tests/test_exports.py
+	$(BIN)/python -m pytest -q tests/test_exports.py tests/test_face_answers.py
 	MUTATIONS=500 $(BIN)/python -m pytest -q tests/test_mutated_study_files.py
 	$(BIN)/python tests/stress.py --output .venv/stress.json
 

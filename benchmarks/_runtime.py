@@ -4,11 +4,10 @@
 
 The images are what the network takes. Its answers to all of them, and to the first one alone, are
 written; with repeats, the milliseconds that it takes for one on one thread are printed: the least
-of the medians of as many rounds, as that is what other programs disturb least.
+of so many, which is what other programs disturb least.
 """
 
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-ROUND = 20
 DEVICE_BATCH = 64
 """What an ExecuTorch file takes at once."""
 Run = Callable[[np.ndarray], np.ndarray]
@@ -90,17 +88,14 @@ def python(path: str) -> Run:
 FORMS = {each.__name__: each for each in (onnx, torch, openvino, executorch, python)}
 
 
-def milliseconds(run: Run, image: np.ndarray, rounds: int) -> float:
-    """The least of the medians of several rounds."""
-    medians = []
-    for _ in range(rounds):
-        times = []
-        for _ in range(ROUND):
-            start = time.perf_counter()
-            run(image)
-            times.append(time.perf_counter() - start)
-        medians.append(statistics.median(times))
-    return 1000 * min(medians)
+def milliseconds(run: Run, image: np.ndarray, repeats: int) -> float:
+    """The least of several runs."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run(image)
+        times.append(time.perf_counter() - start)
+    return 1000 * min(times)
 
 
 def main() -> None:
@@ -110,9 +105,9 @@ def main() -> None:
     images = np.load(given)
     run = FORMS[form](path)
     np.save(Path(target), np.concatenate([np.asarray(run(images)), np.asarray(run(images[:1]))]))
-    rounds = int(sys.argv[5]) if len(sys.argv) > 5 else 0
-    if rounds:
-        print(json.dumps({"milliseconds": milliseconds(run, images[:1], rounds)}))
+    repeats = int(sys.argv[5]) if len(sys.argv) > 5 else 0
+    if repeats:
+        print(json.dumps({"milliseconds": milliseconds(run, images[:1], repeats)}))
 
 
 if __name__ == "__main__":

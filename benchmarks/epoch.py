@@ -27,7 +27,8 @@ from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.images import DataError, Images, load_images
 from optnas.objectives.networks.build import build_model
 from optnas.objectives.training.allocator import kept_memory
-from optnas.objectives.training.trainer import Trainer, deterministic_algorithms
+from optnas.objectives.training.determinism import deterministic_algorithms
+from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import (
     Architecture,
     CellArchitecture,

@@ -44,7 +44,7 @@ from optnas.spaces import (
 
 RUNTIME = Path(__file__).with_name("_runtime.py")
 IMAGES = 100
-ROUNDS = 10
+REPEATS = 200
 QUANTISED = ("chain", "basic")
 KERNELS = (3, 5, 7)
 BEST_CELL = (
@@ -74,13 +74,13 @@ class Family:
 
     make: Callable[[], Architecture]
     network: dict[str, Any] = dataclasses.field(default_factory=dict)
-    epochs: int = 2
+    epochs: int = 1
 
 
 FAMILIES = {
     "chain": Family(
         lambda: ChainArchitecture(8, 24, ("conv", "separable") * 4, (3, 3, 3, 5, 3, 3, 5, 3)),
-        epochs=8,
+        epochs=4,
     ),
     "cell": Family(
         lambda: CellSpace().random(np.random.default_rng(0)), {"cells": 5, "channels": 12}
@@ -89,7 +89,7 @@ FAMILIES = {
         lambda: NasBench201Architecture(BEST_CELL), {"cells": 3, "channels": 16}
     ),
     "growth": Family(_grown, {"gate": True}),
-    "basic": Family(lambda: StageArchitecture((3, 3, 3)), epochs=8),
+    "basic": Family(lambda: StageArchitecture((3, 3, 3)), epochs=4),
     "bottleneck": Family(lambda: StageArchitecture((2, 2, 2), block="bottleneck")),
     "nasnet": Family(lambda: StageArchitecture((1, 1, 1), block="nasnet")),
 }
@@ -117,7 +117,7 @@ def compared(network: Path, form: str, images: Images, folder: Path) -> dict[str
     real = images.test_images[:IMAGES]
     given, answers = folder / "images.npy", folder / "answers.npy"
     np.save(given, real.numpy())
-    command = [RUNTIME, form, made.files[0], given, answers, ROUNDS]
+    command = [RUNTIME, form, made.files[0], given, answers, REPEATS]
     done = subprocess.run(
         [sys.executable, *map(str, command)], check=True, capture_output=True, text=True
     )
@@ -160,7 +160,7 @@ def of_kernel(kernel: int, form: str, folder: Path) -> dict[str, Any]:
     forms.write(form, Depthwise(kernel).eval(), example, path, "{}")  # type: ignore[arg-type]
     given, answers = folder / "images.npy", folder / "answers.npy"
     np.save(given, example.numpy())
-    command = [RUNTIME, form, path, given, answers, ROUNDS]
+    command = [RUNTIME, form, path, given, answers, REPEATS]
     done = subprocess.run(
         [sys.executable, *map(str, command)], check=True, capture_output=True, text=True
     )
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="Folder of what comes of it.")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--forms", nargs="+", choices=forms.FORMS, default=list(forms.FORMS))
-    parser.add_argument("--samples", type=float, default=0.06)
+    parser.add_argument("--samples", type=float, default=0.04)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     folder = options.output.resolve()

@@ -28,6 +28,7 @@ from optnas.objectives.networks.inference import inference_times
 from optnas.objectives.networks.sizes import candidate_network, check_settings
 from optnas.objectives.rehearsal import Rehearses
 from optnas.objectives.retraining import Retrains
+from optnas.objectives.suggested import suggest_epochs
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.memory import (
@@ -50,7 +51,6 @@ from optnas.trials.attributes import (
     INTERRUPTED,
     LOST,
     MACHINE,
-    MAX_EPOCHS,
     SCHEDULE,
     TRAINING_SEED,
 )
@@ -346,7 +346,7 @@ class Classification(Retrains, Rehearses):
         """How to train, and for how many epochs."""
         train = self.train
         if train.epochs is None:
-            return train, trial.suggest_int("epochs", 1, MAX_EPOCHS)
+            return train, suggest_epochs(trial)
         if not is_child and self._inherits(trial):
             train = initial_recipe(train)
         return train, train.epochs or 0

@@ -14,9 +14,10 @@ from optuna.trial import Trial
 
 from optnas.errors import UserError
 from optnas.objectives.limits import over_limits
+from optnas.objectives.suggested import suggest_epochs
 from optnas.objectives.training.progress import Progress
 from optnas.spaces import Architecture, Space, proposal
-from optnas.trials.attributes import CANDIDATE, FAILURE_REASON, MAX_EPOCHS, PHASE, TRAIN_SECONDS
+from optnas.trials.attributes import CANDIDATE, FAILURE_REASON, PHASE, TRAIN_SECONDS
 from optnas.trials.failures import mark_failure
 
 COSTS = ("params", "multiply_adds")
@@ -123,7 +124,7 @@ class Tabular:
         """The value of an architecture, recorded as that of a trial."""
         epochs = self._epochs
         if "epochs" in proposal(trial):
-            epochs = min(epochs, trial.suggest_int("epochs", 1, MAX_EPOCHS))
+            epochs = min(epochs, suggest_epochs(trial))
         row = self._table.row(str(architecture))
         if not self._is_feasible(trial, row):
             return 0.0

@@ -2,7 +2,7 @@
 
 from rich.filesize import decimal as size
 
-__all__ = ["count", "duration", "size"]
+__all__ = ["count", "duration", "plural", "size", "span"]
 
 
 def count(number: int | None) -> str:
@@ -25,3 +25,29 @@ def duration(seconds: float | None) -> str:
     if minutes < 60:
         return f"{minutes}:{rest:02d} m"
     return f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def plural(number: int, noun: str) -> str:
+    """A number of things: ``1 epoch``, ``2 epochs``, ``1,000 epochs``."""
+    if number == 1:
+        return f"{number} {noun}"
+    return f"{number:,} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
+
+
+def span(low: float, high: float) -> str:
+    """A range of seconds, as nobody knows it better: ``20 to 90 min``, ``1.5 to 4 h``."""
+    unit, name = next(
+        (
+            (unit, name)
+            for unit, name in ((86400.0, "days"), (3600.0, "h"), (60.0, "min"))
+            if high >= 2 * unit
+        ),
+        (1.0, "s"),
+    )
+    texts = [_rounded(seconds / unit) for seconds in (low, high)]
+    return f"{texts[0]} {name}" if texts[0] == texts[1] else f"{texts[0]} to {texts[1]} {name}"
+
+
+def _rounded(number: float) -> str:
+    """Two digits."""
+    return f"{number:.0f}" if number >= 9.95 else f"{number:.1f}".removesuffix(".0")

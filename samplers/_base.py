@@ -39,6 +39,7 @@ from optnas.trials.attributes import (
     MACHINE,
     MAX_EPOCHS,
     PHASE,
+    STEP,
     TRAIN_ACCURACY,
 )
 from optnas.trials.claims import Claim
@@ -148,6 +149,11 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
             study: The study, which may have trials.
             rng: Draws the likely courses.
         """
+        return None
+
+    @property
+    def epochs_range(self) -> tuple[int, int] | None:
+        """Least and most epochs that the strategy proposes; None for any number."""
         return None
 
     @property
@@ -285,11 +291,12 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
             attrs = {**step.claim.attrs, CONTINUES: step.number}
             claim = dataclasses.replace(step.claim, attrs=attrs, continues=step.number)
         else:
-            attrs = {PHASE: step.phase, **step.attrs}
+            words = {STEP: step.step} if step.step else {}
+            attrs = {PHASE: step.phase, **words, **step.attrs}
             claim = Claim(history.claims, step.params, attrs)
         # In this order: whoever dies on the way can be told from the living, and whoever waits
         # for this claim does not wait for what people alone read.
-        shown = {PHASE: claim.attrs[PHASE]} if PHASE in claim.attrs else {}
+        shown = {name: claim.attrs[name] for name in (PHASE, STEP) if name in claim.attrs}
         _set_attrs(storage, trial, {k: v for k, v in claim.attrs.items() if k not in shown})
         claim.write(storage, trial)
         # The lease promises nothing from here on: an objective may take as long as it likes,

@@ -21,12 +21,15 @@ class Candidate:
         guess: The accuracy to go on with, in a replay, while the candidate still trains; None
             waits for it.
         attrs: What else the objective must know, as user attributes of the trial.
+        step: Where the strategy stands with it, in words for people: "depth 13 of at most 100,
+            accepted 11".
     """
 
     params: Mapping[str, Any]
     phase: str
     guess: float | None = None
     attrs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    step: str = ""
 
 
 class Step(enum.Enum):

@@ -67,7 +67,8 @@ class Draws(Batch):
         if len(members) >= self.number:
             return Step.WAIT
         known = [(candidate.params, result) for candidate, result in members]
-        return Candidate(self.draw(known, rng), self.phase)
+        step = f"{self.phase} {len(members) + 1} of {self.number}"
+        return Candidate(self.draw(known, rng), self.phase, step=step)
 
     def answer(self, answered: Sequence[tuple[Candidate, Result]]) -> Result:
         tried, best = max(answered, key=lambda pair: pair[1].value)

@@ -95,7 +95,8 @@ class PhasedSampler(ReplaySampler[Any]):
     def _train(self, architecture: Any) -> Generator[Candidate, Result, Any]:
         """Train an architecture, which is what the search has found, whatever comes of it."""
         params = self.space.to_params(architecture)
-        yield Candidate({PHASE: ARCHITECTURE_PHASE, **params}, phase=ARCHITECTURE_PHASE)
+        params = {PHASE: ARCHITECTURE_PHASE, **params}
+        yield Candidate(params, phase=ARCHITECTURE_PHASE, step="the network found")
         return architecture
 
     def _edge_weights(self, result: Result, topology: Topology) -> list[list[list[float]]]:

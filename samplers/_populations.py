@@ -71,6 +71,11 @@ def shares(populations: Sequence[list[Member]], parents: Sequence[int]) -> list[
     return [members for members, n in some for _ in range(n)] or [members for members, _ in some]
 
 
+def in_cycle(cycle: int, cycles: int | None) -> str:
+    """A cycle, counted from 0, in words."""
+    return f"cycle {cycle + 1}" + ("" if cycles is None else f" of {cycles}")
+
+
 @dataclasses.dataclass(eq=False)
 class PopulationSampler(StrategySampler[A]):
     """Base of the evolutions over populations of networks trained for E, 2E and 3E epochs.

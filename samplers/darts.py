@@ -50,7 +50,8 @@ class DARTSSampler(PhasedSampler):
 
     def search(self) -> Search[Any]:
         edges = self._topologies.whole
-        result = yield Candidate({PHASE: OPERATORS_PHASE}, phase=OPERATORS_PHASE)
+        step = "edges and operations, in a super-network"
+        result = yield Candidate({PHASE: OPERATORS_PHASE}, phase=OPERATORS_PHASE, step=step)
         if result.failed and OPERATION_WEIGHTS not in result.attrs:
             return None
         cells = self._operation_weights(result, edges)

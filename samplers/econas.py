@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._history import History
 from optnas.samplers._outlook import Outlook, Stretch
-from optnas.samplers._populations import PopulationSampler, by_rung, shares
+from optnas.samplers._populations import PopulationSampler, by_rung, in_cycle, shares
 from optnas.samplers._rungs import WHOLE, rung_of
 from optnas.spaces import Architecture
 
@@ -78,12 +78,16 @@ class EcoNASSampler(PopulationSampler[A]):
         if history.claims >= self.least_claims:
             return Step.WAIT if history.waits else Step.DONE
         if history.claims < self.initial:
-            return self._random_network(history, rng)
+            step = f"random network {history.claims + 1} of {self.initial}"
+            return dataclasses.replace(self._random_network(history, rng), step=step)
         living = self._members(history, history.results[-self.max_age * size :])
         among = shares(by_rung(living, WHOLE), self.parents)
         if not among:
             return self._random_network(history, rng)
-        return self._child(among[history.claims % len(among)], history, rng)
+        child = self._child(among[history.claims % len(among)], history, rng)
+        cycle, place = divmod(history.claims - self.initial, size)
+        step = f"{in_cycle(cycle, self.cycles)}: child {place + 1} of {size}"
+        return dataclasses.replace(child, step=step)
 
     def outlook(self, study: Study, rng: np.random.Generator) -> Outlook | None:
         if self.cycles is None:

@@ -163,7 +163,8 @@ class FTSOSampler(PhasedSampler):
                 TOPOLOGY_PHASE,
             )
             return None if best.failed else topologies.from_params(best.params)
-        result = yield Candidate({PHASE: TOPOLOGY_PHASE}, phase=TOPOLOGY_PHASE)
+        step = "the edges, in a super-network"
+        result = yield Candidate({PHASE: TOPOLOGY_PHASE}, phase=TOPOLOGY_PHASE, step=step)
         if result.failed and EDGE_WEIGHTS not in result.attrs:
             return None
         weights = self._edge_weights(result, topologies.whole)
@@ -184,7 +185,9 @@ class FTSOSampler(PhasedSampler):
         operations: str | list[str] = self._powerful
         if self.operators == "gradient":
             kept = {} if self.keep_all else self._topologies.to_params(edges)
-            result = yield Candidate({PHASE: OPERATORS_PHASE, **kept}, phase=OPERATORS_PHASE)
+            step = "the operations, in a super-network"
+            params = {PHASE: OPERATORS_PHASE, **kept}
+            result = yield Candidate(params, phase=OPERATORS_PHASE, step=step)
             if result.failed and OPERATION_WEIGHTS not in result.attrs:
                 return None
             cells = self._operation_weights(result, edges)

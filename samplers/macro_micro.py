@@ -145,6 +145,16 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
         return self.inherit
 
     @property
+    def epochs_range(self) -> tuple[int, int]:
+        if self.evaluation == "static":
+            return self.epochs, self.epochs
+        (depth, deepest), (narrowest, widest) = self.space.depth, self.space.width
+        most = self.epochs + (deepest - depth) // self.space.depth_step
+        most += 2 * ((widest - narrowest) // self.width_step)
+        least = min(self.epochs, self.micro_epochs) if self.micro else self.epochs
+        return least, max(most, self.micro_epochs if self.micro else 0)
+
+    @property
     def changes(self) -> list[tuple[str, str | int]]:
         """What the micro search tries in every layer, as far as the space has it."""
         other = "conv" if self.operation == "separable" else "separable"
@@ -162,8 +172,9 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
         architecture = self._uniform(depth, width)
         if not self.micro:
             return architecture
+        step = "what the micro search begins with"
         best = yield self._candidate(
-            architecture, self.micro_epochs, "baseline", guess=math.inf, parent=best
+            architecture, self.micro_epochs, "baseline", step, guess=math.inf, parent=best
         )
         for field, choice in self.changes:
             architecture, best = yield from self._change(field, choice, architecture, best)
@@ -175,7 +186,10 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
         """Deepen at full width. Returns the depth, the epochs reached, and the best result."""
         (depth, deepest), step = self.space.depth, self.space.depth_step
         width, epochs, strikes = self.space.width[1], self.epochs, 0
-        best = yield self._candidate(self._uniform(depth, width), epochs, "depth", guess=0.0)
+        bound = f"of at most {deepest}"
+        best = yield self._candidate(
+            self._uniform(depth, width), epochs, "depth", f"depth {depth} {bound}", guess=0.0
+        )
         for tried in range(depth + step, deepest + 1, step):
             if self._has_learnt(best):
                 break
@@ -184,6 +198,7 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
                 self._uniform(tried, width),
                 epochs,
                 "depth",
+                f"depth {tried} {bound}, accepted {depth}",
                 guess=best.value + self.gain,
                 parent=best,
             )
@@ -210,8 +225,9 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
         strikes = 0
         for tried in range(width - self.width_step, narrowest - 1, -self.width_step):
             epochs += 2
+            step = f"width {tried} of at least {narrowest}, accepted {width}"
             result = yield self._candidate(
-                self._uniform(depth, tried), epochs, "width", guess=best.value, parent=best
+                self._uniform(depth, tried), epochs, "width", step, guess=best.value, parent=best
             )
             if _at_least(result.value, best.value):
                 best, width, strikes = result, tried, 0
@@ -227,16 +243,18 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
         """Try ``choice`` in one layer after the other, at the size of ``start``."""
         accepted = start
         limit = start.num_params(*self._shape) + self.params_tolerance
-        for layer in range(len(start.kernels or ())):
+        layers, kept = len(start.kernels or ()), 0
+        for layer in range(layers):
             choices = getattr(accepted, field)
             choices = (*choices[:layer], choice, *choices[layer + 1 :])
             fields: dict[str, Any] = {field: choices, "width": start.width}
             changed = _narrowed(dataclasses.replace(accepted, **fields), limit, *self._shape)
+            step = f"{field}: {choice} in layer {layer + 1} of {layers}, accepted {kept}"
             result = yield self._candidate(
-                changed, self.micro_epochs, field, guess=best.value, parent=best
+                changed, self.micro_epochs, field, step, guess=best.value, parent=best
             )
             if result.value > best.value + EPSILON:
-                accepted, best = changed, result
+                accepted, best, kept = changed, result, kept + 1
         return accepted, best
 
     def candidates(self, study: Study) -> list[tuple[int, LayeredArchitecture, float]]:
@@ -283,6 +301,7 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
         architecture: LayeredArchitecture,
         epochs: int,
         phase: str,
+        step: str,
         guess: float,
         parent: Result | None = None,
     ) -> Candidate:
@@ -290,10 +309,10 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
             epochs = self.epochs
         params = self.space.to_params(architecture) | {"epochs": epochs}
         if not self.inherit:
-            return Candidate(params, phase=phase, guess=guess)
+            return Candidate(params, phase=phase, guess=guess, step=step)
         if parent is None or parent.failed or parent.number is None:
-            return Candidate(params, phase=phase)
-        return Candidate(params, phase=phase, attrs={PARENT: parent.number})
+            return Candidate(params, phase=phase, step=step)
+        return Candidate(params, phase=phase, attrs={PARENT: parent.number}, step=step)
 
     def _uniform(self, depth: int, width: int) -> LayeredArchitecture:
         network: LayeredArchitecture = self.space.uniform(

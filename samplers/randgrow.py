@@ -125,14 +125,14 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
         return False
 
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
-        initial = Candidate({PARENT: -1}, phase="initial")
+        initial = Candidate({PARENT: -1}, phase="initial", step="the initial network")
         result = history.result(initial.params)
         if result is None:
             return Step.WAIT if history.is_running(initial.params) else initial
         _check_recorded(history, result)
         hull = self._hull(history)
         if hull:
-            return self._child(hull, rng)
+            return self._child(hull, history.claims, rng)
         if history.waits:
             return Step.WAIT
         return initial if self._begins_again(history) else Step.DONE
@@ -185,13 +185,16 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
         )
         return FinishedNetwork(trial, (cost or 0.0, result.value), may_grow)
 
-    def _child(self, hull: Sequence[FinishedNetwork], rng: np.random.Generator) -> Candidate:
+    def _child(
+        self, hull: Sequence[FinishedNetwork], number: int, rng: np.random.Generator
+    ) -> Candidate:
         parent = hull[rng.choice(len(hull), p=self._probabilities(hull))].trial.number
         attrs = {PARENT: parent}
         if self.increments is not None:
             attrs[INCREMENTS] = self.increments
         params = {PARENT: parent, GROWTH_SEED: int(rng.integers(_GROWTH_SEEDS))}
-        return Candidate(params, phase="growth", attrs=attrs)
+        step = f"child {number}, of trial {parent}"
+        return Candidate(params, phase="growth", attrs=attrs, step=step)
 
     def _probabilities(self, hull: Sequence[FinishedNetwork]) -> NDArray[np.floating]:
         return parent_probabilities([network.point[0] for network in hull], self.best_probability)

@@ -109,11 +109,12 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
         setting: str | None = None
         # Any guess does: the temporary network is known without the result.
         network = yield self._candidate(modules, phase, donor, guess=0.0)
-        for _ in range(self.iterations):
+        for number in range(1, self.iterations + 1):
+            step = f"iteration {number} of at most {self.iterations}"
             deeper = tuple(min(m + self.growth, d) for m, d in zip(modules, deepest, strict=True))
             if network.failed or deeper == modules:
                 break
-            temporary = yield self._candidate(deeper, "temporary", donor)
+            temporary = yield self._candidate(deeper, "temporary", donor, step=step)
             if temporary.failed:
                 break
             if network.number is None:
@@ -127,7 +128,7 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
             grown = choices[setting] if setting in choices else next(iter(choices.values()))
             if grown == modules:
                 break
-            network = yield self._candidate(grown, "candidate", donor, guess=0.0)
+            network = yield self._candidate(grown, "candidate", donor, guess=0.0, step=step)
             if network.failed:
                 break
             modules, phase = grown, "candidate"
@@ -223,11 +224,14 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
         phase: str,
         donor: Result | None = None,
         guess: float | None = None,
+        step: str = "before the first iteration",
     ) -> Candidate:
         params = self.space.to_params(self._architecture(modules))
+        step += f": {', '.join(map(str, modules))} modules"
         if donor is None or donor.failed:
-            return Candidate(params, phase=phase, guess=guess)
-        return Candidate(params, phase=phase, guess=guess, attrs={PARENT: donor.number})
+            return Candidate(params, phase=phase, guess=guess, step=step)
+        attrs = {PARENT: donor.number}
+        return Candidate(params, phase=phase, guess=guess, attrs=attrs, step=step)
 
     def _architecture(self, modules: tuple[int, ...]) -> StageArchitecture:
         return StageArchitecture(modules, self.space.block)

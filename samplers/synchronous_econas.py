@@ -15,7 +15,14 @@ from optnas.samplers._batches import Batch, Candidate, InOrder
 from optnas.samplers._history import History, Result
 from optnas.samplers._options import Count, Positive
 from optnas.samplers._outlook import Outlook, Stretch
-from optnas.samplers._populations import RUNGS, Member, PopulationSampler, by_rung, shares
+from optnas.samplers._populations import (
+    RUNGS,
+    Member,
+    PopulationSampler,
+    by_rung,
+    in_cycle,
+    shares,
+)
 from optnas.samplers._replay import Replay, ReplaySampler, Search
 from optnas.spaces import Architecture
 from optnas.trials.attributes import CONTINUES, SCHEDULE
@@ -94,6 +101,10 @@ class SynchronousEcoNASSampler(PopulationSampler[A], ReplaySampler[A]):
     promote: Annotated[tuple[Count, Count], "hold 2 integers from 0 upwards"] = (8, 4)
     epochs: Positive = 20
 
+    @property
+    def epochs_range(self) -> tuple[int, int]:
+        return self.epochs, RUNGS * self.epochs
+
     def search(self, population: list[Member] | None = None) -> Search[Any]:
         """Algorithm 1.
 
@@ -130,7 +141,13 @@ class SynchronousEcoNASSampler(PopulationSampler[A], ReplaySampler[A]):
         self, tasks: Sequence[Task], alive: list[Member], cycle: int
     ) -> Generator[Batch, list[Result], None]:
         """Train at once, and move each network to its next population; what fails dies."""
-        results = yield InOrder([functools.partial(self._candidate, task) for task in tasks])
+        when = in_cycle(cycle, self.cycles)
+        results = yield InOrder(
+            [
+                functools.partial(self._candidate, task, f"{when}: {place} of {len(tasks)}")
+                for place, task in enumerate(tasks, start=1)
+            ]
+        )
         promoted = [task.promotes for task in tasks if task.promotes is not None]
         alive[:] = [member for member in alive if member not in promoted]
         for task, result in zip(tasks, results, strict=True):
@@ -140,8 +157,13 @@ class SynchronousEcoNASSampler(PopulationSampler[A], ReplaySampler[A]):
             if result.number is not None and not result.failed:
                 alive.append(Member(result.number, value, rung, cycle))
 
-    def _candidate(self, task: Task, history: History, rng: np.random.Generator) -> Candidate:
+    def _candidate(
+        self, task: Task, step: str, history: History, rng: np.random.Generator
+    ) -> Candidate:
         """Draws what a task trains."""
+        return dataclasses.replace(self._drawn(task, history, rng), step=step)
+
+    def _drawn(self, task: Task, history: History, rng: np.random.Generator) -> Candidate:
         if task.promotes is not None:
             network = self._network(history, task.promotes)
             continued = {CONTINUES: task.promotes.number}

@@ -109,7 +109,7 @@ def test_an_outcome_shows_the_network(searched):
     assert outcome.best == study.best()
     shown = outcome._repr_html_()
     assert "<svg" in shown
-    assert f"depth {outcome.best.architecture.depth}" in shown
+    assert f"chain of {outcome.best.architecture.depth} layer" in shown
 
 
 def test_architectures_are_drawn_where_they_can_be(searched):

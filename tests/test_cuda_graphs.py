@@ -22,7 +22,8 @@ from optnas.objectives.data.images import Images
 from optnas.objectives.networks.build import build_model, build_supernet
 from optnas.objectives.training import cuda_graphs as graphs
 from optnas.objectives.training.bilevel import BilevelTrainer
-from optnas.objectives.training.trainer import Trainer, deterministic_algorithms
+from optnas.objectives.training.determinism import deterministic_algorithms
+from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import (
     CellArchitecture,
     CellSpace,

@@ -89,10 +89,13 @@ def test_the_page_about_exports_predicts_in_six_lines(tmp_path):
     ):
         command = [*OPTNAS, *shlex.split(line)[1:]]
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    import numpy as np
     from PIL import Image
 
-    Image.new("RGB", (50, 40), "gray").save(tmp_path / "photo.png")
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
     code = f"import sys; sys.modules['optnas'] = None\n{code}"
+    code += "np.save('seen.npy', np.asarray(photo.convert('L'))[None])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
     )
@@ -100,6 +103,7 @@ def test_the_page_about_exports_predicts_in_six_lines(tmp_path):
 
     model = optnas.load(tmp_path / "studies" / "digits.network")
     assert done.stdout.strip() == model.predict(tmp_path / "photo.png").label
+    assert np.array_equal(np.load(tmp_path / "seen.npy"), model.reader(tmp_path / "photo.png"))
 
 
 def test_the_study_file_of_the_page_about_predictions_is_one():

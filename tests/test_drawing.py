@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import re
 import sys
 import xml.etree.ElementTree as ET
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +22,27 @@ import optnas
 from optnas import cli
 from optnas.doctor.examination import diagnose
 from optnas.drawing import attach as trial_drawings
-from optnas.drawing.architectures import draw, picture
+from optnas.drawing.architectures import COLOURS, MODULE, REDUCTION, draw, picture
 from optnas.drawing.attach import draw_best, with_drawings
 from optnas.drawing.raster import png
-from optnas.drawing.shapes import FONTS, SIZE, Box, Picture, Text, svg, text_width
+from optnas.drawing.shapes import (
+    DARK,
+    FONTS,
+    PAPER,
+    SIZE,
+    Box,
+    Curve,
+    Picture,
+    Text,
+    caption,
+    captioned,
+    contrast,
+    readable_on,
+    svg,
+    text_width,
+)
 from optnas.errors import UserError
+from optnas.pages.plots import GREY
 from optnas.report.page import report_page
 from optnas.running import runner
 from optnas.spaces import (
@@ -219,14 +237,36 @@ def test_stages_have_a_block_for_every_module():
 def test_a_network_that_grew_shows_its_increments_and_what_they_take():
     architecture = grown(GrowthArchitecture(2, 4), 2)
     drawing = picture(architecture)
-    said = [shape.text for shape in drawing.shapes if isinstance(shape, Text)]
-    numbers = {str(n + 1) for n in range(len(architecture.increments))}
-    assert numbers <= set(said)
-    coloured = [s for s in drawing.shapes if getattr(s, "colour", "") in {"#9fd3f0", "#4c9fd6"}]
-    convolutions = [
-        o for each in architecture.increments for o in each.operations if o.startswith("sep_conv")
-    ]
-    assert len(coloured) == len(convolutions)
+    said = {box.text: box for box in boxes(drawing)}
+    assert {f"+{n + 1}" for n in range(len(architecture.increments))} <= said.keys()
+    assert {"stem, 12 ch.", "cell 1, 4 ch.", "cell 8, 16 ch.", "classifier"} <= said.keys()
+    for number, each in enumerate(architecture.increments, start=1):
+        cell = next(b for name, b in said.items() if name.startswith(f"cell {each.target},"))
+        beside = said[f"+{number}"]  # Where it attaches.
+        assert cell.y <= beside.y < beside.y + beside.height <= cell.y + cell.height
+        row = [b for b in boxes(drawing) if b.y == beside.y and b is not beside and b is not cell]
+        assert [b.text.partition(" of ")[0] for b in row] == [
+            o.replace("_", " ") for o in each.operations
+        ]
+        for box, operation in zip(row, each.operations, strict=True):  # By shape, too.
+            assert box.dashed == (operation == "identity")
+            assert (box.radius > 5) == ("pool" in operation)
+
+
+@every_kind
+def test_every_text_can_be_read_on_what_it_stands_on(architecture):
+    for shape in picture(architecture).shapes:
+        if isinstance(shape, Box) and shape.text:
+            assert contrast(caption(shape).colour, shape.fill) >= 4.5, shape
+        elif isinstance(shape, Text | Curve):
+            assert contrast(shape.colour, PAPER) >= 4.5, shape
+
+
+def test_every_colour_of_the_palette_can_be_written_on():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+    for colour in (*COLOURS.values(), MODULE, REDUCTION, DARK, PAPER):
+        assert contrast(readable_on(colour), colour) >= 4.5, colour
 
 
 def test_what_others_call_their_own_is_no_markup(tmp_path):
@@ -273,7 +313,7 @@ def drawings(study: optuna.Study, number: int) -> list[str]:
     return sorted(meta.filename for meta in found)
 
 
-BOTH = ["architecture.png", "architecture.svg"]
+DRAWN = ["architecture.svg"]
 
 
 def searched(found, objective) -> None:
@@ -289,14 +329,17 @@ def test_every_trial_of_every_space_is_drawn(space, tmp_path):
     space = found.config.make_space()
     searched(found, lambda trial: float(bool(space.suggest(trial))))
     study = found.study
-    assert drawings(study, 0) == BOTH
+    assert drawings(study, 0) == DRAWN
     store = open_artifacts(found.config.artifacts)
     for meta in get_all_artifact_meta(study.trials[0], storage=study._storage):
         path = tmp_path / meta.filename
         download_artifact(artifact_store=store, artifact_id=meta.artifact_id, file_path=str(path))
-        draw(space.named_by(study.trials[0]), tmp_path / f"other{path.suffix}")
-        assert path.read_bytes() == (tmp_path / f"other{path.suffix}").read_bytes()
-        assert meta.mimetype == {".svg": "image/svg+xml", ".png": "image/png"}[path.suffix]
+        drawn = path.read_text()
+        plain = svg(picture(space.named_by(study.trials[0]))).splitlines()
+        assert set(plain[2:-1]) <= set(drawn.splitlines())  # All but the paper.
+        counted = "([0-9,]+ parameters, )?"  # What cells have the network says that is built.
+        assert re.search(f">{counted}accuracy 1.0000</text>", drawn)
+        assert meta.mimetype == "image/svg+xml"
 
 
 def test_pruned_trials_are_drawn_and_those_without_an_architecture_are_not(tmp_path):
@@ -321,7 +364,7 @@ def test_pruned_trials_are_drawn_and_those_without_an_architecture_are_not(tmp_p
         TrialState.COMPLETE,
         TrialState.FAIL,
     ]
-    assert [drawings(found.study, n) for n in range(3)] == [BOTH, [], []]
+    assert [drawings(found.study, n) for n in range(3)] == [DRAWN, [], []]
 
 
 def test_a_trial_outlives_its_drawing(tmp_path, monkeypatch):
@@ -364,9 +407,9 @@ def test_a_run_leaves_drawings_that_the_dashboard_shows_and_the_doctor_lets_be(t
         }
     ).opened
     study, store = found.study, open_artifacts(found.config.artifacts)
-    assert [drawings(study, number) for number in range(3)] == [BOTH] * 3
+    assert [drawings(study, number) for number in range(3)] == [DRAWN] * 3
     before = dict(store.items())
-    assert len(before) == 6
+    assert len(before) == 3
     _, treated = diagnose(found.config.storage, fix=True)
     assert "orphans" not in {each.finding.kind for each in treated}
     assert dict(store.items()) == before
@@ -378,7 +421,7 @@ def test_a_run_leaves_drawings_that_the_dashboard_shows_and_the_doctor_lets_be(t
         environ = {"PATH_INFO": path, "REQUEST_METHOD": "GET", "wsgi.errors": sys.stderr}
         body = b"".join(app(environ, lambda status, *_: answered.append(status)))
         assert len(body) == before[meta.artifact_id]
-    assert answered == ["200 OK"] * 2
+    assert answered == ["200 OK"]
 
 
 def command(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
@@ -398,12 +441,14 @@ def test_the_best_network_is_drawn_to_a_file(tmp_path, monkeypatch, capsys):
     assert (code, err) == (0, "")
     assert out.endswith(f"\ndrawn in {path}\n")
     best = GROWTH.from_trial(found.study.best_trial)
-    assert path.read_text() == svg(picture(best))
+    said = f"{best.num_params(1, 10):,} parameters, accuracy {found.study.best_value:.4f}"
+    drawn = captioned(picture(best), said)
+    assert path.read_text() == svg(drawn)
     code, out, _ = command(
         monkeypatch, capsys, "best", storage, "--draw", tmp_path / "best.png", "--json"
     )
     assert json.loads(out)["found"][0]["trial"] == found.study.best_trial.number
-    assert (tmp_path / "best.png").read_bytes() == png(picture(best))
+    assert (tmp_path / "best.png").read_bytes() == png(drawn)
 
 
 @pytest.mark.parametrize(
@@ -433,7 +478,7 @@ def test_cells_are_drawn_as_their_networks_are_built(tmp_path):
         (tmp_path / concat).mkdir()
         found = opened(tmp_path / concat, [made], space="cell", network={"concat": concat})
         draw_best(found, tmp_path / f"{concat}.svg")
-        expected = svg(picture(architecture, concat))
+        expected = svg(captioned(picture(architecture, concat), "accuracy 0.5000"))
         assert (tmp_path / f"{concat}.svg").read_text() == expected
         assert expected in report_page(found, "made.yaml")
 
@@ -445,3 +490,16 @@ def test_the_page_does_without_a_drawing(tmp_path):
     page = report_page(found, "made.yaml")
     assert f'font-family="{FONTS}"' not in page
     assert "trial 0 names no architecture" in page
+
+
+def test_the_colours_of_pages_and_plots_can_be_read_on_light_and_dark():
+    style = resources.files("optnas.pages").joinpath("templates/style.css").read_text()
+    light, dark, *_ = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    for theme in (light, dark):
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", theme))
+        for text in ("ink", "quiet", "link", "grey"):
+            assert contrast(colours[text], colours["paper"]) >= 4.5, text
+        for line in (name for name in colours if re.fullmatch(r"c\d", name)):
+            assert contrast(colours[line], colours["paper"]) >= 3, line  # It is no text.
+    for paper in ("#ffffff", "#000000"):
+        assert contrast(GREY, paper) >= 4.5

@@ -2,13 +2,13 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from runtimes import NEEDS, fresh, needs
 
 import optnas
 from optnas import cli
@@ -25,15 +25,6 @@ from optnas.spaces import (
     NasBench201Architecture,
     StageArchitecture,
 )
-
-# `make stress` installs ExecuTorch too.
-NEEDS = {
-    "python": [],
-    "torch": [],
-    "onnx": ["onnx", "onnxscript", "onnxruntime"],
-    "openvino": ["openvino"],
-    "executorch": ["executorch"],
-}
 
 
 def _grown():
@@ -90,47 +81,6 @@ def networks(images, tmp_path_factory):
         return made[family]
 
     return of
-
-
-def needs(form: str) -> None:
-    for name in NEEDS[form]:
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"{name} is not installed")
-
-
-# What a user writes, who has not optnas: uint8 images in, answers out.
-FRESH = {
-    "python": "import importlib.util as u; s = u.spec_from_file_location('m', path); "
-    "m = u.module_from_spec(s); s.loader.exec_module(m); n = m.load()\n"
-    "run = lambda x: n(torch.from_numpy(x)).detach().numpy()",
-    "torch": "n = torch.export.load(path).module()\n"
-    "run = lambda x: n(torch.from_numpy(x)).detach().numpy()",
-    "onnx": "import onnxruntime; n = onnxruntime.InferenceSession(path)\n"
-    "run = lambda x: n.run(None, {'images': x})[0]",
-    "openvino": "import openvino; n = openvino.Core().compile_model(path, 'CPU', "
-    "{'INFERENCE_PRECISION_HINT': 'f32'})\nrun = lambda x: n(x)[0]",
-    "executorch": "from executorch.runtime import Runtime\n"
-    "n = Runtime.get().load_program(path).load_method('forward')\n"
-    "run = lambda x: np.concatenate([n.execute([torch.from_numpy(x[i:i + 64])])[0].numpy().copy() "
-    "for i in range(0, len(x), 64)])",
-}
-
-
-def fresh(form: str, path: str, given: Path) -> np.ndarray:
-    """The answers of a process that cannot import optnas."""
-    code = f"""
-import sys
-sys.modules['optnas'] = None
-import numpy as np
-{"import torch" if form in ("python", "torch", "executorch") else ""}
-path, given = sys.argv[1:]
-x = np.load(given)
-{FRESH[form]}
-answers = np.concatenate([np.asarray(run(x)), np.asarray(run(x[:1]))])
-np.save(given + '.answers.npy', answers)
-"""
-    subprocess.run([sys.executable, "-c", code, path, str(given)], check=True, cwd=given.parent)
-    return np.load(f"{given}.answers.npy")
 
 
 @pytest.mark.parametrize("form", NEEDS)

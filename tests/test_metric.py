@@ -70,7 +70,7 @@ def searched(tmp_path_factory):
 
 def test_what_was_searched_is_named_where_it_is_told(searched, capsys):
     value = best_fields(searched)["found"][0]["value"]
-    assert f"validation macro-F1 {value:.4f} after 1 epochs" in best_text(searched, "s.yaml")
+    assert f"macro-F1 {value:.4f} after 1 epoch of search" in best_text(searched, "s.yaml")
     assert best_fields(searched)["found"][0]["metric"] == "macro_f1"
     assert f"best     macro-F1 {value:.4f}" in status_text(searched)
     assert status_fields(searched)["metric"] == "macro_f1"

@@ -1,11 +1,13 @@
 """Kept networks answer to files, folders, pictures and arrays as in training, or say what not."""
 
 import csv
+import dataclasses
 import io
 import json
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -316,3 +318,60 @@ def test_networks_of_images_that_are_not_square_take_pictures(tmp_path):
     assert model.predict(picture).label in model.class_names
     pixels = images.test_images[0, 0].numpy()
     assert model.predict(pixels).probability == model.predict(Image.fromarray(pixels)).probability
+
+
+def deep(values: np.ndarray, folder: Path, name: str) -> Path:
+    path = folder / name
+    Image.fromarray(values).save(path)
+    return path
+
+
+def test_deep_samples_are_read_as_the_training_read_them(photos, model, tmp_path):
+    """An array of 16 bits is what its file is; what exceeds the training's depth is refused."""
+    gray = np.asarray(Image.open(next(photos.glob("test/disc/*.png"))).convert("L"))
+    sixteen = gray.astype(np.uint16) * 257
+    file = deep(sixteen, tmp_path, "16.png")
+    assert model.predict(file) == dataclasses.replace(model.predict(sixteen), source=str(file))
+    coloured = np.repeat(sixteen[..., None], 3, 2)
+    assert model.predict(coloured).probability == model.predict(gray).probability
+    shallow = trained.classifier_of(describe_with(model, integers=4095.0), model.network)
+    twelve = gray.astype(np.uint16) * 16
+    assert shallow.predict(twelve).label == model.predict(gray).label
+    for given in (sixteen, file, Image.open(file)):
+        with pytest.raises(UserError, match=r"its samples go from 0 to .* from 0 to 4095"):
+            shallow.predict(given)
+
+
+def describe_with(model, **preparation):
+    """A description of a network whose images were read otherwise."""
+    return SimpleNamespace(
+        mean=model.mean,
+        std=model.std,
+        class_names=model.class_names,
+        input_shape=model.input_shape,
+        preprocessing=dataclasses.replace(model.preprocessing, **preparation),
+    )
+
+
+@pytest.mark.parametrize("name", ["array", "file"])
+def test_what_is_nearly_black_to_the_network_is_said(photos, model, tmp_path, name):
+    gray = np.asarray(Image.open(next(photos.glob("test/disc/*.png"))).convert("L"))
+    given = gray.astype(np.uint16)
+    given = given if name == "array" else deep(given.astype(np.int32), tmp_path, "i.tif")
+    with pytest.warns(UserWarning, match="its samples end at .* nearly black"):
+        model.predict(given)
+
+
+def test_floats_of_a_file_that_exceed_the_training_are_refused(photos, model, tmp_path):
+    pixels = np.asarray(Image.open(next(photos.glob("test/disc/*.png"))).convert("F"))
+    file = deep(pixels, tmp_path, "f.tif")
+    with pytest.raises(UserError, match=r"f\.tif: its samples go from .* from 0 to 1: scale"):
+        model.predict(file)
+    (answer,) = model.predict([file])
+    assert answer.error.startswith("its samples go from")
+
+
+def test_tensors_in_half_precision_are_images(photos, model):
+    image = np.asarray(Image.open(next(photos.glob("test/disc/*.png"))).convert("RGB"))
+    half = torch.from_numpy(np.moveaxis(image, 2, 0).copy()).bfloat16() / 255
+    assert model.predict(half).label == model.predict(image).label

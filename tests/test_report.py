@@ -1,5 +1,6 @@
 """What `optnas status` and `optnas best` say, beyond what the commands' own tests hold."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -111,9 +112,12 @@ def test_a_search_without_an_end_is_not_called_unfinished(
     assert ("before the search is finished" in ending) == (why == "the search is not finished")
 
 
-def test_increments_are_counted_not_listed(tmp_path):
+def test_a_network_that_grew_is_told_in_words(tmp_path):
     found = opened(tmp_path, growing(), space={"name": "growth", "cells": 1, "channels": 4})
-    assert "mode macro, increments (10)" in best_text(found, "made.yaml")
+    text = best_text(found, "made.yaml")
+    assert re.search(r"  5 cells, 4 channels, 10 increments; [\d,]+ parameters\n  \+1: ", text)
+    assert re.search(r"\+1: (.+) of (cell \d|the stem) \+ .+ \+ .+, added to cell \d\n", text)
+    assert "and 2 increments more" in text
 
 
 def test_the_best_value_is_that_of_a_whole_training(tmp_path):

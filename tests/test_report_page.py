@@ -165,7 +165,9 @@ def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys):
     opened(tmp_path, [trial(0, 0.5, params=7)])
     storage = f"sqlite:///{tmp_path}/made.db"
     assert run(monkeypatch, storage) == 0
-    assert capsys.readouterr().out == f"Wrote {tmp_path}/made.html. Open it in a browser.\n"
+    wrote, following = capsys.readouterr().out.splitlines()
+    assert wrote == f"Wrote {tmp_path}/made.html. Open it in a browser."
+    assert following == f"Next: optnas retrain {storage}"
     assert "optnas retrain sqlite:" in (tmp_path / "made.html").read_text()
     (tmp_path / "made.html").unlink()
 

@@ -16,10 +16,10 @@ from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.images import Images, load_images
 from optnas.objectives.networks.build import build_model
 from optnas.objectives.training import trainer as training
+from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.trainer import (
     NonFiniteLoss,
     Trainer,
-    deterministic_algorithms,
     learning_rate,
 )
 from optnas.spaces import ChainArchitecture

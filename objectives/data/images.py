@@ -104,6 +104,11 @@ class Images:
         return channels, *(self.augmentation.resize or (height, width))
 
     @property
+    def preparation(self) -> dict[str, Any]:
+        """How files became these images, as far as it is known: see `Reading`."""
+        return self.reading.preparation if self.reading else {}
+
+    @property
     def mean(self) -> tuple[float, ...]:
         """Mean per channel of the training split's intensities in [0, 1].
 

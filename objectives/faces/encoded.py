@@ -40,7 +40,7 @@ class EncodedImages(ImageFiles):
         size: int,
         identity: str,
     ) -> None:
-        super().__init__([], channels, size)
+        super().__init__([], channels, size, read=self._decoded)
         self._paths: Any = np.asarray(keys)
         self._fetch = fetch
         self._identity = identity

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +30,18 @@ class FaceImages(Images):
         validation_names: One name per person of the validation split.
         test_names: One name per person of the test split.
         held_out: Number or fraction of the people whom `split` takes to judge candidates by.
+        prepared: How files became the images.
     """
 
     validation_names: tuple[str, ...] = ()
     test_names: tuple[str, ...] = ()
     held_out: int | float = HELD_OUT
+    prepared: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """How files became the images, as far as it is known."""
+        return self.prepared
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -113,7 +121,7 @@ def load_faces(settings: DataSettings, seed: int, folder: Path | None = None) ->
         raise DataError(
             "`validation`: faces are judged by people of their own: give a number or a fraction."
         )
-    images, labels, names = _everything(settings, folder)
+    images, labels, names, prepared = _everything(settings, folder)
     recipe = Augmentation(flip=True)
     if settings.augment is not None:
         recipe = recipe.restricted(settings.augment, min(images.shape[2:]))
@@ -127,7 +135,10 @@ def load_faces(settings: DataSettings, seed: int, folder: Path | None = None) ->
         nobody,
         names,
         recipe,
+        settings=settings,
+        seed=seed,
         held_out=HELD_OUT if settings.validation is None else settings.validation,
+        prepared=prepared,
     )
     people = np.arange(faces.classes) if settings.classes is None else np.array(settings.classes)
     if people.max() >= faces.classes or len(np.unique(people)) < len(people):
@@ -144,15 +155,16 @@ def load_faces(settings: DataSettings, seed: int, folder: Path | None = None) ->
 
 def _everything(
     settings: DataSettings, folder: Path | None
-) -> tuple[Pixels, torch.Tensor, tuple[str, ...]]:
-    """All images of a data set, whatever splits it has, their people, and these people's names."""
+) -> tuple[Pixels, torch.Tensor, tuple[str, ...], dict[str, Any]]:
+    """All images of a data set, whatever splits it has, their people, these people's names, and
+    how files became the images."""
     dataset = find_dataset(settings.name, folder or Path.cwd())
     dataset.check(settings)
     found = dataset.load(settings)
     if not isinstance(found, RawImages):
         labels = torch.from_numpy(found.rows["label"].astype(np.int64))
-        return found.pixels, labels, found.class_names
+        return found.pixels, labels, found.class_names, found.about.get("preparation", {})
     images, labels = found.train_images, found.train_labels
     if len(found.test_labels):
         images, labels = joined(images, found.test_images), torch.cat((labels, found.test_labels))
-    return images, labels, found.class_names
+    return images, labels, found.class_names, {"reading": 1} if settings.reading == 1 else {}

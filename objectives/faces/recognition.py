@@ -6,42 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from optnas.errors import UserError
-from optnas.objectives.faces.encoded import open_image, pixels
 from optnas.objectives.faces.pair_sets import SUFFIXES
 from optnas.objectives.kept import trained
-from optnas.objectives.kept.descriptions import describe
 from optnas.objectives.kept.embedders import Embedder
-
-
-@dataclasses.dataclass(frozen=True)
-class _FaceNetwork:
-    """A kept network, what it takes, and the score from which faces are one person's."""
-
-    embedder: Embedder
-    channels: int
-    size: int
-    threshold: float
-    far: float
-
-    def embeddings(self, paths: Sequence[Path]) -> np.ndarray:
-        """Unit embeddings (N, E) of aligned faces in files."""
-        found = []
-        for start in range(0, len(paths), 64):
-            batch = np.stack([self._pixels(path) for path in paths[start : start + 64]])
-            device = next(self.embedder.parameters()).device
-            with torch.inference_mode():
-                found.append(self.embedder(torch.from_numpy(batch).to(device)).double().cpu())
-        return torch.cat(found).numpy()
-
-    def _pixels(self, path: Path) -> np.ndarray:
-        try:
-            return pixels(open_image(path.read_bytes(), str(path)), self.channels, self.size)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise UserError(f"{path} cannot be read as an image: {reason}") from None
 
 
 def verify(
@@ -63,15 +32,8 @@ def verify(
         UserError: If the folder holds no face network, it knows no such rate, or an image cannot
             be read.
     """
-    kept = _loaded(network, far, device)
-    first, second = kept.embeddings([one, other])
-    score = float(first @ second)
-    return {
-        "score": score,
-        "threshold": kept.threshold,
-        "far": kept.far,
-        "same": score >= kept.threshold,
-    }
+    found = _loaded(network, device).similarity(one, other, far=far)
+    return {**dataclasses.asdict(found), "same": found.same}
 
 
 def identify(
@@ -99,39 +61,32 @@ def identify(
     Raises:
         UserError: As `verify`, or if the gallery has nobody.
     """
-    kept = _loaded(network, far, device)
+    kept = _loaded(network, device)
+    rate, threshold = kept.threshold(far)
     people = _people(gallery)
-    known = kept.embeddings([path for _, path in people])
+    known = kept.vectors([path for _, path in people])
     answers = []
-    for photo, row in zip(photos, kept.embeddings(photos) @ known.T, strict=True):
+    for photo, row in zip(photos, kept.vectors(photos) @ known.T, strict=True):
         best = int(np.argmax(row))
         nearest, score = people[best][0], float(row[best])
         answers.append(
             {
                 "photo": str(photo),
-                "person": nearest if score >= kept.threshold else None,
+                "person": nearest if score >= threshold else None,
                 "nearest": nearest,
                 "score": score,
-                "threshold": kept.threshold,
-                "far": kept.far,
+                "threshold": threshold,
+                "far": rate,
             }
         )
     return answers
 
 
-def _loaded(folder: Path, far: float | None, device: str | None) -> _FaceNetwork:
-    embedder, description = trained.load(folder, device or "cpu"), describe(folder)
-    if not isinstance(embedder, Embedder) or description is None:
+def _loaded(folder: Path, device: str | None) -> Embedder:
+    embedder = trained.load(folder, device or "cpu")
+    if not isinstance(embedder, Embedder):
         raise UserError(f"{folder} holds no face network, but a classifier.")
-    channels, size, _ = description.input_shape
-    known = {float(rate): threshold for rate, threshold in embedder.thresholds.items()}
-    if not known:
-        raise UserError(f"{folder} knows no threshold: it was tested on too few pairs.")
-    if far is not None and far not in known:
-        rates = ", ".join(f"{rate:g}" for rate in sorted(known))
-        raise UserError(f"--far: thresholds were set at {rates}, not at {far:g}.")
-    rate = min(known, key=lambda rate: abs(np.log(rate / (far or 0.01))))
-    return _FaceNetwork(embedder, channels, size, known[rate], rate)
+    return embedder
 
 
 def _people(gallery: Path) -> list[tuple[str, Path]]:

@@ -146,6 +146,7 @@ class FaceTrainer(Trainer):
         self.model.eval()
 
         def embed(start: int, stop: int) -> tuple[Tensor]:
+            self.pulse.check()
             inputs = normalise(images[start:stop], self.images.mean, self.images.std)
             inputs = inputs.contiguous(memory_format=torch.channels_last)
             with self._precision():

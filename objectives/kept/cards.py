@@ -87,11 +87,18 @@ Architecture, in the space `{d.space}`:
 
 Training: {d.train}, seed {d.seed}. Versions: {d.versions}.
 
-```python
+{_face_example(name, d.input_shape)}"""
+
+
+def _face_example(name: str, shape: tuple[int, ...]) -> str:
+    """How a face network is used."""
+    return f"""```python
 import optnas
 
 model = optnas.load({name!r})  # this folder
-embeddings = model(images)  # uint8, shape (N, {", ".join(map(str, d.input_shape))})
+model.similarity("one.jpg", "other.jpg")  # score, threshold, and whether they are the same
+model.predict("face.jpg").vector  # an embedding; of a folder, a list of them
+embeddings = model(images)  # uint8, shape (N, {", ".join(map(str, shape))})
 ```
 """
 

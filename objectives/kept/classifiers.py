@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optnas.errors import UserError
 from optnas.objectives.data.augment import normalise
-from optnas.objectives.kept.prediction import BATCH, Prediction, Reader, predictions
+from optnas.objectives.kept.prediction import BATCH, Prediction, Reader, predictions, single
 from optnas.objectives.kept.preprocessing import Preprocessing, check_images
 
 
@@ -65,12 +64,7 @@ class ImageClassifier(nn.Module):
             ValueError: If it is nothing that holds images, or a single image that cannot be read.
         """
         sources, is_several = self.reader.sources(x)
-        answers = list(self.predict_each(sources, top, batch_size=batch_size))
-        if is_several:
-            return answers
-        if answers[0].error is not None:
-            raise UserError(": ".join(filter(None, (answers[0].source, answers[0].error))))
-        return answers[0]
+        return single(list(self.predict_each(sources, top, batch_size=batch_size)), is_several)
 
     def predict_each(
         self, sources: Sequence[Any], top: int = 1, *, batch_size: int = BATCH
@@ -84,6 +78,11 @@ class ImageClassifier(nn.Module):
             top=top,
             batch_size=batch_size,
         )
+
+    def columns(self, top: int) -> list[str]:
+        """The names of a prediction's cells."""
+        numbers = ["", *(f"_{number}" for number in range(2, top + 1))]
+        return [f"{name}{number}" for number in numbers for name in ("label", "probability")]
 
     @property
     def reader(self) -> Reader:

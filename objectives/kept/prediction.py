@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,21 @@ from optnas.objectives.kept.preprocessing import Preprocessing, single_images
 
 BATCH = 64
 _READERS = 8
+
+
+class Answer(Protocol):
+    """What a kept network says of one image."""
+
+    @property
+    def source(self) -> str | None:
+        """The file, or None of what was no file."""
+
+    @property
+    def error(self) -> str | None:
+        """Why it cannot be read; None if it can."""
+
+
+A = TypeVar("A", bound=Answer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +66,16 @@ class Prediction:
         pairs = zip(self.labels, self.probabilities, strict=True)
         found = [{"label": label, "probability": share} for label, share in pairs]
         return {"file": self.source, "predictions": found, "error": self.error}
+
+    def text(self) -> str:
+        """The same in a line."""
+        pairs = zip(self.labels, self.probabilities, strict=True)
+        return ", ".join(f"{name} {share:.4f}" for name, share in pairs)
+
+    def cells(self) -> list[str]:
+        """The labels and probabilities of a table's row."""
+        pairs = zip(self.labels, self.probabilities, strict=True)
+        return [cell for label, share in pairs for cell in (label, f"{share:.6f}")]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +114,7 @@ class Reader:
             return (image_files(path), True) if path.is_dir() else ([path], False)
         if isinstance(given, Tensor | np.ndarray):
             is_tensor = isinstance(given, Tensor)
-            values = given.detach().cpu().numpy() if isinstance(given, Tensor) else given
+            values = _numbers(given) if isinstance(given, Tensor) else given
             try:
                 images = single_images(values, self.shape, first=is_tensor)
             except ValueError as error:
@@ -106,6 +131,13 @@ class Reader:
 
     def _wanted(self) -> str:
         return f"images of {self.shape[0]} channels, {self.shape[1]} x {self.shape[2]} pixels"
+
+
+def _numbers(tensor: Tensor) -> np.ndarray:
+    """A tensor as an array, which has no bfloat16."""
+    tensor = tensor.detach().cpu()
+    found: np.ndarray = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return found
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -153,27 +185,57 @@ def predictions(
     Raises:
         UserError: If a number is out of range.
     """
-    for name, value in (("top", top), ("batch_size", batch_size)):
-        if value < 1:
-            raise UserError(f"`{name}` must be greater than or equal to 1: {value}.")
+    if top < 1:
+        raise UserError(f"`top` must be greater than or equal to 1: {top}.")
     count = min(top, len(class_names))
+    for file, row in answered(answer, reader, sources, batch_size):
+        if isinstance(row, str):
+            yield Prediction(file, error=row)
+        else:
+            shares, places = row.topk(count)
+            names = tuple(class_names[place] for place in places.tolist())
+            yield Prediction(file, names, tuple(shares.tolist()))
+
+
+def answered(
+    answer: Callable[[Tensor], Tensor], reader: Reader, sources: Sequence[Any], batch_size: int
+) -> Iterator[tuple[str | None, Tensor | str]]:
+    """The file of every image, if it is one, and its answer, or why it cannot be read.
+
+    Args:
+        answer: Answers (N, ...) on the CPU to uint8 images (N, C, H, W).
+        reader: Makes these images.
+        sources: Single images; files are read side by side.
+        batch_size: How many images are answered at once.
+
+    Raises:
+        UserError: If a number is out of range.
+    """
+    if batch_size < 1:
+        raise UserError(f"`batch_size` must be greater than or equal to 1: {batch_size}.")
     left = iter(sources)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="optnas-predict") as readers:
         while chunk := list(islice(left, batch_size)):
             read = list(readers.map(lambda source: _read(reader, source), chunk))
             images = [pixels for pixels in read if isinstance(pixels, np.ndarray)]
-            best: Iterator[tuple[list[float], list[int]]] = iter(())
-            if images:
-                shares, labels = answer(torch.from_numpy(np.stack(images))).topk(count)
-                best = iter(zip(shares.tolist(), labels.tolist(), strict=True))
+            rows = iter(answer(torch.from_numpy(np.stack(images))) if images else ())
             for source, pixels in zip(chunk, read, strict=True):
                 file = str(source) if isinstance(source, str | Path) else None
-                if isinstance(pixels, str):
-                    yield Prediction(file, error=pixels)
-                else:
-                    values, places = next(best)
-                    names = tuple(class_names[place] for place in places)
-                    yield Prediction(file, names, tuple(values))
+                yield file, pixels if isinstance(pixels, str) else next(rows)
+
+
+def single(answers: list[A], is_several: bool) -> A | list[A]:
+    """The answers, or the only one, of what was one image.
+
+    Raises:
+        UserError: If that image cannot be read.
+    """
+    if is_several:
+        return answers
+    (answer,) = answers
+    if answer.error is not None:
+        raise UserError(": ".join(filter(None, (answer.source, answer.error))))
+    return answer
 
 
 def _read(reader: Reader, source: Any) -> np.ndarray | str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,8 +11,15 @@ import torch
 from torch import Tensor
 
 from optnas.objectives.data import legacy
-from optnas.objectives.data.decoding import Depths, Framing, Resize, finished, read_opened
-from optnas.objectives.data.image_files import decode
+from optnas.objectives.data.decoding import (
+    Depths,
+    Framing,
+    Picture,
+    Resize,
+    finished,
+    read,
+    read_opened,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,6 +27,8 @@ if TYPE_CHECKING:
 _FRACTIONS = 1e-4
 """How far floats may leave [0, 1], as interpolation leaves it."""
 _CHANNELS = (1, 2, 3, 4)
+_DARK = 15.9
+"""By how much the greatest of samples may be below white: as 12 bits are to 16."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,47 +59,79 @@ class Preprocessing:
         """
         channels, height, width = shape
         _check_channels(channels)
-        if height != width:
-            pixels = decode(path, self._framing(0), channels, self._depths())
-            return _squashed(pixels, height, width)
-        if self.reading == 1:
+        if self.reading == 1 and height == width:
             return legacy.decode(path, height, channels)
-        return decode(path, self._framing(height), channels, self._depths())
+        framing = self._framing(shape)
+        return self._finished(read(path, framing), framing, shape, str(path))
 
     def picture(self, image: "Image.Image", shape: tuple[int, int, int]) -> np.ndarray:
-        """An opened image as uint8 ``shape`` (C, H, W)."""
-        channels, height, width = shape
-        _check_channels(channels)
-        framing = self._framing(height if height == width else 0)
-        pixels = finished(read_opened(image, framing), framing, self._depths(), channels)
-        return pixels if height == width else _squashed(pixels, height, width)
+        """An opened image as uint8 ``shape`` (C, H, W).
+
+        Raises:
+            ValueError: If its samples are not of the depth of the training's.
+        """
+        _check_channels(shape[0])
+        framing = self._framing(shape)
+        return self._finished(read_opened(image, framing), framing, shape, "an image")
 
     def array(self, values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
         """One image (H, W) or (H, W, C) in numbers as uint8 ``shape``.
 
         Args:
-            values: uint8, uint16, booleans, or floats in [0, 1].
+            values: uint8, uint16 of the depth of the training's, booleans, or floats in [0, 1].
             shape: Channels, height and width of what is wanted.
 
         Raises:
             ValueError: If the numbers are others.
         """
-        values = _bytes_of(values)
-        if values.ndim == 2:
-            values = values[..., None]
-        if values.shape == (*shape[1:], shape[0]):
-            return np.ascontiguousarray(np.moveaxis(values, 2, 0))
         from PIL import Image
 
+        if values.ndim == 2:
+            values = values[..., None]
+        if _is_sixteen_bits(values) and values.shape[2] == 1 and shape[0] in (1, 3):
+            gray = np.ascontiguousarray(values[..., 0], dtype=np.uint16)
+            return self.picture(Image.fromarray(gray), shape)
+        values = self._bytes_of(values)
+        if values.shape == (*shape[1:], shape[0]):
+            return np.ascontiguousarray(np.moveaxis(values, 2, 0))
         _check_channels(shape[0])
         plain = values[..., 0] if values.shape[2] == 1 else values
         return self.picture(Image.fromarray(np.ascontiguousarray(plain)), shape)
 
-    def _framing(self, size: int) -> Framing:
+    def _framing(self, shape: tuple[int, int, int]) -> Framing:
+        size = shape[1] if shape[1] == shape[2] else 0
         return Framing(size, self.resize, self.background, self.fraction)
 
-    def _depths(self) -> Depths:
-        return Depths(self.integers, self.floats)
+    def _finished(
+        self, picture: Picture, framing: Framing, shape: tuple[int, int, int], name: str
+    ) -> np.ndarray:
+        channels, height, width = shape
+        kind = picture.facts["mode"].item()[:1]
+        if kind in (b"I", b"F"):
+            limit = self.integers if kind == b"I" else self.floats
+            _check_depth(float(picture.facts["low"]), float(picture.facts["top"]), limit, name)
+        pixels = finished(picture, framing, Depths(self.integers, self.floats), channels)
+        return pixels if height == width else _squashed(pixels, height, width)
+
+    def _bytes_of(self, values: np.ndarray) -> np.ndarray:
+        """Samples as uint8."""
+        if values.dtype == np.uint8:
+            return values
+        if values.dtype == np.bool_:
+            return np.where(values, 255, 0).astype(np.uint8)
+        low, high = float(values.min()), float(values.max())
+        rounded: np.ndarray
+        if _is_sixteen_bits(values):
+            _check_depth(low, high, self.integers, "an image")
+            rounded = np.rint(values * (255 / self.integers)).astype(np.uint8)
+            return rounded
+        if values.dtype.kind == "f" and low >= -_FRACTIONS and high <= 1 + _FRACTIONS:
+            rounded = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+            return rounded
+        raise ValueError(
+            "images in arrays must be uint8, uint16, or floats in [0, 1]: "
+            f"{values.dtype} with values from {low:.4g} to {high:.4g}"
+        )
 
 
 def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
@@ -167,22 +209,27 @@ def _channel_axis(
     return 0 if begins else 2 if ends else None
 
 
-def _bytes_of(values: np.ndarray) -> np.ndarray:
-    """Samples as uint8."""
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype == np.bool_:
-        return np.where(values, 255, 0).astype(np.uint8)
-    if values.dtype == np.uint16:
-        return np.rint(values / 257).astype(np.uint8)
-    low, high = float(values.min()), float(values.max())
-    if values.dtype.kind == "f" and low >= -_FRACTIONS and high <= 1 + _FRACTIONS:
-        rounded: np.ndarray = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
-        return rounded
-    raise ValueError(
-        "images in arrays must be uint8, uint16, or floats in [0, 1]: "
-        f"{values.dtype} with values from {low:.4g} to {high:.4g}"
-    )
+def _is_sixteen_bits(values: np.ndarray) -> bool:
+    return values.dtype.kind == "u" and values.dtype.itemsize == 2
+
+
+def _check_depth(low: float, top: float, limit: float, name: str) -> None:
+    """Refuse samples beyond those of the training, and say of what is nearly black to it.
+
+    Raises:
+        ValueError: If there are some.
+    """
+    if low < 0 or top > limit:
+        raise ValueError(
+            f"its samples go from {low:g} to {top:g}, and those that the network learnt from, "
+            f"from 0 to {limit:g}: scale them alike, or to 8 bits"
+        )
+    if 0 < top < limit / _DARK:
+        warnings.warn(
+            f"{name}: its samples end at {top:g}, and white is {limit:g} to the network, to "
+            "which this is nearly black; if it should not be, scale it to 8 bits.",
+            stacklevel=2,
+        )
 
 
 def _check_channels(channels: int) -> None:

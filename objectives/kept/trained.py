@@ -172,7 +172,7 @@ def _data(images: Images) -> dict[str, Any] | None:
 
 
 def _preprocessing(images: Images) -> Preprocessing:
-    return preprocessing_of(images.reading.preparation if images.reading else {})
+    return preprocessing_of(images.preparation)
 
 
 def _trainer(
@@ -276,8 +276,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier |
     """
     description, network = read(Path(folder))
     if description.is_face:
-        mean, std = description.mean, description.std
-        return Embedder(network, mean, std, description.thresholds).to(device).eval()
+        return _embedder(description, network).to(device).eval()
     if description.preprocessing is None:
         warnings.warn(
             f"{folder} does not say how its images were read from files, as it was kept by "
@@ -285,6 +284,17 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier |
             stacklevel=2,
         )
     return classifier_of(description, network).to(device).eval()
+
+
+def _embedder(description: Description, network: nn.Module) -> Embedder:
+    return Embedder(
+        network,
+        description.mean,
+        description.std,
+        description.thresholds,
+        description.input_shape,
+        description.preprocessing or Preprocessing(),
+    )
 
 
 def classifier_of(description: Description, network: nn.Module) -> Classifier:

@@ -14,9 +14,10 @@ from optnas.objectives.data.batches import augmented_chunks, batch_bounds
 from optnas.objectives.data.images import Images
 from optnas.objectives.data.splits import draw_shares
 from optnas.objectives.networks.supernet import MixedNetwork
+from optnas.objectives.training.epochs import EpochResult
 from optnas.objectives.training.hessian import hessian_eigenvalue
 from optnas.objectives.training.optimizers import without_compiling
-from optnas.objectives.training.trainer import EpochResult, Trainer
+from optnas.objectives.training.trainer import Trainer
 from optnas.seeds import derive_seed
 
 ADAM_BETAS = (0.5, 0.999)
@@ -166,13 +167,21 @@ class BilevelTrainer(Trainer):
         return self.model.weight_parameters()
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        size = self.settings.batch_size
-        a_pass = len(batch_bounds(len(self._weight_share), size))
-        steps = self.recipe.iterations or a_pass
+        a_pass = len(batch_bounds(len(self._weight_share), self.settings.batch_size))
+        steps = self.batches
         self._architecture_batches = self._endless_batches(steps)
         for first in range(0, steps, a_pass):
             batches = min(a_pass, steps - first)
             yield from self._passed(self._weight_share, self._generator, batches)
+
+    @property
+    def batches(self) -> int:
+        size = self.settings.batch_size
+        return self.recipe.iterations or len(batch_bounds(len(self._weight_share), size))
+
+    def _pass_over(self, batches: int) -> None:
+        for _ in range(batches):
+            next(self._architecture_batches)
 
     def _endless_batches(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the architecture's share; of each pass at most ``steps`` are needed."""

@@ -114,6 +114,13 @@ def is_shared(device: torch.device) -> bool:
     return bool(others > held["total_bytes"] / 10)
 
 
+def gpu_identity(device: torch.device) -> str | None:
+    """NVIDIA's identity of a GPU; None for other devices."""
+    if device.type != "cuda":
+        return None
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+
+
 def device_memory(device: torch.device) -> dict[str, Any] | None:
     """What a GPU's memory holds, whoever uses it, and what of that are this process's tensors.
 

@@ -75,3 +75,8 @@ def macro_f1(confusion: Tensor) -> Tensor:
     """The mean F1 of the classes that there are images of, or that were named."""
     present = (confusion.sum(1) + confusion.sum(0)) > 0
     return (precision_recall_f1(confusion)[2] * present).sum() / present.sum().clamp(min=1)
+
+
+def count_correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many of the images (N,) are classified correctly by logits (N, classes); float64."""
+    return (logits.argmax(1) == labels).sum().double()

@@ -27,12 +27,15 @@ from optnas.objectives.data.images import Images
 from optnas.objectives.training import cuda_graphs
 from optnas.objectives.training.averaging import moving_average
 from optnas.objectives.training.determinism import deterministic_algorithms
+from optnas.objectives.training.epochs import BegunEpoch, EpochResult
 from optnas.objectives.training.losses import balanced_weights, cross_entropy
 from optnas.objectives.training.memory import in_pieces
-from optnas.objectives.training.metrics import Metric, counted, measured
+from optnas.objectives.training.metrics import Metric, count_correct, counted, measured
 from optnas.objectives.training.mixing import mixing_of
 from optnas.objectives.training.optimizers import make_optimizer, set_rate
+from optnas.objectives.training.precision import autocast_dtype
 from optnas.objectives.training.schedules import learning_rate
+from optnas.trials.pulse import Paused, Pulse
 
 __all__ = ["EpochResult", "NonFiniteLoss", "Trainer", "deterministic_algorithms", "learning_rate"]
 
@@ -44,34 +47,6 @@ EVALUATION_PIXELS = 2**19
 
 class NonFiniteLoss(ArithmeticError):
     """The loss or the outputs of the network became infinite or NaN."""
-
-
-@dataclasses.dataclass(frozen=True)
-class EpochResult:
-    """What one epoch brought.
-
-    Args:
-        train_loss: Mean cross entropy over the training images, in nats.
-        train_accuracy: Fraction of the augmented training images that were classified correctly
-            while they were trained on.
-        validation_accuracy: Fraction of the validation images after the epoch; None without any.
-        seconds: Wall-clock time, evaluation included; two results may differ in it and be equal.
-        joules: Energy that the device took meanwhile; None where it does not count it.
-        validation_value: The trainer's metric on the validation images, if that is not accuracy.
-    """
-
-    train_loss: float
-    train_accuracy: float
-    validation_accuracy: float | None
-    seconds: float = dataclasses.field(compare=False)
-    joules: float | None = dataclasses.field(default=None, compare=False)
-    validation_value: float | None = None
-
-    @property
-    def objective_value(self) -> float:
-        """What the search maximises; 0 without validation images."""
-        value = self.validation_value
-        return (self.validation_accuracy or 0.0) if value is None else value
 
 
 class Trainer:
@@ -95,6 +70,8 @@ class Trainer:
         accumulation: Number of parts in which a batch is trained on, one after the other, for
             want of memory: 1 at first. Gradients are those of the whole batch, except that batch
             normalisation sees the parts.
+        pulse: Tells how far the epoch is, batch by batch, and lets it be left between two.
+        begun: The epoch that was left, whose state is saved with the rest; None between epochs.
 
     Raises:
         ValueError: If there are fewer than two training images or no epochs, the cycles do not
@@ -130,6 +107,8 @@ class Trainer:
         self.further_epochs = further_epochs
         self.history: list[EpochResult] = []
         self.accumulation = 1
+        self.pulse = Pulse()
+        self.begun: BegunEpoch | None = None
         self._metric = metric
         self._is_plain = metric == "accuracy"
         self._class_weights: Tensor | None = None
@@ -140,7 +119,7 @@ class Trainer:
         self._generator = torch.Generator().manual_seed(seed)
         self._parameters = self._trained()
         self._optimizer = make_optimizer(self._parameters, settings, self.model)
-        self._dtype = _autocast_dtype(settings.precision, self.device)
+        self._dtype = autocast_dtype(settings.precision, self.device)
         self._energy = energy_meter(self.device)
         self._staged: cuda_graphs.StagedStep | None = None
         # On CUDA a tensor, captured or not: both paths round it alike.
@@ -171,38 +150,42 @@ class Trainer:
     def train_epoch(self) -> EpochResult:
         """One pass over the training split, then the accuracy on the validation split.
 
+        An epoch that was left in its middle is gone on with, and ends as it would have.
+
         Raises:
             NonFiniteLoss: If the loss or an output was infinite or NaN; the epoch does not count.
+            Paused: If the pulse says so.
         """
         start = time.perf_counter()
         self._energy()  # What was used before is nobody's.
-        rate = learning_rate(self.settings, self.epoch, self.epochs, self.further_epochs)
-        set_rate(self._optimizer, rate if self._rate is None else self._rate.fill_(rate))
-        if self._rate is not None and self.settings.graphs and self._staged is None:
-            self._staged = self._stage()
-        self.model.train()
-        if self.settings.drop_path:
-            rate = self.settings.drop_path * self.epoch / self.epochs
-            vars(self.model).update(drop_path=rate, generator=self._generator)
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        count = 0
-        for inputs, labels in self._chunks():
-            sums += self._train_chunk(inputs, labels)
-            count += len(labels)
-        validation = self._evaluate(self.images.validation_images, self.images.validation_labels)
+        self._prepare()
+        epoch = self.begun = self.begun or BegunEpoch.of(self._generator, self.device)
+        try:
+            self._train_epoch(epoch)
+            images = self.images
+            validation = self._evaluate(images.validation_images, images.validation_labels)
+        except Paused:
+            epoch.now = self._generator.get_state()
+            epoch.took(time.perf_counter() - start, self._energy())
+            raise
+        except BaseException:
+            self.begun = None  # Nobody knows what of it was done.
+            raise
         # The one synchronisation of the epoch.
-        loss, correct, validated, finite, *value = torch.cat((sums, validation)).tolist()
+        loss, correct, validated, finite, *value = torch.cat((epoch.sums, validation)).tolist()
+        self.begun = None
         if not (math.isfinite(loss) and finite):
             raise NonFiniteLoss(
                 f"The loss is not finite in epoch {self.epoch + 1}: lower the learning rate."
             )
-        held_out = len(self.images.validation_images)
+        held_out = len(images.validation_images)
+        epoch.took(time.perf_counter() - start, self._energy())
         result = EpochResult(
-            train_loss=loss / count,
-            train_accuracy=correct / count,
+            train_loss=loss / epoch.images,
+            train_accuracy=correct / epoch.images,
             validation_accuracy=validated if held_out else None,
-            seconds=time.perf_counter() - start,
-            joules=self._energy(),
+            seconds=epoch.seconds,
+            joules=epoch.joules,
             validation_value=value[0] if value and held_out else None,
         )
         self.history.append(result)
@@ -223,7 +206,7 @@ class Trainer:
 
         The tensors are the live ones: write them before the next epoch. `torch.load` reads the
         file with ``weights_only=True``. After the last epoch nobody needs the optimiser's part,
-        half of it all, any more.
+        half of it all, any more. ``begun`` is an epoch that was left in its middle.
         """
         done = self.epoch >= self.epochs + self.further_epochs
         average = {} if self._average is None else {"average": self._average.state_dict()}
@@ -233,6 +216,7 @@ class Trainer:
             "optimizer": None if done else self._optimizer.state_dict(),
             "generator": self._generator.get_state(),
             "history": [dataclasses.asdict(result) for result in self.history],
+            "begun": None if self.begun is None else self.begun.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -247,6 +231,8 @@ class Trainer:
         self._staged = None
         self._generator.set_state(state["generator"].cpu())
         self.history = [EpochResult(**result) for result in state["history"]]
+        begun = state.get("begun")  # Older states have none.
+        self.begun = None if begun is None else BegunEpoch.from_state(begun, self.device)
 
     def _trained(self) -> list[nn.Parameter]:
         """The parameters that the optimiser trains."""
@@ -256,20 +242,53 @@ class Trainer:
         """What an epoch trains on, augmented, in pieces of whole batches."""
         return augmented_chunks(self.images, self.settings.batch_size, self._generator)
 
-    def _train_chunk(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Train on a piece batch by batch; the summed loss and correct answers."""
-        outputs = []
-        for start, stop in batch_bounds(len(inputs), self.settings.batch_size):
-            batch, targets = inputs[start:stop], labels[start:stop]
-            if self._mixing is not None:
-                batch, targets = self._mixing(batch, targets, self._generator)
-            outputs += self._step(batch, targets)
-            if self._average is not None:
-                self._average.update_parameters(self.model)
-        # Statistics of the piece at once: per batch they would cost as much as a small layer.
-        logits = torch.cat(outputs)
-        loss = functional.cross_entropy(logits, labels, reduction="sum")
-        return torch.stack((loss.double(), _count_correct(logits, labels)))
+    def _prepare(self) -> None:
+        """Set what changes from epoch to epoch."""
+        rate = learning_rate(self.settings, self.epoch, self.epochs, self.further_epochs)
+        set_rate(self._optimizer, rate if self._rate is None else self._rate.fill_(rate))
+        if self._rate is not None and self.settings.graphs and self._staged is None:
+            self._staged = self._stage()
+        self.model.train()
+        if self.settings.drop_path:
+            rate = self.settings.drop_path * self.epoch / self.epochs
+            vars(self.model).update(drop_path=rate, generator=self._generator)
+
+    def _train_epoch(self, epoch: BegunEpoch) -> None:
+        """Train on the batches of an epoch that are not done; its sums are complete then."""
+        pulse, size = self.pulse, self.settings.batch_size
+        pulse.batch = epoch.batches
+        for inputs, labels, bounds in epoch.left(
+            self._chunks, size, self._generator, self._pass_over
+        ):
+            for start, stop in bounds:
+                pulse.check()
+                epoch.logits.append(self._trained_on(inputs[start:stop], labels[start:stop]))
+                epoch.batches += 1
+                pulse.batch += 1
+            # Statistics of the piece at once: per batch they would cost as much as a small layer.
+            logits = torch.cat(epoch.logits)
+            loss = functional.cross_entropy(logits, labels, reduction="sum")
+            epoch.sums += torch.stack((loss.double(), count_correct(logits, labels)))
+            epoch.images += len(labels)
+            epoch.logits.clear()
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch."""
+        return len(batch_bounds(len(self.images.train_images), self.settings.batch_size))
+
+    def _pass_over(self, batches: int) -> None:
+        """Draw what so many batches drew that are trained on already: nothing but their images."""
+
+    def _trained_on(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The outputs on a batch that is trained on."""
+        targets = labels
+        if self._mixing is not None:
+            inputs, targets = self._mixing(inputs, labels, self._generator)
+        outputs = self._step(inputs, targets)
+        if self._average is not None:
+            self._average.update_parameters(self.model)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _step(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         """As `_train_batch`, from a graph where there is one."""
@@ -352,10 +371,11 @@ class Trainer:
         counts = torch.zeros(1, dtype=torch.float64, device=self.device)
 
         def judge(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+            self.pulse.check()
             inputs = normalise(images[start:stop], self.images.mean, self.images.std)
             with self._precision():
                 logits = network(inputs.contiguous(memory_format=torch.channels_last))
-            correct = _count_correct(logits, labels[start:stop])
+            correct = count_correct(logits, labels[start:stop])
             seen = correct if self._is_plain else counted(self._metric, logits, labels[start:stop])
             return correct, logits.isfinite().all(), seen
 
@@ -378,14 +398,3 @@ class Trainer:
         if self._dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self._dtype)
-
-
-def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    if precision == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if fast else None
-    return torch.bfloat16 if precision == "bfloat16" else None
-
-
-def _count_correct(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.argmax(1) == labels).sum().double()

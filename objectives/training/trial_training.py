@@ -13,7 +13,9 @@ from optuna.trial import FrozenTrial, Trial
 
 from optnas.config.settings import CheckpointSettings
 from optnas.objectives.inheritance.adapters import inherit
+from optnas.objectives.training.epochs import EpochResult
 from optnas.objectives.training.memory import (
+    gpu_identity,
     is_out_of_memory,
     is_shared,
     release,
@@ -25,15 +27,18 @@ from optnas.spaces import Architecture
 from optnas.storage.checkpoints import CheckpointError, Checkpoints, checkpoint_of
 from optnas.trials.attributes import (
     ACCUMULATION,
+    EPOCH_SHARE,
     EPOCHS_TRAINED,
     INHERITED,
     PHASE,
+    STEP,
     TRAIN_ACCURACY,
     TRAIN_JOULES,
     TRAIN_SECONDS,
 )
 from optnas.trials.leases import renew_lease
 from optnas.trials.lineage import ancestors, parent_of
+from optnas.trials.pulse import Paused, beating
 
 FIRST_LEASE = 1800.0
 """Seconds promised for the first epoch, whose length nobody knows yet."""
@@ -151,12 +156,18 @@ class TrialTraining:
 
         Raises:
             CandidateFailure: If the loss is not finite.
+            Paused: If the training is left in the middle of an epoch, which is kept.
             TrialPruned: If the study's pruner says so.
             OSError: If the last state cannot be stored, and others may start from it.
             RuntimeError: If there is not even memory for parts of a batch; on the host it may be
                 a MemoryError.
         """
         self._state = _dumped(self.trainer)
+        with beating(self.trainer.pulse):
+            self._run_fitting(epochs)
+
+    def _run_fitting(self, epochs: int) -> None:
+        """Train, in parts if memory does not suffice for whole batches."""
         if self._fits(epochs):
             return
         if is_shared(self.trainer.device):
@@ -204,16 +215,8 @@ class TrialTraining:
             if self._prunable and trainer.epoch and trial.should_prune():
                 self._finish()
                 raise optuna.TrialPruned(f"Pruned after epoch {trainer.epoch}.")
-            try:
-                result = trainer.train_epoch()
-            except NonFiniteLoss as error:
-                raise CandidateFailure(str(error)) from error
-            except ValueError as error:
-                if _ONE_VALUE not in str(error):
-                    raise
-                raise CandidateFailure(
-                    "cannot be trained: batch normalisation sees a batch of one image of one pixel"
-                ) from error
+            self._show(epochs)
+            result = self._train_epoch()
             is_last = trainer.epoch == epochs
             if is_last or self._settings.is_due(trainer.epoch, time.monotonic() - self._saved):
                 self._save(must=is_last and self._inherited)
@@ -222,6 +225,37 @@ class TrialTraining:
             if self._on_epoch is not None:
                 self._on_epoch(self._progress(epochs))
         self._finish()
+
+    def _train_epoch(self) -> EpochResult:
+        """An epoch; one that is left in its middle is kept as it is."""
+        try:
+            return self.trainer.train_epoch()
+        except Paused:
+            pulse = self.trainer.pulse
+            if self._save(must=False):
+                share = round(pulse.batch / max(1, pulse.batches), 3)
+                self.trial.set_user_attr(EPOCH_SHARE, share)
+            raise
+        except NonFiniteLoss as error:
+            raise CandidateFailure(str(error)) from error
+        except ValueError as error:
+            if _ONE_VALUE not in str(error):
+                raise
+            raise CandidateFailure(
+                "cannot be trained: batch normalisation sees a batch of one image of one pixel"
+            ) from error
+
+    def _show(self, epochs: int) -> None:
+        """Have the pulse say where the training stands, before an epoch."""
+        pulse, trainer, attrs = self.trainer.pulse, self.trainer, self.trial.user_attrs
+        pulse.number, pulse.phase = self.trial.number, attrs.get(PHASE, "")
+        pulse.step = attrs.get(STEP, "")
+        pulse.epoch, pulse.epochs = trainer.epoch, self._epochs_in_all(epochs)
+        pulse.accuracy = self.accuracy if trainer.epoch else None
+        pulse.seconds = self._seconds()
+        pulse.batch, pulse.batches = 0, trainer.batches
+        pulse.gpu = gpu_identity(trainer.device)
+        pulse.began = time.monotonic()
 
     def _finish(self) -> None:
         """Record what came of the training and what it took."""
@@ -242,11 +276,12 @@ class TrialTraining:
             self.trial.report(accuracy, self._reported)
         self.trial.set_user_attr(TRAIN_SECONDS, self._seconds())
 
-    def _save(self, *, must: bool) -> None:
+    def _save(self, *, must: bool) -> bool:
+        """Keep the state as it is; whether that was possible."""
         self._state = _dumped(self.trainer)
         self._saved = time.monotonic()
         if self._checkpoints is None:
-            return
+            return False
         trial, epoch = self.trial, self.trainer.epoch
         saved = self._checkpoints.save(trial._trial_id, trial.number, epoch, self._state)
         if must and not saved:
@@ -254,19 +289,22 @@ class TrialTraining:
                 "the checkpoint of the last epoch could not be saved, and other networks start "
                 "from it: make space for the artifacts, and run again"
             )
+        return saved
 
     def _progress(self, epochs: int) -> Progress:
-        further = self.trainer.further_epochs
-        if further:  # What is trained so far is not all: a budget may end it.
-            epochs = self.trainer.epochs + further
         return Progress(
             number=self.trial.number,
             phase=self.trial.user_attrs.get(PHASE, ""),
             epoch=self.trainer.epoch,
-            epochs=epochs,
+            epochs=self._epochs_in_all(epochs),
             accuracy=self.accuracy,
             seconds=self._seconds(),
         )
+
+    def _epochs_in_all(self, epochs: int) -> int:
+        """The epochs to be trained; what is trained so far may not be all: a budget may end it."""
+        further = self.trainer.further_epochs
+        return self.trainer.epochs + further if further else epochs
 
     def _seconds(self) -> float:
         return sum(result.seconds for result in self.trainer.history)

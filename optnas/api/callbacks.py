@@ -8,7 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from optnas.errors import UserError
-from optnas.running.runner import Display
+from optnas.running.events import Display
 from optnas.study.opening import OpenStudy
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
@@ -53,6 +53,12 @@ class Called:
     def note(self, text: str) -> None:
         if self._shown is not None:
             self._shown.note(text)
+
+    def __getattr__(self, name: str) -> Any:
+        """What a display may have beside the four methods, if the other one has it."""
+        if name in ("ahead", "pulse", "interrupted"):
+            return getattr(self._shown, name)
+        raise AttributeError(name)
 
 
 class TensorBoardCallback:

@@ -10,9 +10,8 @@ import optuna
 from markupsafe import escape
 from optuna.trial import FrozenTrial
 
-from optnas.cli.console import epoch_printer
-from optnas.cli.displays import LiveDisplay, make_display
-from optnas.running.runner import Display
+from optnas.cli.console import epoch_printer, shown_display
+from optnas.running.events import Display
 from optnas.study.opening import OpenStudy, counted_trials
 from optnas.units import duration
 
@@ -29,10 +28,8 @@ def display_of(progress: bool) -> Iterator[Display | None]:
         return
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    display = NotebookDisplay() if in_notebook() else make_display(as_json=False)
-    shown = display if isinstance(display, NotebookDisplay | LiveDisplay) else None
     try:
-        with shown or contextlib.nullcontext():
+        with NotebookDisplay() if in_notebook() else shown_display(as_json=False) as display:
             yield display
     finally:
         optuna.logging.set_verbosity(level)

@@ -103,7 +103,8 @@ def status(target: Target, study: Name = None, allow: Allow = None, as_json: Jso
     from optnas.study.opening import open_existing
 
     handle = open_existing(target, study, allow=allow or (), reading=True)
-    show(as_json, status_fields, status_text, handle)
+    name = target_arguments(target, study, allow)
+    show(as_json, status_fields, lambda opened: status_text(opened, name), handle)
 
 
 @app.command()
@@ -303,6 +304,7 @@ def report(
         write_page(path, report_page(handle, target_arguments(target, study, allow), costs))
         if not as_json:
             print(f"Wrote {path}. Open it in a browser.")
+            print(f"Next: optnas retrain {target_arguments(target, study, allow)}")
 
 
 @app.command()
@@ -345,7 +347,7 @@ def dashboard(
 
     handle = open_existing(target, study, allow=allow or ())
     quiet_libraries()
-    serve(handle, port)
+    serve(handle, port, target_arguments(target, study, allow))
 
 
 for command in (

@@ -2,8 +2,11 @@
 
 import contextlib
 import json
+import re
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +15,16 @@ import typer
 if TYPE_CHECKING:
     from optnas.config.file import StudyFile
     from optnas.config.keys import Workers
-    from optnas.running.runner import Display, Outcome
+    from optnas.running.events import Display
+    from optnas.running.runner import Outcome
     from optnas.study.opening import OpenStudy
 
 # Imported when they are needed: `optnas --help` loads neither Optuna nor torch.
 
 INTERRUPTED = 130
 """Exit code."""
+COMMAND = re.compile(r"(train it|load it|next) *:? ")
+"""How lines begin that are to be copied."""
 
 
 def requested_workers(
@@ -70,7 +76,7 @@ def run_search(
     from optnas.running.runner import run as run_study
 
     quiet_libraries()
-    with _display(as_json=as_json) as display:
+    with shown_display(as_json=as_json) as display:
         outcome = run_study(
             config, display=display, workers=workers, accept_changed_data=accept_changed_data
         )
@@ -78,7 +84,7 @@ def run_search(
         fields = {"event": "end", "ending": outcome.ending, **best_fields(outcome.opened)}
         print(json.dumps(fields))
     else:
-        print(ending_text(outcome, command))
+        print(fitted(ending_text(outcome, command)))
     raise typer.Exit(_exit_code(outcome))
 
 
@@ -107,7 +113,7 @@ def run_baselines(
     beside = open_baselines(handle)
     if beside is not None and beside.is_finished:
         return
-    with contextlib.redirect_stdout(sys.stderr), _display(as_json=False) as display:
+    with contextlib.redirect_stdout(sys.stderr), shown_display(as_json=False) as display:
         outcome = train_baselines(
             handle, device=device, display=display, accept_changed_data=accept_changed_data
         )
@@ -117,7 +123,8 @@ def run_baselines(
 
 
 @contextlib.contextmanager
-def _display(*, as_json: bool) -> Iterator["Display"]:
+def shown_display(*, as_json: bool) -> Iterator["Display"]:
+    """The display that fits where stdout goes, while it shows a run."""
     from optnas.cli.displays import LiveDisplay, make_display
 
     display = make_display(as_json=as_json)
@@ -139,7 +146,33 @@ def show(
     handle: "OpenStudy",
 ) -> None:
     """Print what is to be said of a study, for programs or for people."""
-    print(json.dumps(fields(handle)) if as_json else text(handle))
+    print(json.dumps(fields(handle)) if as_json else fitted(text(handle)))
+
+
+def fitted(text: str) -> str:
+    """A text in lines that fit the terminal, broken between words; as it is anywhere else.
+
+    Commands and the like, which are to be copied, stay whole.
+    """
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    lines = [_fitted_line(line, width) for line in text.splitlines()]
+    return "\n".join(lines)
+
+
+def _fitted_line(line: str, width: int) -> str:
+    if len(line) <= width or COMMAND.match(line):
+        return line
+    indent = " " * min(len(line) - len(line.lstrip()) + 2, width // 4)
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
 
 
 def target_arguments(target: str, study: str | None, allow: Sequence[str] | None = None) -> str:

@@ -42,14 +42,15 @@ def predict(
         raise UserError("give --csv or --json, not both")
     quiet_libraries()
     model = load_network(network, device)
-    if not hasattr(model, "predict_each"):
-        raise UserError(f"{network} names no classes; of faces, ask `optnas verify`")
     sources = [source for path in paths for source in model.reader.sources(_existing(path))[0]]
     found = model.predict_each(sources, top, batch_size=batch_size)
-    write = _write_csv if as_csv else _write_json if as_json else _write_text
+    write = _write_json if as_json else _write_text
     unread: list[Any] = []
     try:
-        write(_watched(found, len(sources), unread), top)
+        if as_csv:
+            _write_csv(_watched(found, len(sources), unread), model.columns(top))
+        else:
+            write(_watched(found, len(sources), unread))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     if unread:
@@ -144,26 +145,22 @@ def _watched(found: Iterator[Any], total: int, unread: list[Any]) -> Iterator[An
         yield each
 
 
-def _write_text(found: Iterable[Any], top: int) -> None:
+def _write_text(found: Iterable[Any]) -> None:
     for each in found:
         if each.error is None:
-            pairs = zip(each.labels, each.probabilities, strict=True)
-            print(f"{each.source}: " + ", ".join(f"{name} {share:.4f}" for name, share in pairs))
+            print(f"{each.source}: {each.text()}")
 
 
-def _write_json(found: Iterable[Any], top: int) -> None:
+def _write_json(found: Iterable[Any]) -> None:
     for each in found:
         print(json.dumps(each.fields()))
 
 
-def _write_csv(found: Iterable[Any], top: int) -> None:
-    """A row per image: the file, labels with their probabilities, and why it cannot be read."""
+def _write_csv(found: Iterable[Any], columns: list[str]) -> None:
+    """A row per image: the file, what the network says, and why it cannot be read."""
     table = csv.writer(sys.stdout, lineterminator="\n")
-    numbers = ["", *(f"_{number}" for number in range(2, top + 1))]
-    columns = [f"{name}{number}" for number in numbers for name in ("label", "probability")]
     table.writerow(["file", *columns, "error"])
     for each in found:
-        pairs = zip(each.labels, each.probabilities, strict=True)
-        cells = [cell for label, share in pairs for cell in (label, f"{share:.6f}")]
+        cells = each.cells()
         cells += [""] * (len(columns) - len(cells))
         table.writerow([each.source, *cells, each.error or ""])

@@ -75,6 +75,10 @@ class Strategy(Protocol):
         """Whether it proposes the parameter ``epochs``. Default: no."""
 
     @property
+    def epochs_range(self) -> tuple[int, int] | None:
+        """Least and most epochs that it proposes. Default: None, any number."""
+
+    @property
     def inherits(self) -> bool:
         """Whether networks start from the weights of others, whatever the space. Default: no."""
 
@@ -250,6 +254,7 @@ class _Stock:
     is_stock = True
     has_end = False
     sets_epochs = False
+    epochs_range = None
     inherits = False
     needs_objective = None
     phases = None

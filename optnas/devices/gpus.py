@@ -5,7 +5,7 @@ import errno
 import functools
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +99,43 @@ def mps_runs() -> bool:
         # Somebody listens there, though in another way than today's drivers do.
         return error.errno == errno.EPROTOTYPE
     return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """How busy a GPU is.
+
+    Args:
+        index: Its number for NVIDIA's driver.
+        percent: Part of the last moment in which it computed, in per cent.
+        used: Bytes of its memory that are taken, by whomever.
+        total: Bytes of its memory.
+    """
+
+    index: int
+    percent: int
+    used: int
+    total: int
+
+
+def use_of(identities: Iterable[str]) -> list[Use]:
+    """How busy these GPUs are; those of which the driver does not tell are left out.
+
+    Args:
+        identities: As `Gpu.uuid`.
+    """
+    wanted = list(identities)
+    driver = nvml() if wanted else None  # Who trains elsewhere need not load it.
+    if driver is None:
+        return []
+    found = []
+    for identity in wanted:
+        handle = ask_driver(driver.nvmlDeviceGetHandleByUUID, identity)
+        if handle is None:
+            continue
+        rates = ask_driver(driver.nvmlDeviceGetUtilizationRates, handle)
+        memory = ask_driver(driver.nvmlDeviceGetMemoryInfo, handle)
+        index = ask_driver(driver.nvmlDeviceGetIndex, handle)
+        if rates and memory and index is not None:
+            found.append(Use(index, rates.gpu, memory.used, memory.total))
+    return found

@@ -8,9 +8,9 @@ from typing import Literal
 
 from optnas.drawing.block_layout import Block, Section, in_rows, legend
 from optnas.drawing.graph_layout import Edge, Vertex, graph
-from optnas.drawing.growth import MacroPicture
+from optnas.drawing.growth import MacroPicture, is_plain, radius_of
 from optnas.drawing.raster import png
-from optnas.drawing.shapes import Picture, above, framed, svg
+from optnas.drawing.shapes import DARK, Picture, above, framed, svg
 from optnas.errors import UserError
 from optnas.spaces import (
     Architecture,
@@ -23,6 +23,7 @@ from optnas.spaces import (
 )
 from optnas.spaces.cell import INPUTS, Cell, loose_ends
 from optnas.spaces.nasbench201 import EDGES
+from optnas.spaces.words import operation_words
 from optnas.storage.files import write_whole
 
 COLOURS = {
@@ -42,8 +43,6 @@ COLOURS = {
     "conv_7x7": "#b55400",
 }
 """The colour of every operation: a hue for each kind, darker for larger kernels."""
-DARK = "#495057"
-"""Of what is not searched: inputs, outputs, stems and classifiers."""
 MODULE, REDUCTION = "#fff3bf", "#ffd43b"
 """Of what is there in every network of a space, whole cells or modules."""
 
@@ -230,9 +229,7 @@ def _(architecture: GrowthArchitecture, concat: Concat = "loose") -> Picture:
             *(framed(_grown_cell(architecture, kind), title) for title, kind in cells.items())
         )
     drawn = MacroPicture(architecture, COLOURS, cell=MODULE, reduction=REDUCTION).picture()
-    used = {operation for each in architecture.increments for operation in each.operations}
     meanings = {"cell": MODULE, "reduction cell": REDUCTION}
-    meanings |= {operation_label(o): COLOURS[o] for o in COLOURS if o in used}
     title = f"{architecture.depth} cells, {grown}"
     return framed(above(drawn, legend(meanings, max(drawn.width, 600.0)), gap=18.0), title)
 
@@ -262,7 +259,13 @@ def _grown_cell(architecture: GrowthArchitecture, kind: int) -> Picture:
 def _operation(name: str, operation: str) -> Vertex:
     """An operation on its way from one state to another."""
     colour = COLOURS[operation.removeprefix("nor_")]
-    return Vertex(name, operation_label(operation), colour, dashed=operation == "none")
+    return Vertex(
+        name,
+        operation_words(operation),
+        colour,
+        dashed=is_plain(operation),
+        radius=radius_of(operation),
+    )
 
 
 def _chain_colour(operation: str, kernel: int) -> str:
@@ -276,8 +279,3 @@ def _blocks(sections: Sequence[Section], meanings: Mapping[str, str], title: str
 
 def _range(first: int, end: int) -> str:
     return str(first) if end == first + 1 else f"{first}-{end - 1}"
-
-
-def operation_label(operation: str) -> str:
-    """An operation as a person says it."""
-    return operation.replace("_", " ")

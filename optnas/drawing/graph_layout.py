@@ -21,6 +21,7 @@ class Vertex:
         fill: Its colour, as ``#rrggbb``.
         round: Whether its sides are round.
         dashed: Whether its border is dashed.
+        radius: Of its corners, where its sides are not round.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Vertex:
     fill: str = PAPER
     round: bool = False
     dashed: bool = False
+    radius: float = 4.0
 
     @property
     def width(self) -> float:
@@ -86,7 +88,7 @@ def graph(vertices: Sequence[Vertex], edges: Iterable[Edge], first: Sequence[str
         shapes.append(Curve(tuple(map(at, line)), tip=at(tip) if head else None))
     for vertex in vertices:
         x, y = at(placed.get_node(vertex.name).attr["pos"])
-        radius = _HEIGHT / 2 if vertex.round else 4.0
+        radius = _HEIGHT / 2 if vertex.round else vertex.radius
         left, top = x - vertex.width / 2, y - _HEIGHT / 2
         shapes.append(
             Box(left, top, vertex.width, _HEIGHT, vertex.fill, vertex.text, radius, vertex.dashed)

@@ -1,30 +1,33 @@
-"""Networks that grew, as pictures: the cells in a row, what was added to each above it."""
+"""Networks that grew, as pictures: the cells downwards, beside each what was added to it."""
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 
-from optnas.drawing.shapes import GREY, PAPER, Box, Curve, Picture, Point, Shape, Text
+from optnas.drawing.shapes import DARK, GREY, Box, Curve, Picture, Shape, text_width
 from optnas.spaces import GrowthArchitecture
+from optnas.spaces.growth_architecture import INPUTS
+from optnas.spaces.words import layer_name, operation_words
 
-_STEP = 66.0
-"""From one cell to the next."""
-_WIDTH, _HEIGHT = 38.0, 30.0
-"""Of a cell."""
-_RISE = 42.0
-"""From one increment of a cell to the next."""
-_LEVELS = 3
-"""So many cells have their increments at different heights, for the lines that pass by."""
-_RADIUS = 9.0
-_BESIDE = 9.0
-"""From the middle of a cell to where increments are added on its left, and taken on its right."""
-_ABOVE = 40.0
-"""From the top of a cell to the middle of its first increment."""
+_CELL = 132.0
+"""Width of a cell."""
+_ROW, _BOX = 36.0, 26.0
+"""Height of an increment with what separates it from the next, and of what stands in it."""
+_BETWEEN = 16.0
+"""From a cell to the next."""
+_BESIDE = 44.0
+"""From the cells to the increments."""
+_NUMBER = 34.0
+"""Width of an increment's number."""
+_APART = 8.0
 _HEAD = 7.0
 """Length of an arrowhead."""
 
 
 class MacroPicture:
     """Draws a network of mode ``"macro"``.
+
+    An increment stands beside the cell that it is added to, with its three operations, each with
+    the layer that it takes: what a line would say that crosses the whole picture, in words.
 
     Args:
         architecture: The network.
@@ -44,72 +47,77 @@ class MacroPicture:
         self._architecture = architecture
         self._colours = colours
         self._fills = {True: reduction, False: cell}
-        self._cells = range(architecture.depth + 1)
-        added = collections.Counter(each.target for each in architecture.increments)
-        rows = max(added.values(), default=0)
-        self._ground = _ABOVE + rows * _RISE if rows else 0.0
-        """Where the cells' upper sides are."""
-        self._dots: dict[int, Point] = {}
-        below: collections.Counter[int] = collections.Counter()
-        for layer, each in enumerate(architecture.increments, start=len(self._cells)):
-            rise = below[each.target] + each.target % _LEVELS / _LEVELS
-            y = self._ground - _ABOVE - rise * _RISE
-            self._dots[layer] = (self._middle(each.target) - _BESIDE, y)
-            below[each.target] += 1
+        self._added: dict[int, list[int]] = collections.defaultdict(list)
+        for index, increment in enumerate(architecture.increments):
+            self._added[increment.target].append(index)
+        said = [
+            self._chip(n, slot) for n in range(len(architecture.increments)) for slot in (0, 1, 2)
+        ]
+        self._chip_width = max((text_width(text) + 14 for text in said), default=0.0)
 
     def picture(self) -> Picture:
         """The picture."""
-        shapes: list[Shape] = [*map(self._box, self._cells), *map(self._after, self._cells[1:])]
-        for layer, increment in enumerate(self._architecture.increments, len(self._cells)):
-            for slot, source in enumerate(increment.inputs):
-                colour = self._colours[increment.operations[slot]]
-                shapes.append(self._taken(source, layer, slot, colour))
-        for top in self._tops():
-            x, end = top[0], (top[0], self._ground - _HEAD)
-            shapes.append(Curve((top, top, end, end), GREY, tip=(x, self._ground)))
-        for layer, (x, y) in self._dots.items():
-            size = 2 * _RADIUS
-            shapes.append(Box(x - _RADIUS, y - _RADIUS, size, size, PAPER, radius=_RADIUS))
-            number = str(layer - len(self._cells) + 1)
-            shapes.append(Text(x, y, number, size=9.0, anchor="middle"))
-        width = self._middle(self._cells[-1]) + _WIDTH / 2
-        return Picture(width, self._ground + _HEIGHT, tuple(shapes))
+        shapes: list[Shape] = []
+        y = 0.0
+        for layer in range(self._architecture.depth + 2):
+            added = self._added[layer]
+            height = max(_BOX, len(added) * _ROW - (_ROW - _BOX)) + (8.0 if added else 0.0)
+            if layer:
+                x = _CELL / 2
+                line = ((x, y - _BETWEEN), (x, y - _HEAD))
+                shapes.append(Curve((line[0], line[0], line[1], line[1]), GREY, tip=(x, y)))
+            shapes.append(self._layer(layer, y, height))
+            for place, index in enumerate(added):
+                shapes += self._increment(index, y + 4.0 + place * _ROW)
+            y += height + _BETWEEN
+        width = _CELL
+        if self._architecture.increments:
+            width += _BESIDE + _NUMBER + INPUTS * (self._chip_width + _APART)
+        return Picture(width, y - _BETWEEN, tuple(shapes))
 
-    def _middle(self, cell: int) -> float:
-        return _WIDTH / 2 + cell * _STEP
+    def _layer(self, layer: int, y: float, height: float) -> Box:
+        network = self._architecture
+        if layer > network.depth:
+            return Box(0.0, y, _CELL, height, DARK, "classifier")
+        channels = network.layer_channels(layer)
+        if layer == 0:
+            return Box(0.0, y, _CELL, height, DARK, f"stem, {channels} ch.")
+        is_reduction = layer in network.reductions
+        return Box(
+            0.0, y, _CELL, height, self._fills[is_reduction], f"cell {layer}, {channels} ch."
+        )
 
-    def _box(self, cell: int) -> Box:
-        fill = self._fills[cell in self._architecture.reductions] if cell else PAPER
-        x, text = self._middle(cell) - _WIDTH / 2, str(cell) if cell else "stem"
-        return Box(x, self._ground, _WIDTH, _HEIGHT, fill, text)
+    def _increment(self, index: int, y: float) -> Iterator[Shape]:
+        """A row: an arrow to the cell, the number, and what the increment takes."""
+        middle, x = y + _BOX / 2, _CELL + _BESIDE
+        line = ((x, middle), (_CELL + _HEAD, middle))
+        yield Curve((line[0], line[0], line[1], line[1]), GREY, tip=(_CELL, middle))
+        yield Box(x, y, _NUMBER, _BOX, text=f"+{index + 1}", radius=_BOX / 2)
+        x += _NUMBER + _APART
+        for slot, operation in enumerate(self._architecture.increments[index].operations):
+            yield Box(
+                x,
+                y,
+                self._chip_width,
+                _BOX,
+                self._colours[operation],
+                self._chip(index, slot),
+                radius=radius_of(operation),
+                dashed=operation == "identity",
+            )
+            x += self._chip_width + _APART
 
-    def _after(self, cell: int) -> Curve:
-        """The line to a cell from the one before it."""
-        y, end = self._ground + _HEIGHT / 2, self._middle(cell) - _WIDTH / 2
-        a, b = (self._middle(cell - 1) + _WIDTH / 2, y), (end - _HEAD, y)
-        return Curve((a, a, b, b), GREY, tip=(end, y))
+    def _chip(self, index: int, slot: int) -> str:
+        increment = self._architecture.increments[index]
+        source = layer_name(self._architecture, increment.target, increment.inputs[slot])
+        return f"{operation_words(increment.operations[slot])} of {source}"
 
-    def _tops(self) -> Iterable[Point]:
-        """The last increment of every cell that has some."""
-        tops = {
-            increment.target: self._dots[layer]
-            for layer, increment in enumerate(self._architecture.increments, len(self._cells))
-        }
-        return tops.values()
 
-    def _taken(self, source: int, layer: int, slot: int, colour: str) -> Curve:
-        """The line on which an increment takes a layer, as its first, second or third input."""
-        x, y = self._dots[layer]
-        end = (x - _RADIUS, y + 4.0 * (1 - slot))
-        if source in self._dots:
-            start = self._dots[source]
-            if start[0] == x:  # Of the same cell: around what lies between them.
-                start = (start[0] - _RADIUS, start[1])
-                aside = x - _RADIUS - 0.35 * _STEP
-                return Curve((start, (aside, start[1]), (aside, end[1]), end), colour, 2.0)
-            start = (start[0] + _RADIUS, start[1])
-            half = (start[0] + end[0]) / 2
-            return Curve((start, (half, start[1]), (half, end[1]), end), colour, 2.0)
-        start = (self._middle(source) + _BESIDE + 3.0 * (1 - slot), self._ground)
-        reach = 0.4 * (end[0] - start[0])
-        return Curve((start, (start[0], end[1]), (end[0] - reach, end[1]), end), colour, 2.0)
+def radius_of(operation: str) -> float:
+    """The corners of an operation's box: sharp where it has weights, round where it pools."""
+    return _BOX / 2 if "pool" in operation else 4.0 if is_plain(operation) else 0.0
+
+
+def is_plain(operation: str) -> bool:
+    """Whether an operation changes nothing."""
+    return operation in ("identity", "skip_connect", "none")

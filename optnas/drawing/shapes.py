@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterator
 from typing import Literal
 
-INK, PAPER, GREY = "#212529", "#ffffff", "#868e96"
+INK, PAPER, GREY, DARK = "#212529", "#ffffff", "#5c636a", "#495057"
+"""Of texts, of what they stand on, of lines, and of what is not searched: inputs, classifiers."""
 SIZE = 13.0
 """Height of a text."""
 FONTS = "Helvetica,Arial,sans-serif"
@@ -31,7 +32,7 @@ class Box:
         fill: Its colour, as ``#rrggbb``.
         text: What stands in it.
         radius: Of the corners; half the height makes the sides round.
-        dashed: Whether its border is dashed and its text grey.
+        dashed: Whether its border is dashed.
     """
 
     x: float
@@ -125,6 +126,15 @@ def framed(picture: Picture, title: str, margin: float = 16.0) -> Picture:
     return Picture(width + 2 * margin, picture.height + top + margin, shapes)
 
 
+def captioned(picture: Picture, text: str, margin: float = 16.0) -> Picture:
+    """A picture with a line below it; nothing below it, if the text is empty."""
+    if not text:
+        return picture
+    line = Text(margin, picture.height + SIZE / 2, text)
+    width = max(picture.width, text_width(text) + 2 * margin)
+    return Picture(width, picture.height + SIZE + margin, (*picture.shapes, line))
+
+
 def svg(picture: Picture) -> str:
     """A picture as an SVG document."""
     width, height = math.ceil(picture.width), math.ceil(picture.height)
@@ -140,8 +150,26 @@ def svg(picture: Picture) -> str:
 
 def readable_on(fill: str) -> str:
     """Black or white, whichever is easier to read on a colour."""
-    red, green, blue = (int(fill[i : i + 2], 16) for i in (1, 3, 5))
-    return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else PAPER
+    return max((INK, PAPER), key=lambda colour: contrast(colour, fill))
+
+
+def contrast(colour: str, other: str) -> float:
+    """The contrast ratio of two colours, from 1 to 21.
+
+    Source: Web Content Accessibility Guidelines 2.2, "contrast ratio" and "relative luminance".
+
+    Args:
+        colour: As ``#rrggbb``.
+        other: Likewise.
+    """
+    dark, light = sorted((_luminance(colour), _luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    shares = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = (s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares)
+    return sum(w * part for w, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def _moved(shape: Shape, x: float, y: float) -> Shape:
@@ -154,7 +182,7 @@ def _moved(shape: Shape, x: float, y: float) -> Shape:
 
 def caption(box: Box) -> Text:
     """The text in a box, where it stands."""
-    colour = GREY if box.dashed else readable_on(box.fill)
+    colour = readable_on(box.fill)
     x, y = box.x + box.width / 2, box.y + box.height / 2
     return Text(x, y, box.text, anchor="middle", colour=colour)
 

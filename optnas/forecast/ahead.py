@@ -10,8 +10,8 @@ from optnas.config.contract import Stretch, pruning_of, strategy_of
 from optnas.forecast.ranges import Span, span_of
 from optnas.seeds import derive_seed
 from optnas.spaces import Architecture
-from optnas.study.budget import used_budget
-from optnas.study.opening import OpenStudy
+from optnas.study.budget import trial_epochs, used_budget
+from optnas.study.opening import OpenStudy, counted_trials
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def look_ahead(handle: OpenStudy) -> Ahead:
     strategy = strategy_of(study.sampler)
     rng = np.random.default_rng(derive_seed("forecast", study.study_name) % 2**32)
     outlook = strategy.outlook(study, rng)
-    per_trial = Span(*pruning_of(study.pruner).mean_epochs(config.train.epochs or 1))
+    per_trial = _per_trial(handle)
     used, budget = used_budget(study), config.budget
     trials_left = None if budget.trials is None else max(budget.trials - used.trials, 0)
     epochs_left = None if budget.epochs is None else max(budget.epochs - used.epochs, 0)
@@ -86,6 +86,16 @@ def look_ahead(handle: OpenStudy) -> Ahead:
     totals = [sum(s.trials for s in course) for course in (least, longest, *courses)]
     phases = _phases(courses, longest)
     return Ahead(handle.has_end, (min(totals), max(totals)), courses, phases, per_trial)
+
+
+def _per_trial(handle: OpenStudy) -> Span:
+    """Epochs of a trial on average, where the strategy leaves them open."""
+    planned = handle.config.train.epochs or 1
+    span = Span(*pruning_of(handle.study.pruner).mean_epochs(planned))
+    seen = [trial_epochs(t) for t in counted_trials(handle.study) if t.value is not None]
+    if seen and max(seen) > planned:  # A table's trainings are as long as they are.
+        return Span(float(np.mean(seen)), float(np.mean(seen)))
+    return span
 
 
 def _number(trials: int | None, epochs: int | None, per_trial: Span) -> int | None:

@@ -20,6 +20,8 @@ from optnas.trials.attributes import PHASE, TRAIN_SECONDS
 PRIOR = (0.1, 0.2, 0.5, 0.2)
 """Shares of a middling network's time that are believed beforehand: whatever it is, per layer, per
 number that passes between layers, and per parameter."""
+LATEST = 5
+"""So many networks tell how fast the machine is now: others may have come, or gone."""
 BELIEF = 0.3
 """How much that counts beside one measured network."""
 
@@ -80,6 +82,14 @@ class Pace:
         if params is None:
             return self.per_layer[0] + self.per_layer[1] * depth
         return float(np.dot(self.per_feature, Timed(depth, params, 0.0).features))
+
+    def as_lately(self, timed: Sequence[Timed]) -> "Pace":
+        """The same on a machine that is as fast as it was for these networks."""
+        told = [float(np.dot(self.per_feature, each.features)) for each in timed]
+        ratios = [each.seconds / t for each, t in zip(timed, told, strict=True) if t > 0]
+        factor = float(np.exp(np.mean(np.log(ratios)))) if ratios else 1.0
+        scaled = tuple(factor * seconds for seconds in self.per_feature)
+        return dataclasses.replace(self, per_feature=scaled)
 
     def course(self, course: Iterable[Stretch], per_trial: float) -> float:
         """Seconds of a course.
@@ -144,13 +154,11 @@ def observed_pace(handle: OpenStudy) -> Pace | None:
             phases[phase] = (seconds, trial_epochs(trial))
     if not timed:
         return None
-    return fitted(
-        timed,
-        float(np.mean([t.seconds for t in timed])),
-        config.search_space,
-        shape_of(handle),
-        phases,
-    )
+    # A search that gets on trains other networks than at its beginning.
+    latest = timed[-max(LATEST, len(timed) // 3) :]
+    typical = float(np.mean([each.seconds for each in latest]))
+    pace = fitted(timed, typical, config.search_space, shape_of(handle), phases)
+    return pace.as_lately(timed[-LATEST:])
 
 
 def epoch_seconds(trial: FrozenTrial) -> float | None:

@@ -51,6 +51,14 @@ def span_of(values: Sequence[float], lower: float = 5, upper: float = 95) -> Spa
     return Span(float(low), float(high))
 
 
+def at_least_wide(span: Span, least: float) -> Span:
+    """The same, widened around its geometric middle if it is narrower than ``least``-fold."""
+    if span.low <= 0 or span.high >= least * span.low:
+        return span
+    middle, reach = math.sqrt(span.low * span.high), math.sqrt(least)
+    return Span(middle / reach, middle * reach)
+
+
 def at_most_wide(span: Span, widest: float = WIDEST) -> Span:
     """The same, narrowed around its geometric middle if it is wider than ``widest``-fold."""
     if span.low <= 0 or span.high <= widest * span.low:

@@ -15,6 +15,7 @@ from optuna_dashboard import save_plotly_graph_object, wsgi
 
 from optnas.errors import UserError
 from optnas.report.figures import figures, parents_of
+from optnas.report.notes import Notes
 from optnas.report.plotly_figures import plotly_figure
 from optnas.storage.artifacts import Artifacts, open_artifacts
 from optnas.storage.urls import StorageError
@@ -41,12 +42,13 @@ class _Handler(WSGIRequestHandler):
         pass  # A page that is open asks every few seconds.
 
 
-def serve(handle: OpenStudy, port: int) -> None:
+def serve(handle: OpenStudy, port: int, target: str) -> None:
     """Serve the dashboard until Ctrl-C or SIGTERM.
 
     Args:
         handle: The study whose page is named on stdout; its storage is served whole.
         port: Port on this machine.
+        target: How commands name the study.
 
     Raises:
         UserError: If the port cannot be had.
@@ -65,7 +67,7 @@ def serve(handle: OpenStudy, port: int) -> None:
         f"before it, which passes requests on to {HOST}:{port} with that as their Host.",
         flush=True,
     )
-    with server, contextlib.suppress(KeyboardInterrupt), kept_drawn(study):
+    with server, contextlib.suppress(KeyboardInterrupt), kept_drawn(study, Notes(handle, target)):
         server.serve_forever()
 
 
@@ -137,15 +139,23 @@ class Drawing:
 
 
 @contextlib.contextmanager
-def kept_drawn(study: optuna.Study) -> Iterator[None]:
-    """Draw the figures of ``study`` now and whenever trials have finished, in the background."""
+def kept_drawn(study: optuna.Study, notes: Notes | None = None) -> Iterator[None]:
+    """Draw the figures of ``study`` now and whenever trials have finished, in the background.
+
+    Args:
+        study: The study.
+        notes: Written at the same times; None writes none.
+    """
     drawing, ended = Drawing(study), threading.Event()
 
     def keep() -> None:
+        more = False
         while True:
             began = time.monotonic()
             try:
-                drawing.refresh()
+                more = drawing.refresh() or more
+                if more and notes is not None:
+                    more = notes.refresh(study.get_trials(deepcopy=False))
             except Exception as error:  # A storage may fail as it likes; the next look may not.
                 warnings.warn(f"The figures were not drawn: {error}", stacklevel=1)
             if ended.wait(max(PAUSE, SHARE * (time.monotonic() - began))):

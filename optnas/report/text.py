@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from optnas.config import plugins
-from optnas.config.contract import count_params, data_set
+from optnas.config.contract import data_set
 from optnas.extensions.importing import load_entry
+from optnas.report.meaning import could_be_guessed, remarks
 from optnas.spaces import SPACES
+from optnas.spaces.words import in_words
 from optnas.storage.artifacts import open_artifacts
 from optnas.storage.checkpoints import UNNEEDED, checkpoint_of
 from optnas.storage.retention import needed
@@ -17,13 +19,13 @@ from optnas.storage.urls import StorageError
 from optnas.study.budget import used_budget
 from optnas.study.data import seen_fields, seen_lines
 from optnas.study.folders import network_folder
-from optnas.study.opening import Conclusion, OpenStudy, conclusions, counted_trials
-from optnas.study.record import RECORD, metric_of
-from optnas.trials.attributes import PHASE
-from optnas.trials.chance import is_chance
+from optnas.study.networks import params_of
+from optnas.study.opening import Conclusion, OpenStudy, conclusions, counted_trials, is_counted
+from optnas.study.record import metric_of
+from optnas.trials.attributes import CONTINUES, PHASE, STEP
 from optnas.trials.lineage import without_weights
-from optnas.trials.metric import Metric
-from optnas.units import size
+from optnas.trials.outcomes import epochs_kept, is_interrupted, outcome
+from optnas.units import plural, size
 
 if TYPE_CHECKING:
     from optnas.running.runner import Outcome
@@ -44,11 +46,13 @@ def status_fields(handle: OpenStudy) -> dict[str, Any]:
         "sampler": handle.config.sampler.name,
         "finished": handle.is_finished,
         "trials": dict(Counter(trial.state.name.lower() for trial in trials)),
+        "outcomes": dict(Counter(map(outcome, trials))),
         "phases": dict(Counter(trial.user_attrs.get(PHASE, "-") for trial in ended)),
         "running": [
             {
                 "number": trial.number,
                 "phase": trial.user_attrs.get(PHASE),
+                "step": trial.user_attrs.get(STEP),
                 "epochs": len(trial.intermediate_values),
             }
             for trial in running
@@ -62,18 +66,24 @@ def status_fields(handle: OpenStudy) -> dict[str, Any]:
     }
 
 
-def status_text(handle: OpenStudy) -> str:
-    """The same, as a table."""
+def status_text(handle: OpenStudy, target: str = "") -> str:
+    """The same, as a table, and the next command.
+
+    Args:
+        handle: The study.
+        target: How commands name this study; nothing leaves the command out.
+    """
     fields = status_fields(handle)
     spent, budget = fields["used"], fields["budget"]
     best = fields["best_value"]
     rows = {
         "study": f"{fields['study']} ({fields['sampler']})",
         "state": "finished" if fields["finished"] else "not finished",
-        "trials": _counts(fields["trials"]),
+        "trials": _counts(fields["outcomes"]),
         "phases": _counts(fields["phases"]),
         "running": ", ".join(
-            f"trial {r['number']} ({r['phase']}, {r['epochs']} epochs)" for r in fields["running"]
+            f"trial {r['number']} ({r['step'] or r['phase']}; {plural(r['epochs'], 'epoch')})"
+            for r in fields["running"]
         )
         or "nothing",
         "used": ", ".join(
@@ -86,6 +96,9 @@ def status_text(handle: OpenStudy) -> str:
     lines = seen_lines(handle.study)
     if lines:
         rows["data"] = f"\n{'':<9}".join(lines)
+    if target:
+        goes_on = "resume" if "://" in target else "run"
+        rows["next"] = f"optnas {'best' if fields['finished'] else goes_on} {target}"
     return "\n".join(f"{name:<8} {value}" for name, value in rows.items())
 
 
@@ -115,6 +128,7 @@ def best_text(handle: OpenStudy, target: str) -> str:
     lines = [_headline(handle, first), _describe(handle, first)]
     for other in found[1:]:
         lines += ["", f"Next, from trial {other.number}:", _describe(handle, other)]
+    lines += ["", *said] if (said := remarks(handle, found[:SHOWN], target)) else []
     if best is not None and best["number"] not in {c.number for c in found}:
         value = f"{best['value']:.4f} (trial {best['number']}"
         trial = handle.study.get_trials(deepcopy=False)[best["number"]]
@@ -142,13 +156,29 @@ def ending_text(outcome: "Outcome", command: str) -> str:
     }
     text = endings[outcome.ending]
     if outcome.ending not in ("finished", "budget"):
-        return text
+        return "\n".join([text, *_kept_lines(handle)])
     if outcome.best is None and outcome.ending == "budget":
         return f"{text} No network has been trained yet."
     if outcome.best is None:
         return f"{text} No network could be trained: see the reasons above."
     command = command.removeprefix("optnas run ").removeprefix("optnas resume ")
     return f"{text}\n\n{best_text(handle, command)}"
+
+
+def _kept_lines(handle: OpenStudy) -> list[str]:
+    """What an interrupted study keeps of the trials that were running."""
+    trials = handle.study.get_trials(deepcopy=False)
+    continued = {trial.user_attrs.get(CONTINUES) for trial in trials}
+    kept = []
+    for trial in trials:
+        if is_interrupted(trial) and trial.number not in continued:
+            mark = checkpoint_of(trial)
+            epochs = epochs_kept(trial, None if mark is None else mark["epoch"])
+            planned = trial.params.get("epochs") or handle.config.train.epochs
+            what = f"{epochs:.3g} of {planned} epochs" if planned else f"{epochs:.3g} epochs"
+            kept.append(f"trial {trial.number} {f'after {what}' if epochs else 'begins again'}")
+    finished = plural(sum(map(is_counted, trials)), "finished trial")
+    return [f"Kept: {'; '.join([finished, *kept])}."]
 
 
 def known_fields() -> dict[str, dict[str, str]]:
@@ -187,30 +217,14 @@ def _headline(handle: OpenStudy, conclusion: Conclusion) -> str:
 
 def _describe(handle: OpenStudy, conclusion: Conclusion) -> str:
     fields = _conclusion_fields(handle, conclusion)
-    architecture = ", ".join(f"{k} {_short(v)}" for k, v in fields["architecture"].items())
-    cost = "" if fields["params"] is None else f", {fields['params']:,} parameters"
+    lines = in_words(conclusion.architecture)
+    if fields["params"] is not None:
+        lines[0] += f"; {plural(fields['params'], 'parameter')}"
     metric = metric_of(handle.study).name
     guess = "; a guess could have it" if fields["is_chance"] else ""
-    return (
-        f"  {architecture}{cost}\n"
-        f"  validation {metric} {conclusion.value:.4f} after {fields['epochs']} epochs of search"
-        f"{guess}"
-    )
-
-
-def _short(value: Any) -> str:
-    """A sequence as runs: ``separable x4, conv x2``."""
-    if not isinstance(value, tuple):
-        return str(value)
-    if value and isinstance(value[0], dict):  # Too much for a line: `--json` tells.
-        return f"({len(value)})"
-    runs: list[tuple[Any, int]] = []
-    for item in value:
-        if runs and runs[-1][0] == item:
-            runs[-1] = (item, runs[-1][1] + 1)
-        else:
-            runs.append((item, 1))
-    return "(" + ", ".join(f"{v} x{n}" if n > 1 else str(v) for v, n in runs) + ")"
+    epochs = plural(fields["epochs"], "epoch")
+    lines.append(f"validation {metric} {conclusion.value:.4f} after {epochs} of search{guess}")
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _weights_fields(handle: OpenStudy) -> dict[str, Any]:
@@ -239,37 +253,22 @@ def _weights_text(fields: dict[str, Any]) -> str:
     space = "unknown space" if fields["bytes"] is None else size(fields["bytes"])
     number = len(fields["trials"])
     lost = f"; lost: {', '.join(fields['lost'])}" if fields["lost"] else ""
-    return f"{space}, of {number} trial{'' if number == 1 else 's'}{lost}"
+    return f"{space}, of {plural(number, 'trial')}{lost}"
 
 
 def _conclusion_fields(handle: OpenStudy, conclusion: Conclusion) -> dict[str, Any]:
-    record = handle.study.user_attrs[RECORD]
     trial = handle.study.get_trials(deepcopy=False)[conclusion.number]
     metric = metric_of(handle.study)
     return {
         "architecture": dataclasses.asdict(conclusion.architecture),
-        "params": count_params(
-            handle.config.search_space,
-            conclusion.architecture,
-            record["in_channels"],
-            record["classes"],
-        ),
+        "params": params_of(handle, conclusion.architecture, trial.user_attrs),
         "trial": conclusion.number,
         "value": conclusion.value,
         "epochs": len(trial.intermediate_values) or trial.user_attrs.get("epochs_trained", 0),
         "settled": conclusion.settled,
         "metric": metric.key,
-        "is_chance": _is_chance(handle, metric, conclusion.value),
+        "is_chance": could_be_guessed(handle, conclusion.value),
     }
-
-
-def _is_chance(handle: OpenStudy, metric: Metric, value: float | None) -> bool | None:
-    """Whether a guess could have such a validation metric; None where nobody can tell."""
-    counts = (seen_fields(handle.study) or {}).get("counts") or {}
-    judgement = next((c for c in map(counts.get, ("validation", "test")) if c and sum(c)), None)
-    if value is None or not judgement or not 0 <= value <= 1:
-        return None
-    return is_chance(value, judgement, metric.key)
 
 
 def _best_trial(handle: OpenStudy) -> dict[str, Any] | None:

@@ -4,11 +4,10 @@ import contextlib
 import dataclasses
 import functools
 import signal
-import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -20,11 +19,13 @@ from optnas.config.paths import default_artifacts
 from optnas.drawing.attach import with_drawings
 from optnas.errors import RunError, UserError
 from optnas.forecast.start import said_at_start
+from optnas.running import heart
+from optnas.running.events import Display, PoolEvents, WorkerDisplay, answering
 from optnas.running.gpu_sharing import GpuSharing, WorkerControl
 from optnas.running.loop import BudgetUsedUp, Loop
-from optnas.running.placement import WorkerPlan, check_gpus, gpu_sharing_notice, plan_workers
+from optnas.running.placement import WorkerPlan, check_gpus, plan_workers
 from optnas.running.signals import Interruption, Signals
-from optnas.running.workers import GONE, SendEvent, WorkerPool
+from optnas.running.workers import SendEvent, WorkerPool
 from optnas.storage.artifacts import Artifacts, check_artifacts, mark_artifacts, open_artifacts
 from optnas.study.budget import may_go_on, may_start
 from optnas.study.data import (
@@ -45,7 +46,7 @@ from optnas.study.opening import (
     open_study,
 )
 from optnas.study.record import RECORD
-from optnas.trials.failures import fail_dead, told_in_a_line
+from optnas.trials.failures import fail_dead, is_grounds, one_line
 
 Ending = Literal["finished", "budget"] | Interruption
 
@@ -72,26 +73,6 @@ class Outcome:
     def best(self) -> Conclusion | None:
         """The network found, or the best so far; None if none could be trained."""
         return next(iter(conclusions(self.opened, 1)), None)
-
-
-class Display(Protocol):
-    """What shows a run to whoever watches; ``worker`` is a worker's number, from 0.
-
-    It may have a method ``ahead``, which is told before the start what the search may take: a
-    line.
-    """
-
-    def start(self, handle: OpenStudy) -> None:
-        """The study is open."""
-
-    def epoch(self, progress: Any, worker: int) -> None:
-        """A trial has finished an epoch."""
-
-    def trial(self, trial: FrozenTrial, worker: int) -> None:
-        """A trial has finished."""
-
-    def note(self, text: str) -> None:
-        """Something was decided about the workers; called only where several share a GPU."""
 
 
 def run(
@@ -155,7 +136,21 @@ class _Data:
         return check_same(seen, reading, accept=self.accept)
 
 
-@told_in_a_line()
+@contextlib.contextmanager
+def _told_in_a_line() -> Iterator[None]:
+    """Turn what the ground does, wherever it is raised, into a ``RunError``."""
+    try:
+        yield
+    except (UserError, RunError, BrokenPipeError):  # Nobody reads what is shown any more.
+        raise
+    except Exception as error:
+        if not is_grounds(error):
+            raise
+        message = f"{one_line(error)}; nothing is lost: the same command goes on"
+        raise RunError(message) from error
+
+
+@_told_in_a_line()
 def _run_alone(
     config: StudyFile,
     display: Display | None,
@@ -168,6 +163,30 @@ def _run_alone(
     patient: bool = False,
 ) -> Outcome:
     """Run a study in this process, as the worker with this number, until it is dismissed."""
+    with heart.beats(getattr(display, "pulse", None), number):
+        return _run_here(
+            config,
+            display,
+            device,
+            data,
+            number=number,
+            heard=heard,
+            is_dismissed=is_dismissed,
+            patient=patient,
+        )
+
+
+def _run_here(
+    config: StudyFile,
+    display: Display | None,
+    device: str | None,
+    data: _Data,
+    *,
+    number: int,
+    heard: tuple[signal.Signals, ...],
+    is_dismissed: Callable[[], bool],
+    patient: bool,
+) -> Outcome:
     seen = data_seen_with(config, patient=patient)
     maker = ObjectiveMaker(config, device=device, seen=seen or data.like)
     changes = data.check(seen, maker.reading)
@@ -183,7 +202,7 @@ def _run_alone(
         with contextlib.suppress(RuntimeError):  # The loop has not begun, or is over.
             study.stop()
 
-    signals = Signals(stop, heard)
+    signals = Signals(stop, heard, answer=answering(display))
 
     def on_epoch(progress: Any) -> None:
         if display is not None:
@@ -246,12 +265,13 @@ def _run_pool(
 ) -> Outcome:
     """Run a study in several processes of this machine."""
     check_gpus(plan)
-    events = _PoolEvents(config, display, plan)
+    events = PoolEvents(config, display, plan)
     pool = WorkerPool(
         functools.partial(_work, config, plan.workers, data),
         count=plan.count,
         max_restarts=plan.workers.max_restarts,
         listen=events.listen,
+        answer=answering(display),
     )
     if plan.is_measured:
         control = WorkerControl(pool.add, pool.dismiss, events.find, events.note)
@@ -262,10 +282,7 @@ def _run_pool(
     except KeyboardInterrupt:  # The second Ctrl-C.
         ending = "interrupted"
     # Workers may have come further than this process, which was opening the study meanwhile.
-    handle = events.opened
-    if handle is None:
-        with contextlib.suppress(UserError):
-            handle = open_study(config)
+    handle = events.opened or _opened_after_all(config)
     if handle is None:
         raise RunError(pool.lost) if pool.lost else KeyboardInterrupt
     # Of workers that were killed at last.
@@ -277,11 +294,18 @@ def _run_pool(
     return Outcome(handle, ending or _ending(handle))
 
 
+def _opened_after_all(config: StudyFile) -> OpenStudy | None:
+    """The study, if a worker has made it."""
+    with contextlib.suppress(UserError):
+        return open_study(config)
+    return None
+
+
 def _work(
     config: StudyFile, workers: Workers, data: _Data, number: int, send: SendEvent
 ) -> Interruption | None:
     """What a worker process does; its parent hears Ctrl-C for it."""
-    display = _WorkerDisplay(send)
+    display = WorkerDisplay(send)
     outcome = _run_alone(
         config,
         display,
@@ -293,86 +317,6 @@ def _work(
         patient=True,  # Its siblings wait, too.
     )
     return outcome.ending if outcome.ending in ("interrupted", "terminated") else None
-
-
-class _WorkerDisplay:
-    """The display of a worker process: tells its parent.
-
-    Attributes:
-        is_dismissed: Whether the parent wants the worker to end.
-    """
-
-    def __init__(self, send: SendEvent) -> None:
-        self.is_dismissed = False
-        self._send = send
-
-    def ahead(self, text: str) -> None:
-        self._send("ahead", text)
-
-    def start(self, handle: OpenStudy) -> None:
-        self._send("start", None)
-
-    def epoch(self, progress: Any, worker: int) -> None:
-        self._send("epoch", dict(vars(progress)))
-
-    def trial(self, trial: FrozenTrial, worker: int) -> None:
-        self.is_dismissed = not self._send("trial", trial.number)
-
-    def note(self, text: str) -> None:
-        pass  # Its parent decides.
-
-
-class _PoolEvents:
-    """Shows what worker processes tell, and has somebody decide how many there are.
-
-    Attributes:
-        opened: The study, once a worker has made or opened it.
-        sharing: Decides how many workers there are, if that is not settled.
-    """
-
-    def __init__(self, config: StudyFile, display: Display | None, plan: WorkerPlan) -> None:
-        self.opened: OpenStudy | None = None
-        self.sharing: GpuSharing | None = None
-        self._config = config
-        self._display = display
-        self._plan = plan
-
-    def listen(self, worker: int, event: str, value: Any) -> None:
-        if event == GONE:
-            if self.sharing is not None and self.opened is not None:
-                self.sharing.lost(worker, value)
-            return
-        if event == "ahead":
-            if hasattr(self._display, "ahead"):
-                self._display.ahead(value)
-            return
-        if self.opened is None:
-            self.opened = open_study(self._config)
-            if self._display is not None:
-                self._display.start(self.opened)
-            if self._plan.shares_gpus:
-                self.note(gpu_sharing_notice())
-        if event == "epoch":
-            if self._display is not None:
-                self._display.epoch(types.SimpleNamespace(**value), worker)
-            if self.sharing is not None:
-                self.sharing.epoch(worker, value["number"])
-        elif event == "trial" and (self._display is not None or self.sharing is not None):
-            trial = self.find(value)
-            if self._display is not None:
-                self._display.trial(trial, worker)
-            if self.sharing is not None:
-                self.sharing.trial(worker, trial)
-
-    def find(self, number: int) -> FrozenTrial:
-        """The trial with a number, as the storage shows it."""
-        assert self.opened is not None
-        return self.opened.study.get_trials(deepcopy=False)[number]
-
-    def note(self, text: str) -> None:
-        """Show a decision."""
-        if self._display is not None:
-            self._display.note(text)
 
 
 def _ending(handle: OpenStudy) -> Literal["finished", "budget"]:

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM during a run: what trains is handed back, and the run ends."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Literal
 
+from optnas.trials import pulse
+
 Interruption = Literal["interrupted", "terminated"]
 
 GRACE = 5.0
@@ -16,20 +19,27 @@ GRACE = 5.0
 AGAIN = 1.0
 """Seconds after which an interruption that was not noticed is repeated."""
 
+PAUSING = 4.0
+"""Seconds in which a training that is asked to pause comes to its next batch, and is kept."""
+
 _ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)  # Not on Windows.
 
 
 class Signals:
     """Hears signals while it is entered, and interrupts what may be interrupted.
 
-    An exception anywhere else, while a result is being stored say, would leave a trial running
-    for ever; so elsewhere the run ends by itself. A second Ctrl-C does not wait for that, nor
-    does a SIGTERM that was not heeded for seconds.
+    A training that can be left between two batches, with what it has, is asked to; only if it
+    does not come to the next one for seconds is it interrupted. An exception anywhere else,
+    while a result is being stored say, would leave a trial running for ever; so elsewhere the
+    run ends by itself. A second Ctrl-C does not wait for that, nor does a SIGTERM that was not
+    heeded for seconds.
 
     Args:
         stop: Called at every signal.
         heard: The signals.
         patience: Seconds after SIGTERM in which the run should end of itself; None waits for ever.
+        answer: Called from another thread as soon as the first signal is there, even if Python
+            comes to handle it only when a long operation is over.
     """
 
     def __init__(
@@ -38,13 +48,17 @@ class Signals:
         heard: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
         *,
         patience: float | None = GRACE,
+        answer: Callable[[Interruption], None] = lambda ending: None,
     ) -> None:
         self.ending: Interruption | None = None
         self._stop = stop
         self._heard = heard
         self._patience = patience
         self._deadline: float | None = None
+        self._pausing_until: float | None = None
         self._interruptible = False
+        self._answer = answer
+        self._wakeup: tuple[int, int] | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._unraisable = sys.unraisablehook
 
@@ -64,10 +78,34 @@ class Signals:
             for number in self._heard:
                 self._before[number] = signal.signal(number, self._hear)
             self._unraisable, sys.unraisablehook = sys.unraisablehook, self._overlook
+            self._listen()
+
+    def _listen(self) -> None:
+        """Have a thread answer: Python handles signals when the main one is free for it."""
+        ours, theirs = os.pipe()
+        os.set_blocking(theirs, False)
+        self._wakeup = (theirs, signal.set_wakeup_fd(theirs, warn_on_full_buffer=False))
+        heard = {number.value for number in self._heard}
+
+        def listen() -> None:
+            with os.fdopen(ours, "rb", buffering=0) as signals:
+                while (number := signals.read(1)) and number[0] not in heard:
+                    pass
+                if number:
+                    is_interrupt = number[0] == signal.SIGINT
+                    self._answer("interrupted" if is_interrupt else "terminated")
+                    signals.read()  # Until the other end is closed.
+
+        threading.Thread(target=listen, daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
         if not self._before:
             return
+        if self._wakeup is not None:
+            ours, before = self._wakeup
+            signal.set_wakeup_fd(before)
+            os.close(ours)
+            self._wakeup = None
         if _ALARM in self._before:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
@@ -87,13 +125,19 @@ class Signals:
             signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
         self._stop()
         # Only once: the second may come while the first is seen to.
-        if is_first and self._interruptible:
+        if is_first and self._interruptible and not self._pauses():
             raise KeyboardInterrupt
+
+    def _pauses(self) -> bool:
+        """Whether what trains was asked to pause, and has time for it."""
+        if self._pausing_until is None and pulse.pause():
+            self._pausing_until = time.monotonic() + PAUSING
+        return self._pausing_until is not None and time.monotonic() < self._pausing_until
 
     def _insist(self, _number: int, _frame: FrameType | None) -> None:
         """Interrupt again: Python drops what is raised while it collects garbage."""
         is_late = self._deadline is not None and time.monotonic() > self._deadline
-        if self._interruptible or is_late:
+        if (self._interruptible and not self._pauses()) or is_late:
             raise KeyboardInterrupt
 
     def _overlook(self, dropped: Any) -> None:

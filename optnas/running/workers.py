@@ -61,6 +61,7 @@ class WorkerPool:
         max_restarts: How many are replaced in all.
         listen: Called with a worker's number and what it tells; and with ``GONE`` when one ended
             before its time, of which the others go on, and whether another takes its place.
+        answer: As of `optnas.running.signals.Signals`.
 
     Attributes:
         lost: What became of a worker that died and was not replaced, or None.
@@ -73,12 +74,14 @@ class WorkerPool:
         count: int,
         max_restarts: int,
         listen: Callable[[int, str, Any], None],
+        answer: Callable[[Interruption], None] = lambda ending: None,
     ) -> None:
         self._work = work
         self._count = count
         self._restarts = max_restarts
         self._max_restarts = max_restarts
         self._listen = listen
+        self._answer = answer
         self.lost: str | None = None
         self._workers: list[_Worker] = []
         self._error: Exception | None = None
@@ -95,7 +98,7 @@ class WorkerPool:
             UserError: If a worker was given bad input.
             RunError: If a worker failed.
         """
-        signals = Signals(self._end, patience=None)
+        signals = Signals(self._end, patience=None, answer=self._answer)
         with signals:
             try:
                 for number in range(self._count):
@@ -182,7 +185,8 @@ class WorkerPool:
         elif event == "warning":
             warnings.warn(value, stacklevel=2)
         else:
-            worker.is_optional = False
+            # A pulse beats before there is anything that could fail.
+            worker.is_optional = worker.is_optional and event == "pulse"
             self._listen(worker.number, event, value)
 
     def _lose(self, worker: _Worker) -> None:
@@ -284,10 +288,13 @@ def _begin(work: Work, number: int, connection: Connection) -> None:
         del os.environ[SAFE_PATH]  # What a training starts is not ours to change.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
+    turn = threading.Lock()  # What trains is told from a thread of its own.
+
     def tell(event: str, value: Any) -> bool:
-        with contextlib.suppress(ConnectionError):  # The parent is gone; `_end_with_parent`.
-            connection.send((event, value))
-        return not connection.poll()
+        with turn:
+            with contextlib.suppress(ConnectionError):  # The parent is gone; `_end_with_parent`.
+                connection.send((event, value))
+            return not connection.poll()
 
     def warn(message: Warning | str, *_details: Any, **_options: Any) -> None:
         tell("warning", str(message))

@@ -10,9 +10,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.config.contract import described
-from optnas.spaces import Space
+from optnas.config.contract import count_params, described
+from optnas.spaces import Architecture, Space
 from optnas.study.budget import trial_epochs
+from optnas.study.opening import OpenStudy
+from optnas.study.record import RECORD
 from optnas.trials.attributes import (
     ARCHITECTURE,
     CONTINUES,
@@ -218,3 +220,21 @@ def network_lines(network: StudyNetwork) -> Iterator[str]:
 def _finite(value: Any) -> float | None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if number and abs(value) <= sys.float_info.max else None
+
+
+def params_of(
+    handle: OpenStudy, architecture: Architecture, attrs: Mapping[str, Any]
+) -> int | None:
+    """Parameters of a network of a study; None if nobody knows.
+
+    Args:
+        handle: The study.
+        architecture: The network.
+        attrs: The user attributes of a trial that trained it: where the architecture does not
+            say, the network that was built does.
+    """
+    record = handle.study.user_attrs[RECORD]
+    shape = (record["in_channels"], record["classes"])
+    params = count_params(handle.config.search_space, architecture, *shape)
+    built = attrs.get("params")
+    return built if params is None and type(built) is int else params

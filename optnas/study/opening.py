@@ -31,7 +31,6 @@ from optnas.storage.opening import explained, open_storage
 from optnas.storage.urls import Absent, StorageError, hide_password, not_started, storage_file
 from optnas.study.record import (
     FORMER,
-    RECORD,
     await_record,
     beside,
     check_directions,
@@ -40,6 +39,7 @@ from optnas.study.record import (
     new_record,
     read_record,
     told_apart,
+    write_record,
 )
 from optnas.trials.claims import is_feasible
 from optnas.trials.failures import is_lost
@@ -140,7 +140,7 @@ def create_or_open(
                     f"{_where(config)} exists and was not made by optnas run; give this study "
                     "another name"
                 ) from None
-        study.set_user_attr(RECORD, record)
+        write_record(study, record)
     check_whole(study)
     return _prepared(config, study, record)
 

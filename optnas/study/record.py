@@ -105,6 +105,19 @@ def metric_of(study: optuna.Study) -> Metric:
     return metric(found) if isinstance(found, str) and found else ACCURACY
 
 
+def write_record(study: optuna.Study, record: Mapping[str, Any]) -> None:
+    """Record a study, and tell Optuna what the values of a new one are.
+
+    Else the dashboard calls them "Objective 0".
+    """
+    study.set_user_attr(RECORD, record)
+    if study.metric_names is not None or study.get_trials(deepcopy=False):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([metric_of(study).name])
+
+
 def is_copy(record: Mapping[str, Any], url: str) -> bool:
     """Whether the study in the database at ``url`` is a copy of one that is still where it was.
 

@@ -11,14 +11,14 @@ of the drivers; CUDA's errors but for want of memory; a worker killed from outsi
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from optnas.errors import RunError, UserError
+from optnas.errors import RunError
 from optnas.trials.attributes import (
     CANDIDATE,
     CONTINUES,
@@ -76,20 +76,6 @@ def one_line(error: BaseException) -> str:
         error = error.__cause__  # Optuna's own message guesses at the reason, and misleads.
     message = (str(error).strip() or repr(error)).splitlines()[0]
     return f"{type(error).__name__}: {message}"
-
-
-@contextlib.contextmanager
-def told_in_a_line() -> Iterator[None]:
-    """Turn what the ground does in the midst of a run into a ``RunError``."""
-    try:
-        yield
-    except (UserError, RunError, BrokenPipeError):  # Nobody reads what is shown any more.
-        raise
-    except Exception as error:
-        if not is_grounds(error):
-            raise
-        message = f"{one_line(error)}; nothing is lost: the same command goes on"
-        raise RunError(message) from error
 
 
 def mark_failure(trial: Trial, kind: Literal["lost", "candidate"], reason: str) -> None:

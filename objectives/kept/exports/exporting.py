@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from optnas._version import __version__
 from optnas.errors import UserError
 from optnas.objectives.kept import ensembles
-from optnas.objectives.kept.classifiers import Classifier, Ensemble
 from optnas.objectives.kept.descriptions import Description, describe
+from optnas.objectives.kept.embedders import Embedder
 from optnas.objectives.kept.exports import forms
 from optnas.objectives.kept.exports.forms import FORMS, NAMES, Form
 from optnas.objectives.kept.exports.quantised import quantise
 from optnas.objectives.kept.exports.real_images import COMPARED, RealImages, images_in, images_of
-from optnas.objectives.kept.exports.served import given_to, served
+from optnas.objectives.kept.exports.served import Kept, given_to, served
 
 GREATEST_DIFFERENCE = 1e-4
 """What an export may differ in from its network; more is not kept."""
@@ -74,12 +74,12 @@ def export(
     """Write a kept network in another form, run both beside each other, and keep what agrees.
 
     Args:
-        folder: The network, or the ensemble.
+        folder: The network, the face network, or the ensemble.
         form: One of `FORMS`.
         output: The file. Default: one in the folder, named after the form.
         images: A folder of images to run both on; None takes those of the training's data set.
         raw: Whether it takes normalised float32 images and gives logits, instead of uint8 images
-            and probabilities.
+            and probabilities or embeddings.
         int8: Whether an ONNX file is quantised, calibrated on training images.
 
     Raises:
@@ -88,18 +88,18 @@ def export(
     chosen = _form(form, int8)
     forms.check_installed(chosen)
     folder = Path(folder)
-    classifier = ensembles.load(folder)
-    if not isinstance(classifier, Classifier | Ensemble):
-        raise UserError(f"{folder} holds a face network; only classifiers are exported.")
+    kept = ensembles.load(folder)
+    if int8 and isinstance(kept, Embedder):
+        raise UserError("--int8 is for classifiers: what it costs a face network is not measured")
     description = _description(folder)
-    model = _served(classifier, raw)
-    real = images_of(description) if images is None else images_in(images, classifier.reader)
+    model = _served(kept, raw)
+    real = images_of(description) if images is None else images_in(images, kept.reader)
     path = output or folder / _name(chosen, raw, int8)
     if path.suffix != Path(NAMES[chosen]).suffix:
         raise UserError(f"--output must end with {Path(NAMES[chosen]).suffix}: {path}")
-    about = _about(description, classifier, folder.resolve().name, raw)
+    about = _about(description, kept, folder.resolve().name, raw)
     with _beside(path) as place:
-        exported = _written(chosen, model, classifier, real, place, about, int8)
+        exported = _written(chosen, model, kept, real, place, about, int8)
         _keep(chosen, place, path)
     files = tuple(str(each) for each in forms.files_of(chosen, path))
     return dataclasses.replace(exported, files=files)
@@ -119,9 +119,9 @@ def _name(form: Form, raw: bool, int8: bool) -> str:
     return f"{stem}{'-raw' if raw else ''}{'-int8' if int8 else ''}.{suffix}"
 
 
-def _served(classifier: Classifier | Ensemble, raw: bool) -> nn.Module:
+def _served(kept: Kept, raw: bool) -> nn.Module:
     try:
-        return served(classifier, raw=raw)
+        return served(kept, raw=raw)
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -133,20 +133,16 @@ def _description(folder: Path) -> Description:
     return description
 
 
-def _about(
-    description: Description, classifier: Classifier | Ensemble, name: str, raw: bool
-) -> str:
+def _about(description: Description, kept: Kept, name: str, raw: bool) -> str:
     """What is known of the network, for the metadata."""
-    channels, height, width = classifier.input_shape
+    channels, height, width = kept.input_shape
     shape = f"(N, {channels}, {height}, {width})"
     return json.dumps(
         {
-            "title": f"{name}: an image classifier found by architecture search",
+            **_kind(kept, name, raw),
             "input": f"float32 {shape}, normalised" if raw else f"uint8 {shape}",
-            "output": "logits (N, classes)" if raw else "probabilities (N, classes)",
-            "class_names": list(classifier.class_names),
             "preprocessing": {
-                **dataclasses.asdict(classifier.preprocessing),
+                **dataclasses.asdict(kept.preprocessing),
                 "mean": list(description.mean),
                 "std": list(description.std),
             },
@@ -161,6 +157,23 @@ def _about(
             },
         }
     )
+
+
+def _kind(kept: Kept, name: str, raw: bool) -> dict[str, Any]:
+    """What a network gives."""
+    if isinstance(kept, Embedder):
+        return {
+            "title": f"{name}: a face network found by architecture search",
+            "output": "embeddings (N, E), of any length"
+            if raw
+            else "embeddings (N, E) of length 1",
+            "thresholds": kept.thresholds,
+        }
+    return {
+        "title": f"{name}: an image classifier found by architecture search",
+        "output": "logits (N, classes)" if raw else "probabilities (N, classes)",
+        "class_names": list(kept.class_names),
+    }
 
 
 @contextmanager
@@ -186,13 +199,13 @@ def _keep(form: Form, place: Path, path: Path) -> None:
 def _written(
     form: Form,
     model: nn.Module,
-    classifier: Classifier | Ensemble,
+    kept: Kept,
     real: RealImages,
     place: Path,
     about: str,
     int8: bool,
 ) -> Exported:
-    tests = given_to(model, real.tests[:COMPARED], classifier)
+    tests = given_to(model, real.tests[:COMPARED], kept)
     example = tests[:1].repeat(2, 1, 1, 1)
     with _single_thread():
         try:
@@ -210,8 +223,8 @@ def _written(
             )
         further: dict[str, Any] = {}
         if int8:
-            quantise(place, place, given_to(model, real.training, classifier).numpy())
-            further = _cost(model, forms.runner(form, place), real, classifier)
+            quantise(place, place, given_to(model, real.training, kept).numpy())
+            further = _cost(model, forms.runner(form, place), real, kept)
         run = forms.runner(form, place)
         milliseconds = _milliseconds(run, tests[:1].numpy())
     sizes = [each.stat().st_size for each in forms.files_of(form, place)]
@@ -232,11 +245,9 @@ def _difference(model: nn.Module, run: forms.Runner, images: Tensor) -> float:
 
 
 @torch.inference_mode()
-def _cost(
-    model: nn.Module, run: forms.Runner, real: RealImages, classifier: Classifier | Ensemble
-) -> dict[str, Any]:
+def _cost(model: nn.Module, run: forms.Runner, real: RealImages, kept: Kept) -> dict[str, Any]:
     """What quantisation costs on all test images."""
-    images = given_to(model, real.tests, classifier)
+    images = given_to(model, real.tests, kept)
     pieces = [images[start : start + _PIECE] for start in range(0, len(images), _PIECE)]
     before = np.concatenate([model(piece).numpy().argmax(1) for piece in pieces])
     after = np.concatenate([run(piece.numpy()).argmax(1) for piece in pieces])

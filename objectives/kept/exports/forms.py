@@ -163,6 +163,9 @@ def _write_executorch(model: nn.Module, example: Tensor, path: Path, about: str)
 
 def _run_executorch(path: Path) -> Runner:
     runtime: Any = importlib.import_module("executorch.runtime")
+    bindings: Any = importlib.import_module("executorch.extension.pybindings.portable_lib")
+    if hasattr(bindings, "_unsafe_reset_threadpool"):  # As of 1.5; not all versions have it.
+        bindings._unsafe_reset_threadpool(1)
     method = runtime.Runtime.get().load_program(path).load_method("forward")
 
     def run(images: np.ndarray) -> np.ndarray:

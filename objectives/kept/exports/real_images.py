@@ -11,6 +11,7 @@ from torch import Tensor
 from optnas.config.settings import DataSettings
 from optnas.errors import UserError
 from optnas.objectives.data.errors import DataError
+from optnas.objectives.data.image_files import joined
 from optnas.objectives.data.images import load_images
 from optnas.objectives.kept.descriptions import Description
 from optnas.objectives.kept.prediction import Reader, image_files
@@ -69,15 +70,18 @@ def images_of(description: Description) -> RealImages:
         raise UserError(f"the images of {name!r} come from a function of your own; {_OTHERS}")
     try:
         settings = DataSettings.model_validate_json(pydantic.TypeAdapter(dict).dump_json(keys))
-        images = load_images(settings.model_copy(update={"download": False}), seed)
+        changes = {"download": False, **(_ALL_PEOPLE if description.is_face else {})}
+        images = load_images(settings.model_copy(update=changes), seed)
     except (pydantic.ValidationError, DataError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"the training's images cannot be had ({reason}); {_OTHERS}") from None
-    if (
-        images.class_names != description.class_names
-        or images.input_shape != description.input_shape
-    ):
+    same_names = description.is_face or images.class_names == description.class_names
+    if not same_names or images.input_shape != description.input_shape:
         raise UserError(f"the images of {name!r} have become others; {_OTHERS}")
+    if description.is_face:
+        others = joined(images.validation_images, images.train_images)
+        faces = joined(images.test_images, others)[:COMPARED]
+        return RealImages(faces, None, faces)
     chosen = torch.randperm(len(images.train_labels), generator=torch.Generator().manual_seed(0))[
         :CALIBRATED
     ]
@@ -86,4 +90,5 @@ def images_of(description: Description) -> RealImages:
     )
 
 
+_ALL_PEOPLE = {"validation": None, "classes": None, "samples": 1.0, "augment": None}
 _OTHERS = "name a folder of images with --images"

@@ -1,14 +1,18 @@
-"""A kept network as a plain module: pixels in, probabilities out, and nothing that looks."""
+"""A kept network as a plain module: pixels in, answers out, and nothing that looks."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from optnas.objectives.kept.classifiers import Classifier, Ensemble
+from optnas.objectives.kept.embedders import Embedder
+
+Kept = Classifier | Ensemble | Embedder
 
 
-class Served(nn.Module):
+class _Normalising(nn.Module):
     """A network with its normalisation.
 
     Args:
@@ -30,10 +34,30 @@ class Served(nn.Module):
         self.register_buffer("scale", torch.tensor([1 / (255 * s) for _, s in pairs]).view(shape))
         self.register_buffer("shift", torch.tensor([-m / s for m, s in pairs]).view(shape))
 
+    def _normalised(self, images: Tensor) -> Tensor:
+        return images.to(torch.float32) * self.scale + self.shift
+
+
+class Served(_Normalising):
+    """A classifier with its normalisation."""
+
     def forward(self, images: Tensor) -> Tensor:
         """Probabilities (N, classes) of uint8 images (N, C, H, W)."""
-        logits: Tensor = self.network(images.to(torch.float32) * self.scale + self.shift)
+        logits: Tensor = self.network(self._normalised(images))
         return logits.softmax(1)
+
+
+class ServedFaces(_Normalising):
+    """A face network with its normalisation."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embeddings (N, E) of length 1, of uint8 faces (N, C, H, W) and their mirror images."""
+        faces = self._normalised(images)
+        # As one batch: XNNPACK cannot take a network that stands twice in a graph.
+        both = self.network(torch.cat((faces, faces.flip(3))))
+        count = images.shape[0]
+        result: Tensor = functional.normalize(both[:count] + both[count:], dim=1)
+        return result
 
 
 class ServedTogether(nn.Module):
@@ -52,30 +76,31 @@ class ServedTogether(nn.Module):
         return result
 
 
-def served(model: Classifier | Ensemble, *, raw: bool) -> nn.Module:
+def served(model: Kept, *, raw: bool) -> nn.Module:
     """What is exported, on the CPU, in evaluation mode.
 
     Args:
         model: The kept network.
-        raw: Whether it takes normalised float32 images and gives logits.
+        raw: Whether it takes normalised float32 images and gives what the network puts out.
 
     Raises:
         ValueError: If an ensemble is asked for raw, whose logits are none of one network.
     """
-    if isinstance(model, Classifier):
+    if not isinstance(model, Ensemble):
         if raw:
             return model.network.cpu().eval()
-        return Served(model.network, model.mean, model.std).cpu().eval()
+        kind = Served if isinstance(model, Classifier) else ServedFaces
+        return kind(model.network, model.mean, model.std).cpu().eval()
     if raw:
         raise ValueError("an ensemble has no single logits: export its members with --raw, or all")
     members: Any = model.members
     return ServedTogether([Served(m.network, m.mean, m.std) for m in members]).cpu().eval()
 
 
-def given_to(model: nn.Module, images: Tensor, classifier: Classifier | Ensemble) -> Tensor:
+def given_to(model: nn.Module, images: Tensor, kept: Kept) -> Tensor:
     """What such a module takes, of uint8 images (N, C, H, W)."""
-    if isinstance(model, Served | ServedTogether) or not isinstance(classifier, Classifier):
+    if isinstance(model, _Normalising | ServedTogether) or isinstance(kept, Ensemble):
         return images
     from optnas.objectives.data.augment import normalise
 
-    return normalise(images, classifier.mean, classifier.std)
+    return normalise(images, kept.mean, kept.std)

@@ -13,7 +13,7 @@ _FREED = re.compile(r";  [\w ]+(= \w+ )*= None$", re.MULTILINE)
 _SLICES = re.compile(r"\[\((slice\([^()]*\)(?:, slice\([^()]*\))*)\)\]")
 _SLICE = re.compile(r"slice\((\w+), (\w+), (\w+)\)")
 
-_TEMPLATE = '''"""An image classifier found by architecture search; its weights lie beside.
+_TEMPLATE = '''"""{kind} found by architecture search; its weights lie beside.
 
 Made by optnas; needs torch and safetensors alone.
 
@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-CLASS_NAMES = {class_names!r}
+{names}
 INPUT_SHAPE = {shape!r}  # channels, height and width
 PREPROCESSING = {preprocessing!r}
 
@@ -68,17 +68,23 @@ def write_source(
         raise ValueError(f"it cannot be written as Python: {error}") from error
     layers, state = _flattened(model, graph)
     code = graph.python_code("self", verbose=False).src
+    classes = about.get("class_names")
     text = _TEMPLATE.format(
         weights=path.with_suffix(".safetensors").name,
         input=about["input"],
         output=about["output"],
-        class_names=tuple(about["class_names"]),
+        kind="An image classifier" if classes is not None else "A face network",
+        names=(
+            f"THRESHOLDS = {about['thresholds']!r}  # scores from which faces are one person's"
+            if classes is None
+            else f"CLASS_NAMES = {tuple(classes)!r}"
+        ),
         shape=tuple(shape),
         preprocessing=about["preprocessing"],
         layers="\n".join(f"        {line}" for line in layers),
         forward=_readable(code),
     )
-    described = {"class_names": repr(about["class_names"])}
+    described = {} if classes is None else {"class_names": repr(classes)}
     return text, safetensors.torch.save(state, metadata=described)
 
 

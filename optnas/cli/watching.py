@@ -1,0 +1,313 @@
+"""What is known of a run while it runs, and the lines that say it."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from optnas.cli.rows import cut
+from optnas.devices.gpus import Use, use_of
+from optnas.forecast.left import Left, time_left
+from optnas.forecast.ranges import WIDEST, Span, at_least_wide, at_most_wide
+from optnas.running.signals import Interruption
+from optnas.study.budget import budget_used_by
+from optnas.study.opening import OpenStudy, is_counted
+from optnas.study.record import metric_of
+from optnas.trials.attributes import PHASE
+from optnas.trials.claims import is_feasible
+from optnas.trials.metric import ACCURACY, Metric
+from optnas.units import duration, plural, size, span
+
+LOOK = 1.0
+"""Seconds between two looks at the study's storage, at least."""
+SHARE = 15
+"""A look, or a forecast, is so many times rarer than it takes long."""
+GAP = "  |  "
+DEPTH = "depth"
+"""The phase whose length nobody knows, of searches that have it."""
+SETTLED, LATER = 2.0, 5.0
+"""How many times as long as its lower end the range of the time left may be: once the depth is
+settled, and from the tenth trial on."""
+
+Clock = Callable[[], float]
+
+
+class Watch:
+    """Gathers what a run tells.
+
+    Args:
+        clock: Seconds from any moment on.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._handle: OpenStudy | None = None
+        self._trials: Sequence[FrozenTrial] = ()
+        self._look, self._forecast = _Rarely(clock), _Rarely(clock)
+        self._metric = ACCURACY
+        self._has_changed = True
+        self._used_at_start = 0.0
+        self._span: Span | None = None
+        self._span_of = self._began
+        self._pulses: dict[int, tuple[float, Sequence[Mapping[str, Any]]]] = {}
+        self._gpus: list[Use] = []
+        self.ending: Interruption | None = None
+
+    # What is told.
+
+    def start(self, handle: OpenStudy) -> None:
+        """The study is open."""
+        self._handle = handle
+        self._metric = metric_of(handle.study)
+        self.look()
+        self._used_at_start = budget_used_by(self._trials).hours
+
+    def pulse(self, pulses: Sequence[Mapping[str, Any]], worker: int) -> None:
+        """What a worker trains."""
+        self._pulses[worker] = (self._clock(), pulses)
+        used = sorted({p["gpu"] for _, each in self._pulses.values() for p in each if p["gpu"]})
+        self._gpus = use_of(used)
+
+    def ended(self, worker: int, trial: FrozenTrial) -> None:
+        """A worker has finished a trial."""
+        self._pulses.pop(worker, None)
+        before = self._trials[: trial.number]
+        self._trials = [*before, trial, *self._trials[trial.number + 1 :]]
+        self._has_changed = True
+
+    def look(self) -> None:
+        """See what the storage says, unless that was done a moment ago."""
+        self._has_changed = True
+        if self._handle is not None and self._look.is_due:
+            with self._look:
+                self._trials = self._handle.study.get_trials(deepcopy=False)
+
+    def foresee(self) -> None:
+        """Think about how long it will take, if something has happened since."""
+        if self._handle is None or not self._has_changed or not self._forecast.is_due:
+            return
+        if not any(t.intermediate_values or t.state.is_finished() for t in self._trials):
+            return  # Nobody can know.
+        self._has_changed = False
+        with self._forecast:
+            try:
+                left = time_left(self._handle)
+            except Exception:  # What is shown may be old; what is trained must not suffer.
+                return
+            finally:
+                self._handle.study._storage.remove_session()  # That of this thread.
+            span = shown_span(left, self._trials)
+            self._span = None if span is None else span.scaled(1 / self._pace())
+            self._span_of = self._clock()
+
+    def _pace(self) -> float:
+        """Seconds of training in a second: more than 1 with several workers."""
+        trained = 3600 * (budget_used_by(self._trials).hours - self._used_at_start)
+        now = self._clock()
+        for heard, pulses in self._pulses.values():  # What nobody has written down yet.
+            trained += sum(pulse["running"] + now - heard for pulse in pulses)
+        workers = max(1, len(self._pulses))
+        # Little is known of it before some trials have ended.
+        passed = self.elapsed
+        return min(workers, (trained + 60.0 * workers) / (passed + 60.0))
+
+    # What is said.
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return self._clock() - self._began
+
+    def training(self) -> list[str]:
+        """A line for every trial that trains, the parts of each joined by ``GAP``."""
+        if self._handle is None:
+            return ["reading the data"]
+        workers = [self._pulses[worker] for worker in sorted(self._pulses)]
+        now = self._clock()
+        lines = [
+            pulse_line(pulse, self._metric, now - heard)
+            for heard, pulses in workers
+            for pulse in pulses
+        ]
+        return lines or ["preparing a trial"]
+
+    def pulses(self) -> list[dict[str, Any]]:
+        """The same, for programs."""
+        return [
+            {"worker": worker, **pulse}
+            for worker in sorted(self._pulses)
+            for pulse in self._pulses[worker][1]
+        ]
+
+    def study(self) -> list[str]:
+        """The parts of what is said of the whole study."""
+        parts = [self._best(), *self._budget(), f"running {_clock_text(self.elapsed)}"]
+        if self._handle is not None:
+            parts.append(self.left())
+        return parts
+
+    def left(self) -> str:
+        """How long it will take."""
+        if self._handle is None:
+            return ""
+        if self._span is not None:
+            low, high = self._span
+            passed = self._clock() - self._span_of
+            return f"{span(max(0.0, low - passed), max(1.0, high - passed))} left"
+        if not self._handle.has_end and not any(vars(self._handle.config.budget).values()):
+            return "goes on until Ctrl-C"
+        return "time left: known after a trial"
+
+    def seconds_left(self) -> tuple[float, float] | None:
+        """The same in seconds, as it was last thought."""
+        return self._span
+
+    def gpus(self) -> list[str]:
+        """A line for every GPU that trains."""
+        return [
+            f"GPU {use.index}: {use.percent}% busy{GAP}"
+            f"{size(use.used)} of {size(use.total)} of memory"
+            for use in self._gpus
+        ]
+
+    def stopping(self) -> str:
+        """What is said once a signal was heard."""
+        kept = [
+            f"trial {p['number']} stops at its next batch, and all it has trained is kept"
+            for _, pulses in self._pulses.values()
+            for p in pulses
+        ]
+        again = "Ctrl-C once more ends at once" if self.ending == "interrupted" else ""
+        what = "; ".join(kept) or "finished trials are kept"
+        return "; ".join(filter(None, [f"{(self.ending or '').capitalize()}: {what}", again]))
+
+    def _best(self) -> str:
+        values = [
+            (t.value, -t.number) for t in self._trials if t.value is not None and is_feasible(t)
+        ]
+        if not values:
+            return "best -"
+        value, number = max(values)
+        return f"best {value:.4f} (trial {-number})"
+
+    def _budget(self) -> list[str]:
+        if self._handle is None:
+            return []
+        spent, budget = budget_used_by(self._trials), self._handle.config.budget
+        trials = sum(map(is_counted, self._trials))
+        parts = [_of(trials, budget.trials, "trial")]
+        if budget.epochs is not None:
+            parts.append(_of(spent.epochs, budget.epochs, "epoch"))
+        if budget.hours is not None:
+            parts.append(f"{spent.hours:.2f}/{budget.hours:g} hours")
+        return parts
+
+
+def shown_span(left: Left, trials: Sequence[FrozenTrial]) -> Span | None:
+    """The time left as it is shown: the more is known, the narrower it has to be.
+
+    Args:
+        left: What is left of a search.
+        trials: Its trials.
+    """
+    if left.seconds is None:
+        return None
+    # Whatever the strategy does, the machine may have less or more to do than now.
+    span = at_least_wide(left.seconds, SETTLED)
+    grew = any(trial.user_attrs.get(PHASE) == DEPTH for trial in trials)
+    if grew and DEPTH not in left.ahead.phases:
+        return at_most_wide(span, SETTLED)
+    return at_most_wide(span, LATER if sum(map(is_counted, trials)) >= 10 else WIDEST)
+
+
+class _Rarely:
+    """Something that is done again only after a while, longer where it takes longer."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due = clock()
+        self._began = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        return self._clock() >= self._due
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        took = time.perf_counter() - self._began
+        self._due = self._clock() + max(LOOK, SHARE * took)
+
+
+def pulse_line(pulse: Mapping[str, Any], metric: Metric, since: float = 0.0) -> str:
+    """What trains, and how far it is.
+
+    Args:
+        pulse: The fields of a `optnas.trials.pulse.Pulse`.
+        metric: What its accuracy is.
+        since: Seconds since they were told.
+    """
+    parts = [f"trial {pulse['number']}", pulse["step"] or pulse["phase"]]
+    batches = pulse["batches"]
+    share = 0.0 if not batches else min(1.0, pulse["batch"] / batches)
+    epoch = min(pulse["epoch"] + 1, max(1, pulse["epochs"]))
+    parts.append(f"epoch {epoch} of {pulse['epochs']}")
+    parts.append(f"{bar(share)} {100 * share:3.0f}%")
+    if pulse["accuracy"] is not None:
+        parts.append(f"{metric.name} {pulse['accuracy']:.4f}")
+    parts.append(_clock_text(pulse["seconds"] + pulse["running"] + since))
+    return GAP.join(filter(None, parts))
+
+
+def bar(share: float, width: int = 10) -> str:
+    """A share as a bar."""
+    full = round(share * width)
+    return f"[{'#' * full}{'.' * (width - full)}]"
+
+
+def flowed(parts: Iterable[str], width: int) -> list[str]:
+    """Parts in lines of so many characters; a part is broken only if it is longer than a line."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + len(GAP) + len(part) <= width:
+            lines[-1] += f"{GAP}{part}"
+        else:
+            lines.append(cut(part, width))
+    return lines
+
+
+def footer(watch: Watch, width: int, height: int) -> list[str]:
+    """The lines below the finished trials: never wider or higher than the terminal.
+
+    Args:
+        watch: What is known.
+        width: Characters of a line.
+        height: Lines of the terminal.
+    """
+    training = [flowed(line.split(GAP), width) for line in watch.training()]
+    study = flowed(watch.study(), width)
+    for gpu in watch.gpus():
+        study += flowed(gpu.split(GAP), width)
+    if watch.ending is not None:
+        study += flowed(watch.stopping().split("; "), width)
+    room = max(1, height // 2 - len(study))
+    shown: list[str] = []
+    for number, lines in enumerate(training):
+        left = len(training) - number
+        if len(shown) + len(lines) + (left > 1) > room and shown:
+            shown.append(cut(f"and {plural(left, 'trial')} more", width))
+            break
+        shown += lines
+    return [*shown, *study][: max(1, height - 1)]
+
+
+def _clock_text(seconds: float) -> str:
+    """A time that moves every second."""
+    return f"{seconds:.0f} s" if seconds < 59.5 else duration(seconds)
+
+
+def _of(number: int, limit: int | None, noun: str) -> str:
+    return plural(number, noun) if limit is None else f"{number}/{limit} {noun}s"

@@ -1,0 +1,130 @@
+"""What a run tells whoever shows it: the display, and how worker processes come to it."""
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from optuna.trial import FrozenTrial
+
+from optnas.config.file import StudyFile
+from optnas.running import heart
+from optnas.running.gpu_sharing import GpuSharing
+from optnas.running.placement import WorkerPlan, gpu_sharing_notice
+from optnas.running.signals import Interruption
+from optnas.running.workers import GONE, SendEvent
+from optnas.study.opening import OpenStudy, open_study
+
+
+class Display(Protocol):
+    """What shows a run to whoever watches; ``worker`` is a worker's number, from 0.
+
+    It may have three more methods: ``ahead``, which is told before the start what the search may
+    take, a line; and, called from other threads, ``pulse``, told every second what a worker
+    trains (`optnas.running.heart.Beat`), and ``interrupted``, told of Ctrl-C or SIGTERM.
+    """
+
+    def start(self, handle: OpenStudy) -> None:
+        """The study is open."""
+
+    def epoch(self, progress: Any, worker: int) -> None:
+        """A trial has finished an epoch."""
+
+    def trial(self, trial: FrozenTrial, worker: int) -> None:
+        """A trial has finished."""
+
+    def note(self, text: str) -> None:
+        """Something was decided about the workers; called only where several share a GPU."""
+
+
+def answering(display: Display | None) -> Callable[[Interruption], None]:
+    """Shows that a signal was heard."""
+    answer: Callable[[Interruption], None] | None = getattr(display, "interrupted", None)
+    return (lambda ending: None) if answer is None else answer
+
+
+class WorkerDisplay:
+    """The display of a worker process: tells its parent.
+
+    Attributes:
+        is_dismissed: Whether the parent wants the worker to end.
+    """
+
+    def __init__(self, send: SendEvent) -> None:
+        self.is_dismissed = False
+        self._send = send
+
+    def start(self, handle: OpenStudy) -> None:
+        self._send("start", None)
+
+    def epoch(self, progress: Any, worker: int) -> None:
+        self._send("epoch", dict(vars(progress)))
+
+    def ahead(self, text: str) -> None:
+        self._send("ahead", text)
+
+    def pulse(self, pulses: Sequence[Mapping[str, Any]], worker: int) -> None:
+        self._send("pulse", pulses)
+
+    def trial(self, trial: FrozenTrial, worker: int) -> None:
+        self.is_dismissed = not self._send("trial", trial.number)
+
+    def note(self, text: str) -> None:
+        pass  # Its parent decides.
+
+
+class PoolEvents:
+    """Shows what worker processes tell, and has somebody decide how many there are.
+
+    Attributes:
+        opened: The study, once a worker has made or opened it.
+        sharing: Decides how many workers there are, if that is not settled.
+    """
+
+    def __init__(self, config: StudyFile, display: Display | None, plan: WorkerPlan) -> None:
+        self.opened: OpenStudy | None = None
+        self.sharing: GpuSharing | None = None
+        self._config = config
+        self._display = display
+        self._pulse: heart.Beat | None = getattr(display, "pulse", None)
+        self._plan = plan
+
+    def listen(self, worker: int, event: str, value: Any) -> None:
+        if event == GONE:
+            if self.sharing is not None and self.opened is not None:
+                self.sharing.lost(worker, value)
+            return
+        if event == "ahead":
+            if hasattr(self._display, "ahead"):
+                self._display.ahead(value)
+            return
+        if event == "pulse":
+            if self._pulse is not None:
+                self._pulse(value, worker)
+            return
+        if self.opened is None:
+            self.opened = open_study(self._config)
+            if self._display is not None:
+                self._display.start(self.opened)
+            if self._plan.shares_gpus:
+                self.note(gpu_sharing_notice())
+        if event == "epoch":
+            if self._display is not None:
+                self._display.epoch(types.SimpleNamespace(**value), worker)
+            if self.sharing is not None:
+                self.sharing.epoch(worker, value["number"])
+        elif event == "trial" and (self._display is not None or self.sharing is not None):
+            trial = self.find(value)
+            if self._display is not None:
+                self._display.trial(trial, worker)
+            if self.sharing is not None:
+                self.sharing.trial(worker, trial)
+
+    def find(self, number: int) -> FrozenTrial:
+        """The trial with a number, as the storage shows it."""
+        assert self.opened is not None
+        return self.opened.study.get_trials(deepcopy=False)[number]
+
+    def note(self, text: str) -> None:
+        """Show a decision."""
+        if self._display is not None:
+            self._display.note(text)
