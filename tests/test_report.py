@@ -106,7 +106,7 @@ def test_a_search_without_an_end_is_not_called_unfinished(
     found = opened(tmp_path, sampler=sampler, space=keys)
     so_far = [Conclusion(NasBench201Architecture(("none",) * 6), 0, 0.5, settled=False)]
     found.study.add_trial(trial(0, 0.5))
-    monkeypatch.setattr(report, "conclusions", lambda _: so_far)
+    monkeypatch.setattr(report, "conclusions", lambda *_: so_far)
     assert f"so far (trial 0; {why}):" in best_text(found, "x")
     ending = ending_text(Outcome(found, "budget"), "optnas run x")
     assert ("before the search is finished" in ending) == (why == "the search is not finished")
