@@ -34,7 +34,7 @@ def damage_of_file(path: Path) -> str | None:
     if size == 0:
         return None
     if not start.startswith(HEADER):
-        return f"it is {_kind(start)}, no database of sqlite; name another file"
+        return f"it is {_kind(start)}, not a database of sqlite; name another file"
     what = _cut_off(start, size) or _unsound(path)
     if what is None:
         return None
