@@ -46,7 +46,7 @@ def folder(path: Path) -> None:
 HARMS = {
     "cut off": (cut_off, "cut off"),
     "almost nothing": (without_its_end, "damaged"),
-    "a text": (text, "is a text, no database"),
+    "a text": (text, "is a text, not a database"),
     "encrypted": (encrypted, "encrypted, or a file of another kind"),
     "header": (noise(16, 60), "damaged"),
     "schema": (noise(100, PAGE - 96), "damaged"),
