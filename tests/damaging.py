@@ -92,7 +92,8 @@ def damage_rows(database: Path, rng: random.Random) -> str:
             connection.execute(f"DELETE FROM {table} WHERE rowid = ?", (row,))
             connection.commit()
             return f"{table} {row} deleted"
-        columns = [c[1] for c in connection.execute(f"PRAGMA table_info({table})") if not c[5]]
+        every = list(connection.execute(f"PRAGMA table_info({table})"))
+        columns = [c[1] for c in every if not c[5]] or [c[1] for c in every]
         column, value = rng.choice(columns), rng.choice(HOSTILE)
         with contextlib.suppress(sqlite3.Error, OverflowError):
             connection.execute(f'UPDATE {table} SET "{column}" = ? WHERE rowid = ?', (value, row))

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import sqlite3
 from pathlib import Path
 
 import damaging
@@ -108,8 +109,6 @@ def test_whose_failure_an_error_is(error, grounds):
 
 
 def test_a_drivers_error_is_the_grounds():
-    import sqlite3
-
     import sqlalchemy
     from optuna.exceptions import StorageInternalError
 
@@ -127,6 +126,17 @@ def studies(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("studies")
     damaging.prepare(folder)
     return folder
+
+
+@pytest.mark.parametrize("verb", ["status", "best", "doctor", "report", "run"])
+def test_a_trials_number_that_is_none_is_told(healthy, tmp_path, verb):
+    folder = fresh(healthy, tmp_path / "study")
+    with sqlite3.connect(folder / "ward.db") as connection:
+        connection.execute("UPDATE trials SET number = 'FAIL' WHERE number = 2")
+    connection.close()
+    code, said, trace = command(verb, str(folder / "ward.yaml"))
+    assert (code, trace) == (2, None)
+    assert "has a damaged number: expected a whole number" in said
 
 
 @pytest.mark.parametrize("kind", damaging.MUTATIONS)

@@ -25,6 +25,19 @@ UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticErro
 """What Optuna raises when it decodes what nobody encoded; with AssertionError."""
 
 
+def check_number(number: Any, trial_id: int) -> None:
+    """Refuse a trial's number that is none: trials are told apart, and ordered, by it.
+
+    Raises:
+        DamagedError: Then.
+    """
+    if not isinstance(number, int):
+        raise DamagedError(
+            f"the trial with the id {trial_id} has a damaged number: expected a whole number; "
+            "restore a copy"
+        )
+
+
 class Checks:
     """The trials of one storage, checked once each if they are finished.
 
@@ -48,6 +61,7 @@ class Checks:
         for trial in trials:
             if trial._trial_id in self._sound:
                 continue
+            check_number(trial.number, trial._trial_id)
             for key, expected in list(damages(trial)):
                 if self.found is None:
                     raise DamagedError(damage_text(trial.number, key, expected))

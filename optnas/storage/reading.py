@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
 
 from optnas.errors import UserError
-from optnas.storage.checking import UNREADABLE, CheckedDatabase, Checks
+from optnas.storage.checking import UNREADABLE, CheckedDatabase, Checks, check_number
 from optnas.storage.column_trials import ColumnTrial
 from optnas.storage.columns import Columns, Query, Take
 from optnas.storage.retrying import (
@@ -91,6 +91,7 @@ class ReadDatabase(CheckedDatabase):
         columns = self._columns[study_id] = Columns(self.read, study_id)
         rows = self._states(study_id)
         for trial_id, number, state in rows:
+            check_number(number, trial_id)
             if state.is_finished():
                 columns.trials[trial_id] = ColumnTrial(columns, number, trial_id, state)
         # Those change while others are read, so each is read once and whole.
