@@ -337,7 +337,7 @@ def mutate(kind: str, number: int, source: Path, target: Path) -> list[str]:
 
 
 def impatient() -> contextlib.AbstractContextManager[Any]:
-    """Damage is no outage: whoever waits inside for it to pass is done in a moment."""
+    """Damage is no outage: whoever waits inside for it to pass is done in a moment, and told of."""
     stack = contextlib.ExitStack()
     for name in ("storage.retrying.PATIENCE", "storage.retrying.FULL_PATIENCE"):
         stack.enter_context(mock.patch(f"optnas.{name}", 0.2))

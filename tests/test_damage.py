@@ -139,6 +139,23 @@ def test_a_trials_number_that_is_none_is_told(healthy, tmp_path, verb):
     assert "has a damaged number: expected a whole number" in said
 
 
+@pytest.mark.parametrize("verb", ["status", "best", "doctor", "report", "run"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "trial_values SET value = 'RUNNING' WHERE trial_value_id = 3",
+        "trial_intermediate_values SET intermediate_value = '{' WHERE trial_id = 3",
+        "trial_intermediate_values SET step = '1e999' WHERE trial_id = 3",
+    ],
+)
+def test_texts_for_numbers_are_told_or_not_asked_for(healthy, tmp_path, verb, change):
+    folder = fresh(healthy, tmp_path / "study")
+    with sqlite3.connect(folder / "ward.db") as connection:
+        connection.execute(f"UPDATE {change}")
+    connection.close()
+    check(folder, "ward.yaml", change, (verb,))
+
+
 @pytest.mark.parametrize("kind", damaging.MUTATIONS)
 def test_every_command_reads_a_damaged_study_or_refuses_it(studies, tmp_path, kind):
     """`make stress` damages two thousand."""

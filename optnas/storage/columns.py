@@ -239,6 +239,12 @@ class Columns:
             if not fits(value[1], value[0]):
                 name, expected = f"parameter {key}", f"a value of {value[1]}"
                 raise DamagedError(damage_text(trial.number, name, expected))
+        elif table is REPORTS:
+            if not damage.is_report(key, value):
+                raise DamagedError(damage_text(trial.number, f"report {key}", damage.REPORT))
+        elif table is VALUES:
+            if not damage.is_number(value):
+                raise DamagedError(damage_text(trial.number, "value", damage.VALUE))
         elif table.rules and key in table.rules:
             holds, expected = table.rules[key]
             if not holds(value, trial):

@@ -11,6 +11,7 @@ import contextvars
 import errno
 import functools
 import random
+import re
 import sqlite3
 import time
 import warnings
@@ -94,6 +95,7 @@ _OF_THE_MOMENT = (
     sqlalchemy.exc.InternalError,  # PostgreSQL's read-only transactions, after a failover.
     sqlalchemy.exc.TimeoutError,  # No connection of the pool is free.
 )
+_NO_TEXT = re.compile(r"Could not decode to UTF-8 column '(\w+)'")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _AWAY = (errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH)
 _BUSY = (errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK)
@@ -156,6 +158,12 @@ class Outage:
         Raises:
             DamagedError: If the storage is a file that is damaged.
         """
+        text = _NO_TEXT.search(str(error.__cause__ or error))
+        if text is not None:
+            raise DamagedError(
+                f"{hide_password(self._url)}: the database is damaged: a text in the column "
+                f"{text[1]} is no UTF-8; restore a copy"
+            ) from error
         if self._file is None or self._examined or not _is_of_database(error):
             return
         self._examined = True

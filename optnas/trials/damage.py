@@ -20,6 +20,11 @@ CHECKPOINT_ID = re.compile(r"[0-9a-f]{12}-(\d{1,10})-(\d{1,10})(-[0-9a-f]{8})?\.
 MAX_NUMBERS = 100_000
 """How many numbers a list on a trial has at most."""
 
+VALUE = "one number, which a complete trial has"
+"""What is expected of a trial's value."""
+REPORT = "a number, at a whole step"
+"""What is expected of an intermediate value."""
+
 
 class DamagedError(UserError):
     """Something stored cannot be what optnas or Optuna wrote; the message says what and where."""
@@ -46,10 +51,13 @@ def damage_text(number: int, key: str, expected: str) -> str:
 def damages(trial: FrozenTrial) -> Iterator[tuple[str, str]]:
     """The keys of a trial with something wrong, and what was expected of each."""
     if trial.state == TrialState.COMPLETE and not _is_value(trial.values):
-        yield "value", "one number, which a complete trial has"
+        yield "value", VALUE
     for name, distribution in trial.distributions.items():
         if not fits(distribution, trial.params.get(name)):
             yield f"parameter {name}", f"a value of {distribution}"
+    for step, reported in trial.intermediate_values.items():
+        if not is_report(step, reported):
+            yield f"report {step}", REPORT
     for attrs, rules in ((trial.system_attrs, SYSTEM), (trial.user_attrs, USER)):
         for key, (holds, expected) in rules.items():
             if key in attrs and not holds(attrs[key], trial):
@@ -64,14 +72,22 @@ def without(trial: FrozenTrial, key: str) -> None:
         name = key.removeprefix("parameter ")
         trial._params = {k: v for k, v in trial.params.items() if k != name}
         trial._distributions = {k: v for k, v in trial.distributions.items() if k != name}
+    elif key.startswith("report "):
+        reports = trial.intermediate_values.items()
+        trial.intermediate_values = {s: v for s, v in reports if is_report(s, v)}
     elif key in SYSTEM:
         trial.system_attrs = {k: v for k, v in trial.system_attrs.items() if k != key}
     else:
         trial.user_attrs = {k: v for k, v in trial.user_attrs.items() if k != key}
 
 
+def is_report(step: Any, value: Any) -> bool:
+    """Whether this can be what a trial reported; it need not be finite."""
+    return isinstance(step, int) and is_number(value)
+
+
 def _is_value(values: Any) -> bool:
-    return isinstance(values, list) and len(values) == 1 and _is_number(values[0])
+    return isinstance(values, list) and len(values) == 1 and is_number(values[0])
 
 
 def fits(distribution: Any, value: Any) -> bool:
@@ -82,16 +98,17 @@ def fits(distribution: Any, value: Any) -> bool:
         return False
 
 
-def _is_number(value: Any, *_: Any) -> bool:
+def is_number(value: Any, *_: Any) -> bool:
+    """Whether something is a number, finite or not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_count(value: Any, *_: Any) -> bool:
-    return _is_number(value) and isinstance(value, int) and 0 <= value < 1 << 63
+    return is_number(value) and isinstance(value, int) and 0 <= value < 1 << 63
 
 
 def _is_finite(value: Any, *_: Any) -> bool:
-    return _is_number(value) and math.isfinite(value) and value >= 0
+    return is_number(value) and math.isfinite(value) and value >= 0
 
 
 def _is_text(value: Any, *_: Any) -> bool:
@@ -164,7 +181,7 @@ def _are_numbers(value: Any, *_: Any) -> bool:
             pending.extend(item.values())
         elif isinstance(item, list):
             pending.extend(item)
-        elif not _is_number(item) or not math.isfinite(item):
+        elif not is_number(item) or not math.isfinite(item):
             return False
     return left > 0 and isinstance(value, list | Mapping)
 
