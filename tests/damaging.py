@@ -337,7 +337,7 @@ def mutate(kind: str, number: int, source: Path, target: Path) -> list[str]:
 
 
 def impatient() -> contextlib.AbstractContextManager[Any]:
-    """Damage is no outage: whoever waits inside for it to pass is done in a moment, and told of."""
+    """Damage is no outage: whoever waits inside for it to pass is soon done, and told of."""
     stack = contextlib.ExitStack()
     for name in ("storage.retrying.PATIENCE", "storage.retrying.FULL_PATIENCE"):
         stack.enter_context(mock.patch(f"optnas.{name}", 0.2))
@@ -354,6 +354,8 @@ def _look(harm: str, verb: str, *arguments: str) -> Iterator[str]:
         yield f"{harm}: {verb}: exit code {code}: {said}"
     elif code == BAD_INPUT and not said.strip():
         yield f"{harm}: {verb}: no word"
+    if " seconds; nothing is lost" in said:
+        yield f"{harm}: {verb}: taken for an outage: {said}"
     if "\x1b" in said:
         yield f"{harm}: {verb}: escape sequences"
 
