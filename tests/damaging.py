@@ -382,5 +382,5 @@ def _finished(file: Path) -> set[tuple[Any, ...]]:
     with contextlib.closing(sqlite3.connect(database)) as connection:
         try:
             return set(connection.execute(query))
-        except sqlite3.Error:  # Damaged.
+        except (sqlite3.Error, UnicodeDecodeError):  # Damaged.
             return set()
