@@ -44,7 +44,7 @@ from optnas.samplers import (
 from optnas.spaces import ChainArchitecture, ChainSpace
 from optnas.spaces.chain import KERNELS, OPERATIONS
 
-SPACE = ChainSpace((2, 3), (8, 8))
+SPACE = ChainSpace((2, 3), (8, 8), kernels=KERNELS)
 EPOCHS = 9
 TRAIN, VALIDATION, TEST = 1600, 1600, 4000
 BUDGETS = (100, 300)

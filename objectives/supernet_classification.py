@@ -172,8 +172,9 @@ class SupernetClassification(Classification):
         full: bool = False,
     ) -> Rehearsal:
         if architecture is not None:
-            options = {"phase": phase, "seconds": seconds, "images": images, "full": full}
-            return super().rehearse(architecture, **options)
+            return super().rehearse(
+                architecture, phase=phase, seconds=seconds, images=images, full=full
+            )
         counted = self._counted(
             self._supernet(phase, None, 0), self._shown, self._search_epochs(phase)
         )

@@ -341,7 +341,7 @@ def impatient() -> contextlib.AbstractContextManager[Any]:
     for name in ("storage.retrying.PATIENCE", "storage.retrying.FULL_PATIENCE"):
         stack.enter_context(mock.patch(f"optnas.{name}", 0.2))
     stack.enter_context(mock.patch("optnas.running.loop.PATIENCE", 0.2))
-    stack.enter_context(mock.patch("optnas.study.opening.MAKING", 0.2))
+    stack.enter_context(mock.patch("optnas.study.record.MAKING", 0.2))
     return stack
 
 

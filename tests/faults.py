@@ -57,7 +57,7 @@ WAITING = (
     "optnas.storage.retrying",
     "optnas.storage.opening",
     "optnas.running.loop",
-    "optnas.study.opening",
+    "optnas.study.record",
     "optuna.storages._rdb.storage",
     "optuna.storages.journal._file",
 )

@@ -113,6 +113,24 @@ def test_a_server_that_is_gone_without_a_word_is_noticed(postgresql_url, query, 
     assert options["connect_timeout"] == "10"
 
 
+def test_a_server_without_a_free_connection_is_waited_for(postgresql_url):
+    import psycopg
+
+    url = postgresql_url.replace("+psycopg", "")
+    with psycopg.connect(url, autocommit=True) as connection:
+        name = url.rpartition("/")[2]
+        connection.execute(f"CREATE ROLE few_{name} LOGIN CONNECTION LIMIT 3")
+        connection.execute(f"ALTER DATABASE {name} OWNER TO few_{name}")
+    with contextlib.ExitStack() as taken:
+        for _ in range(3):
+            taken.enter_context(psycopg.connect(url.replace("optnas@", f"few_{name}@")))
+        timer = threading.Timer(1.0, taken.pop_all().close)
+    timer.start()
+    storage = open_storage(postgresql_url.replace("optnas@", f"few_{name}@"))
+    assert storage.get_all_studies() == []
+    timer.join()
+
+
 @contextlib.contextmanager
 def proxy(port: int, url: str) -> Iterator[None]:
     code = f"""

@@ -92,8 +92,8 @@ def optnas(
     """Neural architecture search on Optuna."""
 
 
-for command in (run, resume):
-    app.command()(command)
+for search in (run, resume):
+    app.command()(search)
 
 
 @app.command()

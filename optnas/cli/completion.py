@@ -15,7 +15,7 @@ def completion(
     shell: Annotated[Shell, typer.Argument(help="bash, zsh or fish.")],
 ) -> None:
     """Print what makes a shell complete commands: `source <(optnas completion bash)`."""
-    from typer.completion import get_completion_script
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     print(get_completion_script(prog_name="optnas", complete_var=VARIABLE, shell=shell))
 
@@ -23,6 +23,6 @@ def completion(
 def init_completion() -> None:
     """Make ready to answer a shell, if one asks."""
     if VARIABLE in os.environ:
-        from typer.completion import completion_init
+        from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()

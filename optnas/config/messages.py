@@ -42,7 +42,7 @@ class Source:
             path = path[:1]
         shorter = [path[:length] for length in range(len(path), -1, -1)]
         said = next((p for p in shorter if p in self.lines or p in self.elsewhere), None)
-        if said in self.elsewhere:
+        if said is not None and said in self.elsewhere:
             place = self.elsewhere[said]
         else:
             place = self.name if said is None else f"{self.name}:{self.lines[said]}"

@@ -19,6 +19,7 @@ from optnas.extensions.importing import REFERENCE as REFERENCE
 from optnas.extensions.importing import PluginError as PluginError
 from optnas.extensions.importing import (
     entry_names,
+    is_entry_imported,
     load_entry,
     load_reference,
     make_importable,
@@ -50,6 +51,11 @@ def names(kind: Kind | Literal["data"]) -> list[str]:
 
         return sorted(SPACES)
     return entry_names(_GROUPS[kind])
+
+
+def is_imported(kind: Kind, name: str) -> bool:
+    """Whether the module of a known name is imported already; to import it may take seconds."""
+    return kind == "space" or is_entry_imported(_GROUPS[kind], name)
 
 
 def load(kind: Kind, name: str, folder: Path | None = None) -> type[Any]:

@@ -31,7 +31,7 @@ def proposed(space: str | None, trials: int | None) -> Proposal:
 
     By ``docs/measurements/search.md``, measured on tables of trained networks: where the number
     of trials is what counts, the surrogate leads local search and TPE after 30, 50 and 100 trials
-    on all of them. On real images nothing is known yet.
+    on all of them. On the one table of real images it leads in the mean with geometric rungs.
 
     Args:
         space: The space's name; None where that is open.

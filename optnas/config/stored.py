@@ -229,7 +229,10 @@ def _inherits(kind: Kind, name: str, path: tuple[str, ...], folder: Path) -> boo
     if ":" not in name:
         return False
     try:
-        own, known = plugins.load(kind, name, folder), plugins.load(kind, path[1])
+        own = plugins.load(kind, name, folder)
+        if not plugins.is_imported(kind, path[1]):  # Else it would be, as a base of it.
+            return False
+        known = plugins.load(kind, path[1])
         options = plugins.options_model(own, SUPPLIED[kind]).model_fields
     except PluginError:
         return False

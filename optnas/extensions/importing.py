@@ -46,6 +46,11 @@ def entry_names(group: str) -> list[str]:
     return sorted({entry.name for entry in entry_points(group=group)})
 
 
+def is_entry_imported(group: str, name: str) -> bool:
+    """Whether the module that a name in a group of entry points stands for is imported."""
+    return any(entry.module in sys.modules for entry in entry_points(group=group, name=name))
+
+
 def load_entry(what: str, group: str, name: str) -> Any:
     """What a name in a group of entry points stands for, or None if there is no such name.
 

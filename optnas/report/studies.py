@@ -66,8 +66,8 @@ def studies_text(rows: list[dict[str, Any]], place: str) -> str:
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]) - 1)]
     lines = []
     for line in table:
-        cells = [cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=True)]
-        lines.append("  ".join([*cells, line[-1]]))
+        padded = [cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=True)]
+        lines.append("  ".join([*padded, line[-1]]))
     return "\n".join(lines)
 
 

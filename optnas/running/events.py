@@ -94,8 +94,7 @@ class PoolEvents:
                 self.sharing.lost(worker, value)
             return
         if event == "ahead":
-            if hasattr(self._display, "ahead"):
-                self._display.ahead(value)
+            getattr(self._display, "ahead", lambda text: None)(value)
             return
         if event == "pulse":
             if self._pulse is not None:

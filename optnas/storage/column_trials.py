@@ -104,11 +104,11 @@ class ColumnTrial(FrozenTrial):
             values=self._values,
             datetime_start=self._datetime_start,
             datetime_complete=self.datetime_complete,
-            params=self._params.read(),
-            distributions=self._distributions.read(),
-            user_attrs=self._user_attrs.read(),
-            system_attrs=self._system_attrs.read(),
-            intermediate_values=self.intermediate_values.read(),
+            params=dict(self._params.items()),
+            distributions=dict(self._distributions.items()),
+            user_attrs=dict(self._user_attrs.items()),
+            system_attrs=dict(self._system_attrs.items()),
+            intermediate_values=dict(self.intermediate_values.items()),
             trial_id=self._trial_id,
         )
 

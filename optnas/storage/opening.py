@@ -11,7 +11,7 @@ from pathlib import Path
 
 import optuna
 import sqlalchemy
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileOpenLock, JournalFileSymlinkLock
 from optuna.storages.journal._file import BaseJournalFileLock
 
@@ -44,6 +44,8 @@ GRPC_TIMEOUT = 10.0
 
 Opener = Callable[[str], BaseStorage]
 
+_BUSY = ("locked", "too many", "connection slots", "starting up", "shutting down")
+"""Words about a storage that is there, but for others at the moment."""
 _EXTRAS = ("postgresql", "mysql", "grpc")
 
 
@@ -66,7 +68,8 @@ def open_storage(
             ``mysql+pymysql://USER@HOST/NAME``, or ``grpc://HOST:PORT`` (Optuna's storage proxy).
         create: Whether a file that does not exist yet is created.
         patient: Whether a server that does not answer is waited for, as one that goes away later.
-            A file that somebody has locked is waited for anyway.
+            A file that somebody has locked, or a server without a free connection, is waited for
+            anyway.
         reading: Whether it is only looked at: it may lie where nobody can write, and of long
             studies only that is read which is asked for.
         lenient: Whether damaged lines of a journal are left out, and noted in the storage's
@@ -94,6 +97,13 @@ def open_storage(
         if url.startswith("journal:"):
             return _open_journal(path, kind, lenient=lenient)
         return _open_file(url, kind, reading=reading)
+
+
+def release(storage: BaseStorage) -> None:
+    """Give the connections of a storage back that is not used for now: servers have few."""
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 @contextlib.contextmanager
@@ -238,7 +248,7 @@ def _first_come(
             )
             if raced and races > 0:
                 races -= 1
-            elif "locked" in message or (patient and may_pass(error)):
+            elif any(words in message for words in _BUSY) or (patient and may_pass(error)):
                 outage.lasts(error)
             else:
                 raise

@@ -16,7 +16,7 @@ import optuna
 from optnas.config.file import StudyFile
 from optnas.errors import UserError
 from optnas.storage.artifacts import absent, open_artifacts
-from optnas.storage.opening import explained, open_storage
+from optnas.storage.opening import explained, open_storage, release
 from optnas.storage.urls import storage_file
 from optnas.study.opening import OpenStudy
 from optnas.study.record import RECORD, stored_places
@@ -119,9 +119,12 @@ def data_seen_with(config: StudyFile, *, patient: bool = False) -> SeenData | No
     if path is not None and not path.exists():
         return None
     storage = open_storage(config.storage, create=False, patient=patient)
-    with explained(config.storage), contextlib.suppress(KeyError):
-        study = optuna.load_study(study_name=config.study, storage=storage)
-        return seen_data(study, config.artifacts)
+    try:
+        with explained(config.storage), contextlib.suppress(KeyError):
+            study = optuna.load_study(study_name=config.study, storage=storage)
+            return seen_data(study, config.artifacts)
+    finally:
+        release(storage)
     return None
 
 

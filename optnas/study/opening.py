@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.config import plugins
@@ -27,7 +27,7 @@ from optnas.spaces import Architecture
 from optnas.storage.artifacts import Artifacts, Folder
 from optnas.storage.checking import checks_of
 from optnas.storage.checkpoints import Checkpoints
-from optnas.storage.opening import explained, open_storage
+from optnas.storage.opening import explained, open_storage, release
 from optnas.storage.urls import Absent, StorageError, hide_password, not_started, storage_file
 from optnas.study.record import (
     FORMER,
@@ -262,9 +262,7 @@ def _stored(written: Written) -> tuple[dict[str, Any], str] | None:
             stored = read_record(study)
             return None if stored is None else (stored, url)
     finally:
-        if isinstance(storage, RDBStorage):  # Servers have connections for few.
-            storage.remove_session()
-            storage.engine.dispose()
+        release(storage)
     return None
 
 
