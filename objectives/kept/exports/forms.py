@@ -80,7 +80,7 @@ def write(form: Form, model: nn.Module, example: Tensor, path: Path, about: str)
 def runner(form: Form, path: Path) -> Runner:
     """Load an export in its own runtime, in float32 on one thread of the CPU.
 
-    ExecuTorch has the threads that it likes: to change their number hangs where a program is.
+    ExecuTorch has the threads that it likes: only a function called unsafe changes their number.
     """
     return _RUNNERS[form](path)
 
