@@ -62,8 +62,8 @@ def test_a_study_is_shown_and_goes_with_all_that_is_its_own(folder):
     assert result.exit_code == 0
     assert "study 'tiny'" in result.stdout
     assert "2 trials" in result.stdout
-    # Two weights and two drawings of each network.
-    assert "6 artifacts" in result.stdout
+    # Weights and a drawing of each network.
+    assert "4 artifacts" in result.stdout
     assert "tiny.network stays" in result.stdout
     assert names(folder) == ["tiny.network", "tiny.yaml"]
 
