@@ -8,12 +8,17 @@ from typing import Any
 
 import optuna
 import pytest
+from hypothesis import HealthCheck, settings
 from servers import MariaDB, PostgreSQL
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+# No test depends on how fast the machine is.
+settings.register_profile("optnas", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("optnas")
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and every process that the
 # tests start would inherit that.

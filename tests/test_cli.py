@@ -128,7 +128,7 @@ def test_a_finished_search_adds_no_trial(optnas_command, finished):
     code, out, err = optnas_command("run", finished)
     assert (code, err) == (0, "")
     assert "The search is finished." in out
-    assert "depth " in out
+    assert "chain of " in out
     assert len(before.trials) == len(before.get_trials())
     code, out, _ = optnas_command("run", finished, "--json")
     assert [json.loads(line)["event"] for line in out.splitlines()] == ["start", "end"]
@@ -280,7 +280,7 @@ BAD_FILES = {
     "no data": (TINY.replace("{name: digits,", "{name: cifar10, root: nowhere,"), "nowhere"),
     "no folder": (TINY + "storage: sqlite:///missing/tiny.db\n", "missing does not exist"),
     "a folder": (TINY + "storage: sqlite:///a_folder\n", "a_folder"),
-    "not a database": (TINY + "storage: sqlite:///notes.txt\n", "not a database"),
+    "not a database": (TINY + "storage: sqlite:///notes.txt\n", "no database of sqlite"),
     "unknown storage": (TINY + "storage: sqlight:///tiny.db\n", "did you mean 'sqlite://'?"),
 }
 

@@ -94,7 +94,7 @@ def test_the_current_folder_does_not_decide(beside, text, how, where):
         command, cwd=beside.parent / where, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    said = {line for line in done.stdout.splitlines() if " with " in line}
+    said = {line for line in done.stdout.splitlines() if ".py" in line}
     library, own = Path(os.__file__).parent, Path(os.path.realpath(beside))
     assert f"is made with {library / 'wave.py'} {own / 'beside.py'}" in said
     verb = "loads" if text == TRAINED else "runs"

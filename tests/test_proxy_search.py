@@ -87,7 +87,8 @@ retrain: {epochs: 2, top: 2, batch_size: 32, augment: [crop, cutout], auxiliary:
     ended = {len(t.intermediate_values) for t in outcome.study.trials}
     assert ended <= {1, 2, 3}
     assert 3 in ended
-    reports = list(retrain_found(open_existing(str(file))))
+    *reports, mean = retrain_found(open_existing(str(file)))
+    assert mean.fields["networks"] == 2
     assert [Path(r.fields["folder"]).name for r in reports] == ["cells.network", "cells.network-2"]
     for report in reports:
         assert report.fields["input_shape"] == (1, 8, 8)

@@ -68,7 +68,8 @@ def test_the_lines_come_before_the_first_trial(place):
     (place / "s.yaml").write_text(STUDY.format(root="pets", trials=1))
     output = CliRunner().invoke(app, ["run", "s.yaml"]).output.splitlines()
     assert output[1].startswith("data 'images'")
-    assert [line[:5] for line in output].index("trial") == 4
+    # The images, the classes, how images are made ready, and what is ahead.
+    assert [line[:5] for line in output].index("trial") == 5
     events = CliRunner().invoke(app, ["run", "s.yaml", "--json"]).output.splitlines()
     assert json.loads(events[0])["data"]["class_names"] == ["cat", "dog"]
 

@@ -90,13 +90,20 @@ def refusal(folder: Path, text: str | bytes) -> str:
     return message.removeprefix(f"{folder}/")
 
 
+CHOICES = {"kernels": [3, 5], "width_step": 2, "operations": ["separable", "conv"]}
+"""What the chain's layers and widths choose from by default, as in the paper."""
+
+
 def test_the_smallest_file_has_every_default(folder: Path) -> None:
     study = load(folder, SMALLEST)
     assert study.study == "digits"
     assert study.storage == f"sqlite:///{folder}/digits.db"
     assert study.artifacts == f"{folder}/digits.artifacts"
     assert study.folder == folder
-    assert study.space.options == {"depth": [10, 100], "width": [16, 64], "preset": "tiny"}
+    assert study.space.options == {
+        **{"depth": [10, 100], "width": [16, 64], "preset": "tiny"},
+        **CHOICES,
+    }
     assert study.pruner.name == "none"
     assert study.objective.name == "classification"
     assert study.train.epochs == 20
@@ -125,7 +132,10 @@ limits: {params: 500_000}
 max_retries: 0
 """,
     )
-    assert study.space.options == {"depth": [5, 20], "width": [16, 128], "preset": "mobile"}
+    assert study.space.options == {
+        **{"depth": [5, 20], "width": [16, 128], "preset": "mobile"},
+        **CHOICES,
+    }
     assert study.sampler.options == {"width_step": 4, "epochs": 10}
     assert study.pruner.options["max_resource"] == 20
     assert study.data.augment == ("crop", "flip")
@@ -373,7 +383,8 @@ def test_the_final_training_has_one_cycle_whatever_the_search_has(folder: Path) 
         ),
         (
             "study: a\ndata:\n  name: digits\n  augment:\n    - crop\n    - filp",
-            "study.yaml:6: data.augment[1]: expected 'crop', 'flip' or 'cutout' (found 'filp'); "
+            "study.yaml:6: data.augment[1]: expected 'crop', 'flip', 'cutout', 'resized_crop' or "
+            "'jitter' (found 'filp'); "
             "did you mean 'flip'?",
         ),
         ("study: a\ndata: digits\nsampler: tep", "study.yaml:3: sampler: unknown sampler 'tep'"),

@@ -10,7 +10,6 @@ import optuna
 from markupsafe import escape
 from optuna.trial import FrozenTrial
 
-from optnas.cli.console import epoch_printer, shown_display
 from optnas.running.events import Display
 from optnas.study.opening import OpenStudy, counted_trials
 from optnas.units import duration
@@ -29,7 +28,7 @@ def display_of(progress: bool) -> Iterator[Display | None]:
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        with NotebookDisplay() if in_notebook() else shown_display(as_json=False) as display:
+        with NotebookDisplay() if in_notebook() else _console().shown_display() as display:
             yield display
     finally:
         optuna.logging.set_verbosity(level)
@@ -50,7 +49,16 @@ def epochs_shown(progress: bool) -> Iterator[OnEpoch | None]:
         yield show
         view.close()
     else:
-        yield epoch_printer()
+        yield _console().epoch_printer()
+
+
+def _console() -> Any:
+    """What commands show with. That they put the current folder last is for commands alone."""
+    before = list(sys.path)
+    from optnas.cli import console
+
+    sys.path[:] = before
+    return console
 
 
 def in_notebook() -> bool:

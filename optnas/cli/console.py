@@ -123,7 +123,7 @@ def run_baselines(
 
 
 @contextlib.contextmanager
-def shown_display(*, as_json: bool) -> Iterator["Display"]:
+def shown_display(*, as_json: bool = False) -> Iterator["Display"]:
     """The display that fits where stdout goes, while it shows a run."""
     from optnas.cli.displays import LiveDisplay, make_display
 

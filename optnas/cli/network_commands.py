@@ -92,7 +92,8 @@ def export(
         print(f"in 8 bits {made.agreement:.4f} of the images are called the same{lost}")
     for note in made.notes:
         print(f"mind: {note}")
-    print(f"{size(made.bytes)}, {made.milliseconds:.2f} ms for one image on one thread")
+    threads = "" if made.form == "executorch" else " on one thread"
+    print(f"{size(made.bytes)}, {made.milliseconds:.2f} ms for one image{threads}")
     print(f"kept in {', '.join(made.files)}")
 
 

@@ -43,7 +43,7 @@ class Exported:
         images: How many real images both have seen.
         difference: The greatest difference of any answer; of logits relative to the largest.
         bytes: The size of all files.
-        milliseconds: For one image, on one thread of this CPU.
+        milliseconds: For one image, on one thread of this CPU; ExecuTorch's own threads.
         accuracy: Of the network on labelled test images, where it is quantised.
         quantised_accuracy: That of the export, on the same.
         agreement: The share of images that both call the same, where it is quantised.

@@ -78,7 +78,10 @@ def write(form: Form, model: nn.Module, example: Tensor, path: Path, about: str)
 
 
 def runner(form: Form, path: Path) -> Runner:
-    """Load an export in its own runtime, on one thread of the CPU in float32."""
+    """Load an export in its own runtime, in float32 on one thread of the CPU.
+
+    ExecuTorch has the threads that it likes: only a function called unsafe changes their number.
+    """
     return _RUNNERS[form](path)
 
 
@@ -163,9 +166,6 @@ def _write_executorch(model: nn.Module, example: Tensor, path: Path, about: str)
 
 def _run_executorch(path: Path) -> Runner:
     runtime: Any = importlib.import_module("executorch.runtime")
-    bindings: Any = importlib.import_module("executorch.extension.pybindings.portable_lib")
-    if hasattr(bindings, "_unsafe_reset_threadpool"):  # As of 1.5; not all versions have it.
-        bindings._unsafe_reset_threadpool(1)
     method = runtime.Runtime.get().load_program(path).load_method("forward")
 
     def run(images: np.ndarray) -> np.ndarray:
