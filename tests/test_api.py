@@ -1,6 +1,8 @@
 """A study from Python: what the commands do, with Python's answers; callbacks; a notebook."""
 
 import os
+import re
+import shlex
 import signal
 from pathlib import Path
 
@@ -109,6 +111,10 @@ def test_an_outcome_shows_the_network(searched):
     assert outcome.best == study.best()
     shown = outcome._repr_html_()
     assert "<svg" in shown
+    (command,) = re.findall(r"train it: optnas (.*)", repr(outcome))
+    arguments = shlex.split(command)
+    assert arguments[1:] == [study._target["storage"], "tiny"]
+    assert optnas.open(*arguments[1:]).best() == study.best()
     assert f"chain of {outcome.best.architecture.depth} layer" in shown
 
 
@@ -216,6 +222,7 @@ def test_the_line_of_a_notebook_is_replaced(monkeypatch):
     for number in range(1000):
         view.show(f"<{number}>")
     view.close()
+    notebook.View().close()  # Nothing was trained: there is nothing to show.
     assert len(drawn) < 100
     assert drawn[-1].data == "<pre>&lt;999&gt;</pre>"
 

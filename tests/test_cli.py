@@ -280,7 +280,7 @@ BAD_FILES = {
     "no data": (TINY.replace("{name: digits,", "{name: cifar10, root: nowhere,"), "nowhere"),
     "no folder": (TINY + "storage: sqlite:///missing/tiny.db\n", "missing does not exist"),
     "a folder": (TINY + "storage: sqlite:///a_folder\n", "a_folder"),
-    "not a database": (TINY + "storage: sqlite:///notes.txt\n", "no database of sqlite"),
+    "not a database": (TINY + "storage: sqlite:///notes.txt\n", "not a database"),
     "unknown storage": (TINY + "storage: sqlight:///tiny.db\n", "did you mean 'sqlite://'?"),
 }
 

@@ -154,7 +154,7 @@ def test_other_files_are_left_alone(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("Not a database, but long enough to look at as one. " * 10)
     before = path.read_bytes()
-    assert "no database of sqlite" in refusal(f"sqlite:///{path}")
+    assert "not a database" in refusal(f"sqlite:///{path}")
     assert path.read_bytes() == before
     refusal(f"journal:///{path}")
     assert path.read_bytes() == before

@@ -1,6 +1,7 @@
 """What the methods of a study answer, as programs, terminals and notebooks see it."""
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from optnas.drawing.attach import best_picture
 from optnas.drawing.shapes import svg
 from optnas.report.text import best_text
 from optnas.running.runner import Outcome
+from optnas.storage.urls import hide_password
+from optnas.study.opening import OpenStudy
 
 SENTENCES = {
     "finished": "The search is finished.",
@@ -17,6 +20,11 @@ SENTENCES = {
     "interrupted": "Interrupted; nothing is lost.",
     "terminated": "Terminated; nothing is lost.",
 }
+
+
+def command_target(handle: OpenStudy) -> str:
+    """How commands name a study, from wherever they are given; without its password."""
+    return shlex.join([hide_password(handle.config.storage), handle.study.study_name])
 
 
 class Answer(dict[str, Any]):
@@ -38,7 +46,7 @@ class ShownOutcome(Outcome):
     """How a run ended; a notebook shows the network found, drawn, and how to go on."""
 
     def __repr__(self) -> str:
-        return f"{SENTENCES[self.ending]}\n{best_text(self.opened, self.study.study_name)}"
+        return f"{SENTENCES[self.ending]}\n{best_text(self.opened, command_target(self.opened))}"
 
     def _repr_html_(self) -> str:
         picture = best_picture(self.opened)

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 from optnas.errors import UserError
 from optnas.running.events import Display
 from optnas.study.opening import OpenStudy
+from optnas.study.record import metric_of
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
@@ -83,10 +84,11 @@ class TensorBoardCallback:
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Write a trial that has finished."""
+        metric = metric_of(study).key
         run = self._folder / f"trial-{trial.number:05}"
         with self._writer(str(run)) as writer:
             for epoch, value in sorted(trial.intermediate_values.items()):
-                writer.add_scalar("accuracy", value, epoch)
+                writer.add_scalar(metric, value, epoch)
             if trial.value is not None:
                 params = {name: str(value) for name, value in trial.params.items()}
                 writer.add_hparams(params, {"value": trial.value}, name="result")

@@ -83,7 +83,9 @@ class View:
             self.close()
 
     def close(self) -> None:
-        """Show the last line."""
+        """Show the last line, if there is one."""
+        if not self._text:
+            return
         from IPython.display import HTML, display
 
         self._drawn = time.monotonic()

@@ -1,18 +1,18 @@
 """A study as Python and notebooks see it: a method for every command."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from optnas.api.answers import Answer, ShownOutcome
+from optnas.api.answers import Answer, ShownOutcome, command_target
 from optnas.api.callbacks import Callback, called
 from optnas.api.notebook import display_of, epochs_shown
 from optnas.config.file import StudyFile
 from optnas.config.settings import DataSettings
 from optnas.errors import UserError
-from optnas.extensions.importing import load_entry
+from optnas.extensions.importing import load_part
 from optnas.pages.frame import write_page
 from optnas.report.costs import Footprint, network_costs
 from optnas.report.page import report_page
@@ -134,7 +134,7 @@ class Study:
         handle = self._open(reading=True)
         path = page_path(handle) if output is None else Path(output)
         costs = network_costs(handle, Footprint(), timed=inference)
-        write_page(path, report_page(handle, handle.study.study_name, costs))
+        write_page(path, report_page(handle, command_target(handle), costs))
         return path
 
     def retrain(
@@ -202,7 +202,7 @@ class Study:
         Raises:
             UserError: If no network was kept beside the storage.
         """
-        return _part("load")(self._network(), device).predict(images, top=top)
+        return load_part("load")(self._network(), device).predict(images, top=top)
 
     def export(self, form: str, output: str | Path | None = None, **options: Any) -> Any:
         """Write the network that ``retrain`` kept for other programs and devices.
@@ -219,7 +219,7 @@ class Study:
             UserError: If no network was kept, or it cannot be written so.
         """
         path = None if output is None else Path(output)
-        return _part("export")(self._network(), form, path, **options)
+        return load_part("export")(self._network(), form, path, **options)
 
     def __repr__(self) -> str:
         return f"optnas.open({self._target!r})"
@@ -251,11 +251,3 @@ class Study:
 
 def _answer(report: RetrainReport) -> Answer:
     return Answer(report.fields, report.text)
-
-
-def _part(name: str) -> Callable[..., Any]:
-    """What optnas itself offers by an entry point, as it has torch with it."""
-    part = load_entry("part", "optnas.networks", name)
-    if part is None:
-        raise UserError("this installation of optnas is not whole: install it again")
-    return part  # type: ignore[no-any-return]

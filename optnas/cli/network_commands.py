@@ -77,8 +77,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a kept network for other programs and devices, and compare it with the network."""
+    from optnas.extensions.importing import load_part
+
     quiet_libraries()
-    made = _part("export")(network, to, output, images=images, raw=raw, int8=int8)
+    made = load_part("export")(network, to, output, images=images, raw=raw, int8=int8)
     if as_json:
         print(json.dumps(dataclasses.asdict(made)))
         return
@@ -104,25 +106,15 @@ def load_network(folder: Path, device: str = "cpu") -> Any:
         UserError: If there is none, or no such device.
     """
     from optnas.errors import UserError
+    from optnas.extensions.importing import load_part
 
     try:
-        return _part("load")(folder, device)
+        return load_part("load")(folder, device)
     except UserError:
         raise
     except (RuntimeError, AssertionError) as error:  # What torch says of devices.
         reason = str(error).partition("\n")[0]
         raise UserError(f"--device {device}: {reason}") from None
-
-
-def _part(name: str) -> Any:
-    """What optnas itself offers by an entry point, as it has torch with it."""
-    from optnas.errors import UserError
-    from optnas.extensions.importing import load_entry
-
-    part = load_entry("part", "optnas.networks", name)
-    if part is None:
-        raise UserError("this installation of optnas is not whole: install it again")
-    return part
 
 
 def _existing(path: Path) -> Path:

@@ -71,6 +71,18 @@ def load_entry(what: str, group: str, name: str) -> Any:
     return _imported(what, next(iter(entries.values())))
 
 
+def load_part(name: str) -> Any:
+    """What optnas itself offers by an entry point, as it has torch with it: ``load``, ``export``.
+
+    Raises:
+        UserError: If the installation lacks it.
+    """
+    part = load_entry("part", "optnas.networks", name)
+    if part is None:
+        raise UserError("this installation of optnas is not whole: install it again")
+    return part
+
+
 def load_reference(what: str, name: str, folder: Path | None) -> Any:
     """What ``module:Name`` stands for.
 
