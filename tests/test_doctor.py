@@ -66,7 +66,7 @@ def healthy(tmp_path_factory) -> Path:
     path.write_text(GROWTH + "checkpoint: {keep: all}\n")
     assert optnas.run(path).ending == "budget"
     # From another place: a copy of a study that is where it was leaves the training states alone.
-    return path.parent.rename(path.parent.with_name("moved")) / path.name
+    return path.parent.rename(tmp_path_factory.mktemp("moved") / "healthy") / path.name
 
 
 @pytest.fixture

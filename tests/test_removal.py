@@ -37,7 +37,7 @@ def made(tmp_path_factory):
     (folder / "tiny.yaml").write_text(TINY)
     optnas.run(folder / "tiny.yaml")
     # From another place: a copy of a study that is where it was leaves the training states alone.
-    return folder.rename(folder.with_name("moved"))
+    return folder.rename(tmp_path_factory.mktemp("moved") / "made")
 
 
 @pytest.fixture
