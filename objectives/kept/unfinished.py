@@ -3,13 +3,16 @@
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from optnas.devices.ranks import Ranks
 from optnas.errors import UserError
-from optnas.objectives.training.trainer import Trainer
+from optnas.objectives.training.memory import is_out_of_memory
+from optnas.objectives.training.trainer import NonFiniteLoss, Trainer
 from optnas.storage.files import write_whole
 
 TRAINING = "training.pt"
@@ -51,3 +54,33 @@ def go_on(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
             f"{path} belongs to another network (or one trained otherwise); name another folder "
             "with --output, or remove it."
         )
+
+
+def train_to_end(
+    trainer: Trainer,
+    folder: Path,
+    identity: dict[str, Any],
+    ranks: Ranks,
+    on_epoch: Callable[[int, int, float, float], None] | None,
+) -> None:
+    """Train to the end; the state is saved after every epoch, by the first of several processes.
+
+    Raises:
+        UserError: If the loss is not finite, or memory does not suffice.
+    """
+    while trainer.epoch < trainer.epochs:
+        try:
+            result = trainer.train_epoch()
+        except NonFiniteLoss as error:
+            raise UserError(f"{folder}: {error}") from None
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"{folder}: out of memory; set `batch_size` under `retrain` to less than "
+                f"{trainer.settings.batch_size}."
+            ) from None
+        if ranks.leads:
+            save_training(folder, identity, trainer.state_dict())
+        if on_epoch is not None and ranks.leads:
+            on_epoch(trainer.epoch, trainer.epochs, result.train_accuracy, result.seconds)
