@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas.running.runner import run
 from optnas.storage.opening import open_storage
 
 OPTNAS = str(Path(sys.executable).with_name("optnas"))
@@ -52,6 +52,9 @@ class RayCluster:
     def end(self) -> None:
         """End all processes, also those that do not want to."""
         started = children()
+        print(
+            "CPU", [(p.name(), sum(p.cpu_times()[:2]), sum(p.cpu_times()[2:4])) for p in started]
+        )
         self._cluster.shutdown()
         _, left = psutil.wait_procs(started, timeout=5)
         for process in left:
@@ -98,10 +101,13 @@ class Search:
         out, err = self.driver.communicate(timeout=PATIENCE)
         return self.driver.returncode, [json.loads(line) for line in out.splitlines()], err
 
-    def kill(self) -> None:
+    def kill(self) -> str:
+        """Kill the driver, and have what it wrote to stderr."""
         assert self.driver is not None
         self.driver.kill()
-        self.driver.communicate()
+        _, err = self.driver.communicate()
+        self.driver = None
+        return err
 
     def wait_for(self, condition: Callable[[list[FrozenTrial]], bool]) -> None:
         until = time.monotonic() + PATIENCE
@@ -122,6 +128,10 @@ class Search:
     @property
     def name(self) -> str:
         return str(yaml.safe_load(self.file.read_text())["study"])
+
+
+def notes(events: list[dict[str, Any]]) -> list[str]:
+    return [event["text"] for event in events if event["event"] == "note"]
 
 
 @pytest.fixture
@@ -148,6 +158,7 @@ def finished(trials: list[FrozenTrial]) -> int:
     return sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
 
 
+FOUR = "objective: slow:Slow\nworkers: {count: 4}\n"
 SLOW = """\
 import time
 
@@ -168,34 +179,46 @@ class Slow(Classification):
 """
 
 
-@pytest.mark.parametrize("strategy", ["macro-micro", "econas"])
-def test_nodes_and_the_driver_go_and_come(cluster, search_of, tmp_path, strategy):
+def test_a_search_whose_nodes_and_driver_go_and_come(cluster, search_of, tmp_path):
     (tmp_path / "slow.py").write_text(SLOW)
     (tmp_path / "pause.py").write_text("SECONDS = 0.5\n")
-    text = killing.STUDIES[strategy]
-    more = "objective: slow:Slow\nworkers: {count: 4}\n"
     node = cluster.add()
-    search = search_of(text + more, cluster.address)
+    search = search_of(killing.STUDIES["macro-micro"] + FOUR, cluster.address)
     search.start()
     search.wait_for(lambda trials: finished(trials) >= 1 and training(trials))
-    search.kill()
-    search.driver = None
+    cluster.remove(node)
+    node = cluster.add()
+    before = finished(search.trials)
+    search.wait_for(lambda trials: finished(trials) >= before + 2)
+    assert "was lost" in search.kill()
     before = finished(search.trials)
     search.wait_for(lambda trials: finished(trials) > before)  # Nobody watches.
     search.start()
+    code, events, err = search.end()
+    cluster.remove(node)
+    assert (code, events[-1]["ending"]) == (0, "finished"), err
+    assert any("found at work" in note for note in notes(events))
+    ended = killing.ended(search.file, 0.0)  # Nothing trained twice, nothing left running.
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "study.yaml").write_text(killing.STUDIES["macro-micro"])
+    run(alone / "study.yaml")
+    undisturbed = killing.ended(alone / "study.yaml", 0.0)
+    assert killing.differences(ended, undisturbed, workers=4) is None
+
+
+@pytest.mark.skipif("CLUSTERS" not in os.environ, reason="minutes: make stress")
+def test_a_population_whose_nodes_go_and_come(cluster, search_of, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "pause.py").write_text("SECONDS = 0.5\n")
+    node = cluster.add()
+    search = search_of(killing.STUDIES["econas"] + FOUR, cluster.address)
+    search.start()
+    search.wait_for(lambda trials: len(training(trials)) >= 3)  # One is on either node.
     cluster.remove(node)
     node = cluster.add()
     code, events, err = search.end()
     cluster.remove(node)
-    assert code == 0, err
-    assert events[-1]["ending"] == "finished"
-    notes = [event["text"] for event in events if event["event"] == "note"]
-    assert any("found at work" in note for note in notes), notes
-    print(notes, err)
-    ended = killing.ended(search.file, 0.0)  # Nothing twice, nothing left running.
-    assert ended.results
-    if strategy == "macro-micro":
-        alone = tmp_path / "alone"
-        alone.mkdir()
-        (alone / "study.yaml").write_text(text)
-        assert killing.differences(ended, killing.search(alone / "study.yaml"), workers=4) is None
+    assert (code, events[-1]["ending"]) == (0, "finished"), err
+    assert "was lost" in err
+    assert killing.ended(search.file, 0.0).results

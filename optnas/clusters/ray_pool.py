@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from optnas.clusters.ray_worker import Answer, Job, Place, Worker
+from optnas.clusters.ray_worker import Answer, Job, Packed, Place, Worker
 from optnas.errors import RunError
 from optnas.running.events import PoolEvents
 from optnas.running.signals import Interruption, Signals
@@ -71,7 +71,7 @@ class RayPool:
         answer: Callable[[Interruption], None],
         max_retries: int,
     ) -> None:
-        self._work = work
+        self._work = Packed(work)
         self._job = job
         self._name = name
         self._count = count

@@ -9,10 +9,11 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from optnas.clusters.own_modules import own_modules
 from optnas.clusters.ray_pool import RayPool
 from optnas.clusters.ray_worker import Job
 from optnas.clusters.reach import check_password, check_reach, is_loopback, own_addresses
-from optnas.clusters.same_code import own_modules, versions
+from optnas.clusters.versions import versions
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.errors import RunError, UserError

@@ -7,6 +7,7 @@ somewhere else if need be, when it dies. Ray itself is not imported here but by 
 import collections
 import dataclasses
 import os
+import pickle
 import sys
 import threading
 import time
@@ -15,10 +16,10 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from optnas.clusters.reach import check_reach
-from optnas.clusters.same_code import check_versions
+from optnas.clusters.versions import check_versions
 from optnas.errors import RunError, UserError
-from optnas.running.workers import Work, WorkerPool
+from optnas.running.signals import Interruption
+from optnas.running.workers import SendEvent, Work, WorkerPool
 from optnas.trials.leases import this_host
 
 KEPT = 1000
@@ -87,6 +88,17 @@ class Answer:
     events: list[tuple[str, Any]]
     told: int
     outcome: tuple[str, Any] | None
+
+
+class Packed:
+    """What a worker does, pickled: only the process that does it imports what it needs."""
+
+    def __init__(self, work: Work) -> None:
+        self._pickled = pickle.dumps(work)
+
+    def __call__(self, number: int, send: SendEvent) -> Interruption | None:
+        work: Work = pickle.loads(self._pickled)
+        return work(number, send)
 
 
 class Worker:
@@ -162,6 +174,8 @@ class Worker:
         job = self._job
         check_versions(job.versions, self._place.node)
         if self._place.host != job.host:
+            from optnas.clusters.reach import check_reach
+
             check_reach(job.storage, job.artifacts, self._place.node)
         self._pool = pool = WorkerPool(
             self._work,

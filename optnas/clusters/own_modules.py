@@ -1,41 +1,14 @@
-"""What every node of a cluster must have alike: versions, and the study's own modules."""
+"""The modules beside a study that its workers need on every node."""
 
 import ast
 import os
-import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.machinery import PathFinder
-from importlib.metadata import version
 from pathlib import Path
 
-from optnas._version import __version__
 from optnas.config.file import StudyFile
 from optnas.config.stored import references
-from optnas.errors import UserError
-
-
-def versions() -> dict[str, str]:
-    """What every node must have alike, and in which version."""
-    return {
-        "optnas": __version__,
-        "torch": version("torch"),
-        "python": ".".join(platform.python_version_tuple()[:2]),
-    }
-
-
-def check_versions(wanted: Mapping[str, str], node: str) -> None:
-    """Refuse to train with other versions than the study is run with.
-
-    Raises:
-        UserError: If one differs.
-    """
-    here = versions()
-    other = [name for name in wanted if here[name] != wanted[name]]
-    if other:
-        has = ", ".join(f"{name} {here[name]}" for name in other)
-        needs = ", ".join(f"{name} {wanted[name]}" for name in other)
-        raise UserError(f"node {node} has {has}, and the run {needs}: install the same everywhere")
 
 
 def own_modules(config: StudyFile) -> list[Path]:
