@@ -23,6 +23,7 @@ from optnas.objectives.kept.classifiers import Classifier
 from optnas.objectives.kept.descriptions import NETWORK, Description, describe
 from optnas.objectives.kept.embedders import Embedder
 from optnas.objectives.kept.judgement import judge
+from optnas.objectives.kept.mistakes import FILE, mistakes_png
 from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
 from optnas.objectives.kept.unfinished import TRAINING, go_on, save_training
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
@@ -118,6 +119,10 @@ def retrain(
         chosen_by_test=chosen_by_test,
         versions={"optnas": __version__, "torch": torch.__version__},
     )
+    judged = description.judgement
+    if judged is not None and judged.mistakes:
+        sheet = mistakes_png(judged, images.test_images, images.test_names)
+        write_whole(folder / FILE, sheet)
     _keep(folder, weights, description)
     return description
 

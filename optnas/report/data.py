@@ -4,13 +4,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optnas.config.file import StudyFile
+from optnas.config.settings import DataSettings
 from optnas.errors import UserError
-from optnas.pages.content import Block, Column, Page, Paragraph, Pictures, Section, Table
+from optnas.pages.content import (
+    Block,
+    Column,
+    Folded,
+    Page,
+    Paragraph,
+    Pictures,
+    Section,
+    Table,
+)
 from optnas.pages.text import printable
 from optnas.study.data import data_seen_with
 from optnas.study.objectives import ObjectiveMaker
 
 SPLITS = ("train", "validation", "test")
+_AT_A_GLANCE, _CLASSES = 12, 200
+"""Classes of a table that is not folded away, and of any table."""
 _SAME = "The same images as the study has seen."
 
 
@@ -90,6 +102,34 @@ def data_page(fields: Mapping[str, Any], images: Any) -> Page:
         twins = Table("Identical images", _texts("image", "and"), fields["twins"]["examples"])
         sections.append(Section("Identical images", [twins]))
     return Page(f"Data of {fields['study']}", sections)
+
+
+def seen_blocks(settings: DataSettings | None, fields: Mapping[str, Any] | None) -> list[Block]:
+    """What a report says of the data that a study has seen; nothing where it needs none.
+
+    Args:
+        settings: The data as the study file names it.
+        fields: What the study has recorded, which somebody else may have written; None if nothing.
+    """
+    if settings is None:
+        return []
+    if fields is None:
+        return [Paragraph(f"The data set {settings.name}; what was read of it is not recorded.")]
+    lines = [str(line) for line in fields.get("lines") or ()]
+    blocks: list[Block] = [Paragraph(x) for x in lines if not x.startswith("classes: ")]
+    for change in fields.get("accepted") or ():
+        changes = "; ".join(str(line) for line in change.get("changes") or ())
+        before = f"changed data accepted before trial {change.get('trials')}"
+        blocks.append(Paragraph(f"{before}: {changes}"))
+    try:
+        header, *rows = class_rows(fields)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return blocks
+    table = Table("Images per class", _columns(header), rows[:_CLASSES], sortable=True)
+    if len(rows) <= _AT_A_GLANCE:
+        return [*blocks, table]
+    title = "The classes" if len(rows) <= _CLASSES else f"The first {_CLASSES:,} classes"
+    return [*blocks, Folded(title, [table])]
 
 
 def _sheet(fields: Mapping[str, Any], images: Any) -> Section:
