@@ -115,9 +115,9 @@ def test_mistakes_are_shown_and_told(found):
     shown = re.findall(r'<img src="data:image/png;base64,[^"]+" alt=""><span>([^<]+)</span>', page)
     assert len(shown) == 10
     assert set(shown) == {
-        "cat, taken for dog, 80% sure",
-        "dog, taken for &lt;b&gt;owl&lt;/b&gt;, 80% sure",
-        "&lt;b&gt;owl&lt;/b&gt;, taken for cat, 80% sure",
+        "cat, taken for dog, 80 % sure",
+        "dog, taken for &lt;b&gt;owl&lt;/b&gt;, 80 % sure",
+        "&lt;b&gt;owl&lt;/b&gt;, taken for cat, 80 % sure",
     }
     rows = re.findall(r'<td class="(right|wrong) s(\d)">(\d+)</td>', page)
     assert [int(count) for _, _, count in rows] == [
@@ -135,12 +135,13 @@ def test_pictures_of_mistakes_are_the_images(height, width, channels):
     content = mistakes_png(made_of(chosen), pixels, names)
     sheet = np.asarray(Image.open(io.BytesIO(content)))
     side = min(SIDE, max(height, width))
-    assert sheet.shape == (2 * side, side, 3)
+    assert sheet.shape == (2 * side, side, 4)
     if max(height, width) <= SIDE:
         left, top = (side - width) // 2, (side - height) // 2
         shown = sheet[top : top + height, left : left + width]
         expected = pixels[7, :3] if channels >= 3 else pixels[7, :1].expand(3, -1, -1)
-        assert (shown == expected.permute(1, 2, 0).numpy()).all()
+        assert (shown[..., :3] == expected.permute(1, 2, 0).numpy()).all()
+        assert (sheet[:side, :, 3] == 255).sum() == height * width
 
 
 def made_of(mistakes: list[Mistake]) -> Judgement:

@@ -31,11 +31,11 @@ def mistakes_png(judgement: Judgement, images: Pixels, names: Sequence[str] | No
     chosen = [places.get(str(m.image), m.image) for m in judgement.mistakes]
     pixels = images[torch.tensor(chosen)].cpu()
     side = min(SIDE, max(pixels.shape[2:]))
-    sheet = Image.new("RGB", (side, side * len(chosen)))
+    sheet = Image.new("RGBA", (side, side * len(chosen)))  # Nothing is around an image.
     for place, image in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
         channels = image.shape[2]
         seen = image[..., :3] if channels >= 3 else image[..., 0]  # Nobody sees more than three.
-        picture = Image.fromarray(seen)
+        picture = Image.fromarray(seen).convert("RGB")
         picture.thumbnail((side, side))
         left, top = (side - picture.width) // 2, (side - picture.height) // 2
         sheet.paste(picture, (left, place * side + top))

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optnas.config.file import StudyFile
-from optnas.config.settings import DataSettings
 from optnas.errors import UserError
 from optnas.pages.content import (
     Block,
@@ -104,17 +103,21 @@ def data_page(fields: Mapping[str, Any], images: Any) -> Page:
     return Page(f"Data of {fields['study']}", sections)
 
 
-def seen_blocks(settings: DataSettings | None, fields: Mapping[str, Any] | None) -> list[Block]:
-    """What a report says of the data that a study has seen; nothing where it needs none.
+def seen_blocks(config: StudyFile, fields: Mapping[str, Any] | None) -> list[Block]:
+    """What a report says of the data that a study has seen.
 
     Args:
-        settings: The data as the study file names it.
+        config: The study's configuration.
         fields: What the study has recorded, which somebody else may have written; None if nothing.
     """
-    if settings is None:
-        return []
+    if config.data is None:
+        options = config.objective.options.items()
+        said = ", ".join(f"{name} {value}" for name, value in options if value is not None)
+        needs = f"The objective {config.objective.name} needs no images"
+        return [Paragraph(f"{needs}: {said}." if said else f"{needs}.")]
     if fields is None:
-        return [Paragraph(f"The data set {settings.name}; what was read of it is not recorded.")]
+        name = config.data.name
+        return [Paragraph(f"The data set {name}; what was read of it is not recorded.")]
     lines = [str(line) for line in fields.get("lines") or ()]
     blocks: list[Block] = [Paragraph(x) for x in lines if not x.startswith("classes: ")]
     for change in fields.get("accepted") or ():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from optnas.pages.content import Block, Column, Folded, Matrix, Paragraph, Table, Thumbnails
+from optnas.report.result import percent
 from optnas.report.tested import Judgement, Kept
 
 MATRIX = 20
@@ -25,8 +26,10 @@ def where_it_errs(kept: Kept) -> list[Block]:
     names = [_short(each.name) for each in judgement.classes]
     blocks: list[Block] = [Paragraph(_in_words(judgement, names))]
     if len(names) <= MATRIX:
-        title = "Rows are the classes of the test images, columns what they were taken for"
-        blocks.append(Matrix(title, names, judgement.confusion))
+        blocks.append(
+            Paragraph("Rows are the true classes, columns what the network took them for.")
+        )
+        blocks.append(Matrix("Confusion matrix", names, judgement.confusion))
     elif _confusions(judgement):
         blocks.append(_most_frequent(judgement, names))
     blocks.append(Folded("Every class", [_classes(judgement, names)]))
@@ -40,14 +43,15 @@ def _in_words(judgement: Judgement, names: Sequence[str]) -> str:
     wrong = _confusions(judgement)
     if not wrong or not seen:
         return "It made no mistake on the test images."
-    best = max(seen, key=lambda place: judgement.classes[place].recall)
-    worst = min(seen, key=lambda place: judgement.classes[place].recall)
+    by_recall = sorted(seen, key=lambda place: -judgement.classes[place].recall)
+    best, worst = (
+        f"{names[place]} ({percent(judgement.classes[place].recall)} of its images)"
+        for place in (by_recall[0], by_recall[-1])
+    )
     count, row, column = wrong[0]
     return (
-        f"It finds {names[best]} best ({judgement.classes[best].recall:.1%} of its images) and "
-        f"{names[worst]} worst ({judgement.classes[worst].recall:.1%}). Its most frequent mistake "
-        f"is {names[row]} taken for {names[column]}: {count:,} of "
-        f"{judgement.classes[row].images:,} images."
+        f"It finds {best} best and {worst} worst. Its most frequent mistake is {names[row]} taken "
+        f"for {names[column]}: {count:,} of {judgement.classes[row].images:,} images."
     )
 
 
@@ -85,7 +89,8 @@ def _mistakes(judgement: Judgement, pictures: Sequence[bytes]) -> list[Block]:
     shown = judgement.mistakes
     if pictures:
         captions = [
-            f"{_short(each.label)}, taken for {_short(each.named)}, {each.probability:.0%} sure"
+            f"{_short(each.label)}, taken for {_short(each.named)}, "
+            f"{100 * each.probability:.0f} % sure"
             for each in shown
         ]
         said = Paragraph("The mistakes that it was surest of:")

@@ -94,16 +94,16 @@ def report(
     Raises:
         UserError: If no trial is finished.
     """
-    networks, metric = _finished_networks(handle), metric_of(handle.study)
+    networks = _finished_networks(handle)
     kept = kept_networks(handle)
     found = what_was_found(handle, kept)
     sections: dict[str, list[Block]] = {
         "Result": result(handle, target, found, costs),
-        "Data": seen_blocks(handle.config.data, seen_fields(handle.study)),
+        "Data": seen_blocks(handle.config, seen_fields(handle.study)),
         "Search": _search(handle, networks, costs, most),
         "Networks": _networks(handle, networks, costs, most),
         "Where it errs": where_it_errs(kept[0]) if kept else [],
-        "Cost": what_it_took(networks, costs, metric, kept),
+        "Cost": what_it_took(networks, costs, kept),
         "Configuration": [Folded("The whole configuration", _configuration(handle, target))],
         "Versions and hardware": [_circumstances(handle, networks)],
     }
@@ -131,7 +131,7 @@ def _search(
 ) -> list[Block]:
     """What was tried and why it stopped, in words and in pictures."""
     said = f"{what_was_tried(handle, networks)} {why_it_stopped(handle)}"
-    blocks: list[Block] = [Paragraph(said[:1].upper() + said[1:])]
+    blocks: list[Block] = [Paragraph(said)]
     phases = phases_table(networks, metric_of(handle.study))
     blocks += [] if phases is None else [phases]
     trials = handle.study.get_trials(deepcopy=False)
@@ -150,7 +150,7 @@ def _networks(
 ) -> list[Block]:
     metric = metric_of(handle.study)
     table = networks_table(handle, networks, costs, metric, most)
-    blocks: list[Block] = [table]
+    blocks: list[Block] = [table, *(Paragraph(note) for note in costs.notes(metric))]
     drawn = sum(drawing is not None for drawing in table.drawings)
     said = []
     if drawn:

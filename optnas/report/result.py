@@ -17,15 +17,16 @@ from optnas.pages.content import (
 )
 from optnas.report.costs import NetworkCosts
 from optnas.report.meaning import remarks
-from optnas.report.table import digits, whole
+from optnas.report.table import digits, spelled, whole
 from optnas.report.tested import Kept, Tested
 from optnas.report.text import SHOWN, best_text
 from optnas.spaces.words import in_words
+from optnas.study.budget import trial_epochs
 from optnas.study.networks import params_of
 from optnas.study.opening import Conclusion, OpenStudy, conclusions
 from optnas.study.record import metric_of
 from optnas.trials.metric import ACCURACY, Metric, metric
-from optnas.units import count, duration, plural
+from optnas.units import count, plural
 
 Fact = tuple[str, str, str]
 
@@ -85,7 +86,7 @@ def lead(handle: OpenStudy, found: Found | None) -> str:
     tested, searched = found.tested, metric_of(handle.study)
     if tested is None:
         return (
-            f"The best network has a validation {searched.name} of {found.conclusion.value:.4f}. "
+            f"The network found has a validation {searched.name} of {found.conclusion.value:.4f}. "
             "It has not been tested yet: the search chose it by this number, so new images will "
             "give less."
         )
@@ -120,7 +121,9 @@ def result(
     judgement = None if found.tested is None else found.tested.judgement
     if judgement is not None and judgement.is_chance:
         blocks.append(Paragraph("A guess could have this accuracy: nothing was learnt."))
-    blocks += [Paragraph(line) for line in remarks(handle, conclusions(handle, SHOWN), target)]
+    candidates = conclusions(handle, SHOWN)
+    blocks += [Paragraph(line) for line in remarks(handle, candidates, target)]
+    blocks += [Paragraph(line) for line in _better(handle, candidates)]
     first, *others = in_words(conclusion.architecture)
     blocks.append(Paragraph(first))
     if others:
@@ -130,9 +133,25 @@ def result(
         blocks.append(Drawing(drawn, "Drawing of the best network"))
     if len(found.kept) > 1 or any(len(each.trainings) > 1 for each in found.kept):
         blocks.append(_beside(found.kept))
+    if len(candidates) > 1:
+        blocks.append(_candidates(handle, candidates, searched))
     if costs.baselines:
         blocks.append(_human_designed(found, costs, searched))
     return blocks
+
+
+def _better(handle: OpenStudy, candidates: Sequence[Conclusion]) -> list[str]:
+    """What is said of a trial with a better value than what the strategy found."""
+    try:
+        best = handle.study.best_trial
+    except ValueError:  # None is complete and feasible.
+        return []
+    if best.number in {each.number for each in candidates} or best.value is None:
+        return []
+    return [
+        f"Trial {best.number} has the best value of any, {best.value:.4f}; the strategy did not "
+        "choose its network."
+    ]
 
 
 def _facts(handle: OpenStudy, found: Found, costs: NetworkCosts, searched: Metric) -> list[Fact]:
@@ -156,7 +175,7 @@ def _facts(handle: OpenStudy, found: Found, costs: NetworkCosts, searched: Metri
         facts.append(("Inference", f"{digits(milliseconds)} ms", remark))
     if tested is not None and tested.train_seconds is not None and tested.epochs is not None:
         remark = f"{tested.epochs:,} epochs on {tested.train_images:,} images"
-        facts.append(("Final training", duration(tested.train_seconds), remark))
+        facts.append(("Final training", spelled(tested.train_seconds), remark))
     return facts
 
 
@@ -176,7 +195,7 @@ def _test_facts(tested: Tested, searched: Metric) -> list[Fact]:
     value = judgement.value(searched.key)
     if searched != ACCURACY and value is not None:
         facts.insert(0, (f"Test {searched.name}", f"{value:.4f}", "what the search maximised"))
-    facts.append(("Naming the largest class", percent(judgement.chance), "test accuracy of that"))
+    facts.append(("By guessing", percent(judgement.chance), "always naming the largest class"))
     return facts
 
 
@@ -185,7 +204,7 @@ def _beside(kept: Sequence[Kept]) -> Table:
     columns = [
         Column("network", text=True),
         Column("test accuracy"),
-        Column("95 % interval", text=True),
+        Column("95 % interval"),
         Column("trainings"),
         Column("parameters"),
         Column("multiply-adds (one image)"),
@@ -201,6 +220,28 @@ def _beside(kept: Sequence[Kept]) -> Table:
         rows.append([each.name, f"{mean:.4f}", between, str(len(accuracies)), *map(whole, costs)])
     title = "Trained by the same recipe, tested on the same images"
     return Table(title, columns, rows, titled=True, sortable=True)
+
+
+def _candidates(handle: OpenStudy, candidates: Sequence[Conclusion], searched: Metric) -> Folded:
+    """The networks that the search would train next to the one found."""
+    trials = handle.study.get_trials(deepcopy=False)
+    columns = [
+        Column("trial"),
+        Column(f"validation {searched.name}"),
+        Column("epochs"),
+        Column("network", text=True),
+    ]
+    rows = [
+        [
+            str(each.number),
+            f"{each.value:.4f}",
+            f"{trial_epochs(trials[each.number]):,}",
+            in_words(each.architecture)[0],
+        ]
+        for each in candidates
+    ]
+    table = Table("The best networks in the eyes of the strategy", columns, rows, titled=True)
+    return Folded("Other networks that the search would train", [table])
 
 
 def _human_designed(found: Found, costs: NetworkCosts, searched: Metric) -> Table:

@@ -9,13 +9,14 @@ from optuna.trial import TrialState
 from optnas.config import plugins
 from optnas.pages.content import Column, Table
 from optnas.pages.plots import Plot
+from optnas.report.table import spelled
 from optnas.study.budget import may_start, used_budget
 from optnas.study.networks import StudyNetwork, best_first
 from optnas.study.opening import OpenStudy
 from optnas.study.record import metric_of
 from optnas.trials.attributes import STEP
 from optnas.trials.metric import Metric
-from optnas.units import count, duration, plural
+from optnas.units import count, plural
 
 CLOSE = 0.01
 """So close to the best is as good, for whoever wants a cheaper network."""
@@ -43,12 +44,10 @@ def what_was_tried(handle: OpenStudy, networks: Sequence[StudyNetwork]) -> str:
     states = [network.state for network in networks]
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     spent = [plural(used.epochs, "epoch")] if used.epochs else []
-    spent += [duration(3600 * used.hours)] if used.hours else []
+    spent += [spelled(3600 * used.hours)] if used.hours else []
     took = f" It took {' and '.join(spent)} of training." if spent else ""
-    return (
-        f"{strategy_words(handle)} tried {plural(len(networks), 'network')} of the space "
-        f"{handle.config.space.name}: {', '.join(counts)}.{took}"
-    )
+    many = f"{plural(len(networks), 'network')} of the space {handle.config.space.name}"
+    return f"The strategy {strategy_words(handle)} tried {many}: {', '.join(counts)}.{took}"
 
 
 def why_it_stopped(handle: OpenStudy) -> str:
@@ -139,7 +138,12 @@ def _progress(evaluated: Sequence[StudyNetwork], metric: Metric, stopped: str) -
     if best is None:
         return f"No training came to its end. {stopped}"
     later = sum(network.number > best.number for network in evaluated)
-    after = f"none of the {later:,} later ones was better" if later else "that was the last one"
+    after = "that was the last one"
+    if later:
+        after = (
+            "the one after it was not" if later == 1 else f"none of the {later:,} later ones was"
+        )
+        after += " better"
     first = evaluated[0]
     if first is best:
         value = f"{metric.name} {_value(best):.4f}"

@@ -31,6 +31,14 @@ def digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def spelled(seconds: float) -> str:
+    """A time as it is said: ``40 s``, ``12 min``, ``2.5 h``."""
+    for unit, name in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * unit:
+            return f"{digits(seconds / unit)} {name}"
+    return f"{digits(seconds)} s"
+
+
 def _mebibytes(value: float) -> str:
     return f"{value / 2**20:,.2f}"
 

@@ -7,7 +7,6 @@ import dataclasses
 import glob
 import io
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -210,7 +209,7 @@ def _tiles(path: Path, number: int) -> list[bytes]:
             side = sheet.width
             if not 0 < side <= _GREATEST_SIDE or sheet.height != side * number:
                 return []
-            pixels = sheet.convert("RGB")
+            pixels = sheet.convert("RGBA")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return []
     corners = [(0, side * place, side, side * (place + 1)) for place in range(number)]
@@ -218,9 +217,10 @@ def _tiles(path: Path, number: int) -> list[bytes]:
 
 
 def _written(picture: Any) -> bytes:
-    written: Sequence[bytes] = []
+    shown = picture.crop(picture.getchannel("A").getbbox()).convert("RGB")
+    written: list[bytes] = []
     for kind, options in (("PNG", {"optimize": True}), ("JPEG", {"quality": 85})):
         buffer = io.BytesIO()
-        picture.save(buffer, kind, **options)
-        written = [*written, buffer.getvalue()]
+        shown.save(buffer, kind, **options)
+        written.append(buffer.getvalue())
     return min(written, key=len)

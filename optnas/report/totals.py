@@ -5,11 +5,10 @@ from collections.abc import Iterable, Sequence
 
 from optnas.pages.content import Block, Column, Facts, Paragraph, Table
 from optnas.report.costs import Footprint, NetworkCosts
-from optnas.report.table import digits
+from optnas.report.table import digits, spelled
 from optnas.report.tested import Kept
 from optnas.study.networks import StudyNetwork
 from optnas.trials.attributes import TRAIN_SECONDS
-from optnas.trials.metric import Metric
 
 
 @dataclasses.dataclass
@@ -58,20 +57,18 @@ def is_gpu(device: str) -> bool:
 
 
 def what_it_took(
-    networks: Sequence[StudyNetwork], costs: NetworkCosts, metric: Metric, kept: Sequence[Kept]
+    networks: Sequence[StudyNetwork], costs: NetworkCosts, kept: Sequence[Kept]
 ) -> list[Block]:
     """The cost of a search and of the final trainings.
 
     Args:
         networks: The networks of the study.
         costs: How it is reckoned.
-        metric: What the study maximises.
         kept: The networks that were trained and tested.
     """
     searched = spent_by_device(networks, costs.footprint)
-    notes = [Paragraph(note) for note in costs.notes(metric)]
     if not searched:
-        return [Paragraph("Nothing was trained here, or nobody measured how long."), *notes]
+        return [Paragraph(_elsewhere(networks))]
     total = Spent(
         sum(each.networks for each in searched.values()),
         sum(each.seconds for each in searched.values()),
@@ -85,7 +82,7 @@ def what_it_took(
     }
     how = "estimated" if total.estimated else "measured"
     facts = [
-        (name, _hours(seconds), "of the search") for name, seconds in hours.items() if seconds
+        (name, spelled(seconds), "of the search") for name, seconds in hours.items() if seconds
     ]
     facts += [
         ("Energy", f"{_energy(total.watt_hours)}", f"{how}; the training device's"),
@@ -96,7 +93,18 @@ def what_it_took(
     headings = ["networks", "hours", "energy (Wh)", "CO2e (g)"]
     columns = [Column("what", text=True), *map(Column, headings), Column("energy is", text=True)]
     table = Table("What it took", columns, rows)
-    return [Facts(facts), table, *notes]
+    return [Facts(facts), table, Paragraph(costs.reckoning)]
+
+
+def _elsewhere(networks: Sequence[StudyNetwork]) -> str:
+    """What is said where no trial says on what device it ran."""
+    seconds = sum(network.attribute(TRAIN_SECONDS) or 0.0 for network in networks)
+    if not seconds:
+        return "Nobody has measured what the search took."
+    return (
+        "Nothing was trained here: the results were known before. To train these networks took "
+        f"{spelled(seconds)} elsewhere."
+    )
 
 
 def _row(name: str, spent: Spent) -> list[str]:
@@ -110,10 +118,6 @@ def _training_row(kept: Kept) -> list[str]:
     seconds = sum(training.train_seconds or 0.0 for training in kept.trainings)
     name = f"final training, {kept.name}"
     return [name, f"{len(kept.trainings)}", digits(seconds / 3600), "", "", "not known"]
-
-
-def _hours(seconds: float) -> str:
-    return f"{digits(seconds / 3600)} h"
 
 
 def _energy(watt_hours: float) -> str:
