@@ -12,9 +12,13 @@ import pytest
 import torch
 from chromium import PROGRAM, Browser
 from reports import described, grown, judged_by, keep
-from test_pages import page as page_of_everything
+from test_ranking import config as ranked_config
 
 from optnas.config.file import study_from_dict
+from optnas.config.proxy import Proxy
+from optnas.experiments.comparison import Run, _summary
+from optnas.experiments.comparison_report import comparison_page
+from optnas.experiments.ranking import rank
 from optnas.objectives.kept.mistakes import mistakes_png
 from optnas.pages.frame import render
 from optnas.report import tested
@@ -44,15 +48,23 @@ OVERLAPS = """[...document.querySelectorAll(
     .map((other) => `${each.outerHTML.slice(0, 80)} and ${other.outerHTML.slice(0, 80)}`))"""
 
 
+_RUNS = {
+    "good": [Run((2, 4), (0.8, 0.9)), Run((2, 4), (0.7, 1.0))],
+    "random": [Run((2, 4), (0.5, 0.9)), Run((2, 4), (0.6, 0.4))],
+}
+_FIELDS = {"unit": "epochs", "amount": 4, "seeds": 2}
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(tmp_path_factory.mktemp("browser")) as found:
         yield found
 
 
-@pytest.fixture
-def pages(tmp_path) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A report with all that it can have, and its siblings."""
+    tmp_path = tmp_path_factory.mktemp("pages")
     found = grown(tmp_path)
     folder = keep(found, described())
     images = torch.randint(256, (100, 3, 32, 24), dtype=torch.uint8)
@@ -63,10 +75,15 @@ def pages(tmp_path) -> dict[str, Path]:
         tmp_path,
     )
     seen = read_data(config)
+    settings = (Proxy(0, 0, 0, 1), Proxy(0, 0, 0, 2))
+    ranking = rank(ranked_config(tmp_path), networks=4, settings=settings, full_epochs=2)
     contents = {
         "report": report_page(found, "made.yaml"),
         "data": render(data_page(data_fields(seen, config), seen)),
-        "everything": page_of_everything("a text"),
+        "compare": render(
+            comparison_page({"study": "s", **_FIELDS, **_summary(_RUNS, 4, "random")})
+        ),
+        "rank": render(ranking.page),
     }
     for name, content in contents.items():
         (tmp_path / f"{name}.html").write_text(content)

@@ -11,16 +11,18 @@ import torch
 from optuna.trial import TrialState
 from PIL import Image
 from reports import described, grown, judged_by, keep
-from searches import trial
+from searches import opened, trial
 
 from optnas.errors import UserError
 from optnas.objectives.kept.judgement import Judgement, Mistake
 from optnas.objectives.kept.mistakes import SIDE, mistakes_png
 from optnas.pages.markdown import markdown
+from optnas.report import page as pages
 from optnas.report import tested
 from optnas.report.costs import NO_COSTS, Footprint, NetworkCosts
 from optnas.report.files import write_report
 from optnas.report.page import report, report_page
+from optnas.report.story import why_it_stopped
 from optnas.report.tested import kept_networks
 from optnas.report.totals import spent_by_device
 from optnas.report.trials import trials_csv
@@ -231,6 +233,31 @@ def test_the_cost_is_what_the_trials_took(found):
     assert "- CO2e: **28.5 g** (at 475 g per kWh)" in text
     green = NetworkCosts(Footprint(carbon_intensity=100))
     assert "- CO2e: **6 g** (at 100 g per kWh)" in markdown(report(found, "made.yaml", green))
+
+
+def test_a_page_that_would_be_too_large_shows_fewer_networks(found, monkeypatch):
+    whole = report_page(found, "made.yaml")
+    monkeypatch.setattr(pages, "SHOWN", (1000, 2))
+    monkeypatch.setattr(pages, "LARGEST", len(whole.encode()) - 1)
+    fewer = report_page(found, "made.yaml")
+    assert len(fewer) < len(whole)
+    assert "The figures show the best 2 networks." in fewer
+    assert "Not shown: 3 networks; the CSV file beside this page has all." in fewer
+    assert len(trials_csv(found).splitlines()) == 1 + 5
+
+
+def test_a_search_says_why_it_stopped(tmp_path):
+    def story(name, **keys):
+        (tmp_path / name).mkdir()
+        return why_it_stopped(opened(tmp_path / name, [trial(0, 0.5), trial(1, 0.6)], **keys))
+
+    assert "its budget of 2 trials was used up." in story("full", budget={"trials": 2})
+    unfinished = story("own", sampler="stage_wise", budget={"trials": 2})
+    assert "used up, before the strategy had come to its end" in unfinished
+    assert "stopped by hand" in story("by hand", budget={"trials": 3})
+    handle = opened(tmp_path / "by hand")
+    handle.study.ask()
+    assert why_it_stopped(handle) == "The search goes on: 1 network in training."
 
 
 def test_markdown_has_what_the_page_has(found):

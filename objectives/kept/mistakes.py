@@ -8,7 +8,7 @@ import torch
 from optnas.objectives.data.image_files import Pixels
 from optnas.objectives.kept.judgement import Judgement
 
-FILE = "mistakes.png"
+MISTAKES = "mistakes.png"
 """The file of a network's folder that they are in."""
 SIDE = 96
 """Pixels of an image at most; a smaller one stays as it is."""

@@ -23,7 +23,19 @@ def comparison_page(fields: Mapping[str, Any]) -> Page:
         sections.append(Section("Ranking", [_standings(fields), *paragraphs]))
     if any(row["curve"]["cost"] for row in fields["contenders"]):
         sections.append(Section("Search", [_curves(fields)]))
-    return Page(f"Comparison on {fields['study']}", sections)
+    return Page(f"Comparison on {fields['study']}", sections, lead=_lead(fields))
+
+
+def _lead(fields: Mapping[str, Any]) -> str:
+    """The result in a sentence; empty where no contender has one."""
+    known = [row for row in fields["contenders"] if row["mean"] is not None]
+    if not known:
+        return ""
+    best = max(known, key=lambda row: row["mean"])
+    return (
+        f"{best['label']} leads {len(known)} samplers: {best['mean']:.4f} is the mean over "
+        f"{fields['seeds']} seeds of {_best(fields)} after {fields['amount']:g} {fields['unit']}."
+    )
 
 
 def overall_text(fields: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ def data_page(fields: Mapping[str, Any], images: Any) -> Page:
         fields: As `data_fields` gave them.
         images: The images.
     """
-    lines = [line for line in fields["lines"] if not line.startswith("classes: ")]
+    first, *lines = [line for line in fields["lines"] if not line.startswith("classes: ")]
     header, *rows = class_rows(fields)
     classes = Table("Images per class", _columns(header), rows, sortable=True)
     sections = [
@@ -100,7 +100,7 @@ def data_page(fields: Mapping[str, Any], images: Any) -> Page:
     if fields["twins"]["examples"]:
         twins = Table("Identical images", _texts("image", "and"), fields["twins"]["examples"])
         sections.append(Section("Identical images", [twins]))
-    return Page(f"Data of {fields['study']}", sections)
+    return Page(f"Data of {fields['study']}", sections, lead=f"{first[:1].upper()}{first[1:]}.")
 
 
 def seen_blocks(config: StudyFile, fields: Mapping[str, Any] | None) -> list[Block]:

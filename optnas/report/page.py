@@ -154,11 +154,14 @@ def _networks(
     drawn = sum(drawing is not None for drawing in table.drawings)
     said = []
     if drawn:
-        many = "each network is" if drawn == len(table.rows) else f"the best {drawn:,} are"
-        said.append(f"Point at the number of a trial, or choose it by keyboard: {many} drawn.")
+        some = "" if drawn == len(table.rows) else f" ({drawn:,} of {len(table.rows):,} have one)"
+        how = "Point at the number of a trial, or choose it by keyboard, to see its drawing"
+        said.append(f"{how}{some}.")
     left = len(networks) + len(costs.baselines) - len(table.rows)
     if left > 0:
-        said.append(f"{plural(left, 'network')} more are in the table of trials beside this page.")
+        said.append(
+            f"Not shown: {plural(left, 'network')}; the CSV file beside this page has all."
+        )
     return [Paragraph(" ".join(said)), *blocks] if said else blocks
 
 

@@ -125,7 +125,7 @@ def result(
     blocks += [Paragraph(line) for line in remarks(handle, candidates, target)]
     blocks += [Paragraph(line) for line in _better(handle, candidates)]
     first, *others = in_words(conclusion.architecture)
-    blocks.append(Paragraph(first))
+    blocks.append(Paragraph(f"{first[:1].upper()}{first[1:]}."))
     if others:
         blocks.append(Folded("The network in words", [Preformatted("\n".join(others))]))
     drawn = picture_with_caption(handle, conclusion)

@@ -16,6 +16,7 @@ from optnas.study.opening import OpenStudy
 from optnas.study.record import metric_of
 from optnas.trials.attributes import STEP
 from optnas.trials.metric import Metric
+from optnas.trials.outcomes import outcome
 from optnas.units import count, plural
 
 CLOSE = 0.01
@@ -41,7 +42,7 @@ def what_was_tried(handle: OpenStudy, networks: Sequence[StudyNetwork]) -> str:
         networks: Its networks.
     """
     used = used_budget(handle.study)
-    states = [network.state for network in networks]
+    states = [outcome(network.trial) for network in networks]
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     spent = [plural(used.epochs, "epoch")] if used.epochs else []
     spent += [spelled(3600 * used.hours)] if used.hours else []
@@ -138,6 +139,9 @@ def _progress(evaluated: Sequence[StudyNetwork], metric: Metric, stopped: str) -
     if best is None:
         return f"No training came to its end. {stopped}"
     later = sum(network.number > best.number for network in evaluated)
+    if len(evaluated) == 1:
+        one = f"trial {best.number}, with {metric.name} {_value(best):.4f}"
+        return f"One network was trained to its end: {one}. {stopped}"
     after = "that was the last one"
     if later:
         after = (
