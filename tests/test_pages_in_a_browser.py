@@ -75,7 +75,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         tmp_path,
     )
     seen = read_data(config)
-    settings = (Proxy(0, 0, 0, 1), Proxy(0, 0, 0, 2))
+    settings = (Proxy(0, 0, 0, 1), Proxy(0, 0, 1, 1))
     ranking = rank(ranked_config(tmp_path), networks=4, settings=settings, full_epochs=2)
     contents = {
         "report": report_page(found, "made.yaml"),

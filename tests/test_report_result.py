@@ -252,7 +252,8 @@ def test_a_search_says_why_it_stopped(tmp_path):
         return why_it_stopped(opened(tmp_path / name, [trial(0, 0.5), trial(1, 0.6)], **keys))
 
     assert "its budget of 2 trials was used up." in story("full", budget={"trials": 2})
-    unfinished = story("own", sampler="stage_wise", budget={"trials": 2})
+    keys = {"sampler": "stage_wise", "objective": "stage_classification"}
+    unfinished = story("own", **keys, budget={"trials": 2})
     assert "used up, before the strategy had come to its end" in unfinished
     assert "stopped by hand" in story("by hand", budget={"trials": 3})
     handle = opened(tmp_path / "by hand")

@@ -6,6 +6,7 @@ from typing import Any
 from optnas.experiments.studies import interval, number, table_text
 from optnas.pages.content import Column, Page, Paragraph, Plots, Section, Table
 from optnas.pages.plots import Plot, Series
+from optnas.units import plural
 
 
 def comparison_text(fields: Mapping[str, Any]) -> str:
@@ -33,8 +34,9 @@ def _lead(fields: Mapping[str, Any]) -> str:
         return ""
     best = max(known, key=lambda row: row["mean"])
     return (
-        f"{best['label']} leads {len(known)} samplers: {best['mean']:.4f} is the mean over "
-        f"{fields['seeds']} seeds of {_best(fields)} after {fields['amount']:g} {fields['unit']}."
+        f"Of {plural(len(known), 'sampler')} {best['label']} has the highest mean: "
+        f"{best['mean']:.4f} over {fields['seeds']} seeds, of {_best(fields)} after "
+        f"{fields['amount']:g} {fields['unit']}."
     )
 
 

@@ -173,19 +173,24 @@ def kept_networks(handle: OpenStudy) -> list[Kept]:
 def _kept(
     name: str, folder: Path, file: str = "network.json", *, is_known: bool = False
 ) -> Kept | None:
-    first = _described(folder / file)
+    first = described(folder / file)
     if first is None:
         return None
     repeats = []
     for number in range(2, 100):
-        repeat = _described(Path(f"{folder}-repeat-{number}") / file)
+        repeat = described(Path(f"{folder}-repeat-{number}") / file)
         if repeat is None or repeat.data_sha256 != first.data_sha256:
             break
         repeats.append(repeat)
     return Kept(name, folder, (first, *repeats), is_known)
 
 
-def _described(path: Path) -> Tested | None:
+def described(path: Path) -> Tested | None:
+    """The description in a file; None if there is none, and with a warning if it is no such.
+
+    Args:
+        path: The file.
+    """
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise ValueError("it is too large")
