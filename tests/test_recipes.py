@@ -215,7 +215,9 @@ def test_mixed_images_are_learnt_from_and_counted_by_their_own_labels(few):
 
 def test_what_is_usual_goes_unsaid():
     said = said_of(TrainSettings())
-    assert not said.keys() & {*WHOLE, "graphs", "epochs", "cycles"} - {"schedule"}
+    unsaid = {*WHOLE, "graphs", "kernels", "epochs", "cycles"} - {"schedule"}
+    assert not said.keys() & unsaid
+    assert said_of(TrainSettings(kernels="torch")) == said
     assert said_of(TrainSettings(ema=0.5, cycles=2)).keys() - said.keys() == {"ema", "cycles"}
 
 
@@ -230,7 +232,7 @@ def test_an_initial_network_has_a_recipe_of_its_own():
 
 def test_a_retraining_may_have_any_recipe():
     names = set(TrainSettings.model_fields)
-    kept = {"precision", "threads", "deterministic", "graphs", "class_weights"}
+    kept = {"precision", "threads", "deterministic", "graphs", "kernels", "class_weights"}
     kept |= {"initial_epochs", "initial_weight_decay", "initial_drop_path"}
     assert names - set(RetrainSettings.model_fields) == kept
     recipe = RetrainSettings(**WHOLE).recipe(TrainSettings(lr=0.3))
