@@ -97,9 +97,19 @@ def status_text(handle: OpenStudy, target: str = "") -> str:
     if lines:
         rows["data"] = f"\n{'':<9}".join(lines)
     if target:
-        goes_on = "resume" if "://" in target else "run"
-        rows["next"] = f"optnas {'best' if fields['finished'] else goes_on} {target}"
+        rows["next"] = next_command(handle, target)
     return "\n".join(f"{name:<8} {value}" for name, value in rows.items())
+
+
+def next_command(handle: OpenStudy, target: str) -> str:
+    """What goes on with a study, or shows what a finished one has found.
+
+    Args:
+        handle: The study.
+        target: How commands name this study.
+    """
+    goes_on = "resume" if "://" in target else "run"
+    return f"optnas {'best' if handle.is_finished else goes_on} {target}"
 
 
 def best_fields(handle: OpenStudy) -> dict[str, Any]:
