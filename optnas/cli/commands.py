@@ -120,15 +120,17 @@ def best(
     as_json: Json = False,
 ) -> None:
     """The network found, or the best so far, and how to train and load it."""
-    from optnas.drawing.architectures import check_drawing
-    from optnas.drawing.attach import draw_best
     from optnas.report.text import best_fields, best_text
     from optnas.study.opening import open_existing
 
     if draw is not None:
+        from optnas.drawing.architectures import check_drawing
+
         check_drawing(draw)
     handle = open_existing(target, study, allow=allow or (), reading=True)
     if draw is not None:
+        from optnas.drawing.attach import draw_best
+
         draw_best(handle, draw)
     show(
         as_json,
