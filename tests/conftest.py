@@ -1,6 +1,7 @@
 """What several test modules share."""
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+# On CUDA, torch looks at this once in a process, at the first product of matrices: tests of
+# deterministic trainings would depend on what ran before them.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 # No test depends on how fast the machine is.
 settings.register_profile("optnas", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from trainings import same, train
+from trainings import StandIn, difference, graph_of, same, train
 
 from optnas.config.settings import TrainSettings
 from optnas.objectives.classification import Classification
@@ -44,51 +44,6 @@ RECIPES = [
     {"optimizer": "adamw", "lr": 0.002},
     {"optimizer": "adamw", "lr": 0.002, "clip": None, "schedule": "constant"},
 ]
-
-
-class StandIn:
-    """Does on the CPU what `graphs.StepGraph` does: capturing executes nothing, replaying does."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.is_captured = False
-        self.calls: list[str] = []
-        graph_of.append(self)
-
-    def fits(self) -> bool:
-        return True
-
-    def warm_up(self, step, inputs, labels):
-        self.calls.append("warm up")
-        return step(inputs, labels)
-
-    def capture(self, step, inputs, labels):
-        self.calls.append("capture")
-        # Weak, as a graph of CUDA knows nothing of the trainer.
-        self._step = weakref.WeakMethod(step)
-        self._buffers = (inputs.clone(), labels.clone())
-        self._addresses = addresses(step.__self__)
-        self.is_captured = True
-
-    def replay(self, inputs, labels):
-        self.calls.append("replay")
-        for buffer, batch in zip(self._buffers, (inputs, labels), strict=True):
-            assert buffer.stride() == batch.stride()
-            buffer.copy_(batch)
-        assert addresses(self._step().__self__) == self._addresses
-        return [logits.clone() for logits in self._step()(*self._buffers)]
-
-
-def addresses(subject: Trainer) -> list[int]:
-    """Of what a step reads and changes: a graph would go on with the tensors of its capture."""
-    optimizer = subject._optimizer
-    states = [optimizer.state[parameter] for parameter in subject._parameters]
-    kept = [value for state in states for value in state.values() if value is not None]
-    rates = [group["lr"] for group in optimizer.param_groups]
-    return [t.data_ptr() for t in (*subject.model.state_dict().values(), *kept, *rates)]
-
-
-graph_of: list[StandIn] = []
-"""The stand-ins of a test, in the order of their making."""
 
 
 @pytest.fixture
@@ -185,7 +140,7 @@ def test_batches_of_other_sizes_run_eagerly(staged, keys, count, size):
     assert graph_of[0]._buffers[0].shape[0] == size
 
 
-def fails(graph, step, inputs, labels):
+def fails(graph, step, *batch):
     """As an operation does that must not be captured: half of the step has been recorded."""
     raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
@@ -268,7 +223,8 @@ def test_a_super_network_is_not_captured(staged):
 )
 def test_trials_say_why_they_were_trained_eagerly(staged, keys, reason):
     space = ChainSpace(depth=(2, 3), width=(4, 6))
-    objective = Classification(space, random_images(), train=TrainSettings(epochs=3, **keys))
+    recipe = TrainSettings(epochs=3, **keys)
+    objective = Classification(space, random_images(), train=recipe, device="cpu")
     study = optuna.create_study(direction="maximize")
     study.enqueue_trial(space.to_params(ChainArchitecture(2, 4)))
     study.optimize(objective, n_trials=1)
@@ -366,6 +322,7 @@ class Runtime:
     def __init__(self, leaving: Exception | None = None) -> None:
         self.leaving = leaving
         self.log: list[object] = []
+        self.pools: list[object] = []
         self.current: object = "default"
         self.current_device: object = None
         self.free = 100
@@ -399,11 +356,13 @@ class Runtime:
             self.current = before
 
     def CUDAGraph(self):
-        return types.SimpleNamespace(replay=lambda: self.log.append("replay"))
+        own = object()
+        return types.SimpleNamespace(replay=lambda: self.log.append("replay"), pool=lambda: own)
 
     @contextlib.contextmanager
-    def graph(self, graph, *, stream, capture_error_mode):
+    def graph(self, graph, *, pool, stream, capture_error_mode):
         """Older versions leave the stream current when the end of a capture raises."""
+        self.pools.append(pool)
         before, self.current = self.current, stream
         try:
             yield
@@ -522,6 +481,19 @@ def test_a_graph_needs_room_for_a_step_beside_it(runtime, free, fits):
     assert graphs.StepGraph(DEVICE).fits() == fits
 
 
+def test_graphs_of_one_training_share_a_stream_and_their_memory(runtime):
+    first = graphs.StepGraph(DEVICE)
+    early, second = graphs.StepGraph(DEVICE, first), graphs.StepGraph(DEVICE, first)
+    assert second._stream is early._stream is first._stream
+    for graph in (early, first, second):
+        graph.capture(lambda inputs: [inputs], torch.ones(2))
+    assert runtime.pools == [None, None, first._graph.pool()]
+    stream = first._stream
+    del first, early, graph
+    assert graphs.StepGraph(DEVICE)._stream is not stream  # Still in use.
+    assert second.replay(torch.zeros(2))[0].tolist() == [0, 0]
+
+
 def cuda_trainer(**keys) -> Trainer:
     return trainer(random_images(device="cuda"), **keys)
 
@@ -535,7 +507,7 @@ def test_cuda_replays_what_runs_eagerly(keys):
         assert replayed._staged._graph.is_captured
         eager = train(cuda_trainer(graphs=False, **keys), 4)
     for own, other in zip(replayed.model.parameters(), eager.model.parameters(), strict=True):
-        assert torch.allclose(own, other, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-4)
     losses = [[result.train_loss for result in subject.history] for subject in (replayed, eager)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
@@ -547,7 +519,7 @@ def test_cuda_resumes_bitwise_with_deterministic_algorithms():
         begun = train(cuda_trainer(epochs=12), 4)
         resumed = cuda_trainer(epochs=12)
         resumed.load_state_dict(begun.state_dict())
-        assert same(train(resumed, 4), undisturbed)
+        assert difference(train(resumed, 4), undisturbed) == ""
 
 
 @on_cuda
@@ -558,7 +530,7 @@ def test_cuda_keeps_two_graphs_apart():
         assert subject._staged._graph._stream != other._staged._graph._stream
         del other
         train(trainer(random_images(device="cuda")), 1)
-        assert same(train(subject, 2), alone)
+        assert difference(train(subject, 2), alone) == ""
 
 
 @on_cuda

@@ -218,7 +218,9 @@ def test_mixed_images_are_learnt_from_and_counted_by_their_own_labels(few):
 
 def test_what_is_usual_goes_unsaid():
     said = said_of(TrainSettings())
-    assert not said.keys() & {*WHOLE, "graphs", "epochs", "cycles"} - {"schedule"}
+    unsaid = {*WHOLE, "graphs", "kernels", "epochs", "cycles"} - {"schedule"}
+    assert not said.keys() & unsaid
+    assert said_of(TrainSettings(kernels="torch")) == said
     assert said_of(TrainSettings(ema=0.5, cycles=2)).keys() - said.keys() == {"ema", "cycles"}
 
 
@@ -238,6 +240,7 @@ def test_a_retraining_may_have_any_recipe():
     computed = {
         **{"precision": "float32", "threads": 2, "deterministic": True, "graphs": False},
         "class_weights": "balanced",
+        "kernels": "torch",
     }
     recipe = RetrainSettings(**WHOLE, **computed).recipe(TrainSettings(lr=0.3))
     assert {name: getattr(recipe, name) for name in WHOLE | computed} == WHOLE | computed

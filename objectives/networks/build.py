@@ -62,9 +62,15 @@ class ChainNetwork(nn.Module):
         stem: ``"small"``, the paper's, or for images such as those of ImageNet ``"large"`` or
             ``"7x7"``; see `optnas.objectives.networks.stems`.
 
+    Attributes:
+        aligns: Each layer takes all that the one before puts out, and nothing else: see
+            `optnas.objectives.training.alignment`.
+
     Raises:
         ValueError: If there is no such stem.
     """
+
+    aligns = True
 
     def __init__(
         self,

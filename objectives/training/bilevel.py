@@ -205,6 +205,10 @@ class BilevelTrainer(Trainer):
         size = self.settings.batch_size
         return augmented_chunks(self.images, size, generator, subset=share, batches=batches)
 
+    @property
+    def _fills(self) -> bool:
+        return False  # There are two batches, of two shares.
+
     def _eager_reason(self, steps: int) -> str | None:
         return "a super-network takes every step on two batches"
 

@@ -314,6 +314,7 @@ class RetrainSettings(Settings):
     threads: int | None = Field(None, ge=1, description="As in `train`.")
     deterministic: bool | None = Field(None, description="As in `train`.")
     graphs: bool | None = Field(None, description="As in `train`.")
+    kernels: Literal["auto", "torch"] | None = Field(None, description="As in `train`.")
     class_weights: Literal["balanced"] | None = Field(None, description="As in `train`.")
     augment: tuple[Augmentation, ...] | None = Field(
         None, strict=False, description="Augmentations in use."

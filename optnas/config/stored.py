@@ -20,6 +20,7 @@ from optnas.config.yaml import KeyPath
 
 OLD_BEHAVIOUR: Mapping[tuple[str, ...], Any] = {
     ("data", "reading"): 1,
+    ("train", "kernels"): "torch",
     ("space", "chain", "kernels"): [3, 5, 7],
     ("space", "chain", "width_step"): 1,
     ("objective", "supernet_classification", "search", "final_lr"): 0.0,
