@@ -1,6 +1,7 @@
 """What several test modules share."""
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+# Without a GPU, kernels are interpreted. Triton asks once, when it is imported first.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # No test depends on how fast the machine is.
 settings.register_profile("optnas", deadline=None, suppress_health_check=[HealthCheck.too_slow])

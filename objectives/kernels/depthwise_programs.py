@@ -1,0 +1,194 @@
+"""What one program of a depthwise convolution computes, in Triton: forward and both gradients.
+
+Features are matrices: a row for every pixel of every image, a column for every channel. ``units``
+is the number of channels, and ``x_units`` and ``dy_units`` are the distances between rows, all in
+multiples of ``ALIGN``. So the compiler knows what they are multiples of, and sizes stay arguments
+of one compiled kernel.
+
+A weight's gradient is summed in two stages in a fixed order, without atomic additions.
+"""
+
+import triton
+import triton.language as tl
+
+_SIZES = [
+    "rows",
+    "per_chunk",
+    "chunks",
+    "height",
+    "width",
+    "out_height",
+    "out_width",
+    "units",
+    "channels",
+    "x_units",
+    "dy_units",
+    "padding",
+    "dilation",
+]
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def forward(
+    x,
+    weight,
+    y,
+    rows,
+    height,
+    width,
+    out_height,
+    out_width,
+    units,
+    x_units,
+    padding,
+    dilation,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    ALIGN: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """A tile (ROWS, CHANNELS) of the output."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    present = channel < units * ALIGN
+    top = row // out_width % out_height * STRIDE - padding
+    left = row % out_width * STRIDE - padding
+    image = row // out_width // out_height
+    total = tl.zeros((ROWS, CHANNELS), tl.float32)
+    for tap in tl.static_range(KERNEL * KERNEL):
+        i = top + tap // KERNEL * dilation
+        j = left + tap % KERNEL * dilation
+        inside = (row < rows) & (i >= 0) & (i < height) & (j >= 0) & (j < width)
+        start = ((image * height + i) * width + j).to(tl.int64) * (x_units * ALIGN)
+        mask = inside[:, None] & present[None, :]
+        value = tl.load(x + start[:, None] + channel[None, :], mask=mask, other=0.0)
+        factor = tl.load(weight + channel * (KERNEL * KERNEL) + tap, mask=present, other=0.0)
+        total += value.to(tl.float32) * factor.to(tl.float32)[None, :]
+    start = row.to(tl.int64) * (units * ALIGN)
+    mask = (row < rows)[:, None] & present[None, :]
+    tl.store(y + start[:, None] + channel[None, :], total.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def input_gradient(
+    dy,
+    weight,
+    dx,
+    rows,
+    height,
+    width,
+    out_height,
+    out_width,
+    units,
+    dy_units,
+    padding,
+    dilation,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    ALIGN: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """A tile (ROWS, CHANNELS) of the input's gradient: what each output that saw it adds."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    present = channel < units * ALIGN
+    bottom = row // width % height + padding
+    right = row % width + padding
+    image = row // width // height
+    total = tl.zeros((ROWS, CHANNELS), tl.float32)
+    for tap in tl.static_range(KERNEL * KERNEL):
+        i = bottom - tap // KERNEL * dilation
+        j = right - tap % KERNEL * dilation
+        inside = (row < rows) & (i >= 0) & (j >= 0)
+        if STRIDE > 1:
+            inside = inside & (i % STRIDE == 0) & (j % STRIDE == 0)
+        i = i // STRIDE
+        j = j // STRIDE
+        inside = inside & (i < out_height) & (j < out_width)
+        start = ((image * out_height + i) * out_width + j).to(tl.int64) * (dy_units * ALIGN)
+        mask = inside[:, None] & present[None, :]
+        value = tl.load(dy + start[:, None] + channel[None, :], mask=mask, other=0.0)
+        factor = tl.load(weight + channel * (KERNEL * KERNEL) + tap, mask=present, other=0.0)
+        total += value.to(tl.float32) * factor.to(tl.float32)[None, :]
+    start = row.to(tl.int64) * (units * ALIGN)
+    mask = (row < rows)[:, None] & present[None, :]
+    tl.store(dx + start[:, None] + channel[None, :], total.to(dx.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def weight_gradient(
+    x,
+    dy,
+    partial,
+    rows,
+    per_chunk,
+    height,
+    width,
+    out_height,
+    out_width,
+    units,
+    x_units,
+    dy_units,
+    padding,
+    dilation,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    ALIGN: tl.constexpr,
+    TAPS: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """What a chunk of the output's rows adds to one line of the kernel.
+
+    ``partial`` has the shape (chunks, KERNEL * KERNEL, channels). TAPS is a power of 2.
+    """
+    line = tl.program_id(2)
+    tap = tl.arange(0, TAPS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    present = channel < units * ALIGN
+    total = tl.zeros((TAPS, ROWS, CHANNELS), tl.float32)
+    first = tl.program_id(0) * per_chunk
+    last = tl.minimum(first + per_chunk, rows)
+    for begin in range(first, last, ROWS):
+        row = begin + tl.arange(0, ROWS)
+        i = row // out_width % out_height * STRIDE - padding + line * dilation
+        j = (row % out_width * STRIDE - padding)[None, :] + (tap * dilation)[:, None]
+        image = row // out_width // out_height
+        inside = (row < last) & (i >= 0) & (i < height)
+        inside = inside[None, :] & (j >= 0) & (j < width) & (tap < KERNEL)[:, None]
+        start = (((image * height + i) * width)[None, :] + j).to(tl.int64) * (x_units * ALIGN)
+        mask = inside[:, :, None] & present[None, None, :]
+        value = tl.load(x + start[:, :, None] + channel[None, None, :], mask=mask, other=0.0)
+        start_y = row.to(tl.int64) * (dy_units * ALIGN)
+        mask_y = (row < last)[:, None] & present[None, :]
+        gradient = tl.load(dy + start_y[:, None] + channel[None, :], mask=mask_y, other=0.0)
+        total += value.to(tl.float32) * gradient.to(tl.float32)[None, :, :]
+    place = ((tl.program_id(0) * KERNEL + line) * KERNEL + tap) * (units * ALIGN)
+    mask = (tap < KERNEL)[:, None] & present[None, :]
+    tl.store(partial + place[:, None] + channel[None, :], tl.sum(total, axis=1), mask=mask)
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def sum_of_chunks(
+    partial,
+    total,
+    chunks,
+    channels,
+    TAPS: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """The sum over the chunks, for one of TAPS weights and CHANNELS channels."""
+    tap = tl.program_id(0)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    present = channel < channels
+    parts = tl.zeros((CHUNKS, CHANNELS), tl.float32)
+    for begin in range(0, chunks, CHUNKS):
+        chunk = begin + tl.arange(0, CHUNKS)
+        place = (chunk * TAPS + tap) * channels
+        mask = (chunk < chunks)[:, None] & present[None, :]
+        parts += tl.load(partial + place[:, None] + channel[None, :], mask=mask, other=0.0)
+    result = tl.sum(parts, axis=0).to(total.dtype.element_ty)
+    tl.store(total + channel * TAPS + tap, result, mask=present)

@@ -1,0 +1,359 @@
+"""The kernels beside torch in float64: on CUDA where there is one, else by Triton's interpreter.
+
+`conftest.py` asks for the interpreter, before anything imports Triton.
+"""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from test_cuda_graphs import EVERY_KIND
+from torch import nn
+from torch.nn import functional
+
+from optnas.objectives import kernels
+from optnas.objectives.kernels import Blocks, convolution, networks, normalisation
+from optnas.objectives.kernels.rows import as_rows
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.networks.costs import count_multiply_adds
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# Many programs, where the interpreter takes milliseconds for each.
+SMALL = Blocks(rows=16, channels=16, chunks=2, warps=1)
+# Relative to the largest value there is: sums of many terms cancel.
+TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 5e-3}
+
+TYPES = st.sampled_from(list(TOLERANCES))
+DEPTHWISE = st.fixed_dictionaries(
+    {
+        "shape": st.tuples(
+            st.integers(1, 3), st.integers(1, 20), st.integers(1, 8), st.integers(1, 8)
+        ),
+        "kernel": st.sampled_from(convolution.KERNELS),
+        "stride": st.sampled_from(convolution.STRIDES),
+        "dilation": st.integers(1, 3),
+        "dtype": TYPES,
+    }
+)
+
+
+def tiles(shape: tuple[int, ...], chunks: int = 2) -> Blocks:
+    """Blocks as large as features, or almost: few programs, and little beside them."""
+    images, channels, height, width = shape
+    rows = 2 ** (images * height * width - 1).bit_length()
+    return Blocks(max(1, min(rows // chunks, 1024)), 2 ** (channels - 1).bit_length(), chunks)
+
+
+def features(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0, mean: float = 0.0):
+    """Random features, channels last, to be learnt from."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(shape, generator=generator) + mean
+    values = values.to(dtype).contiguous(memory_format=torch.channels_last)
+    return values.to(DEVICE).requires_grad_()
+
+
+def near(found, expected, dtype: torch.dtype, slack: float = 1, size: float = 1e-3) -> None:
+    """Equal to the rounding of a type, of values, or of what they are sums of, of a size."""
+    assert found.shape == expected.shape
+    size = max(size, float(expected.detach().abs().max()))
+    tolerance = TOLERANCES[dtype] * slack
+    torch.testing.assert_close(
+        found.double(), expected.double(), rtol=tolerance, atol=tolerance * size
+    )
+
+
+def check_depthwise(shape, kernel, stride, dilation, dtype, blocks=None) -> None:
+    blocks = blocks or tiles(shape)
+    x = features(shape, dtype)
+    weight = features((shape[1], 1, kernel, kernel), torch.float32, 1)
+    padding = dilation * (kernel // 2)
+    y = kernels.depthwise(
+        x, weight, stride, padding, dilation, blocks=blocks, gradient_blocks=blocks
+    )
+    exact_x, exact_weight = (part.detach().double().requires_grad_() for part in (x, weight))
+    exact = functional.conv2d(
+        exact_x, exact_weight, None, stride, padding, dilation, groups=shape[1]
+    )
+    assert y.dtype == dtype
+    near(y, exact, dtype)
+    dy = features(tuple(y.shape), dtype, 2).detach()
+    y.backward(dy)
+    exact.backward(dy.double())
+    near(x.grad, exact_x.grad, dtype)
+    # Rounded to float32, whatever the features are.
+    near(weight.grad, exact_weight.grad, torch.float32, slack=4)
+
+
+@settings(max_examples=15)
+@given(DEPTHWISE)
+@example({"shape": (1, 1, 1, 1), "kernel": 7, "stride": 2, "dilation": 2, "dtype": torch.float32})
+def test_depthwise_convolutions_are_those_of_torch(case):
+    check_depthwise(**case)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "dilation", "blocks"),
+    [
+        ((65, 130, 5, 3), 3, 1, 1, None),
+        ((1, 130, 33, 47), 3, 2, 1, None),
+        ((65, 1, 33, 47), 3, 1, 2, Blocks(rows=2**16, channels=1, chunks=1)),
+        ((2, 5, 33, 47), 7, 2, 2, None),
+        ((3, 24, 4, 3), 5, 1, 1, SMALL),
+        ((3, 17, 5, 4), 3, 2, 1, SMALL),
+    ],
+)
+def test_large_depthwise_convolutions_are_those_of_torch(shape, kernel, stride, dilation, blocks):
+    check_depthwise(shape, kernel, stride, dilation, torch.float32, blocks)
+    check_depthwise(shape, kernel, stride, dilation, torch.bfloat16, blocks)
+
+
+@pytest.mark.parametrize("layout", ["channels first", "some channels", "other channels"])
+def test_features_in_any_layout_are_taken(layout):
+    x = features((2, 24, 6, 5), torch.float32)
+    if layout == "channels first":
+        taken = x.contiguous()
+    else:
+        # As PC-DARTS takes them, and as the gradient of joined features is.
+        taken = x[:, :16] if layout == "some channels" else x[:, 5:20]
+    assert (as_rows(taken)[0] is taken) == (layout != "channels first")
+    weight = features((taken.shape[1], 1, 3, 3), torch.float32, 1)
+    blocks = tiles(taken.shape)
+    found = kernels.depthwise(taken, weight, 1, 1, blocks=blocks, gradient_blocks=blocks)
+    expected = functional.conv2d(taken, weight, None, 1, 1, groups=taken.shape[1])
+    near(found, expected, torch.float32)
+    dy = torch.cat((expected, expected), 1).detach()[:, : taken.shape[1]]
+    found = torch.autograd.grad(found, (x, weight), dy)
+    expected = torch.autograd.grad(expected, (x, weight), dy)
+    for own, other in zip(found, expected, strict=True):
+        near(own, other, torch.float32, slack=2)
+    norm, other = nn.BatchNorm2d(taken.shape[1]).to(DEVICE), nn.BatchNorm2d(taken.shape[1])
+    near(normalised(norm, taken), other.to(DEVICE)(taken).relu(), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"kernel": 4}, "kernels \\(C, 1, K, K\\)"),
+        ({"stride": 3}, "strides of \\(1, 2\\)"),
+        ({"dtype": torch.float64}, "torch.float64"),
+        ({"dilation": 9}, "too small for a kernel of 3 with padding 1, dilation 9"),
+    ],
+)
+def test_other_convolutions_are_refused(keys, words):
+    case = {"kernel": 3, "stride": 1, "dilation": 1, "dtype": torch.float32} | keys
+    weight = torch.zeros(4, 1, case["kernel"], case["kernel"], device=DEVICE)
+    x = features((1, 4, 6, 6), case["dtype"])
+    with pytest.raises(ValueError, match=words):
+        kernels.depthwise(x, weight, case["stride"], 1, case["dilation"])
+
+
+def normalised(norm: nn.BatchNorm2d, x: torch.Tensor, blocks: Blocks | None = None, **keys):
+    """What the kernels make of a normalisation's parameters and statistics."""
+    return kernels.batch_norm_relu(
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.training,
+        norm.momentum,
+        norm.eps,
+        **{"batches": norm.num_batches_tracked, "blocks": blocks or tiles(x.shape), **keys},
+    )
+
+
+def norm_of(channels: int, affine: bool = True, seed: int = 3) -> nn.BatchNorm2d:
+    """A normalisation with parameters and statistics of all kinds."""
+    generator = torch.Generator().manual_seed(seed)
+    norm = nn.BatchNorm2d(channels, affine=affine)
+    with torch.no_grad():
+        for tensor in (*norm.parameters(), norm.running_mean):
+            tensor.normal_(generator=generator)
+        norm.running_var.uniform_(0.5, 2, generator=generator)
+    return norm.to(DEVICE)
+
+
+def check_normalisation(
+    shape, dtype, relu=True, affine=True, count=None, mean=0.0, blocks=None
+) -> None:
+    x = features(shape, dtype, mean=mean)
+    norm = norm_of(shape[1], affine)
+    exact, exact_x = copy.deepcopy(norm).double(), x.detach().double().requires_grad_()
+    y = normalised(norm, x, blocks, relu=relu, count=count)
+    real = slice(None) if count is None else slice(count)
+    expected = exact(exact_x[real])
+    # What is zero but for rounding may have either sign.
+    far = expected.detach().abs() > 1e-5 * expected.detach().abs().max()
+    expected = expected.relu() if relu else expected
+    slack = 4 if mean == 0 else 100
+    near(y[real], expected, dtype, slack)
+    dy = features(tuple(y.shape), dtype, 2).detach()
+    dy[real] *= far.to(dtype)
+    y.backward(dy)
+    expected.backward(dy[real].double())
+    # Of few values per channel gradients cancel.
+    variance, _ = torch.var_mean(exact_x[real].detach(), (0, 2, 3), correction=0)
+    scale = (variance + norm.eps).rsqrt() * (norm.weight if affine else 1)
+    near(x.grad, exact_x.grad, dtype, slack, float((dy * scale[:, None, None]).abs().max()))
+    assert count is None or not x.grad[count:].any()
+    for own, other in zip(norm.parameters(), exact.parameters(), strict=True):
+        near(own.grad, other.grad, torch.float32, slack)
+    for own, other in zip(norm.buffers(), exact.buffers(), strict=True):
+        near(own, other, torch.float32, slack)
+
+
+@settings(max_examples=15)
+@given(
+    st.fixed_dictionaries(
+        {
+            "shape": st.tuples(
+                st.integers(2, 5), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9)
+            ),
+            "dtype": TYPES,
+            "relu": st.booleans(),
+            "affine": st.booleans(),
+            "count": st.sampled_from([None, 2]),
+        }
+    )
+)
+def test_batch_normalisation_is_that_of_torch(case):
+    check_normalisation(**case)
+
+
+@pytest.mark.parametrize(
+    ("shape", "keys"),
+    [
+        ((65, 130, 5, 3), {}),
+        ((65, 1, 33, 47), {"blocks": Blocks(rows=2**13, channels=1, chunks=8)}),
+        ((1, 130, 33, 47), {"relu": False}),
+        ((7, 24, 4, 5), {"blocks": SMALL, "count": 3}),
+        ((9, 17, 3, 3), {"blocks": SMALL, "affine": False}),
+    ],
+)
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_large_batch_normalisation_is_that_of_torch(shape, keys, dtype):
+    check_normalisation(shape, dtype, **keys)
+
+
+def test_a_large_mean_costs_no_digits_of_the_variance():
+    """As sums of squares would; here the features themselves have lost 3 digits."""
+    check_normalisation((8, 5, 6, 6), torch.float32, mean=1000.0, blocks=SMALL)
+
+
+def test_channels_of_zeros_stay_zero_bit_for_bit():
+    x = features((4, 16, 5, 5), torch.float32)
+    with torch.no_grad():
+        x[:, 11:] = 0
+    norm = norm_of(16)
+    with torch.no_grad():
+        norm.bias[11:] = 0
+    y = normalised(norm, x)
+    y.backward(features((4, 16, 5, 5), torch.float32, 1).detach() * (y.detach() > 0))
+    for tensor in (y[:, 11:], x.grad[:, 11:], norm.weight.grad[11:], norm.bias.grad[11:]):
+        assert not tensor.any()
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_evaluation_takes_the_running_statistics(relu):
+    x, norm = features((3, 20, 4, 4), torch.float32), norm_of(20).eval()
+    before = copy.deepcopy(norm.state_dict())
+    expected = norm(x)
+    expected = expected.relu() if relu else expected
+    with torch.inference_mode():
+        near(normalised(norm, x, relu=relu), expected, torch.float32)
+    learnt = normalised(norm, x, relu=relu)  # Gradients in evaluation are torch's.
+    near(learnt, expected, torch.float32)
+    found, wanted = (torch.autograd.grad(y.square().sum(), x)[0] for y in (learnt, expected))
+    near(found, wanted, torch.float32, slack=4)
+    assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
+    assert norm.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "keys", "words"),
+    [
+        ((1, 4, 1, 1), {}, "more than one value per channel"),
+        ((3, 4, 1, 1), {"count": 1}, "more than one value per channel"),
+        ((3, 4, 2, 2), {"count": 4}, "`count` must be from 1 to 3"),
+        ((3, 4, 2, 2), {"count": 0}, "`count` must be from 1 to 3"),
+    ],
+)
+def test_what_cannot_be_normalised_is_refused(shape, keys, words):
+    with pytest.raises(ValueError, match=words):
+        normalised(norm_of(4), features(shape, torch.float32), **keys)
+
+
+def test_equal_inputs_give_equal_bits():
+    def everything() -> list[torch.Tensor]:
+        x = features((4, 20, 5, 5), torch.bfloat16)
+        weight = features((20, 1, 3, 3), torch.float32, 1)
+        norm = norm_of(20)
+        y = kernels.depthwise(x, weight, 2, 1, blocks=SMALL, gradient_blocks=SMALL)
+        y = normalised(norm, y, SMALL)
+        y.backward(features(tuple(y.shape), torch.bfloat16, 2).detach())
+        return [y, x.grad, weight.grad, norm.weight.grad, norm.bias.grad, *norm.buffers()]
+
+    assert all(torch.equal(*pair) for pair in zip(everything(), everything(), strict=True))
+
+
+def test_gradients_of_gradients_are_those_of_torch():
+    """Those of the kernels are made of torch's operations where they are asked for."""
+    x, vector = (features((3, 6, 4, 4), torch.float32, seed).detach() for seed in (0, 5))
+    weight, norm = features((6, 1, 3, 3), torch.float32, 1), norm_of(6)
+
+    def seconds(own: bool) -> tuple[torch.Tensor, ...]:
+        inputs = (x.clone().requires_grad_(), weight, norm.weight, norm.bias)
+        if own:
+            y = kernels.depthwise(inputs[0], weight, 1, 1, blocks=tiles(x.shape))
+            y = normalised(copy.copy(norm), y, count=2)[:2]
+        else:
+            y = functional.conv2d(inputs[0], weight, None, 1, 1, groups=6)
+            y = functional.batch_norm(y[:2], None, None, norm.weight, norm.bias, True).relu()
+        first = torch.autograd.grad((y * y * vector[:2]).sum(), inputs, create_graph=True)
+        return torch.autograd.grad(sum(part.square().sum() for part in first), inputs)
+
+    for own, other in zip(seconds(True), seconds(False), strict=True):
+        near(own, other, torch.float32, slack=100)
+
+
+@pytest.fixture
+def supported(monkeypatch):
+    """As if the CPU could run kernels, with tiles that suit the interpreter."""
+    monkeypatch.setattr(networks, "are_supported", lambda device: True)
+    blocks = Blocks(rows=512, channels=16, chunks=2)
+    monkeypatch.setattr(convolution, "BLOCKS", blocks)
+    monkeypatch.setattr(convolution, "GRADIENT_BLOCKS", blocks)
+    monkeypatch.setattr(normalisation, "BLOCKS", blocks)
+
+
+def gradients(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """Logits, gradients and statistics of a step."""
+    logits = model(images)
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(4, (len(images),), generator=generator).to(DEVICE)
+    functional.cross_entropy(logits, labels).backward()
+    return [logits, *(p.grad for p in model.parameters()), *model.buffers()]
+
+
+@pytest.mark.parametrize("kind", ["chain", "cell", "nasbench201", "basic", "growth"])
+def test_every_kind_of_network_is_the_same_with_kernels(supported, kind):
+    architecture, options = EVERY_KIND[kind]
+    plain = build_model(architecture, (3, 8, 8), 4, torch.Generator().manual_seed(0), **options)
+    plain = plain.to(DEVICE).to(memory_format=torch.channels_last)
+    images = features((6, 3, 8, 8), torch.float32).detach()
+    own = networks.use_kernels(copy.deepcopy(plain), DEVICE)
+    assert list(own.state_dict()) == list(plain.state_dict())
+    assert count_multiply_adds(own, (3, 8, 8)) == count_multiply_adds(plain, (3, 8, 8))
+    ran = {type(part).__name__ for part in own.modules()}
+    assert "_BatchNormReLU" in ran
+    if kind in ("chain", "cell", "growth"):
+        assert "_Depthwise" in ran
+    for found, expected in zip(gradients(own, images), gradients(plain, images), strict=True):
+        if found is None:
+            assert expected is None
+        else:
+            near(found, expected, torch.float32, slack=500)
