@@ -4,20 +4,31 @@
 """
 
 import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_cuda_graphs import EVERY_KIND
+from test_cuda_graphs import EVERY_KIND, grown, random_images
 from torch import nn
 from torch.nn import functional
+from trainings import train
 
+from optnas.config.settings import TrainSettings
 from optnas.objectives import kernels
 from optnas.objectives.kernels import Blocks, convolution, networks, normalisation
 from optnas.objectives.kernels.rows import as_rows
-from optnas.objectives.networks.build import build_model
+from optnas.objectives.networks.build import build_model, build_supernet
 from optnas.objectives.networks.costs import count_multiply_adds
+from optnas.objectives.training import acceleration, padding
+from optnas.objectives.training.hessian import hessian_eigenvalue
+from optnas.objectives.training.trainer import Trainer
+from optnas.spaces import CellSpace, ChainArchitecture, StageArchitecture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -324,36 +335,211 @@ def test_gradients_of_gradients_are_those_of_torch():
 def supported(monkeypatch):
     """As if the CPU could run kernels, with tiles that suit the interpreter."""
     monkeypatch.setattr(networks, "are_supported", lambda device: True)
-    blocks = Blocks(rows=512, channels=16, chunks=2)
+    blocks = Blocks(rows=1024, channels=32, chunks=2)
     monkeypatch.setattr(convolution, "BLOCKS", blocks)
     monkeypatch.setattr(convolution, "GRADIENT_BLOCKS", blocks)
     monkeypatch.setattr(normalisation, "BLOCKS", blocks)
 
 
-def gradients(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+def network_of(architecture, **options) -> nn.Module:
+    """A network for small images of four classes, on the device."""
+    model = build_model(architecture, (3, 8, 8), 4, torch.Generator().manual_seed(0), **options)
+    return model.to(DEVICE).to(memory_format=torch.channels_last)
+
+
+def kinds_of(model: nn.Module) -> set[str]:
+    return {type(part).__name__ for part in model.modules()}
+
+
+def step(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
     """Logits, gradients and statistics of a step."""
     logits = model(images)
-    generator = torch.Generator().manual_seed(1)
-    labels = torch.randint(4, (len(images),), generator=generator).to(DEVICE)
+    labels = torch.arange(len(images), device=DEVICE) % 4
     functional.cross_entropy(logits, labels).backward()
-    return [logits, *(p.grad for p in model.parameters()), *model.buffers()]
+    learnt = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {"logits": logits.detach(), **learnt, **dict(model.named_buffers())}
 
 
-@pytest.mark.parametrize("kind", ["chain", "cell", "nasbench201", "basic", "growth"])
-def test_every_kind_of_network_is_the_same_with_kernels(supported, kind):
-    architecture, options = EVERY_KIND[kind]
-    plain = build_model(architecture, (3, 8, 8), 4, torch.Generator().manual_seed(0), **options)
-    plain = plain.to(DEVICE).to(memory_format=torch.channels_last)
+NETWORKS = {
+    "chain": EVERY_KIND["chain"],
+    "cell": EVERY_KIND["cell"],
+    "nasbench201": EVERY_KIND["nasbench201"],
+    "basic": (StageArchitecture((1, 1)), {}),
+    "growth": (grown(1), {"gate": True}),
+}
+
+
+@pytest.mark.parametrize(("architecture", "options"), NETWORKS.values(), ids=NETWORKS)
+def test_every_kind_of_network_is_the_same_with_kernels(supported, architecture, options):
+    plain = network_of(architecture, **options)
     images = features((6, 3, 8, 8), torch.float32).detach()
-    own = networks.use_kernels(copy.deepcopy(plain), DEVICE)
+    own = kernels.use_kernels(copy.deepcopy(plain), DEVICE)
     assert list(own.state_dict()) == list(plain.state_dict())
     assert count_multiply_adds(own, (3, 8, 8)) == count_multiply_adds(plain, (3, 8, 8))
-    ran = {type(part).__name__ for part in own.modules()}
-    assert "_BatchNormReLU" in ran
-    if kind in ("chain", "cell", "growth"):
-        assert "_Depthwise" in ran
-    for found, expected in zip(gradients(own, images), gradients(plain, images), strict=True):
-        if found is None:
-            assert expected is None
+    depthwise = any(networks._is_depthwise(p) for p in own.modules() if isinstance(p, nn.Conv2d))
+    assert ("_Depthwise" in kinds_of(own)) == depthwise
+    assert "_BatchNormReLU" in kinds_of(own)
+    found, expected = step(own, images), step(plain, images)
+    for name, value in expected.items():
+        if value is None:
+            assert found[name] is None
         else:
-            near(found, expected, torch.float32, slack=500)
+            near(found[name], value, torch.float32, slack=500)
+    with torch.inference_mode():
+        near(own.eval()(images), plain.eval()(images), torch.float32, slack=500)
+
+
+def test_the_kernels_are_what_runs(supported, monkeypatch):
+    """Or all of this compares torch with itself."""
+    ran = []
+    for module, name in ((networks, "depthwise"), (networks, "batch_norm_relu")):
+        kept = getattr(module, name)
+        monkeypatch.setattr(
+            module,
+            name,
+            lambda *a, kept=kept, name=name, **k: (ran.append(name), kept(*a, **k))[1],
+        )
+    model = kernels.use_kernels(network_of(ChainArchitecture(2, 4)), DEVICE)
+    step(model, features((2, 3, 8, 8), torch.float32).detach())
+    assert ran == ["batch_norm_relu", *["depthwise", "batch_norm_relu"] * 2]
+    assert [part.relu for part in model.modules() if isinstance(part, nn.BatchNorm2d)] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def trained(precision: str, epochs: int = 5, **keys) -> Trainer:
+    """A training, two steps an epoch."""
+    recipe = TrainSettings(batch_size=16, precision=precision, lr=0.01, **keys)
+    model = network_of(ChainArchitecture(3, 8))
+    images = random_images(32).to(DEVICE)
+    return train(Trainer(model, images, recipe, epochs=5, seed=0), epochs)
+
+
+def state(trainer: Trainer) -> torch.Tensor:
+    """All weights and statistics."""
+    return torch.cat([part.double().flatten() for part in trainer.model.state_dict().values()])
+
+
+def test_a_training_with_kernels_is_one_without(supported, monkeypatch):
+    plain = trained("float32", kernels="torch")
+    rounded = trained("bfloat16", kernels="torch")
+    monkeypatch.setattr(acceleration, "is_accelerated", lambda settings, device: True)
+    own = trained("float32", kernels="auto")
+    assert "_Depthwise" in kinds_of(own.model)
+    assert "_Depthwise" not in kinds_of(plain.model)
+    near(state(own), state(plain), torch.float32, slack=100)
+    assert own.history[-1].train_loss == pytest.approx(plain.history[-1].train_loss, rel=1e-4)
+    # What bfloat16 rounds differently is no further from float32 than with torch's operations.
+    halved = trained("bfloat16", kernels="auto")
+    assert (state(halved) - state(plain)).norm() < 1.5 * (state(rounded) - state(plain)).norm()
+    assert not torch.equal(state(halved), state(rounded))
+
+
+def test_a_training_with_kernels_may_be_repeated_bit_for_bit(supported, monkeypatch):
+    monkeypatch.setattr(acceleration, "is_accelerated", lambda settings, device: True)
+    first, again = (trained("bfloat16", 1, deterministic=True) for _ in range(2))
+    assert torch.equal(state(first), state(again))
+
+
+def test_images_that_fill_a_batch_count_for_nothing(supported):
+    model = kernels.use_kernels(network_of(ChainArchitecture(2, 4)), DEVICE)
+    other = copy.deepcopy(model)
+    images = features((5, 3, 8, 8), torch.float32).detach()
+    labels = torch.arange(5, device=DEVICE) % 4
+    for subject, size in ((model, 5), (other, 8)):
+        filled = padding.filled(images, size)
+        with padding.counting(subject, 5, size):
+            logits = padding.counted(subject(filled), 5)
+        functional.cross_entropy(logits, labels).backward()
+        assert all(part.count is None for part in subject.modules() if hasattr(part, "count"))
+    for own, filled in zip(model.parameters(), other.parameters(), strict=True):
+        near(filled.grad, own.grad, torch.float32, slack=50)
+    for own, filled in zip(model.buffers(), other.buffers(), strict=True):
+        near(filled, own, torch.float32, slack=50)
+
+
+def test_what_there_is_no_kernel_for_is_told_once_and_runs(supported):
+    layers = [
+        nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=True),
+        nn.Conv2d(4, 4, (3, 5), padding=(1, 2), groups=4, bias=False),
+        nn.Conv2d(4, 4, 3, stride=3, groups=4, bias=False),
+        nn.Conv2d(4, 4, 3, padding="same", groups=4, bias=False),
+        nn.Conv2d(4, 4, 3, padding=(1, 0), groups=4, bias=False),
+    ]
+    model, x = nn.Sequential(*layers).to(DEVICE), features((2, 4, 16, 16), torch.float32)
+    expected = model(x)
+    with pytest.warns(UserWarning, match="runs torch's") as caught:
+        kernels.use_kernels(model, DEVICE)
+    said = [str(warning.message) for warning in caught]
+    for words in ("a bias", "kernels of 3x5", "strides of 3 and 3", "padding zeros same"):
+        assert any(words in line for line in said)
+    assert torch.equal(model(x), expected)
+    norms = nn.ModuleList([nn.BatchNorm2d(4, momentum=None), nn.BatchNorm1d(4)])
+    assert kinds_of(kernels.use_kernels(norms, DEVICE)) == {
+        "ModuleList",
+        "BatchNorm2d",
+        "BatchNorm1d",
+    }
+
+
+def test_networks_of_others_keep_their_activations(supported):
+    """Somebody may look at what a normalisation of theirs puts out."""
+    model = kernels.use_kernels(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()), DEVICE)
+    assert kinds_of(model) == {"Sequential", "_BatchNormReLU", "ReLU"}
+    assert not model[0].relu
+
+
+def test_elsewhere_than_on_cuda_nothing_is_changed():
+    model = network_of(ChainArchitecture(2, 4)).cpu()
+    kept = kinds_of(model)
+    assert kinds_of(kernels.use_kernels(model, torch.device("cpu"))) == kept
+    assert "_BatchNormReLU" not in kept
+
+
+def test_a_network_that_ran_kernels_is_exported_and_counted_as_torch_runs_it(supported):
+    model = kernels.use_kernels(network_of(ChainArchitecture(2, 4)), DEVICE).eval()
+    images = features((2, 3, 8, 8), torch.float32).detach()
+    exported = torch.export.export(model, (images,))
+    assert "conv2d" in str(exported.graph)
+    near(exported.module()(images), model(images), torch.float32, slack=50)
+
+
+def test_without_triton_a_training_says_so_and_goes_on(monkeypatch):
+    monkeypatch.setattr(acceleration, "is_accelerated", lambda settings, device: True)
+    monkeypatch.setattr(acceleration.importlib.util, "find_spec", lambda name: None)
+    model = network_of(ChainArchitecture(2, 4))
+    with pytest.warns(UserWarning, match=r"need Triton.*optnas\[kernels\]"):
+        assert acceleration.accelerated(model, TrainSettings(), DEVICE) is model
+
+
+def test_a_super_network_may_be_differentiated_twice(supported):
+    def eigenvalue(own: bool) -> float:
+        generator = torch.Generator().manual_seed(0)
+        space, options = CellSpace(nodes=1), {"cells": 2, "channels": 4, "partial": 2}
+        operations = ("skip_connect", "sep_conv_3x3")
+        model = build_supernet(space, (3, 8, 8), 4, generator, operations=operations, **options)
+        model = model.to(DEVICE).to(memory_format=torch.channels_last)
+        model = kernels.use_kernels(model, DEVICE) if own else model
+        images = features((4, 3, 8, 8), torch.float32).detach()
+        labels = torch.arange(4, device=DEVICE)
+        return hessian_eigenvalue(model, images, labels, generator, iterations=2)
+
+    assert eigenvalue(True) == pytest.approx(eigenvalue(False), rel=0.01)
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="they are compiled as it is")
+def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, str(Path(__file__).with_name("compiling.py"))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(made) == 18
+    # Where channels are aligned, nothing spills, and features are moved 16 bytes at a time.
+    for each in made:
+        if each.get("ALIGN") == 8:
+            assert not each["spilled"]
+            assert each["moves"]["ld.global.v4.b32"] > 0
+            assert not any(".b16" in name for name in each["moves"])

@@ -56,15 +56,17 @@ def forward(
     left = row % out_width * STRIDE - padding
     image = row // out_width // out_height
     total = tl.zeros((ROWS, CHANNELS), tl.float32)
-    for tap in tl.static_range(KERNEL * KERNEL):
-        i = top + tap // KERNEL * dilation
-        j = left + tap % KERNEL * dilation
-        inside = (row < rows) & (i >= 0) & (i < height) & (j >= 0) & (j < width)
-        start = ((image * height + i) * width + j).to(tl.int64) * (x_units * ALIGN)
-        mask = inside[:, None] & present[None, :]
-        value = tl.load(x + start[:, None] + channel[None, :], mask=mask, other=0.0)
-        factor = tl.load(weight + channel * (KERNEL * KERNEL) + tap, mask=present, other=0.0)
-        total += value.to(tl.float32) * factor.to(tl.float32)[None, :]
+    for line in range(KERNEL):
+        i = top + line * dilation
+        for column in tl.static_range(KERNEL):
+            j = left + column * dilation
+            inside = (row < rows) & (i >= 0) & (i < height) & (j >= 0) & (j < width)
+            start = ((image * height + i) * width + j).to(tl.int64) * (x_units * ALIGN)
+            mask = inside[:, None] & present[None, :]
+            value = tl.load(x + start[:, None] + channel[None, :], mask=mask, other=0.0)
+            tap = (channel * KERNEL + line) * KERNEL + column
+            factor = tl.load(weight + tap, mask=present, other=0.0)
+            total += value.to(tl.float32) * factor.to(tl.float32)[None, :]
     start = row.to(tl.int64) * (units * ALIGN)
     mask = (row < rows)[:, None] & present[None, :]
     tl.store(y + start[:, None] + channel[None, :], total.to(y.dtype.element_ty), mask=mask)
@@ -98,20 +100,21 @@ def input_gradient(
     right = row % width + padding
     image = row // width // height
     total = tl.zeros((ROWS, CHANNELS), tl.float32)
-    for tap in tl.static_range(KERNEL * KERNEL):
-        i = bottom - tap // KERNEL * dilation
-        j = right - tap % KERNEL * dilation
-        inside = (row < rows) & (i >= 0) & (j >= 0)
-        if STRIDE > 1:
-            inside = inside & (i % STRIDE == 0) & (j % STRIDE == 0)
-        i = i // STRIDE
-        j = j // STRIDE
-        inside = inside & (i < out_height) & (j < out_width)
-        start = ((image * out_height + i) * out_width + j).to(tl.int64) * (dy_units * ALIGN)
-        mask = inside[:, None] & present[None, :]
-        value = tl.load(dy + start[:, None] + channel[None, :], mask=mask, other=0.0)
-        factor = tl.load(weight + channel * (KERNEL * KERNEL) + tap, mask=present, other=0.0)
-        total += value.to(tl.float32) * factor.to(tl.float32)[None, :]
+    for line in range(KERNEL):
+        i = bottom - line * dilation
+        for column in tl.static_range(KERNEL):
+            j = right - column * dilation
+            inside = (row < rows) & (i >= 0) & (j >= 0)
+            if STRIDE > 1:
+                inside = inside & (i % STRIDE == 0) & (j % STRIDE == 0)
+            inside = inside & (i // STRIDE < out_height) & (j // STRIDE < out_width)
+            place = (image * out_height + i // STRIDE) * out_width + j // STRIDE
+            start = place.to(tl.int64) * (dy_units * ALIGN)
+            mask = inside[:, None] & present[None, :]
+            value = tl.load(dy + start[:, None] + channel[None, :], mask=mask, other=0.0)
+            tap = (channel * KERNEL + line) * KERNEL + column
+            factor = tl.load(weight + tap, mask=present, other=0.0)
+            total += value.to(tl.float32) * factor.to(tl.float32)[None, :]
     start = row.to(tl.int64) * (units * ALIGN)
     mask = (row < rows)[:, None] & present[None, :]
     tl.store(dx + start[:, None] + channel[None, :], total.to(dx.dtype.element_ty), mask=mask)
