@@ -42,11 +42,15 @@ def depthwise(everything: bool) -> Iterator[tuple[Any, str, dict[str, int]]]:
         kinds = list(itertools.product((3, 5, 7), (1, 2), ("bf16", "fp32"), (1, 8)))
     for kernel, stride, dtype, align in kinds:
         kind = {"KERNEL": kernel, "STRIDE": stride, "ALIGN": align, "ROWS": 64, "CHANNELS": 32}
-        yield module.forward, dtype, kind
-        yield module.input_gradient, dtype, kind
+        yield module.depthwise_forward, dtype, kind
+        yield module.depthwise_input_gradient, dtype, kind
         taps = 2 ** (kernel - 1).bit_length()
-        yield module.weight_gradient, dtype, {**kind, "ROWS": 32, "TAPS": taps}
-        yield module.sum_of_chunks, dtype, {"TAPS": kernel**2, "CHUNKS": 32, "CHANNELS": 32}
+        yield module.depthwise_weight_gradient, dtype, {**kind, "ROWS": 32, "TAPS": taps}
+        yield (
+            module.depthwise_sum_of_chunks,
+            dtype,
+            {"TAPS": kernel**2, "CHUNKS": 32, "CHANNELS": 32},
+        )
 
 
 def normalisation(everything: bool) -> Iterator[tuple[Any, str, dict[str, int]]]:
@@ -58,12 +62,12 @@ def normalisation(everything: bool) -> Iterator[tuple[Any, str, dict[str, int]]]
     for dtype, align, affine, relu in kinds:
         kind = {"ALIGN": align, "ROWS": 128, "CHANNELS": 32}
         flags = {**kind, "AFFINE": affine, "RELU": relu}
-        yield module.statistics, dtype, kind
-        yield module.gradient_sums, dtype, flags
-        yield module.input_gradient, dtype, {**flags, "CHUNKS": 128}
+        yield module.batch_norm_statistics, dtype, kind
+        yield module.batch_norm_gradient_sums, dtype, flags
+        yield module.batch_norm_input_gradient, dtype, {**flags, "CHUNKS": 128}
         for training in (False, True):
             further = {"CHUNKS": 128, "TRAINING": training, "COUNTED": training}
-            yield module.normalise, dtype, {**flags, **further}
+            yield module.batch_norm_forward, dtype, {**flags, **further}
 
 
 def compiled(program: Any, dtype: str, kind: dict[str, int]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from trainings import StandIn, graph_of, same, train
+from trainings import StandIn, difference, graph_of, same, train
 
 from optnas.config.settings import TrainSettings
 from optnas.objectives.classification import Classification
@@ -223,7 +223,8 @@ def test_a_super_network_is_not_captured(staged):
 )
 def test_trials_say_why_they_were_trained_eagerly(staged, keys, reason):
     space = ChainSpace(depth=(2, 3), width=(4, 6))
-    objective = Classification(space, random_images(), train=TrainSettings(epochs=3, **keys))
+    recipe = TrainSettings(epochs=3, **keys)
+    objective = Classification(space, random_images(), train=recipe, device="cpu")
     study = optuna.create_study(direction="maximize")
     study.enqueue_trial(space.to_params(ChainArchitecture(2, 4)))
     study.optimize(objective, n_trials=1)
@@ -506,7 +507,7 @@ def test_cuda_replays_what_runs_eagerly(keys):
         assert replayed._staged._graph.is_captured
         eager = train(cuda_trainer(graphs=False, **keys), 4)
     for own, other in zip(replayed.model.parameters(), eager.model.parameters(), strict=True):
-        assert torch.allclose(own, other, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-4)
     losses = [[result.train_loss for result in subject.history] for subject in (replayed, eager)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
@@ -518,7 +519,7 @@ def test_cuda_resumes_bitwise_with_deterministic_algorithms():
         begun = train(cuda_trainer(epochs=12), 4)
         resumed = cuda_trainer(epochs=12)
         resumed.load_state_dict(begun.state_dict())
-        assert same(train(resumed, 4), undisturbed)
+        assert difference(train(resumed, 4), undisturbed) == ""
 
 
 @on_cuda
@@ -529,7 +530,7 @@ def test_cuda_keeps_two_graphs_apart():
         assert subject._staged._graph._stream != other._staged._graph._stream
         del other
         train(trainer(random_images(device="cuda")), 1)
-        assert same(train(subject, 2), alone)
+        assert difference(train(subject, 2), alone) == ""
 
 
 @on_cuda

@@ -54,9 +54,17 @@ DEPTHWISE = st.fixed_dictionaries(
 
 def tiles(shape: tuple[int, ...], chunks: int = 2) -> Blocks:
     """Blocks as large as features, or almost: few programs, and little beside them."""
+    if DEVICE.type == "cuda":  # Those that are used, of which few have to be compiled.
+        return normalisation.BLOCKS
     images, channels, height, width = shape
     rows = 2 ** (images * height * width - 1).bit_length()
     return Blocks(max(1, min(rows // chunks, 1024)), 2 ** (channels - 1).bit_length(), chunks)
+
+
+def chosen(blocks: Blocks | None, shape: tuple[int, ...]) -> Blocks:
+    """Blocks of a test; those that are for the interpreter alone stay with it."""
+    suits = blocks is not None and (DEVICE.type == "cpu" or blocks == SMALL)
+    return blocks if suits else tiles(shape)
 
 
 def features(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0, mean: float = 0.0):
@@ -78,7 +86,7 @@ def near(found, expected, dtype: torch.dtype, slack: float = 1, size: float = 1e
 
 
 def check_depthwise(shape, kernel, stride, dilation, dtype, blocks=None) -> None:
-    blocks = blocks or tiles(shape)
+    blocks = chosen(blocks, shape)
     x = features(shape, dtype)
     weight = features((shape[1], 1, kernel, kernel), torch.float32, 1)
     padding = dilation * (kernel // 2)
@@ -173,7 +181,7 @@ def normalised(norm: nn.BatchNorm2d, x: torch.Tensor, blocks: Blocks | None = No
         norm.training,
         norm.momentum,
         norm.eps,
-        **{"batches": norm.num_batches_tracked, "blocks": blocks or tiles(x.shape), **keys},
+        **{"batches": norm.num_batches_tracked, "blocks": chosen(blocks, x.shape), **keys},
     )
 
 
@@ -335,6 +343,9 @@ def test_gradients_of_gradients_are_those_of_torch():
 def supported(monkeypatch):
     """As if the CPU could run kernels, with tiles that suit the interpreter."""
     monkeypatch.setattr(networks, "are_supported", lambda device: True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    if DEVICE.type == "cuda":
+        return
     blocks = Blocks(rows=1024, channels=32, chunks=2)
     monkeypatch.setattr(convolution, "BLOCKS", blocks)
     monkeypatch.setattr(convolution, "GRADIENT_BLOCKS", blocks)
@@ -458,6 +469,27 @@ def test_images_that_fill_a_batch_count_for_nothing(supported):
         near(filled.grad, own.grad, torch.float32, slack=50)
     for own, filled in zip(model.buffers(), other.buffers(), strict=True):
         near(filled, own, torch.float32, slack=50)
+
+
+@pytest.mark.parametrize("depthwise", ["triton", "aten", "cudnn"])
+def test_whose_depthwise_convolutions_a_network_has_may_change(supported, monkeypatch, depthwise):
+    def by_torch(x, weight, size, bias, stride, padding, dilation):
+        assert depthwise == "aten"
+        return functional.conv2d(x, weight, bias, stride, padding, dilation, groups=len(weight))
+
+    if DEVICE.type == "cpu":  # Where torch's has no kernel.
+        monkeypatch.setattr(networks, "_aten_depthwise", by_torch)
+    model = network_of(ChainArchitecture(2, 4))
+    images = features((2, 3, 8, 8), torch.float32).detach()
+    expected = step(copy.deepcopy(model), images)
+    for before in ("triton", "aten", "cudnn"):
+        own = kernels.use_kernels(copy.deepcopy(model), DEVICE, depthwise=before)
+        own = kernels.use_kernels(own, DEVICE, depthwise=depthwise)
+        kinds = kinds_of(own) & {"_Depthwise", "_AtenDepthwise"}
+        kind = {"triton": {"_Depthwise"}, "aten": {"_AtenDepthwise"}, "cudnn": set()}
+        assert kinds == kind[depthwise]
+    for name, value in step(own, images).items():
+        near(value, expected[name], torch.float32, slack=500)
 
 
 def test_what_there_is_no_kernel_for_is_told_once_and_runs(supported):

@@ -16,8 +16,21 @@ def train(subject: Trainer, epochs: int) -> Trainer:
 
 def same(a: Trainer, b: Trainer) -> bool:
     """Whether two trainings have come to the same, bit for bit."""
-    weights = zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
-    return all(torch.equal(x, y) for x, y in weights) and a.history == b.history
+    return not difference(a, b)
+
+
+def difference(a: Trainer, b: Trainer) -> str:
+    """In what two trainings differ first; nothing if they have come to the same, bit for bit."""
+    for epoch, (own, other) in enumerate(zip(a.history, b.history, strict=False), start=1):
+        if own != other:
+            return f"epoch {epoch}: {own} and {other}"
+    weights = b.model.state_dict()
+    for name, own in a.model.state_dict().items():
+        if not torch.equal(own, weights[name]):
+            most = (own.double() - weights[name].double()).abs().max().item()
+            return f"{name} of shape {tuple(own.shape)}: by {most} at most"
+    trained = (len(a.history), len(b.history))
+    return "" if len(set(trained)) == 1 else f"{trained[0]} and {trained[1]} epochs"
 
 
 class StandIn:

@@ -114,7 +114,7 @@ def _forward(x: Tensor, weight: Tensor, shape: _Shape, blocks: Blocks) -> Tensor
     align = alignment(shape.channels, pitch)
     rows = y.numel() // max(1, shape.channels)
     with device_of(x):
-        programs.forward[_grid(rows, shape.channels, blocks)](
+        programs.depthwise_forward[_grid(rows, shape.channels, blocks)](
             x,
             weight.contiguous(),
             y,
@@ -138,7 +138,7 @@ def _input_gradient(
     align = alignment(shape.channels, pitch)
     rows = dx.numel() // max(1, shape.channels)
     with device_of(x):
-        programs.input_gradient[_grid(rows, shape.channels, blocks)](
+        programs.depthwise_input_gradient[_grid(rows, shape.channels, blocks)](
             dy,
             weight.contiguous(),
             dx,
@@ -166,7 +166,7 @@ def _weight_gradient(
     partial = x.new_empty((chunks, taps, shape.channels), dtype=torch.float32)
     dw = torch.empty_like(weight, memory_format=torch.contiguous_format)
     with device_of(x):
-        programs.weight_gradient[chunks, blocks_across, shape.kernel](
+        programs.depthwise_weight_gradient[chunks, blocks_across, shape.kernel](
             x,
             dy,
             partial,
@@ -182,7 +182,7 @@ def _weight_gradient(
             TAPS=triton.next_power_of_2(shape.kernel),
             **_kind(shape, align, blocks),
         )
-        programs.sum_of_chunks[taps, blocks_across](
+        programs.depthwise_sum_of_chunks[taps, blocks_across](
             partial,
             dw,
             chunks,

@@ -29,7 +29,7 @@ _SIZES = [
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def forward(
+def depthwise_forward(
     x,
     weight,
     y,
@@ -73,7 +73,7 @@ def forward(
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def input_gradient(
+def depthwise_input_gradient(
     dy,
     weight,
     dx,
@@ -121,7 +121,7 @@ def input_gradient(
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def weight_gradient(
+def depthwise_weight_gradient(
     x,
     dy,
     partial,
@@ -174,7 +174,7 @@ def weight_gradient(
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def sum_of_chunks(
+def depthwise_sum_of_chunks(
     partial,
     total,
     chunks,

@@ -3,7 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,8 @@ def use_kernels(
         network: Changed in place.
         device: Where it trains.
         depthwise: Whose depthwise convolutions it runs. ``"aten"`` takes them away from cuDNN
-            without a kernel of ours, ``"cudnn"`` leaves them, for comparison.
+            without a kernel of ours, ``"cudnn"`` leaves them, for comparison. A network may be
+            given others later.
 
     Returns:
         The network itself.
@@ -57,17 +58,8 @@ def use_kernels(
     if not are_supported(device):
         return network
     for part in network.modules():
-        if type(part) is nn.Conv2d and _is_depthwise(part) and depthwise != "cudnn":
-            if depthwise == "aten":
-                part.__class__ = _AtenDepthwise
-            elif (lacking := _lacking(part)) is None:
-                part.__class__ = _Depthwise
-            else:
-                warnings.warn(
-                    f"A depthwise convolution with {lacking} runs torch's kernels: there is none "
-                    "of ours.",
-                    stacklevel=2,
-                )
+        if type(part) in (nn.Conv2d, _Depthwise, _AtenDepthwise) and _is_depthwise(part):
+            part.__class__ = _convolution(part, depthwise)
         elif type(part) is nn.BatchNorm2d and part.track_running_stats and part.momentum:
             part.__class__ = _BatchNormReLU
     for parts in _sequences(network) if isinstance(network, _OWN) else ():
@@ -76,6 +68,20 @@ def use_kernels(
                 part.relu = True
                 follower.__class__ = _Done
     return network
+
+
+def _convolution(part: nn.Conv2d, depthwise: Depthwise) -> type[nn.Conv2d]:
+    """What computes a depthwise convolution."""
+    if depthwise != "triton":
+        return nn.Conv2d if depthwise == "cudnn" else _AtenDepthwise
+    lacking = _lacking(part)
+    if lacking is None:
+        return _Depthwise
+    warnings.warn(
+        f"A depthwise convolution with {lacking} runs torch's kernels: there is none of ours.",
+        stacklevel=3,
+    )
+    return nn.Conv2d
 
 
 def _runs(features: Tensor) -> bool:
@@ -112,6 +118,12 @@ class _Depthwise(nn.Conv2d):
         return depthwise(_computed(features), self.weight, stride, padding, dilation)
 
 
+def _aten_depthwise(*arguments: Any) -> Tensor:
+    """torch's own kernel, which there is on CUDA alone."""
+    result: Tensor = torch.ops.aten._conv_depthwise2d(*arguments)
+    return result
+
+
 class _AtenDepthwise(nn.Conv2d):
     """A depthwise convolution that runs torch's own kernel, which knows one layout alone."""
 
@@ -121,7 +133,7 @@ class _AtenDepthwise(nn.Conv2d):
         features = _computed(features)
         bias = None if self.bias is None else self.bias.to(features.dtype)
         with torch.autocast(features.device.type, enabled=False):
-            result: Tensor = torch.ops.aten._conv_depthwise2d(
+            result = _aten_depthwise(
                 features,
                 self.weight.to(features.dtype),
                 self.kernel_size,

@@ -128,7 +128,7 @@ def _forward(
     with device_of(x):
         if options.training:
             partial = x.new_empty((chunks, 2, channels), dtype=torch.float32)
-            programs.statistics[chunks, across](
+            programs.batch_norm_statistics[chunks, across](
                 x,
                 partial,
                 real,
@@ -138,7 +138,7 @@ def _forward(
             )
         batches = options.batches
         programs_down, per_program = blocks.divided(rows)
-        programs.normalise[programs_down, across](
+        programs.batch_norm_forward[programs_down, across](
             x,
             y,
             partial,
@@ -187,7 +187,7 @@ def _backward(
     gradients = [None if part is None else torch.empty_like(part) for part in (weight, bias)]
     units = (channels // align, pitch // align, dy_pitch // align)
     with device_of(x):
-        programs.gradient_sums[chunks, across](
+        programs.batch_norm_gradient_sums[chunks, across](
             x,
             dy,
             partial,
@@ -200,7 +200,7 @@ def _backward(
             **_kind(align, blocks),
         )
         programs_down, per_program = blocks.divided(rows)
-        programs.input_gradient[programs_down, across](
+        programs.batch_norm_input_gradient[programs_down, across](
             x,
             dy,
             dx,

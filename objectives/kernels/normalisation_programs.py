@@ -23,7 +23,7 @@ _SIZES = [
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def statistics(
+def batch_norm_statistics(
     x,
     partial,
     real,
@@ -92,7 +92,7 @@ def _totals(partial, channel, present, channels, chunks, CHUNKS: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def normalise(
+def batch_norm_forward(
     x,
     y,
     partial,
@@ -199,7 +199,7 @@ def _gradient(
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def gradient_sums(
+def batch_norm_gradient_sums(
     x,
     dy,
     partial,
@@ -258,7 +258,7 @@ def gradient_sums(
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def input_gradient(
+def batch_norm_input_gradient(
     x,
     dy,
     dx,
