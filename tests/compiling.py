@@ -1,101 +1,101 @@
-"""Compiles kernels for a GPU that is not there: what the interpreter takes, a compiler may refuse.
+"""Compiles kernels for a GPU that is not there: what the interpreter takes, a compiler may not.
 
     TRITON_INTERPRET=0 python tests/compiling.py [--all]
 
-Prints a line of JSON for each: its name, what it was compiled for, its loads and stores, and the
-bytes of local memory that it spills. It runs in a process of its own, where Triton compiles.
+Layers of many shapes are called as ever, but a launch only compiles what it would launch. A line
+of JSON for every kind that was compiled: its name, what it is for, its loads and stores, and the
+bytes of local memory that it spills. It is a process of its own, where Triton compiles.
 """
 
 import argparse
 import collections
-import importlib.util
 import itertools
 import json
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-PROGRAMS = Path(__file__).parents[1] / "objectives" / "kernels"
-FEATURES = ("x", "y", "dy", "dx")
-SCALARS = {"eps": "fp32", "momentum": "fp32", "batches": "*i64"}
+import torch
+
+SHAPES = [(1, 1, 1), (2, 1, 47), (16, 33, 16), (65, 7, 9)]
+"""Images, heights and widths: one, multiples of 16 and others, which Triton tells apart."""
 
 
-def programs(name: str) -> Any:
-    """A module of programs, without its package, which imports torch."""
-    spec = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+class Absent:
+    """An H100, as far as compiling needs it."""
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
 
 
-def depthwise(everything: bool) -> Iterator[tuple[Any, str, dict[str, int]]]:
-    """The kinds of programs of depthwise convolutions."""
-    module = programs("depthwise_programs")
-    kinds = [(3, 1, "bf16", 8), (5, 2, "fp32", 1)]
-    if everything:
-        kinds = list(itertools.product((3, 5, 7), (1, 2), ("bf16", "fp32"), (1, 8)))
-    for kernel, stride, dtype, align in kinds:
-        kind = {"KERNEL": kernel, "STRIDE": stride, "ALIGN": align, "ROWS": 64, "CHANNELS": 32}
-        yield module.depthwise_forward, dtype, kind
-        yield module.depthwise_input_gradient, dtype, kind
-        taps = 2 ** (kernel - 1).bit_length()
-        yield module.depthwise_weight_gradient, dtype, {**kind, "ROWS": 32, "TAPS": taps}
-        yield (
-            module.depthwise_sum_of_chunks,
-            dtype,
-            {"TAPS": kernel**2, "CHUNKS": 32, "CHANNELS": 32},
-        )
+def without_launching() -> None:
+    """Have every launch compile alone."""
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    driver.set_active(Absent())
+    launch = JITFunction.run
+
+    def compiling(self: Any, *args: Any, **keys: Any) -> Any:
+        return launch(self, *args, **{**keys, "warmup": True})
+
+    JITFunction.run = compiling
 
 
-def normalisation(everything: bool) -> Iterator[tuple[Any, str, dict[str, int]]]:
-    """The kinds of programs of batch normalisation."""
-    module = programs("normalisation_programs")
-    kinds = [("bf16", 8, True, True), ("fp32", 1, False, False)]
-    if everything:
-        kinds = list(itertools.product(("bf16", "fp32"), (1, 8), (False, True), (False, True)))
-    for dtype, align, affine, relu in kinds:
-        kind = {"ALIGN": align, "ROWS": 128, "CHANNELS": 32}
-        flags = {**kind, "AFFINE": affine, "RELU": relu}
-        yield module.batch_norm_statistics, dtype, kind
-        yield module.batch_norm_gradient_sums, dtype, flags
-        yield module.batch_norm_input_gradient, dtype, {**flags, "CHUNKS": 128}
-        for training in (False, True):
-            further = {"CHUNKS": 128, "TRAINING": training, "COUNTED": training}
-            yield module.batch_norm_forward, dtype, {**flags, **further}
+def call(kernel: int, stride: int, dtype: torch.dtype, widths: tuple[int, ...]) -> None:
+    """Depthwise convolutions and normalisations of many shapes, forward and backward."""
+    from optnas.objectives.kernels import batch_norm_relu, depthwise
+
+    for (images, height, width), channels, relu in itertools.product(SHAPES, widths, (0, 1)):
+        x = torch.zeros(images + 1, channels, height, width, dtype=dtype).requires_grad_()
+        if relu:
+            weight = torch.zeros(channels, 1, kernel, kernel, requires_grad=True)
+            y = depthwise(x, weight, stride, kernel // 2 * (1 + images % 2), 1 + images % 2)
+            y.backward(y)
+        for affine, training in itertools.product((True, False), (True, False)):
+            norm = torch.nn.BatchNorm2d(channels, affine=affine).train(training)
+            learnt, statistics = (norm.weight, norm.bias), (norm.running_mean, norm.running_var)
+            batches = norm.num_batches_tracked if training else None
+            with torch.set_grad_enabled(training):
+                y = batch_norm_relu(
+                    x, *learnt, *statistics, training, relu=bool(relu), batches=batches
+                )
+            if training:
+                y.backward(y)
 
 
-def compiled(program: Any, dtype: str, kind: dict[str, int]) -> dict[str, Any]:
-    """What a program comes to on an H100."""
-    import triton
-    from triton.backends.compiler import GPUTarget
+def compiled() -> Iterator[dict[str, Any]]:
+    """What was compiled."""
+    from triton.runtime.jit import JITFunction
 
-    def type_of(parameter: Any) -> str:
-        if parameter.is_constexpr:
-            return "constexpr"
-        if parameter.name in FEATURES:
-            return f"*{dtype}"
-        number = parameter.do_not_specialize  # as all sizes are.
-        return SCALARS.get(parameter.name, "i32" if number else "*fp32")
+    from optnas.objectives.kernels import depthwise_programs, normalisation_programs
 
-    signature = {parameter.name: type_of(parameter) for parameter in program.params}
-    aligned = [["tt.divisibility", 16]]
-    pointers = {(i,): aligned for i, t in enumerate(signature.values()) if t.startswith("*")}
-    source = triton.compiler.ASTSource(program, signature, kind, pointers)
-    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
-    moves = collections.Counter(re.findall(r"(?:ld|st)\.global[.\w]*", made.asm["ptx"]))
-    return {
-        "program": program.__name__,
-        "type": dtype,
-        **kind,
-        "moves": moves,
-        "spilled": spilled(made.asm["cubin"]),
-    }
+    for module in (depthwise_programs, normalisation_programs):
+        for name, program in vars(module).items():
+            if not isinstance(program, JITFunction) or name.startswith("_"):
+                continue
+            for made in program.device_caches[0][0].values():
+                pieces = made.src.constants.items()
+                kind = {program.arg_names[place]: value for (place,), value in pieces}
+                moves = re.findall(r"(?:ld|st)\.global[.\w]*", made.asm["ptx"])
+                yield {
+                    "program": name,
+                    "type": made.src.signature.get("x", made.src.signature.get("dy")),
+                    "kind": kind,
+                    "moves": collections.Counter(moves),
+                    "spilled": spilled(made.asm["cubin"]),
+                }
 
 
 def spilled(binary: bytes) -> int:
@@ -112,12 +112,19 @@ def spilled(binary: bytes) -> int:
 
 
 def main() -> None:
-    """Compile some, or all."""
+    """Compile some kinds, or all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--all", action="store_true", help="every kind that there is, a minute")
     everything = parser.parse_args().all
-    for case in itertools.chain(depthwise(everything), normalisation(everything)):
-        print(json.dumps(compiled(*case)), flush=True)
+    without_launching()
+    if everything:
+        types = (torch.bfloat16, torch.float32)
+        for kernel, stride, dtype in itertools.product((3, 5, 7), (1, 2), types):
+            call(kernel, stride, dtype, (64, 56, 62, 1))
+    else:
+        call(3, 1, torch.bfloat16, (64, 56))
+    for line in compiled():
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_cuda_graphs import EVERY_KIND, grown, random_images
+from test_cuda_graphs import cell, grown, random_images
 from torch import nn
 from torch.nn import functional
 from trainings import train
@@ -28,7 +28,12 @@ from optnas.objectives.networks.costs import count_multiply_adds
 from optnas.objectives.training import acceleration, padding
 from optnas.objectives.training.hessian import hessian_eigenvalue
 from optnas.objectives.training.trainer import Trainer
-from optnas.spaces import CellSpace, ChainArchitecture, StageArchitecture
+from optnas.spaces import (
+    CellSpace,
+    ChainArchitecture,
+    NasBench201Architecture,
+    StageArchitecture,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -107,7 +112,7 @@ def check_depthwise(shape, kernel, stride, dilation, dtype, blocks=None) -> None
     near(weight.grad, exact_weight.grad, torch.float32, slack=4)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(DEPTHWISE)
 @example({"shape": (1, 1, 1, 1), "kernel": 7, "stride": 2, "dilation": 2, "dtype": torch.float32})
 def test_depthwise_convolutions_are_those_of_torch(case):
@@ -217,7 +222,9 @@ def check_normalisation(
     # Of few values per channel gradients cancel.
     variance, _ = torch.var_mean(exact_x[real].detach(), (0, 2, 3), correction=0)
     scale = (variance + norm.eps).rsqrt() * (norm.weight if affine else 1)
-    near(x.grad, exact_x.grad, dtype, slack, float((dy * scale[:, None, None]).abs().max()))
+    near(
+        x.grad, exact_x.grad, dtype, slack, float((dy * scale[:, None, None]).detach().abs().max())
+    )
     assert count is None or not x.grad[count:].any()
     for own, other in zip(norm.parameters(), exact.parameters(), strict=True):
         near(own.grad, other.grad, torch.float32, slack)
@@ -225,7 +232,7 @@ def check_normalisation(
         near(own, other, torch.float32, slack)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     st.fixed_dictionaries(
         {
@@ -372,11 +379,14 @@ def step(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor | Non
 
 
 NETWORKS = {
-    "chain": EVERY_KIND["chain"],
-    "cell": EVERY_KIND["cell"],
-    "nasbench201": EVERY_KIND["nasbench201"],
+    "chain": (ChainArchitecture(3, 6, kernels=(7, 5, 3)), {}),
+    "cell": (cell(), {"cells": 2, "channels": 4}),
+    "nasbench201": (
+        NasBench201Architecture(("nor_conv_3x3",) * 2 + ("skip_connect",) * 4),
+        {"cells": 3, "channels": 4},
+    ),
     "basic": (StageArchitecture((1, 1)), {}),
-    "growth": (grown(1), {"gate": True}),
+    "growth": (grown(0), {}),
 }
 
 
@@ -568,10 +578,12 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     made = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(made) == 18
+    # One of a kind, for all shapes.
+    kinds = {(each["program"], each["type"], *each["kind"].items()) for each in made}
+    assert len(made) == len(kinds) == 21
     # Where channels are aligned, nothing spills, and features are moved 16 bytes at a time.
     for each in made:
-        if each.get("ALIGN") == 8:
+        if each["kind"].get("ALIGN") == 8:
             assert not each["spilled"]
             assert each["moves"]["ld.global.v4.b32"] > 0
             assert not any(".b16" in name for name in each["moves"])
