@@ -97,7 +97,7 @@ class FaceTrainer(Trainer):
                 part.generator = self._generator
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"margin": self.margin.state_dict()}
+        return super().state_dict() | {"margin": self._own(self.margin.state_dict())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
@@ -133,9 +133,10 @@ class FaceTrainer(Trainer):
         return super()._eager_reason(steps)
 
     def _forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        with self._precision(), padding.counting(self.model, len(labels), len(inputs)):
+        count = len(labels)
+        with self._precision(), padding.counting(self.model, count, len(inputs)), self._lent():
             features = self.model(inputs)
-        features = padding.counted(features, len(labels)).float()
+        features = padding.counted(features, count).float()
         norms = features.norm(dim=1)
         embeddings = features / norms.clamp_min(1e-12)[:, None]
         logits = self.margin(embeddings, norms, labels)

@@ -58,7 +58,13 @@ class ChainNetwork(nn.Module):
         architecture: The chain.
         in_channels: Channels of the images.
         classes: Number of classes.
+
+    Attributes:
+        aligns: Each layer takes all that the one before puts out, and nothing else: see
+            `optnas.objectives.training.alignment`.
     """
+
+    aligns = True
 
     def __init__(self, architecture: ChainArchitecture, in_channels: int, classes: int) -> None:
         super().__init__()

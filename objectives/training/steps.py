@@ -12,7 +12,9 @@ from optnas.objectives.data.batches import batch_bounds
 from optnas.objectives.data.images import Images
 from optnas.objectives.training import cuda_graphs, padding
 from optnas.objectives.training.acceleration import accelerated, is_accelerated
+from optnas.objectives.training.alignment import aligned_shapes
 from optnas.objectives.training.averaging import moving_average
+from optnas.objectives.training.flat import FlatParameters, separated
 from optnas.objectives.training.losses import balanced_weights, cross_entropy
 from optnas.objectives.training.mixing import mixing_of
 from optnas.objectives.training.optimizers import make_optimizer
@@ -50,6 +52,9 @@ class BatchTrainer:
         self._parameters = self._trained()
         self._optimizer = make_optimizer(self._parameters, settings, self.model)
         self._dtype = autocast_dtype(settings.precision, self.device)
+        self._flat: FlatParameters | None = None
+        kinds = {parameter.dtype for parameter in self._parameters}
+        self._can_flatten = settings.optimizer == "sgd" and kinds == {torch.float32}
         first, *_ = batch_bounds(len(images.train_images), settings.batch_size)
         self._full = first[1]
         # Graphs of full batches, of the last one, and of the images that are judged.
@@ -129,8 +134,13 @@ class BatchTrainer:
             self._full, self.device, cuda_graphs.too_few(pieces), beside=self._staged
         )
 
-    def _unstage(self) -> None:
-        """Forget the graphs: a tensor that they read has become another one."""
+    def _reloaded(self) -> None:
+        """Go on with what the optimiser keeps once that has become other tensors.
+
+        Graphs would go on with those of before.
+        """
+        if self._flat is not None:
+            self._flat.adopt()
         self._staged = self._staged_last = self._staged_answer = None
 
     def _eager_reason(self, steps: int) -> str | None:
@@ -143,12 +153,38 @@ class BatchTrainer:
 
     def _train_batch(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         """One step of the optimiser; the logits of the batch's parts."""
+        flat = self._flattened()
+        if flat is not None:
+            flat.zero_grad()
+            outputs = self._backward(inputs, labels)
+            flat.step(self.settings.clip)
+            return outputs
         self._optimizer.zero_grad(set_to_none=True)
         outputs = self._backward(inputs, labels)
         if self.settings.clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, self.settings.clip)
         self._optimizer.step()
         return outputs
+
+    def _flattened(self) -> FlatParameters | None:
+        """All parameters side by side, where the recipe and the optimiser let them."""
+        flattens = self._fills and self._can_flatten
+        if flattens and self._flat is None:
+            shapes = aligned_shapes(self.model)
+            self._flat = FlatParameters(self.model, self._optimizer, self._dtype, shapes)
+        elif not flattens and self._flat is not None:
+            self._flat.dissolve()
+            self._flat = None
+        return self._flat
+
+    def _lent(self) -> contextlib.AbstractContextManager[Any]:
+        """Have the network compute with the parameters that lie side by side, if any do."""
+        return contextlib.nullcontext() if self._flat is None else self._flat.lent()
+
+    def _own(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A state that can be kept: none of its tensors is a part of a larger one."""
+        own: dict[str, Any] = state if self._flat is None else separated(state)
+        return own
 
     def _backward(
         self, inputs: Tensor, labels: Tensor, parameters: list[nn.Parameter] | None = None
@@ -175,7 +211,7 @@ class BatchTrainer:
     def _forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The logits, without their gradient, and the loss; of as many images as labels."""
         weight, count = self.settings.auxiliary, len(labels)
-        with self._precision(), padding.counting(self.model, count, len(inputs)):
+        with self._precision(), padding.counting(self.model, count, len(inputs)), self._lent():
             if weight:
                 with_auxiliary: Any = self.model.with_auxiliary
                 logits, auxiliary = with_auxiliary(inputs)
@@ -199,7 +235,8 @@ class BatchTrainer:
         return padding.counted(torch.cat(logits), len(inputs))
 
     def _answer(self, inputs: Tensor) -> list[Tensor]:
-        with self._precision():
+        own = self._lent() if self._average is None else contextlib.nullcontext()
+        with self._precision(), own:
             return [self.judged(inputs)]
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:

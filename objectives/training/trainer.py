@@ -174,8 +174,8 @@ class Trainer(BatchTrainer):
         average = {} if self._average is None else {"average": self._average.state_dict()}
         return {
             **average,
-            "model": self.model.state_dict(),
-            "optimizer": None if done else self._optimizer.state_dict(),
+            "model": self._own(self.model.state_dict()),
+            "optimizer": None if done else self._own(self._optimizer.state_dict()),
             "generator": self._generator.get_state(),
             "history": [dataclasses.asdict(result) for result in self.history],
             "begun": None if self.begun is None else self.begun.state_dict(),
@@ -189,8 +189,7 @@ class Trainer(BatchTrainer):
         if state["optimizer"] is not None:
             # A copy: the optimiser would go on in the very tensors of another trainer's state.
             self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        # The optimiser's tensors are others now: a graph of before would go on with the old ones.
-        self._unstage()
+        self._reloaded()
         self._generator.set_state(state["generator"].cpu())
         self.history = [EpochResult(**result) for result in state["history"]]
         begun = state.get("begun")  # Older states have none.
