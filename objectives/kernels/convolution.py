@@ -15,6 +15,8 @@ DTYPES = (torch.bfloat16, torch.float32)
 BLOCKS = Blocks(rows=64, channels=32, warps=4)
 # A tile of the weight's gradient is as many times as large as a line of the kernel is long.
 GRADIENT_BLOCKS = Blocks(rows=32, channels=32, warps=4)
+COLUMNS = 128
+"""Weights that one program sums up the parts of."""
 
 
 def depthwise(
@@ -182,14 +184,8 @@ def _weight_gradient(
             TAPS=triton.next_power_of_2(shape.kernel),
             **_kind(shape, align, blocks),
         )
-        programs.depthwise_sum_of_chunks[taps, blocks_across](
-            partial,
-            dw,
-            chunks,
-            shape.channels,
-            TAPS=taps,
-            CHUNKS=min(32, blocks.chunks),
-            CHANNELS=blocks.channels,
+        programs.depthwise_sum_of_chunks[(triton.cdiv(dw.numel(), COLUMNS),)](
+            partial, dw, chunks, taps, shape.channels, CHUNKS=32, COLUMNS=COLUMNS
         )
     return dw
 

@@ -19,6 +19,7 @@ _SIZES = [
     "width",
     "out_height",
     "out_width",
+    "taps",
     "units",
     "channels",
     "x_units",
@@ -178,20 +179,22 @@ def depthwise_sum_of_chunks(
     partial,
     total,
     chunks,
+    taps,
     channels,
-    TAPS: tl.constexpr,
     CHUNKS: tl.constexpr,
-    CHANNELS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
-    """The sum over the chunks, for one of TAPS weights and CHANNELS channels."""
-    tap = tl.program_id(0)
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    present = channel < channels
-    parts = tl.zeros((CHUNKS, CHANNELS), tl.float32)
+    """The sums of some columns of ``partial`` (chunks, taps * channels): so many weights.
+
+    ``total`` has the shape (channels, taps).
+    """
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    present = column < taps * channels
+    parts = tl.zeros((CHUNKS, COLUMNS), tl.float32)
     for begin in range(0, chunks, CHUNKS):
         chunk = begin + tl.arange(0, CHUNKS)
-        place = (chunk * TAPS + tap) * channels
+        place = (chunk * taps * channels)[:, None] + column[None, :]
         mask = (chunk < chunks)[:, None] & present[None, :]
-        parts += tl.load(partial + place[:, None] + channel[None, :], mask=mask, other=0.0)
+        parts += tl.load(partial + place, mask=mask, other=0.0)
     result = tl.sum(parts, axis=0).to(total.dtype.element_ty)
-    tl.store(total + channel * TAPS + tap, result, mask=present)
+    tl.store(total + column % channels * taps + column // channels, result, mask=present)
