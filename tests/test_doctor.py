@@ -23,6 +23,7 @@ from optnas.doctor import trials as diagnosis
 from optnas.doctor.examination import TreatedFinding, diagnose, examine
 from optnas.errors import RunError
 from optnas.running import placement
+from optnas.running.events import Display
 from optnas.spaces import CellSpace
 from optnas.storage.artifacts import open_artifacts
 from optnas.storage.checkpoints import CHECKPOINT
@@ -643,10 +644,7 @@ def test_a_doctor_beside_a_worker_leaves_it_alone(grown):
     """It looks on after every epoch of a search."""
     seen: list[TreatedFinding] = []
 
-    class Visits:
-        def start(self, handle):
-            pass
-
+    class Visits(Display):
         def epoch(self, progress, worker):
             seen.extend(found(grown, fix=True))
 
