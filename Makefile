@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint types study stress bench bench-quick hub clean
+.PHONY: demo test lint types study stress bench bench-quick gpu hub clean
 
 
 demo: $(STAMP)
@@ -60,6 +60,12 @@ bench: $(STAMP)
 # A little of each beside what was recorded last, three minutes; fails where a ratio fell by 20 %.
 bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/quick.py
+
+# What docs/measurements/gpu.md has, on a GPU, in five minutes or so many SECONDS; the published search in it
+# goes on where the last call left it: make gpu [SECONDS=300] [DATA=folder of the data sets].
+SECONDS ?= 300
+gpu: $(STAMP)-test
+	$(BIN)/python benchmarks/gpu.py --seconds $(SECONDS) $(if $(DATA),--data $(DATA)) --output $(BENCH)/gpu.json
 
 # The strategies as packages of OptunaHub, in the layout of its registry.
 hub: $(STAMP)

@@ -73,7 +73,7 @@ def test_two_processes_one_of_which_is_killed_train_as_one(searched, alone):
     assert text.count("epoch 1/3") == 1  # It went on from there.
     found = weights(searched / "two")
     print("ERR", err)
-    print("DIFF", max((found[n]-alone[n]).abs().max() for n in alone))
+    print("DIFF", max((found[n] - alone[n]).abs().max() for n in alone))
     assert found.keys() == alone.keys()
     for name, expected in alone.items():
         torch.testing.assert_close(found[name], expected, rtol=TOLERANCE, atol=TOLERANCE)

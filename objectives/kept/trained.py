@@ -24,6 +24,7 @@ from optnas.objectives.kept.classifiers import Classifier
 from optnas.objectives.kept.descriptions import NETWORK, Description, describe
 from optnas.objectives.kept.embedders import Embedder
 from optnas.objectives.kept.judgement import judge
+from optnas.objectives.kept.mistakes import MISTAKES, mistakes_png
 from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
 from optnas.objectives.kept.unfinished import TRAINING, go_on, train_to_end
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
@@ -58,7 +59,8 @@ def retrain(
 ) -> Description:
     """Train a network on the training and validation images, test it once, and keep it.
 
-    A training that was cut off goes on from its last epoch; one that is done is not repeated.
+    A training that was cut off goes on from its last epoch, and one that was left between two
+    batches from there; one that is done is not repeated.
 
     Args:
         architecture: What to train.
@@ -80,6 +82,7 @@ def retrain(
         UserError: If the folder holds another network or cannot be written to, or the loss is
             not finite, or there is not enough memory for a batch.
         ValueError: If the recipe has no epochs, or networks of it cannot be compiled.
+        Paused: If somebody asked for it (`optnas.trials.pulse.pause`); the training is kept.
     """
     if train.epochs is None:
         raise ValueError("`train.epochs` must be the number of epochs.")
@@ -136,7 +139,7 @@ def _kept(
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         versions={"optnas": __version__, "torch": torch.__version__},
     )
-    _keep(folder, weights, description)
+    _keep(folder, weights, description, images)
     return description
 
 
@@ -189,10 +192,6 @@ def _data(images: Images) -> dict[str, Any] | None:
     return {**further_identity, "seed": images.seed}
 
 
-def _preprocessing(images: Images) -> Preprocessing:
-    return preprocessing_of(images.preparation)
-
-
 def _trainer(
     architecture: Architecture,
     images: Images,
@@ -219,9 +218,8 @@ def _trainer(
 def tested(trainer: Trainer, images: Images) -> dict[str, Any]:
     """What a description says of the test of a trained network, in float32."""
     names = images.class_names
-    model = Classifier(
-        trainer.judged, images.mean, images.std, names, images.input_shape, _preprocessing(images)
-    )
+    reads = preprocessing_of(images.preparation)
+    model = Classifier(trainer.judged, images.mean, images.std, names, images.input_shape, reads)
     judgement = judge(
         model.eval(),
         images.test_images,
@@ -242,7 +240,7 @@ def _costs(network: nn.Module, trainer: Trainer, images: Images) -> dict[str, An
     return {
         "input_shape": images.input_shape,
         "class_names": images.class_names,
-        "preprocessing": _preprocessing(images),
+        "preprocessing": preprocessing_of(images.preparation),
         "data": _data(images),
         "mean": images.mean,
         "std": images.std,
@@ -374,9 +372,13 @@ def _space_name(architecture: Architecture) -> str:
     return LIBRARY if isinstance(architecture, KnownArchitecture) else type(architecture).__name__
 
 
-def _keep(folder: Path, weights: bytes, description: Description) -> None:
+def _keep(folder: Path, weights: bytes, description: Description, images: Images) -> None:
     """Write the network; its description comes last and makes it complete."""
     write_whole(folder / WEIGHTS, weights)
+    judged = description.judgement
+    if judged is not None and judged.mistakes:
+        sheet = mistakes_png(judged, images.test_images, images.test_names)
+        write_whole(folder / MISTAKES, sheet)
     page = card(folder.resolve().name, description)
     write_whole(folder / CARD, page.encode(errors="backslashreplace"))
     write_whole(folder / NETWORK, json.dumps(dataclasses.asdict(description), indent=1).encode())

@@ -14,6 +14,7 @@ from optnas.errors import UserError
 from optnas.objectives.training.memory import is_out_of_memory
 from optnas.objectives.training.trainer import NonFiniteLoss, Trainer
 from optnas.storage.files import write_whole
+from optnas.trials.pulse import Paused, beating
 
 TRAINING = "training.pt"
 
@@ -63,14 +64,22 @@ def train_to_end(
     ranks: Ranks,
     on_epoch: Callable[[int, int, float, float], None] | None,
 ) -> None:
-    """Train to the end; the state is saved after every epoch, by the first of several processes.
+    """Train to the end; the state is saved after every epoch, and where one is left.
+
+    Of several processes the first one saves it.
 
     Raises:
         UserError: If the loss is not finite, or memory does not suffice.
+        Paused: If it is left in the middle of an epoch, with what is kept.
     """
     while trainer.epoch < trainer.epochs:
         try:
-            result = trainer.train_epoch()
+            with beating(trainer.pulse):
+                result = trainer.train_epoch()
+        except Paused:
+            save_training(folder, identity, trainer.state_dict())
+            epochs = trainer.epoch + trainer.pulse.batch / trainer.batches
+            raise Paused(f"{folder} keeps {epochs:.3g} of {trainer.epochs} epochs") from None
         except NonFiniteLoss as error:
             raise UserError(f"{folder}: {error}") from None
         except (RuntimeError, MemoryError) as error:

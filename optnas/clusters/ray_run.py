@@ -17,7 +17,7 @@ from optnas.clusters.versions import versions
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.errors import RunError, UserError
-from optnas.running.events import Display, PoolEvents, answering
+from optnas.running.events import Display, PoolEvents
 from optnas.running.runner import Outcome, run_elsewhere
 from optnas.running.workers import Work
 from optnas.trials.leases import this_host
@@ -60,6 +60,7 @@ def run_on_ray(
             "workers.per_device is for the devices of one machine; on Ray give the number by "
             "`--workers`, and `workers: {resources: {gpus: 0.25}}` where several share a GPU"
         )
+    shown = display or Display()
     with _connected(address, config):
         needs = _needs(config, workers)
         nodes = _nodes()
@@ -81,14 +82,14 @@ def run_on_ray(
                 count=count,
                 options=needs,
                 events=events,
-                answer=answering(display),
+                answer=shown.interrupted,
                 max_retries=config.max_retries,
             )
 
         return run_elsewhere(
             config,
             make_pool,
-            display=display,
+            display=shown,
             workers=settings,
             accept_changed_data=accept_changed_data,
         )
