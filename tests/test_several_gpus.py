@@ -23,8 +23,8 @@ train: {epochs: 1, batch_size: 20, lr: 0.05}
 budget: {trials: 1}
 retrain: {epochs: 3}
 """
-TOLERANCE = 2e-4
-"""Of weights after three epochs: numbers are added in another order, 90 steps long."""
+TOLERANCE = 2e-5
+"""Of weights after three epochs: numbers are added in another order (3e-6 was measured)."""
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +68,13 @@ def test_two_processes_one_of_which_is_killed_train_as_one(searched, alone):
     out, err = started.communicate(timeout=300)
     text = "".join([*lines, out])
     assert started.returncode == 0, err
+    assert "a process died: all go on from the last checkpoint (1 of at most 3)" in err
+    assert "Traceback" not in err
     assert "2 processes train together: 20 images a step, 10 in each; learning rate 0.05" in text
     assert text.count("epoch 3/3") == 1  # One of the two tells.
     assert text.count("epoch 1/3") == 1  # It went on from there.
     found = weights(searched / "two")
     print("ERR", err)
-    print("DIFF", max((found[n] - alone[n]).abs().max() for n in alone))
     assert found.keys() == alone.keys()
     for name, expected in alone.items():
         torch.testing.assert_close(found[name], expected, rtol=TOLERANCE, atol=TOLERANCE)

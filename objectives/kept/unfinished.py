@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from optnas.devices.ranks import Ranks
-from optnas.errors import UserError
+from optnas.devices.ranks import Ranks, is_of_others
+from optnas.errors import RunError, UserError
 from optnas.objectives.training.memory import is_out_of_memory
 from optnas.objectives.training.trainer import NonFiniteLoss, Trainer
 from optnas.storage.files import write_whole
@@ -70,6 +70,7 @@ def train_to_end(
 
     Raises:
         UserError: If the loss is not finite, or memory does not suffice.
+        RunError: If another process that trains the network is gone.
         Paused: If it is left in the middle of an epoch, with what is kept.
     """
     while trainer.epoch < trainer.epochs:
@@ -83,6 +84,8 @@ def train_to_end(
         except NonFiniteLoss as error:
             raise UserError(f"{folder}: {error}") from None
         except (RuntimeError, MemoryError) as error:
+            if ranks.count > 1 and is_of_others(error):
+                raise RunError("another of the processes is gone") from None
             if not is_out_of_memory(error):
                 raise
             raise UserError(

@@ -1,5 +1,6 @@
 """One training on several processes, a GPU each: that of one process with the same batches."""
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,10 @@ from optnas.objectives.training.synchronised import (
 )
 from optnas.objectives.training.trainer import Trainer
 from optnas.seeds import derive_seed
+
+_KEYS = inspect.signature(DistributedDataParallel.__init__).parameters
+_SYNC = "forward_sync_buffers" if "forward_sync_buffers" in _KEYS else "broadcast_buffers"
+"""Whether statistics are those of the first process: torch 2.14 calls it otherwise."""
 
 
 class DistributedTrainer(Trainer):
@@ -65,9 +70,8 @@ class DistributedTrainer(Trainer):
         self._span = Span() if local_norms else synchronise(self.model)
         if not local_norms:
             _warn_of_other_norms(self.model)
-        self._together = DistributedDataParallel(
-            _Outputs(self.model, bool(settings.auxiliary)), broadcast_buffers=local_norms
-        )
+        outputs = _Outputs(self.model, bool(settings.auxiliary))
+        self._together = DistributedDataParallel(outputs, **{_SYNC: local_norms})
         self._draws = torch.Generator()
         if (mixing := self._mixing) is not None:
             self._mixing = lambda inputs, labels, _shared: mixing(inputs, labels, self._draws)

@@ -97,7 +97,7 @@ class Resources(Settings):
     cpus: int | None = Field(
         default=None, ge=1, description="Processors of a worker. Default: `train.threads`."
     )
-    memory: Annotated[str, Field(pattern=r"^[1-9]\d*(\.\d+)?(MB|GB|TB)$")] | None = Field(
+    memory: Annotated[str, Field(pattern=r"^[1-9]\d*(\.\d+)?[MGT]B$")] | None = Field(
         default=None,
         description="Memory that is kept for a worker, such as `4GB`. Default: none is.",
     )

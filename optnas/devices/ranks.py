@@ -85,6 +85,13 @@ def own_device() -> str | None:
     return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
 
 
+def is_of_others(error: Exception) -> bool:
+    """Whether an error says that another of the processes does not answer."""
+    return type(error).__name__.startswith("Dist") or any(
+        word in str(error) for word in ("gloo", "NCCL")
+    )
+
+
 @functools.cache
 def join(kind: str) -> Ranks:
     """Be one of the processes that train together, as the environment says; or the only one.

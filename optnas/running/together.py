@@ -1,5 +1,6 @@
 """One training on several devices: its processes started, and started again when one dies."""
 
+import logging
 import os
 import sys
 import tempfile
@@ -40,6 +41,7 @@ def start_together(count: int, arguments: Sequence[str]) -> None:
     if not gpus:
         warnings.warn(f"no GPU here: {count} processes train on the CPU", stacklevel=2)
     program = [sys.executable, "-c", "from optnas.cli import main; main()", *arguments]
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="optnas-") as folder:
         os.environ[FOLDER] = folder
         if sys.platform == "linux":
@@ -85,6 +87,11 @@ def be_one_of_several() -> None:
     folder, ranks = os.environ.get(FOLDER), started_as()
     if folder is not None and Path(folder, _ERROR).exists():
         sys.exit(2)  # One has said already what is wrong.
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if ranks.leads and attempt and folder is not None:
+        nth = f"{attempt} of at most {MAX_RESTARTS}"
+        message = f"a process died: all go on from the last checkpoint ({nth})"
+        print(f"optnas: warning: {message}", file=sys.stderr)
     if not ranks.leads:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
         if folder is not None:
