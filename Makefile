@@ -32,12 +32,14 @@ types: $(STAMP)-lint
 		checked=$$(sed -n 's/.*no issues found in \([0-9]*\) source files.*/\1/p' .venv/types/report); \
 		test "$${checked:-0}" -ge "$$files"
 
-# The full numbers behind docs/econas.md, an hour or two: make study DATA=folder of the tables.
+# The full numbers behind docs/measurements/econas.md, an hour or two:
+# make study DATA=folder of the tables.
 study: $(STAMP)
 	@test -n "$(DATA)" || { echo "make study needs DATA=folder of the tables"; exit 2; }
 	$(BIN)/python benchmarks/econas_tables.py --data $(DATA)
 
-# The full numbers behind docs/distributed.md, hours; stopped, the same command goes on. A part of it:
+# The full numbers behind docs/measurements/workers.md, hours; stopped, the same command goes on.
+# A part of it:
 # .venv/bin/python tests/stress.py PART ...
 stress: $(STAMP)-test
 	$(BIN)/pip install -q -e '.[export-executorch]'
@@ -45,7 +47,7 @@ stress: $(STAMP)-test
 	MUTATIONS=500 $(BIN)/python -m pytest -q tests/test_mutated_study_files.py
 	$(BIN)/python tests/stress.py --output .venv/stress.json
 
-# The full figures behind docs/performance.md, hours: make bench DATA=folder of the data sets
+# The full figures behind docs/measurements/speed.md, hours: make bench DATA=folder of the data sets
 # [DEVICE=cuda] [TRACE=the authors' search]; stopped, the same command goes on.
 DEVICE ?= cpu
 BENCH := .venv/bench
