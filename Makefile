@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint types study stress bench bench-quick hub clean
+.PHONY: demo test lint types docs release-check study stress bench bench-quick hub clean
 
 
 demo: $(STAMP)
@@ -31,6 +31,17 @@ types: $(STAMP)-lint
 	files=$$(find .venv/types/copy/optnas -name '*.py' | wc -l); \
 		checked=$$(sed -n 's/.*no issues found in \([0-9]*\) source files.*/\1/p' .venv/types/report); \
 		test "$${checked:-0}" -ge "$$files"
+
+# The manual, a site in .venv/site. What `make demo` and other runs left in studies/ is shown by its report.
+docs: $(STAMP)-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+# The wheel and the sdist, and the wheel in an environment of its own, with all packages anew.
+release-check: $(STAMP)
+	$(BIN)/pip install -q 'build>=1'
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python tests/release.py dist/*.whl
 
 # The full numbers behind docs/measurements/econas.md, an hour or two:
 # make study DATA=folder of the tables.
@@ -68,7 +79,7 @@ hub: $(STAMP)
 	$(BIN)/python hub/build.py .venv/hub
 
 clean:
-	rm -rf .venv build *.egg-info studies/*.db* studies/*.artifacts studies/*.network studies/*.html
+	rm -rf .venv build dist *.egg-info studies/*.db* studies/*.artifacts studies/*.network studies/*.html
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -78,6 +89,10 @@ $(STAMP): pyproject.toml
 
 $(STAMP)-test: $(STAMP)
 	$(BIN)/pip install -q -e '.[test]'
+	touch $@
+
+$(STAMP)-docs: $(STAMP)
+	$(BIN)/pip install -q -e '.[docs]'
 	touch $@
 
 $(STAMP)-lint: $(STAMP)
