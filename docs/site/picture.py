@@ -29,7 +29,8 @@ COLOURS = {
 def main(study_file: str, path: str) -> None:
     study = optnas.open(study_file)
     trials = [t for t in study.optuna.trials if t.state == TrialState.COMPLETE]
-    matplotlib.rcParams.update({"svg.hashsalt": "optnas", "font.size": 11})
+    matplotlib.rcParams.update({"svg.hashsalt": "optnas", "svg.fonttype": "none", "font.size": 11})
+    matplotlib.rcParams["font.family"] = ["Arial", "Helvetica", "sans-serif"]
     figure, (accuracy, params) = pyplot.subplots(1, 2, figsize=(10, 3), layout="constrained")
     for phase, colour in COLOURS.items():
         own = [t for t in trials if t.user_attrs["phase"] == phase]
@@ -57,19 +58,25 @@ def _drawn(architecture: "optnas.spaces.Architecture") -> str:
 
 def _stacked(upper: str, lower: str) -> str:
     """Two SVG pictures below each other, as wide as the upper one, on white."""
-    first, second = (text[text.index("<svg") :] for text in (upper, lower))
-    (width, above), (inner, below) = _size(first), _size(second)
+    (width, above), (inner, below) = _size(upper), _size(lower)
     factor = min(1, width / inner)
-    x, height = (width - factor * inner) / 2, factor * below
-    second = re.sub(r"^<svg([^>]*?) width=\"[^\"]*\" height=\"[^\"]*\"", r"<svg\1", second)
-    second = second.replace(
-        "<svg", f'<svg x="{x}" y="{above}" width="{factor * inner}" height="{height}"', 1
-    )
-    first = re.sub(r"^<svg([^>]*?) width=\"[^\"]*\"", r"<svg\1", first)
+    placed = [
+        _placed(upper, 0, 0, width, above),
+        _placed(lower, (width - factor * inner) / 2, above, factor * inner, factor * below),
+    ]
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {above + height}">'
-        f'<rect width="100%" height="100%" fill="#fff"/>{first}{second}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {above + factor * below}">'
+        f'<rect width="100%" height="100%" fill="#fff"/>{"".join(placed)}</svg>\n'
     )
+
+
+def _placed(picture: str, x: float, y: float, width: float, height: float) -> str:
+    """A picture inside another: at a place, of a size."""
+    start = picture[picture.index("<svg") :]
+    tag, rest = start.split(">", 1)
+    tag = re.sub(r' (width|height)="[^"]*"', "", tag)
+    place = f' x="{x}" y="{y}" width="{width}" height="{height}"'
+    return f"{tag}{place}>{rest}"
 
 
 def _size(svg: str) -> tuple[float, float]:
