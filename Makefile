@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint types docs release-check study stress bench bench-quick hub clean
+.PHONY: demo test lint types docs release-check study stress bench bench-quick gpu hub clean
 
 
 demo: $(STAMP)
@@ -69,6 +69,12 @@ bench: $(STAMP)
 		--output $(BENCH)/epoch-$(DEVICE).json
 	$(if $(TRACE),$(BIN)/python benchmarks/search.py --device $(DEVICE) --trace $(TRACE) \
 		$(if $(DATA),--data $(DATA)) --output $(BENCH)/search-$(DEVICE).json)
+
+# What docs/measurements/gpu.md has, on a GPU, in five minutes or so many SECONDS; the published search in it
+# goes on where the last call left it: make gpu [SECONDS=300] [DATA=folder of the data sets].
+SECONDS ?= 300
+gpu: $(STAMP)-test
+	$(BIN)/python benchmarks/gpu.py --seconds $(SECONDS) $(if $(DATA),--data $(DATA)) --output $(BENCH)/gpu.json
 
 # A little of each beside what was recorded last, three minutes; fails where a ratio fell by 20 %.
 bench-quick: $(STAMP)

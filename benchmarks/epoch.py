@@ -135,7 +135,7 @@ def built(network: Network, images: Images, seed: int = 0) -> torch.nn.Module:
     return build_model(architecture, images.input_shape, images.classes, generator, **options)
 
 
-def product(
+def training(
     network: Network,
     images: Images,
     device: str,
@@ -143,21 +143,26 @@ def product(
     precision: str,
     epochs: int = 1000,
     seed: int = 0,
-    **settings: bool,
-) -> Callable[[], float]:
-    """Our epoch, with switches of `TrainSettings`; it returns the validation accuracy."""
+    **settings: Any,
+) -> Trainer:
+    """Our training, not begun, with switches of `TrainSettings`."""
     torch.set_num_threads(threads)
     switches = {"precision": precision, "threads": threads, **settings}
     recipe = TrainSettings.model_validate(switches)
     model = built(network, images, seed).to(device)
+    return Trainer(model, images.to(device), recipe, epochs=epochs, seed=seed)
+
+
+def product(network: Network, images: Images, *what: Any, **settings: Any) -> Callable[[], float]:
+    """Our epoch, of a `training` of these; it returns the validation accuracy."""
+    trainer = training(network, images, *what, **settings)
     # As while an objective trains.
-    training = contextlib.ExitStack()
-    training.enter_context(kept_memory())
-    atexit.register(training.close)
-    trainer = Trainer(model, images.to(device), recipe, epochs=epochs, seed=seed)
+    memory = contextlib.ExitStack()
+    memory.enter_context(kept_memory())
+    atexit.register(memory.close)
 
     def epoch() -> float:
-        with deterministic_algorithms(recipe.deterministic):
+        with deterministic_algorithms(trainer.settings.deterministic):
             return trainer.train_epoch().validation_accuracy or 0.0
 
     return epoch

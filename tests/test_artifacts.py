@@ -17,6 +17,7 @@ from servers import free_port
 from optnas.config.file import study_from_dict
 from optnas.config.paths import artifacts_location
 from optnas.report.text import network_folder
+from optnas.running import events
 from optnas.running.runner import run
 from optnas.storage.artifacts import check_artifacts, open_artifacts
 from optnas.storage.urls import StorageError
@@ -253,14 +254,8 @@ def test_other_urls_are_refused_and_not_repeated(text):
 def test_a_study_keeps_its_checkpoints_in_a_bucket(s3, tmp_path):
     held: set[str] = set()
 
-    class Display:
-        def start(self, _opened) -> None:
-            pass
-
-        def trial(self, _trial, _worker) -> None:
-            pass
-
-        def epoch(self, _progress, _worker) -> None:
+    class Display(events.Display):
+        def epoch(self, progress, worker) -> None:
             held.update(checkpoints())
 
     def checkpoints() -> list[str]:

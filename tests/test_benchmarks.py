@@ -1,8 +1,12 @@
 """What the benchmarks make of times, and what bench-quick calls a drop."""
 
+import contextlib
 import dataclasses
 import json
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -94,3 +98,105 @@ def test_equivalence_needs_means_that_differ_by_less_than_the_margin():
     assert tost(same, [value - 0.02 for value in same], 0.02) == pytest.approx(0.5)
     assert tost(same, [value - 0.05 for value in same], 0.02) > 0.95
     assert tost([0.8, 0.99, 0.9, 0.95, 0.85], same, 0.02) > 0.05
+
+
+def test_make_gpu_runs_to_its_end_without_a_gpu(tmp_path):
+    output = tmp_path / "gpu.json"
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--output", str(output)]
+    command += ["--device", "cpu", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "| install | gpu | none: these figures say nothing of one" in done.stdout
+    rows = json.loads(output.read_text())["rows"]
+    assert len(rows) + 2 == len(done.stdout.splitlines())
+    ended = {row["part"]: row["value"] for row in rows if row["what"] == "ended"}
+    assert list(ended) == PARTS_OF_GPU
+    assert set(ended.values()) == {"done"}
+    figures = [row["value"] for row in rows if not isinstance(row["value"], str)]
+    assert len(figures) > 20
+    assert any("1 of 86 evaluations, 10 of 1,042 epochs" in row["what"] for row in rows)
+
+
+PARTS_OF_GPU = ["install", "tests", "steps", "epochs", "first epochs", "streams", "FTSO", "search"]
+
+
+def slow(task):
+    from _gpu_parts import Row
+
+    yield Row("slow", "before", 1.0)
+    time.sleep(600)
+
+
+def stubborn(task):
+    yield from ()
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(600)
+
+
+def broken(task):
+    yield from ()
+    raise ValueError("no such kernel\nand more")
+
+
+def gone(task):
+    yield from ()
+    os._exit(3)
+
+
+@pytest.mark.parametrize(
+    ("part", "ending", "found"),
+    [
+        (slow, "cut off", 1),
+        (stubborn, "cut off", 0),
+        (broken, "failed: ValueError: no such kernel", 0),
+        (gone, "its process ended (3)", 0),
+    ],
+)
+def test_a_part_that_does_not_end_is_ended_and_what_it_found_stays(
+    monkeypatch, part, ending, found
+):
+    import gpu
+
+    monkeypatch.setattr(gpu, "GRACE", 0.2)
+    monkeypatch.setitem(gpu.PARTS, "part", (part, 1.0))
+    *rows, last = gpu.measured("part", None, 0.5)
+    assert (len(rows), last.what, last.value) == (found, "ended", ending)
+
+
+def test_without_a_gpu_it_says_how_to_try_it(monkeypatch):
+    import gpu
+
+    monkeypatch.setattr(gpu, "gpus", lambda: [])
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    with pytest.raises(SystemExit, match="No GPU is here: `--device cpu --quick`"):
+        gpu.main()
+
+
+@pytest.mark.parametrize(("name", "expected"), [("H100", 7.0), ("T4", 6.0)])
+def test_the_published_search_goes_on_where_it_was_left_on_the_same_gpu(
+    tmp_path, monkeypatch, name, expected
+):
+    import gpu
+    from _gpu_parts import Row
+
+    def install(task):
+        yield Row("install", "gpu", name)
+
+    def search(task):
+        for number in range(3):
+            if str(number) not in task.done:
+                yield Row("search", str(number), 2.0, "s")
+
+    parts = {"install": (install, 1.0), "search": (search, 1.0)}
+    monkeypatch.setattr(gpu, "PARTS", parts)
+    monkeypatch.setattr(gpu, "the_images", lambda root, quick: None)
+    output = tmp_path / "gpu.json"
+    words = ["--output", str(output), "--parts", "install", "search"]
+    stored = {"gpu": "H100", "rows": [], "search": {"0": 2.5, "1": 2.5}}
+    output.write_text(json.dumps(stored))
+    rows = gpu.run(gpu.options_of(words))
+    (total,) = (row for row in rows if row.part == "search" and row.what != "ended")
+    assert total.value == expected
+    assert total.what == "the published search, 3 of 86 evaluations, 33 of 1,042 epochs"
+    assert len(json.loads(output.read_text())["search"]) == 3

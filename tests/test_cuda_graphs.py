@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from trainings import same, train
+from trainings import StandIn, difference, graph_of, same, train
 
 from optnas.config.settings import TrainSettings
 from optnas.objectives.classification import Classification
@@ -21,7 +21,8 @@ from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.images import Images
 from optnas.objectives.networks.build import build_model, build_supernet
 from optnas.objectives.training import cuda_graphs as graphs
-from optnas.objectives.training.bilevel import BilevelTrainer
+from optnas.objectives.training import steps
+from optnas.objectives.training.bilevel import BilevelTrainer, SearchRecipe
 from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import (
@@ -44,51 +45,6 @@ RECIPES = [
     {"optimizer": "adamw", "lr": 0.002},
     {"optimizer": "adamw", "lr": 0.002, "clip": None, "schedule": "constant"},
 ]
-
-
-class StandIn:
-    """Does on the CPU what `graphs.StepGraph` does: capturing executes nothing, replaying does."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.is_captured = False
-        self.calls: list[str] = []
-        graph_of.append(self)
-
-    def fits(self) -> bool:
-        return True
-
-    def warm_up(self, step, inputs, labels):
-        self.calls.append("warm up")
-        return step(inputs, labels)
-
-    def capture(self, step, inputs, labels):
-        self.calls.append("capture")
-        # Weak, as a graph of CUDA knows nothing of the trainer.
-        self._step = weakref.WeakMethod(step)
-        self._buffers = (inputs.clone(), labels.clone())
-        self._addresses = addresses(step.__self__)
-        self.is_captured = True
-
-    def replay(self, inputs, labels):
-        self.calls.append("replay")
-        for buffer, batch in zip(self._buffers, (inputs, labels), strict=True):
-            assert buffer.stride() == batch.stride()
-            buffer.copy_(batch)
-        assert addresses(self._step().__self__) == self._addresses
-        return [logits.clone() for logits in self._step()(*self._buffers)]
-
-
-def addresses(subject: Trainer) -> list[int]:
-    """Of what a step reads and changes: a graph would go on with the tensors of its capture."""
-    optimizer = subject._optimizer
-    states = [optimizer.state[parameter] for parameter in subject._parameters]
-    kept = [value for state in states for value in state.values() if value is not None]
-    rates = [group["lr"] for group in optimizer.param_groups]
-    return [t.data_ptr() for t in (*subject.model.state_dict().values(), *kept, *rates)]
-
-
-graph_of: list[StandIn] = []
-"""The stand-ins of a test, in the order of their making."""
 
 
 @pytest.fixture
@@ -185,7 +141,7 @@ def test_batches_of_other_sizes_run_eagerly(staged, keys, count, size):
     assert graph_of[0]._buffers[0].shape[0] == size
 
 
-def fails(graph, step, inputs, labels):
+def fails(graph, step, *batch):
     """As an operation does that must not be captured: half of the step has been recorded."""
     raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
@@ -253,12 +209,52 @@ def test_what_cannot_be_captured_says_why(staged, model, keys, reason):
     assert not graph_of
 
 
-def test_a_super_network_is_not_captured(staged):
-    images = random_images(200)
-    model = build_supernet(CellSpace(nodes=2), (3, 8, 8), 4, cells=3, channels=4)
-    subject = BilevelTrainer(model, images, TrainSettings(batch_size=50), epochs=20, seed=0)
-    subject.train_epoch()
-    assert "super-network" in subject.eager_reason
+def searching(device: str = "cpu", *, epochs: int = 4, **keys) -> BilevelTrainer:
+    """Shares of 70 images: four batches of 16 and one of 6."""
+    generator = torch.Generator().manual_seed(0)
+    options = {"cells": 2, "channels": 4}
+    model = build_supernet(CellSpace(nodes=2), (3, 8, 8), 4, generator, **options)
+    recipe = SearchRecipe(**{k: keys.pop(k) for k in list(keys) if k in vars(SearchRecipe())})
+    settings = TrainSettings(batch_size=16, **keys)
+    images = random_images(device=device)
+    return BilevelTrainer(model, images, settings, recipe, epochs=epochs, seed=0)
+
+
+@pytest.mark.parametrize("keys", [{"epochs": 8}, {"epochs": 8, "iterations": 7}])
+def test_both_steps_of_a_super_network_are_captured(staged, keys):
+    eager = train(searching(graphs=False, **keys), 8)
+    replayed = train(searching(**keys), 8)
+    assert same(replayed, eager)
+    weights, architecture = graph_of
+    assert architecture.beside is weights
+    batches = 8 * (6 if "iterations" in keys else 4)  # Of seven, the fifth is the small one.
+    for graph in graph_of:
+        assert graph.calls == ["warm up"] * 3 + ["capture"] + ["replay"] * (batches - 3)
+    assert replayed.eager_reason is None
+
+
+def test_a_resumed_super_network_captures_both_anew(staged):
+    eager = train(searching(graphs=False, epochs=12), 9)
+    resumed = searching(epochs=12)
+    resumed.load_state_dict(train(searching(epochs=12), 1).state_dict())
+    assert same(train(resumed, 8), eager)
+    assert [graph.is_captured for graph in graph_of] == [True] * 4
+
+
+def test_filled_batches_teach_a_super_network_the_same(staged, monkeypatch):
+    plain = train(searching(graphs=False, epochs=16), 2)
+    monkeypatch.setattr(steps, "is_accelerated", lambda settings, device: True)
+    filled = train(searching(epochs=16), 2)
+    assert [len(graph._buffers[0]) for graph in graph_of] == [16] * 4
+    assert not same(filled, plain)
+    assert filled.history[0].train_loss == pytest.approx(plain.history[0].train_loss, rel=1e-3)
+    for own, other in zip(filled._architecture, plain._architecture, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-2, atol=1e-4)
+
+
+def test_a_step_that_looks_ahead_is_not_captured(staged):
+    subject = train(searching(second_order=True, epochs=20), 1)
+    assert "looks ahead" in subject.eager_reason
     assert not graph_of
 
 
@@ -268,7 +264,8 @@ def test_a_super_network_is_not_captured(staged):
 )
 def test_trials_say_why_they_were_trained_eagerly(staged, keys, reason):
     space = ChainSpace(depth=(2, 3), width=(4, 6))
-    objective = Classification(space, random_images(), train=TrainSettings(epochs=3, **keys))
+    recipe = TrainSettings(epochs=3, **keys)
+    objective = Classification(space, random_images(), train=recipe, device="cpu")
     study = optuna.create_study(direction="maximize")
     study.enqueue_trial(space.to_params(ChainArchitecture(2, 4)))
     study.optimize(objective, n_trials=1)
@@ -366,6 +363,7 @@ class Runtime:
     def __init__(self, leaving: Exception | None = None) -> None:
         self.leaving = leaving
         self.log: list[object] = []
+        self.pools: list[object] = []
         self.current: object = "default"
         self.current_device: object = None
         self.free = 100
@@ -399,11 +397,13 @@ class Runtime:
             self.current = before
 
     def CUDAGraph(self):
-        return types.SimpleNamespace(replay=lambda: self.log.append("replay"))
+        own = object()
+        return types.SimpleNamespace(replay=lambda: self.log.append("replay"), pool=lambda: own)
 
     @contextlib.contextmanager
-    def graph(self, graph, *, stream, capture_error_mode):
+    def graph(self, graph, *, pool, stream, capture_error_mode):
         """Older versions leave the stream current when the end of a capture raises."""
+        self.pools.append(pool)
         before, self.current = self.current, stream
         try:
             yield
@@ -522,6 +522,19 @@ def test_a_graph_needs_room_for_a_step_beside_it(runtime, free, fits):
     assert graphs.StepGraph(DEVICE).fits() == fits
 
 
+def test_graphs_of_one_training_share_a_stream_and_their_memory(runtime):
+    first = graphs.StepGraph(DEVICE)
+    early, second = graphs.StepGraph(DEVICE, first), graphs.StepGraph(DEVICE, first)
+    assert second._stream is early._stream is first._stream
+    for graph in (early, first, second):
+        graph.capture(lambda inputs: [inputs], torch.ones(2))
+    assert runtime.pools == [None, None, first._graph.pool()]
+    stream = first._stream
+    del first, early, graph
+    assert graphs.StepGraph(DEVICE)._stream is not stream  # Still in use.
+    assert second.replay(torch.zeros(2))[0].tolist() == [0, 0]
+
+
 def cuda_trainer(**keys) -> Trainer:
     return trainer(random_images(device="cuda"), **keys)
 
@@ -535,7 +548,7 @@ def test_cuda_replays_what_runs_eagerly(keys):
         assert replayed._staged._graph.is_captured
         eager = train(cuda_trainer(graphs=False, **keys), 4)
     for own, other in zip(replayed.model.parameters(), eager.model.parameters(), strict=True):
-        assert torch.allclose(own, other, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-4)
     losses = [[result.train_loss for result in subject.history] for subject in (replayed, eager)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
@@ -547,7 +560,7 @@ def test_cuda_resumes_bitwise_with_deterministic_algorithms():
         begun = train(cuda_trainer(epochs=12), 4)
         resumed = cuda_trainer(epochs=12)
         resumed.load_state_dict(begun.state_dict())
-        assert same(train(resumed, 4), undisturbed)
+        assert difference(train(resumed, 4), undisturbed) == ""
 
 
 @on_cuda
@@ -558,7 +571,7 @@ def test_cuda_keeps_two_graphs_apart():
         assert subject._staged._graph._stream != other._staged._graph._stream
         del other
         train(trainer(random_images(device="cuda")), 1)
-        assert same(train(subject, 2), alone)
+        assert difference(train(subject, 2), alone) == ""
 
 
 @on_cuda
@@ -569,6 +582,19 @@ def test_cuda_frees_the_memory_of_graphs():
         torch.cuda.empty_cache()
         reserved.append(torch.cuda.memory_reserved())
     assert reserved[-1] <= reserved[2]
+
+
+@on_cuda
+def test_cuda_replays_both_steps_of_a_super_network():
+    with deterministic_algorithms(True):
+        keys = {"kernels": "torch", "precision": "float32", "epochs": 8}
+        replayed = train(searching("cuda", **keys), 8)
+        assert replayed.eager_reason is None
+        assert replayed._staged._graph.is_captured
+        assert replayed._staged_architecture._graph.is_captured
+        eager = train(searching("cuda", graphs=False, **keys), 8)
+    for own, other in zip(replayed._architecture, eager._architecture, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-2, atol=1e-4)
 
 
 class Peeks(Cells):

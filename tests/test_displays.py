@@ -25,6 +25,7 @@ from optnas.forecast.left import Left
 from optnas.forecast.ranges import Span
 from optnas.report.text import ending_text
 from optnas.running import heart, runner
+from optnas.running.events import Display
 from optnas.running.signals import Signals
 from optnas.trials import pulse
 from optnas.trials.attributes import EPOCH_SHARE
@@ -258,23 +259,11 @@ def test_a_signal_is_answered_while_the_main_thread_is_busy():
     assert answers[0] < over
 
 
-class Stop:
+class Stop(Display):
     """Presses Ctrl-C in the middle of an epoch."""
 
     def __init__(self) -> None:
         self.answers: list[str] = []
-
-    def start(self, handle) -> None:
-        pass
-
-    def epoch(self, progress, worker) -> None:
-        pass
-
-    def trial(self, finished, worker) -> None:
-        pass
-
-    def note(self, text) -> None:
-        pass
 
     def pulse(self, pulses, worker) -> None:
         if not self.answers and any(0 < p["batch"] < p["batches"] - 5 for p in pulses):

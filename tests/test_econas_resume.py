@@ -31,10 +31,8 @@ def run_and_kill(file: Path, trial: int) -> None:
     """Run in a process of its own that is killed after the third epoch of ``trial``."""
     code = f"""
         import os, signal
-        from optnas.running import runner
-        class Killer:
-            def start(self, opened): pass
-            def trial(self, trial, worker): pass
+        from optnas.running import events, runner
+        class Killer(events.Display):
             def epoch(self, progress, worker):
                 if (progress.number, progress.epoch) == ({trial}, 1):
                     os.kill(os.getpid(), signal.SIGKILL)

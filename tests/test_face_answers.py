@@ -165,7 +165,7 @@ def test_the_pages_about_faces_and_predictions_run(photos, folder, tmp_path, mon
         (tmp_path / f"{name}.png").symlink_to(photos / f"person {place}.png")
     rng = np.random.default_rng(0)
     known = {"optnas": optnas, "distances": rng.random(60), "same": np.arange(60) % 2 == 0}
-    known |= {"genuine": rng.random(90), "impostor": rng.random(90)}
+    known |= {"genuine": rng.random(90), "impostor": rng.random(10_000)}
     (measures,) = blocks(ROOT / "docs" / "faces.md", "python")
     _, embedding = blocks(ROOT / "docs" / "predict.md", "python")
     exec(measures.text + embedding.text, known)

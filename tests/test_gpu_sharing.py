@@ -585,7 +585,9 @@ if __name__ == "__main__":
     optnas.running.gpu_sharing_policy.SECONDS = 0
     decisions = [Decision(2, False), Decision(1, True, "no more pay")]
     optnas.running.gpu_sharing.decide_workers = lambda *_: decisions.pop(0)
+    # Whatever GPUs this machine has.
     optnas.running.placement.mps_runs = lambda: False
+    optnas.running.placement.gpus = optnas.running.gpu_sharing.gpus = lambda: []
     print(run(sys.argv[1], display=Display()).ending)
 """
 STUDY = """\
@@ -644,8 +646,8 @@ def test_trainings_share_a_gpu(tmp_path, per_device):
     (tmp_path / "trainings.yaml").write_text(TRAININGS)
     optnas = str(Path(sys.executable).with_name("optnas"))
     command = [optnas, "run", "trainings.yaml", "--json", "--per-device", per_device]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:]
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert events[-1]["ending"] == "budget"
     assert "MPS is" in next(e["text"] for e in events if e["event"] == "note")

@@ -1,4 +1,7 @@
-"""Running out of memory is a result, and a long search does not run out of it by itself."""
+"""Running out of memory is a result, and a long search does not run out of it by itself.
+
+Trainings are on the CPU, where there is a GPU too: `Memory` stands for a device that is small.
+"""
 
 import json
 import math
@@ -118,12 +121,12 @@ def outcome(trial: FrozenTrial) -> tuple[Any, ...]:
 def undisturbed(images) -> tuple[FrozenTrial, int]:
     """The training with memory enough, and the bytes it took."""
     device = Memory()
-    return evaluate(Classification(SPACE, images, seed=0), device), device.peak
+    return evaluate(Classification(SPACE, images, device="cpu", seed=0), device), device.peak
 
 
 def test_with_memory_enough_nothing_is_different(images, undisturbed):
     expected, peak = undisturbed
-    trial = evaluate(Classification(SPACE, images, seed=0), Memory(peak))
+    trial = evaluate(Classification(SPACE, images, device="cpu", seed=0), Memory(peak))
     assert outcome(trial) == outcome(expected)
     assert "accumulation" not in trial.user_attrs
 
@@ -131,13 +134,13 @@ def test_with_memory_enough_nothing_is_different(images, undisturbed):
 def test_a_batch_that_does_not_fit_is_trained_on_in_halves(images, undisturbed):
     expected, peak = undisturbed
     device = Memory(0.7 * peak)
-    trial = evaluate(Classification(SPACE, images, seed=0), device)
+    trial = evaluate(Classification(SPACE, images, device="cpu", seed=0), device)
     assert device.refused == 1
     assert (trial.state, trial.user_attrs["accumulation"]) == (TrialState.COMPLETE, 2)
     assert trial.user_attrs["epochs_trained"] == len(trial.intermediate_values) == 3
     assert trial.value == pytest.approx(expected.value, abs=0.2)
     assert not trial.constraints
-    again = evaluate(Classification(SPACE, images, seed=0), Memory(0.7 * peak))
+    again = evaluate(Classification(SPACE, images, device="cpu", seed=0), Memory(0.7 * peak))
     assert outcome(again) == outcome(trial)
 
 
@@ -154,7 +157,7 @@ def test_beside_others_a_batch_is_tried_once_more_before_it_is_halved(
         return True
 
     monkeypatch.setattr(trial_training, "is_shared", is_shared)
-    trial = evaluate(Classification(SPACE, images, seed=0), device)
+    trial = evaluate(Classification(SPACE, images, device="cpu", seed=0), device)
     assert trial.state == TrialState.COMPLETE
     if then == first:
         assert (device.refused, trial.user_attrs["accumulation"]) == (2, 2)
@@ -197,9 +200,27 @@ def test_a_gpu_tells_what_it_holds():
     assert f"GPU-{held['gpu']}" in {gpu.uuid for gpu in gpus()} or "MIG" in held["gpu"]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_without_memory_is_an_infeasible_zero(images):
+    space = ChainSpace(depth=(2, 4), width=(4, 256))
+    objective = Classification(space, images, device="cuda", seed=0)
+    study = study_of()
+    study.enqueue_trial(space.to_params(space.architecture_class.uniform(3, 256)) | {"epochs": 1})
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-6)
+    try:
+        study.optimize(objective, n_trials=1)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    (trial,) = study.trials
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.0)
+    assert trial.constraints["memory"] > 0
+    assert trial.user_attrs["failure_reason"].startswith("out of memory: CUDA out of memory.")
+
+
 def test_a_network_that_fits_in_no_way_is_an_infeasible_zero(images, undisturbed):
     device = Memory(0.2 * undisturbed[1])
-    trial = evaluate(Classification(SPACE, images, seed=0), device)
+    trial = evaluate(Classification(SPACE, images, device="cpu", seed=0), device)
     assert device.refused == 2
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.0)
     assert trial.constraints["memory"] > 0
@@ -231,7 +252,7 @@ def test_what_an_exception_holds_is_released():
     ],
 )
 def test_nothing_outlives_its_trial(images, train, params, pruner, state):
-    objective = Classification(SPACE, images, train=TrainSettings(**train), seed=0)
+    objective = Classification(SPACE, images, train=TrainSettings(**train), device="cpu", seed=0)
     device = Memory()
     trial = evaluate(objective, device, params, study_of(pruner=pruner))
     assert trial.state == state
@@ -242,7 +263,7 @@ def test_nothing_outlives_its_trial(images, train, params, pruner, state):
 @pytest.mark.parametrize("share", [0.7, 0.2, 0.01])
 def test_everything_is_freed(images, undisturbed, share):
     device = Memory(share * undisturbed[1])
-    objective = Classification(SPACE, images, limits={"params": 10**6}, seed=0)
+    objective = Classification(SPACE, images, limits={"params": 10**6}, device="cpu", seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         evaluate(objective, device)
@@ -265,6 +286,7 @@ def test_a_training_goes_on_from_its_last_state(images, undisturbed, every, kept
     objective = Classification(
         SPACE,
         images,
+        device="cpu",
         seed=0,
         checkpoint=CheckpointSettings(every=every),
         on_epoch=less_memory_after(2, device, 0.7 * peak),
@@ -284,7 +306,7 @@ def test_a_training_goes_on_from_its_last_state(images, undisturbed, every, kept
 
 def test_who_continues_a_training_in_halves_goes_on_with_halves(images, undisturbed, tmp_path):
     small = 0.7 * undisturbed[1]
-    whole = evaluate(Classification(SPACE, images, seed=0), Memory(small))
+    whole = evaluate(Classification(SPACE, images, device="cpu", seed=0), Memory(small))
 
     def interrupt(progress) -> None:
         if progress.epoch == 1:
@@ -292,7 +314,9 @@ def test_who_continues_a_training_in_halves_goes_on_with_halves(images, undistur
 
     study = study_of()
     checkpoints = Checkpoints(open_artifacts(tmp_path), study._storage, "digits")
-    objective = Classification(SPACE, images, seed=0, checkpoints=checkpoints, on_epoch=interrupt)
+    objective = Classification(
+        SPACE, images, device="cpu", seed=0, checkpoints=checkpoints, on_epoch=interrupt
+    )
     with pytest.raises(KeyboardInterrupt):
         evaluate(objective, Memory(small), study=study)
     objective.on_epoch = None
@@ -306,9 +330,9 @@ def test_who_continues_a_training_in_halves_goes_on_with_halves(images, undistur
 def test_evaluation_takes_what_fits_at_once(undisturbed):
     many = load_images(DataSettings(name="digits", validation=1200), seed=0)
     device = Memory()
-    expected = evaluate(Classification(SPACE, many, seed=0), device)
+    expected = evaluate(Classification(SPACE, many, device="cpu", seed=0), device)
     small = Memory(0.4 * device.peak)
-    trial = evaluate(Classification(SPACE, many, seed=0), small)
+    trial = evaluate(Classification(SPACE, many, device="cpu", seed=0), small)
     assert small.refused
     assert outcome(trial) == outcome(expected)
     assert "accumulation" not in trial.user_attrs
@@ -419,7 +443,7 @@ def test_macro_micro_goes_on_after_a_first_candidate_that_is_too_large(images):
     )
     study = study_of(sampler=sampler)
     with Memory(900_000):
-        study.optimize(Classification(space, images, seed=0))
+        study.optimize(Classification(space, images, device="cpu", seed=0))
     assert study.trials[0].constraints["memory"] > 0
     assert kinds(study) == {"infeasible", "halves", "whole"}
     assert sampler.is_finished(study)
@@ -428,7 +452,7 @@ def test_macro_micro_goes_on_after_a_first_candidate_that_is_too_large(images):
 
 def test_a_stock_sampler_goes_on(images):
     study = study_of(sampler=TPESampler(seed=0))
-    objective = Classification(SPACE, images, train=TrainSettings(epochs=1), seed=0)
+    objective = Classification(SPACE, images, train=TrainSettings(epochs=1), device="cpu", seed=0)
     with Memory(900_000):
         study.optimize(objective, n_trials=15)
     assert kinds(study) == {"infeasible", "halves", "whole"}
@@ -453,7 +477,9 @@ def test_scoring_that_runs_out_of_memory_is_infeasible_without_training_again(im
 
     monkeypatch.setattr(stage_classification, "stage_importance", refuse)
     space = StageSpace(stages=3)
-    objective = StageClassification(space, images, train=TrainSettings(epochs=2), seed=0)
+    objective = StageClassification(
+        space, images, train=TrainSettings(epochs=2), device="cpu", seed=0
+    )
     params = space.to_params(StageArchitecture((1, 1, 1)))
     trial = evaluate(objective, Memory(), params)
     assert (trial.value, trial.user_attrs["epochs_trained"]) == (0.0, 2)
@@ -462,7 +488,7 @@ def test_scoring_that_runs_out_of_memory_is_infeasible_without_training_again(im
 
 
 def test_retraining_says_what_to_do(images, undisturbed, tmp_path):
-    objective = Classification(SPACE, images, seed=0)
+    objective = Classification(SPACE, images, device="cpu", seed=0)
     architecture = SPACE.architecture_class.uniform(3, 16)
     with (
         Memory(0.3 * undisturbed[1]),
@@ -473,7 +499,9 @@ def test_retraining_says_what_to_do(images, undisturbed, tmp_path):
 
 def test_a_system_that_does_not_tell_its_peak(images, monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "win32")
-    trial = evaluate(Classification(SPACE, images, seed=0), Memory(), candidate(epochs=1))
+    trial = evaluate(
+        Classification(SPACE, images, device="cpu", seed=0), Memory(), candidate(epochs=1)
+    )
     assert trial.state == TrialState.COMPLETE
     assert "peak_memory_bytes" not in trial.user_attrs
 
@@ -507,6 +535,7 @@ MANY_TRIALS = """
         images,
         train=TrainSettings(epochs=1),
         checkpoints=checkpoints,
+        device="cpu",
         seed=0,
     )
     resident, process = [], psutil.Process()

@@ -114,17 +114,11 @@ def test_objectives_of_ones_own_are_given_what_they_take(tmp_path, name, times):
     (tmp_path / f"{module}.py").write_text(OLD)
     keys = KEYS | {"objective": {"name": f"{module}:{name}", "wide": 3}}
     seen = []
-    from optnas.running import runner
+    from optnas.running import events, runner
 
-    class Display:
-        def start(self, opened):
-            pass
-
+    class Display(events.Display):
         def epoch(self, progress, worker):
             seen.append(progress.epoch)
-
-        def trial(self, trial, worker):
-            pass
 
     runner.run(study_from_dict(keys, tmp_path), display=Display())
     assert seen == [1, 1]

@@ -17,6 +17,7 @@ import optnas
 from optnas.config.file import study_from_dict
 from optnas.config.keys import Workers
 from optnas.errors import UserError
+from optnas.running import events
 from optnas.running.runner import run
 from optnas.running.workers import WorkerPool
 from optnas.storage.opening import open_storage
@@ -57,14 +58,11 @@ def undisturbed(tmp_path_factory) -> optuna.Study:
     return optnas.run(settings(tmp_path_factory.mktemp("undisturbed"))).study
 
 
-class Display:
+class Display(events.Display):
     """Calls back at every event."""
 
     def __init__(self, *, epoch: Any = None, trial: Any = None) -> None:
         self._epoch, self._trial = epoch, trial
-
-    def start(self, handle) -> None:
-        pass
 
     def epoch(self, progress, worker) -> None:
         if self._epoch is not None:

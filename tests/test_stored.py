@@ -249,6 +249,19 @@ def test_a_key_that_its_version_did_not_know_means_what_that_did(tmp_path: Path)
     assert config_to_run(path).data.validation == 0.5
 
 
+def test_a_study_from_before_there_were_kernels_keeps_those_of_torch(
+    tmp_path: Path,
+) -> None:
+    path = made(tmp_path, train__kernels=...)
+    assert config_to_run(path).train.kernels == "torch"
+    assert "train.kernels torch (now auto)" in config_to_run(path).kept
+    path.write_text(yaml.safe_dump(FILE | {"train": {**FILE.get("train", {}), "kernels": "auto"}}))
+    with pytest.raises(UserError, match=r"train\.kernels: stored torch, file says auto"):
+        config_to_run(path)
+    path = made(tmp_path, FILE | {"study": "new"})
+    assert config_to_run(path).train.kernels == "auto"
+
+
 @pytest.mark.usefixtures("newer_keys")
 def test_a_key_inside_a_block_of_options(tmp_path: Path) -> None:
     file = FILE | {

@@ -18,6 +18,7 @@ from optnas.objectives.faces.images import FaceImages
 from optnas.objectives.faces.pairs import draw_pairs, fold_pairs
 from optnas.objectives.margins import make_margin
 from optnas.objectives.networks.faces import Dropout
+from optnas.objectives.training import padding
 from optnas.objectives.training.memory import in_pieces
 from optnas.objectives.training.trainer import Trainer
 from optnas.objectives.verification import (
@@ -96,7 +97,7 @@ class FaceTrainer(Trainer):
                 part.generator = self._generator
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"margin": self.margin.state_dict()}
+        return super().state_dict() | {"margin": self._own(self.margin.state_dict())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
@@ -132,9 +133,10 @@ class FaceTrainer(Trainer):
         return super()._eager_reason(steps)
 
     def _forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        with self._precision():
+        count = len(labels)
+        with self._precision(), padding.counting(self.model, count, len(inputs)), self._lent():
             features = self.model(inputs)
-        features = features.float()
+        features = padding.counted(features, count).float()
         norms = features.norm(dim=1)
         embeddings = features / norms.clamp_min(1e-12)[:, None]
         logits = self.margin(embeddings, norms, labels)

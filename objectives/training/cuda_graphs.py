@@ -1,4 +1,4 @@
-"""The step of a training as a CUDA graph: captured once, then replayed with one launch per batch.
+"""Steps of a training as CUDA graphs: captured once, then replayed with one launch per batch.
 
 A step of a small network is hundreds of short operations, and replaying spares the host the launch
 of each. What is computed stays the same: the graph holds the operations of the very step that
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from optnas.objectives.training.memory import is_out_of_memory
 
-Step = Callable[[Tensor, Tensor], list[Tensor]]
-"""Trains on a batch, inputs (N, C, H, W) and labels (N,); returns logits on the device."""
+Step = Callable[..., list[Tensor]]
+"""Trains on a batch, inputs (N, C, H, W) and labels (M,), M at most N, or answers inputs alone;
+returns logits on the device."""
 
 WARM_UP = 3
 """Steps before the capture, as many as PyTorch takes."""
@@ -42,22 +43,31 @@ def are_supported(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def too_few(steps: int, warm_up: int = WARM_UP) -> str | None:
+    """Why so many steps are not captured: the warm-up would be more than a tenth of them."""
+    few = f"{steps} steps are too few to pay for a capture"
+    return few if steps * WARM_UP < LEAST_STEPS * warm_up else None
+
+
 class StagedStep:
     """Trains on batch after batch: on the first ones eagerly, then by replaying a graph.
 
-    Every batch is trained on once, in the order in which they come. The first `WARM_UP` ones of
-    the captured size run eagerly where the step is captured afterwards: libraries load their
-    kernels and reserve memory, and the optimiser makes its state. Capturing executes nothing, so
-    the batch that it was done with is replayed then. Batches of other sizes run eagerly at any
-    time, on the same weights and the same state of the optimiser.
+    Every batch is trained on once, in the order in which they come. The first ones of the captured
+    size run eagerly where the step is captured afterwards: libraries load their kernels and
+    reserve memory, and the optimiser makes its state. Capturing executes nothing, so the batch
+    that it was done with is replayed then. Batches of other sizes run eagerly at any time, on the
+    same weights and the same state of the optimiser.
 
     A graph holds addresses: begin anew when a parameter, or what the optimiser keeps, has become
     another tensor. The step must do the same operations every time, on the device alone.
 
     Args:
-        size: Number of images of the batches that are captured.
+        size: Number of images that count in the batches that are captured.
         device: Where they are.
         eager_reason: Why nothing can be captured; None if it can.
+        warm_up: How many run eagerly first; at most a tenth of all, so that a capture pays.
+        beside: Another step of the same training, whose memory this one's graph shares: no two
+            steps of one training run at once, and what one puts out is copied before the next.
 
     Attributes:
         eager_reason: Why all steps run eagerly; None if they do not, or it is not known yet.
@@ -67,45 +77,72 @@ class StagedStep:
 
     failure: ClassVar[str | None] = None
 
-    def __init__(self, size: int, device: torch.device, eager_reason: str | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        device: torch.device,
+        eager_reason: str | None = None,
+        *,
+        warm_up: int = WARM_UP,
+        beside: "StagedStep | None" = None,
+    ) -> None:
         self.eager_reason = eager_reason or StagedStep.failure
         self._size = size
+        self._warm_up = warm_up
         self._warmed = 0
-        self._graph = None if self.eager_reason else StepGraph(device)
+        self._graph: StepGraph | None = None
+        if not self.eager_reason:
+            other = None if beside is None else beside._graph
+            self._graph = StepGraph(device) if other is None else StepGraph(device, other)
 
-    def __call__(self, step: Step, inputs: Tensor, labels: Tensor) -> list[Tensor]:
-        """Train on a batch; what ``step``, the same every time, returns.
+    def __call__(self, step: Step, *batch: Tensor) -> list[Tensor]:
+        """Train on a batch, or answer it; what ``step``, the same every time, returns.
+
+        Args:
+            step: What is done.
+            batch: Its inputs and, if there are any, its labels, which tell its size then.
 
         Raises:
             RuntimeError: As of ``step``; not if memory does not suffice for its graph.
         """
-        if self._graph is None or len(inputs) != self._size:
-            return step(inputs, labels)
-        if self._warmed < WARM_UP:
+        if self._graph is None or len(batch[-1]) != self._size:
+            return step(*batch)
+        if self._warmed < self._warm_up:
             self._warmed += 1
-            return self._graph.warm_up(step, inputs, labels)
+            return self._graph.warm_up(step, *batch)
         if not self._graph.is_captured:
-            self.eager_reason = _capture(self._graph, step, inputs, labels)
+            self.eager_reason = _capture(self._graph, step, *batch)
             if self.eager_reason is not None:
                 self._graph = None
-                return step(inputs, labels)
-        return self._graph.replay(inputs, labels)
+                return step(*batch)
+        return self._graph.replay(*batch)
 
 
 class StepGraph:
     """A step on batches of one size, on CUDA.
 
-    Its memory is a pool of its own, which is free again once the object is gone.
+    Its memory is a pool of its own, or another graph's, which is free again once no graph of it
+    is left.
+
+    Args:
+        device: Where the batches are.
+        beside: Another graph, never replayed at the same time, whose pool and stream it shares.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        streams = _idle[device]
+    _stream: torch.cuda.Stream
+
+    def __init__(self, device: torch.device, beside: "StepGraph | None" = None) -> None:
         self._device = device
+        self._beside = beside
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if beside is not None:
+            self._stream = beside._stream
+            return
+        streams = _idle[device]
         if not streams:
             streams.append(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
         self._stream = streams.pop()
         weakref.finalize(self, streams.append, self._stream)
-        self._graph: torch.cuda.CUDAGraph | None = None
 
     @property
     def is_captured(self) -> bool:
@@ -119,25 +156,26 @@ class StepGraph:
         free, _ = torch.cuda.mem_get_info(self._device)
         return free + torch.cuda.memory_reserved(self._device) - used >= 2 * step
 
-    def warm_up(self, step: Step, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+    def warm_up(self, step: Step, *batch: Tensor) -> list[Tensor]:
         """Run a step eagerly, on the stream of the graph."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         try:
             with self._on_device(), torch.cuda.stream(self._stream):
-                return step(inputs, labels)
+                return step(*batch)
         finally:
             # Each waits for the other, so memory may pass between them as on one stream.
             current.wait_stream(self._stream)
 
-    def capture(self, step: Step, inputs: Tensor, labels: Tensor) -> None:
+    def capture(self, step: Step, *batch: Tensor) -> None:
         """Record a step on batches of this shape and layout, without executing it.
 
         Raises:
             RuntimeError: If it cannot be captured, or memory does not suffice.
         """
-        self._inputs, self._labels = inputs.clone(), labels.clone()
+        self._batch = [tensor.clone() for tensor in batch]
         graph = torch.cuda.CUDAGraph()
+        shared = None if self._beside is None else self._beside._graph
         # The step's error is to be told: leaving a broken capture raises one that says less.
         errors: list[RuntimeError] = []
         # The stream twice: older versions of PyTorch do not switch back when a capture failed.
@@ -145,10 +183,13 @@ class StepGraph:
             try:
                 # Only this thread is held to what a capture allows: others may be loading kernels.
                 with torch.cuda.graph(
-                    graph, stream=self._stream, capture_error_mode="thread_local"
+                    graph,
+                    pool=None if shared is None else shared.pool(),
+                    stream=self._stream,
+                    capture_error_mode="thread_local",
                 ):
                     try:
-                        self._outputs = step(self._inputs, self._labels)
+                        self._outputs = step(*self._batch)
                     except RuntimeError as error:
                         errors.append(error)
             except RuntimeError as error:
@@ -164,21 +205,21 @@ class StepGraph:
         """The device as the current one: leaving a stream makes a context on that one."""
         return torch.cuda.device(self._device)
 
-    def replay(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+    def replay(self, *batch: Tensor) -> list[Tensor]:
         """Execute the step on a batch."""
         assert self._graph is not None
-        self._inputs.copy_(inputs)
-        self._labels.copy_(labels)
+        for own, given in zip(self._batch, batch, strict=True):
+            own.copy_(given)
         self._graph.replay()
         return [logits.clone() for logits in self._outputs]
 
 
-def _capture(graph: StepGraph, step: Step, inputs: Tensor, labels: Tensor) -> str | None:
+def _capture(graph: StepGraph, step: Step, *batch: Tensor) -> str | None:
     """Capture a step; if that cannot be, why."""
     if not graph.fits():
         return TOO_LITTLE_MEMORY
     try:
-        graph.capture(step, inputs, labels)
+        graph.capture(step, *batch)
     except RuntimeError as error:
         if is_out_of_memory(error):  # Of the graph, not of the steps: these have just fitted.
             return TOO_LITTLE_MEMORY

@@ -6,7 +6,6 @@ one thread: channels last made a step 1.5 times as fast (chains of 5 layers on 8
 layers on 32x32 images), and the fused optimiser took a third to a half of the time of foreach.
 """
 
-import contextlib
 import copy
 import dataclasses
 import math
@@ -24,17 +23,13 @@ from optnas.objectives.data.augment import normalise
 from optnas.objectives.data.batches import augmented_chunks, batch_bounds
 from optnas.objectives.data.image_files import Pixels
 from optnas.objectives.data.images import Images
-from optnas.objectives.training import cuda_graphs
-from optnas.objectives.training.averaging import moving_average
 from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.epochs import BegunEpoch, EpochResult
-from optnas.objectives.training.losses import balanced_weights, cross_entropy
 from optnas.objectives.training.memory import in_pieces
 from optnas.objectives.training.metrics import Metric, count_correct, counted, measured
-from optnas.objectives.training.mixing import mixing_of
-from optnas.objectives.training.optimizers import make_optimizer, set_rate
-from optnas.objectives.training.precision import autocast_dtype
+from optnas.objectives.training.optimizers import set_rate
 from optnas.objectives.training.schedules import learning_rate
+from optnas.objectives.training.steps import BatchTrainer
 from optnas.trials.pulse import Paused, Pulse
 
 __all__ = ["EpochResult", "NonFiniteLoss", "Trainer", "deterministic_algorithms", "learning_rate"]
@@ -49,7 +44,7 @@ class NonFiniteLoss(ArithmeticError):
     """The loss or the outputs of the network became infinite or NaN."""
 
 
-class Trainer:
+class Trainer(BatchTrainer):
     """Trains a network epoch by epoch and can be saved after each.
 
     Everything random (the order and the augmentation of the images) is drawn from one generator
@@ -99,48 +94,15 @@ class Trainer:
         for setting, part in (("drop_path", "drop_path"), ("auxiliary", "with_auxiliary")):
             if getattr(settings, setting) and not hasattr(model, part):
                 raise ValueError(f"`{setting}`: a {type(model).__name__} has none; leave it out.")
-        self.device = images.train_images.device
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)
-        self.images = images
-        self.settings = settings
+        super().__init__(model, images, settings, seed=seed)
         self.epochs = epochs
         self.further_epochs = further_epochs
         self.history: list[EpochResult] = []
-        self.accumulation = 1
         self.pulse = Pulse()
         self.begun: BegunEpoch | None = None
         self._metric = metric
         self._is_plain = metric == "accuracy"
-        self._class_weights: Tensor | None = None
-        if settings.class_weights == "balanced":
-            self._class_weights = balanced_weights(images.train_labels, images.classes)
-        self._mixing = mixing_of(settings, images.classes)
-        self._average = moving_average(self.model, settings.ema)
-        self._generator = torch.Generator().manual_seed(seed)
-        self._parameters = self._trained()
-        self._optimizer = make_optimizer(self._parameters, settings, self.model)
-        self._dtype = autocast_dtype(settings.precision, self.device)
         self._energy = energy_meter(self.device)
-        self._staged: cuda_graphs.StagedStep | None = None
-        # On CUDA a tensor, captured or not: both paths round it alike.
-        self._rate: Tensor | None = None
-        if cuda_graphs.are_supported(self.device):
-            self._rate = torch.zeros((), dtype=torch.float32, device=self.device)
-
-    @property
-    def eager_reason(self) -> str | None:
-        """Why steps are not replayed from a CUDA graph.
-
-        None if they are, if the settings do not ask for it, elsewhere than on CUDA, and before the
-        first epoch.
-        """
-        return None if self._staged is None else self._staged.eager_reason
-
-    @property
-    def judged(self) -> nn.Module:
-        """The network that is judged, and kept: that of the averaged weights, if there are any."""
-        average: nn.Module | None = None if self._average is None else self._average.module
-        return self.model if average is None else average
 
     @property
     def epoch(self) -> int:
@@ -212,8 +174,8 @@ class Trainer:
         average = {} if self._average is None else {"average": self._average.state_dict()}
         return {
             **average,
-            "model": self.model.state_dict(),
-            "optimizer": None if done else self._optimizer.state_dict(),
+            "model": self._own(self.model.state_dict()),
+            "optimizer": None if done else self._own(self._optimizer.state_dict()),
             "generator": self._generator.get_state(),
             "history": [dataclasses.asdict(result) for result in self.history],
             "begun": None if self.begun is None else self.begun.state_dict(),
@@ -227,16 +189,11 @@ class Trainer:
         if state["optimizer"] is not None:
             # A copy: the optimiser would go on in the very tensors of another trainer's state.
             self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        # The optimiser's tensors are others now: a graph of before would go on with the old ones.
-        self._staged = None
+        self._reloaded()
         self._generator.set_state(state["generator"].cpu())
         self.history = [EpochResult(**result) for result in state["history"]]
         begun = state.get("begun")  # Older states have none.
         self.begun = None if begun is None else BegunEpoch.from_state(begun, self.device)
-
-    def _trained(self) -> list[nn.Parameter]:
-        """The parameters that the optimiser trains."""
-        return [p for p in self.model.parameters() if p.requires_grad]
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """What an epoch trains on, augmented, in pieces of whole batches."""
@@ -247,7 +204,7 @@ class Trainer:
         rate = learning_rate(self.settings, self.epoch, self.epochs, self.further_epochs)
         set_rate(self._optimizer, rate if self._rate is None else self._rate.fill_(rate))
         if self._rate is not None and self.settings.graphs and self._staged is None:
-            self._staged = self._stage()
+            self._stage(self.epochs + self.further_epochs - self.epoch)
         self.model.train()
         if self.settings.drop_path:
             rate = self.settings.drop_path * self.epoch / self.epochs
@@ -280,101 +237,17 @@ class Trainer:
     def _pass_over(self, batches: int) -> None:
         """Draw what so many batches drew that are trained on already: nothing but their images."""
 
-    def _trained_on(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """The outputs on a batch that is trained on."""
-        targets = labels
-        if self._mixing is not None:
-            inputs, targets = self._mixing(inputs, labels, self._generator)
-        outputs = self._step(inputs, targets)
-        if self._average is not None:
-            self._average.update_parameters(self.model)
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-
-    def _step(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
-        """As `_train_batch`, from a graph where there is one."""
-        if self._staged is None:
-            return self._train_batch(inputs, labels)
-        return self._staged(self._train_batch, inputs, labels)
-
-    def _stage(self) -> cuda_graphs.StagedStep:
-        """A graph, not yet captured, of the steps of the epochs that are left."""
-        batches = batch_bounds(len(self.images.train_images), self.settings.batch_size)
-        sizes = [stop - start for start, stop in batches]
-        epochs = self.epochs + self.further_epochs - self.epoch
-        steps = epochs * sizes.count(sizes[0])
-        return cuda_graphs.StagedStep(sizes[0], self.device, self._eager_reason(steps))
-
-    def _eager_reason(self, steps: int) -> str | None:
-        """Why ``steps`` steps of this training cannot be a graph, or should not."""
-        if self.settings.drop_path or getattr(self.model, "drop_path", 0):
-            return "drop_path draws on the host in every step"
-        if self.accumulation > 1:
-            return "memory does not suffice for whole batches"
-        if steps < cuda_graphs.LEAST_STEPS:
-            return f"{steps} steps are too few to pay for a capture"
-        return None
-
-    def _train_batch(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
-        """One step of the optimiser; the logits of the batch's parts."""
-        self._optimizer.zero_grad(set_to_none=True)
-        outputs = self._backward(inputs, labels)
-        if self.settings.clip is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self.settings.clip)
-        self._optimizer.step()
-        return outputs
-
-    def _backward(
-        self, inputs: Tensor, labels: Tensor, parameters: list[nn.Parameter] | None = None
-    ) -> list[Tensor]:
-        """Add the gradient of a batch's loss to that of ``parameters``; the parts' logits.
-
-        All parameters are better left unnamed: that saves a small network a few per cent.
-        """
-        outputs = []
-        for part in self._parts(0, len(inputs)):
-            logits, loss = self._forward(inputs[part], labels[part])
-            share = len(logits) / len(inputs)
-            torch.autograd.backward(loss if share == 1 else loss * share, inputs=parameters)
-            outputs.append(logits)
-        return outputs
-
-    def _parts(self, start: int, stop: int) -> list[slice]:
-        """What of a batch is trained on at once."""
-        # Batch normalisation needs two images.
-        size = max(2, math.ceil((stop - start) / self.accumulation))
-        bounds = batch_bounds(stop - start, size)
-        return [slice(start + first, start + last) for first, last in bounds]
-
-    def _forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits, without their gradient, and the loss."""
-        weight = self.settings.auxiliary
-        with self._precision():
-            if weight:
-                with_auxiliary: Any = self.model.with_auxiliary
-                logits, auxiliary = with_auxiliary(inputs)
-            else:
-                logits = self.model(inputs)
-        loss = self._loss(logits, labels)
-        if weight:
-            loss = loss + weight * self._loss(auxiliary, labels)
-        return logits.detach().float(), loss
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        smoothing = self.settings.label_smoothing
-        return cross_entropy(logits, labels, self._class_weights, smoothing)
-
     @torch.inference_mode()
     def _evaluate(self, images: Pixels, labels: Tensor) -> Tensor:
         """Fraction of correct answers, 1.0 if all outputs are finite; the metric, if another."""
-        network = self.judged.eval()
+        self.judged.eval()
         result = torch.tensor((0.0, 1.0), dtype=torch.float64).to(self.device, non_blocking=True)
         counts = torch.zeros(1, dtype=torch.float64, device=self.device)
 
         def judge(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
             self.pulse.check()
             inputs = normalise(images[start:stop], self.images.mean, self.images.std)
-            with self._precision():
-                logits = network(inputs.contiguous(memory_format=torch.channels_last))
+            logits = self._answers(inputs.contiguous(memory_format=torch.channels_last))
             correct = count_correct(logits, labels[start:stop])
             seen = correct if self._is_plain else counted(self._metric, logits, labels[start:stop])
             return correct, logits.isfinite().all(), seen
@@ -392,9 +265,5 @@ class Trainer:
     def _evaluated_at_once(self, images: Pixels) -> int:
         """How many images are evaluated at once, if memory suffices."""
         fitting = min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(images.shape[2:]))
-        return max(self.settings.batch_size, fitting)
-
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self._dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self._dtype)
+        size = max(self.settings.batch_size, fitting)
+        return size - size % self._full if self._fills else size

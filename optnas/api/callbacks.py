@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial
 
 from optnas.errors import UserError
 from optnas.running.events import Display
+from optnas.running.signals import Interruption
 from optnas.study.opening import OpenStudy
 from optnas.study.record import metric_of
 
@@ -17,49 +18,44 @@ Callback = Callable[[optuna.Study, FrozenTrial], None]
 
 def called(shown: Display | None, callbacks: Sequence[Callback]) -> Display | None:
     """What shows a run and calls back; what shows it alone if there is nothing to call."""
-    return Called(shown, callbacks) if callbacks else shown
+    return Called(shown or Display(), callbacks) if callbacks else shown
 
 
-class Called:
+class Called(Display):
     """A display that calls back with every trial, and shows what another one shows.
 
     With several workers this is the process that started them, which hears of their trials.
 
     Args:
-        shown: What shows the run; None shows nothing.
+        shown: What shows the run.
         callbacks: What is called with the study and a trial that has finished.
     """
 
-    def __init__(self, shown: Display | None, callbacks: Sequence[Callback]) -> None:
+    def __init__(self, shown: Display, callbacks: Sequence[Callback]) -> None:
+        self.ahead = shown.ahead
+        self.pulse = shown.pulse
         self._shown = shown
         self._callbacks = callbacks
         self._study: optuna.Study | None = None
 
     def start(self, handle: OpenStudy) -> None:
         self._study = handle.study
-        if self._shown is not None:
-            self._shown.start(handle)
+        self._shown.start(handle)
 
     def epoch(self, progress: Any, worker: int) -> None:
-        if self._shown is not None:
-            self._shown.epoch(progress, worker)
+        self._shown.epoch(progress, worker)
 
     def trial(self, trial: FrozenTrial, worker: int) -> None:
-        if self._shown is not None:
-            self._shown.trial(trial, worker)
+        self._shown.trial(trial, worker)
         assert self._study is not None
         for callback in self._callbacks:
             callback(self._study, trial)
 
     def note(self, text: str) -> None:
-        if self._shown is not None:
-            self._shown.note(text)
+        self._shown.note(text)
 
-    def __getattr__(self, name: str) -> Any:
-        """What a display may have beside the four methods, if the other one has it."""
-        if name in ("ahead", "pulse", "interrupted"):
-            return getattr(self._shown, name)
-        raise AttributeError(name)
+    def interrupted(self, ending: Interruption) -> None:
+        self._shown.interrupted(ending)
 
 
 class TensorBoardCallback:

@@ -96,8 +96,11 @@ class View:
             self._handle.update(line)
 
 
-class NotebookDisplay:
-    """Shows a run as one line, which says at the end how many trials there are and the best."""
+class NotebookDisplay(Display):
+    """Shows a run as one line, which says at the end how many trials there are and the best.
+
+    One line has no room for how workers are placed.
+    """
 
     def __init__(self) -> None:
         self._view = View()
@@ -137,9 +140,6 @@ class NotebookDisplay:
         if trial.value is not None:
             self._best = max(trial.value, self._best or trial.value)
         self._view.show(self._line())
-
-    def note(self, text: str) -> None:
-        pass  # One line has no room for how workers are placed.
 
     def _line(self) -> str:
         assert self._study is not None

@@ -15,6 +15,7 @@ from rich.text import Text
 from optnas.cli.rows import header, trial_fields, trial_lines
 from optnas.cli.watching import GAP, Clock, Watch, footer
 from optnas.pages.text import printable
+from optnas.running.events import Display
 from optnas.running.signals import Interruption
 from optnas.study.data import seen_fields, seen_lines
 from optnas.study.opening import OpenStudy, counted_trials
@@ -26,7 +27,7 @@ SILENCE = 30.0
 """Seconds after which a log hears what trains, if nothing else was said."""
 
 
-class _Log:
+class _Log(Display):
     """What displays have in common that write line by line, from several threads.
 
     Args:
@@ -46,9 +47,6 @@ class _Log:
 
     def start(self, handle: OpenStudy) -> None:
         self._watch.start(handle)
-
-    def epoch(self, progress: Any, worker: int) -> None:
-        pass
 
     def trial(self, trial: FrozenTrial, worker: int) -> None:
         self._watch.ended(worker, trial)
@@ -99,7 +97,6 @@ class JsonDisplay(_Log):
         self._print("start", fields)
 
     def epoch(self, progress: Any, worker: int) -> None:
-        super().epoch(progress, worker)
         self._print("epoch", {"worker": worker, **vars(progress)})
 
     def trial(self, trial: FrozenTrial, worker: int) -> None:
@@ -149,7 +146,7 @@ class PlainDisplay(_Log):
         self._write("; ".join([*now, ", ".join(self._watch.study())]))
 
 
-class LiveDisplay:
+class LiveDisplay(Display):
     """For a terminal: a line per finished trial above a footer that follows the clock.
 
     Args:

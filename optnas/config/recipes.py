@@ -81,6 +81,12 @@ class TrainSettings(Settings):
         description="Replay training steps as CUDA graphs, where they can be; false runs every "
         "operation of its own, slower.",
     )
+    kernels: Literal["auto", "torch"] = Field(
+        "auto",
+        description="auto: on CUDA, kernels of optnas's own where there are any, and shapes that "
+        "few kernels have to be made for; results differ in rounding. torch: PyTorch's alone, as "
+        "on the CPU in any case.",
+    )
     drop_path: float = Field(
         0.0,
         ge=0,
@@ -186,7 +192,8 @@ def said_of(train: TrainSettings) -> dict[str, Any]:
     So a training that was described then is known. The number of epochs, and how the training is
     computed, are no part of it.
     """
-    unsaid = {"epochs", "graphs", *(name for name in dict(train) if name.startswith("initial_"))}
+    unsaid = {"epochs", "graphs", "kernels"}
+    unsaid |= {name for name in dict(train) if name.startswith("initial_")}
     unsaid |= {"cycles"} if train.cycles == 1 else set()
     for name, field in TrainSettings.model_fields.items():
         if name not in _FIRST and getattr(train, name) == field.default:

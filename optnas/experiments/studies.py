@@ -23,8 +23,8 @@ from optnas.config.keys import Workers
 from optnas.errors import UserError
 from optnas.pages.content import Page, Table
 from optnas.pages.frame import render, write_page
+from optnas.running.events import Display
 from optnas.running.runner import run
-from optnas.study.opening import OpenStudy
 from optnas.trials.claims import is_feasible
 
 R = TypeVar("R")
@@ -72,23 +72,14 @@ class Experiment:
         write_page(folder / f"{name}.html", render(self.page))
 
 
-class _Watcher:
-    """A display that shows nothing, but has every finished trial looked at."""
+class _Watcher(Display):
+    """Shows nothing, but has every finished trial looked at."""
 
     def __init__(self, check: Callable[[FrozenTrial], None]) -> None:
         self._check = check
 
-    def start(self, handle: OpenStudy) -> None:
-        pass
-
-    def epoch(self, progress: Any, worker: int) -> None:
-        pass
-
     def trial(self, trial: FrozenTrial, worker: int) -> None:
         self._check(trial)
-
-    def note(self, text: str) -> None:
-        pass
 
 
 def finish_study(

@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
@@ -15,13 +15,20 @@ from optnas.running.workers import GONE, SendEvent
 from optnas.study.opening import OpenStudy, open_study
 
 
-class Display(Protocol):
-    """What shows a run to whoever watches; ``worker`` is a worker's number, from 0.
+class Display:
+    """What shows a run to whoever watches: nothing, but for what a subclass overrides.
 
-    It may have three more methods: ``ahead``, which is told before the start what the search may
-    take, a line; and, called from other threads, ``pulse``, told every second what a worker
-    trains (`optnas.running.heart.Beat`), and ``interrupted``, told of Ctrl-C or SIGTERM.
+    ``worker`` is a worker's number, from 0.
+
+    Attributes:
+        ahead: A method that is told before the start what the search may take, a line. None does
+            without, so that nothing is forecast.
+        pulse: A method that is told every second, from another thread, what a worker trains
+            (`optnas.running.heart.Beat`). None does without, so that no thread is started.
     """
+
+    ahead: Callable[[str], None] | None = None
+    pulse: heart.Beat | None = None
 
     def start(self, handle: OpenStudy) -> None:
         """The study is open."""
@@ -35,14 +42,11 @@ class Display(Protocol):
     def note(self, text: str) -> None:
         """Something was decided about the workers; called only where several share a GPU."""
 
-
-def answering(display: Display | None) -> Callable[[Interruption], None]:
-    """Shows that a signal was heard."""
-    answer: Callable[[Interruption], None] | None = getattr(display, "interrupted", None)
-    return (lambda ending: None) if answer is None else answer
+    def interrupted(self, ending: Interruption) -> None:
+        """Ctrl-C or SIGTERM was heard; called from another thread."""
 
 
-class WorkerDisplay:
+class WorkerDisplay(Display):
     """The display of a worker process: tells its parent.
 
     Attributes:
@@ -68,9 +72,6 @@ class WorkerDisplay:
     def trial(self, trial: FrozenTrial, worker: int) -> None:
         self.is_dismissed = not self._send("trial", trial.number)
 
-    def note(self, text: str) -> None:
-        pass  # Its parent decides.
-
 
 class PoolEvents:
     """Shows what worker processes tell, and has somebody decide how many there are.
@@ -80,12 +81,11 @@ class PoolEvents:
         sharing: Decides how many workers there are, if that is not settled.
     """
 
-    def __init__(self, config: StudyFile, display: Display | None, plan: WorkerPlan) -> None:
+    def __init__(self, config: StudyFile, display: Display, plan: WorkerPlan) -> None:
         self.opened: OpenStudy | None = None
         self.sharing: GpuSharing | None = None
         self._config = config
         self._display = display
-        self._pulse: heart.Beat | None = getattr(display, "pulse", None)
         self._plan = plan
 
     def listen(self, worker: int, event: str, value: Any) -> None:
@@ -94,27 +94,25 @@ class PoolEvents:
                 self.sharing.lost(worker, value)
             return
         if event == "ahead":
-            getattr(self._display, "ahead", lambda text: None)(value)
+            if self._display.ahead is not None:
+                self._display.ahead(value)
             return
         if event == "pulse":
-            if self._pulse is not None:
-                self._pulse(value, worker)
+            if self._display.pulse is not None:
+                self._display.pulse(value, worker)
             return
         if self.opened is None:
             self.opened = open_study(self._config)
-            if self._display is not None:
-                self._display.start(self.opened)
+            self._display.start(self.opened)
             if self._plan.shares_gpus:
                 self.note(gpu_sharing_notice())
         if event == "epoch":
-            if self._display is not None:
-                self._display.epoch(types.SimpleNamespace(**value), worker)
+            self._display.epoch(types.SimpleNamespace(**value), worker)
             if self.sharing is not None:
                 self.sharing.epoch(worker, value["number"])
-        elif event == "trial" and (self._display is not None or self.sharing is not None):
+        elif event == "trial":
             trial = self.find(value)
-            if self._display is not None:
-                self._display.trial(trial, worker)
+            self._display.trial(trial, worker)
             if self.sharing is not None:
                 self.sharing.trial(worker, trial)
 
@@ -125,5 +123,4 @@ class PoolEvents:
 
     def note(self, text: str) -> None:
         """Show a decision."""
-        if self._display is not None:
-            self._display.note(text)
+        self._display.note(text)

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial
 
-from optnas.config.contract import Objective
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.config.paths import default_artifacts
@@ -20,7 +19,7 @@ from optnas.drawing.attach import with_drawings
 from optnas.errors import RunError, UserError
 from optnas.forecast.start import said_at_start
 from optnas.running import heart
-from optnas.running.events import Display, PoolEvents, WorkerDisplay, answering
+from optnas.running.events import Display, PoolEvents, WorkerDisplay
 from optnas.running.gpu_sharing import GpuSharing, WorkerControl
 from optnas.running.loop import BudgetUsedUp, Loop
 from optnas.running.placement import WorkerPlan, check_gpus, plan_workers
@@ -108,6 +107,7 @@ def run(
             replaced. Nothing is lost.
     """
     config = config_to_run(config)
+    display = display or Display()
     warn_of_kept_settings(config)
     workers = workers or config.workers
     if device is not None and not workers.devices:
@@ -153,7 +153,7 @@ def _told_in_a_line() -> Iterator[None]:
 @_told_in_a_line()
 def _run_alone(
     config: StudyFile,
-    display: Display | None,
+    display: Display,
     device: str | None,
     data: _Data,
     *,
@@ -163,7 +163,7 @@ def _run_alone(
     patient: bool = False,
 ) -> Outcome:
     """Run a study in this process, as the worker with this number, until it is dismissed."""
-    with heart.beats(getattr(display, "pulse", None), number):
+    with heart.beats(display.pulse, number):
         return _run_here(
             config,
             display,
@@ -178,7 +178,7 @@ def _run_alone(
 
 def _run_here(
     config: StudyFile,
-    display: Display | None,
+    display: Display,
     device: str | None,
     data: _Data,
     *,
@@ -202,17 +202,15 @@ def _run_here(
         with contextlib.suppress(RuntimeError):  # The loop has not begun, or is over.
             study.stop()
 
-    signals = Signals(stop, heard, answer=answering(display))
+    signals = Signals(stop, heard, answer=display.interrupted)
 
     def on_epoch(progress: Any) -> None:
-        if display is not None:
-            display.epoch(progress, number)
+        display.epoch(progress, number)
         _check_may_go_on(progress, handle, signals)
 
     def on_trial(trial: FrozenTrial) -> None:
         checkpoints.clean(study, trial)
-        if display is not None:
-            display.trial(trial, number)
+        display.trial(trial, number)
         if is_dismissed():
             stop()
 
@@ -221,20 +219,13 @@ def _run_here(
     loop.recover()
     checkpoints.clean(study)  # What workers left that were killed before they could.
     _warn_of_lost_weights(checkpoints.find_lost(study))
-    _start(display, handle, objective if number == 0 else None)
+    if number == 0 and display.ahead is not None:
+        display.ahead(said_at_start(handle, objective))
+    display.start(handle)
     with signals, contextlib.suppress(KeyboardInterrupt):
         if not handle.is_finished:
             loop.run()
     return Outcome(handle, signals.ending or _ending(handle))
-
-
-def _start(display: Display | None, handle: OpenStudy, objective: Objective | None) -> None:
-    """Tell the display that the study is open, and what is ahead if the objective is given."""
-    if display is None:
-        return
-    if objective is not None and hasattr(display, "ahead"):
-        display.ahead(said_at_start(handle, objective))
-    display.start(handle)
 
 
 def _own_store(handle: OpenStudy) -> Artifacts:
@@ -260,9 +251,7 @@ def _check_may_go_on(progress: Any, handle: OpenStudy, signals: Signals) -> None
         raise BudgetUsedUp
 
 
-def _run_pool(
-    config: StudyFile, display: Display | None, plan: WorkerPlan, data: _Data
-) -> Outcome:
+def _run_pool(config: StudyFile, display: Display, plan: WorkerPlan, data: _Data) -> Outcome:
     """Run a study in several processes of this machine."""
     check_gpus(plan)
     events = PoolEvents(config, display, plan)
@@ -271,7 +260,7 @@ def _run_pool(
         count=plan.count,
         max_restarts=plan.workers.max_restarts,
         listen=events.listen,
-        answer=answering(display),
+        answer=display.interrupted,
     )
     if plan.is_measured:
         control = WorkerControl(pool.add, pool.dismiss, events.find, events.note)

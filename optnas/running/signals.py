@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Literal
 
+from optnas.storage.transactions import awaits_transaction
 from optnas.trials import pulse
 
 Interruption = Literal["interrupted", "terminated"]
@@ -25,11 +26,27 @@ PAUSING = 4.0
 _ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)  # Not on Windows.
 
 
+@contextlib.contextmanager
+def heard(answer: Callable[[Interruption], None] = lambda ending: None) -> Iterator["Signals"]:
+    """What is entered is interrupted by Ctrl-C and SIGTERM: a training between two batches.
+
+    Args:
+        answer: As of `Signals`.
+
+    Raises:
+        KeyboardInterrupt: After a signal. A training that was left says in it what is kept.
+    """
+    signals = Signals(lambda: None, answer=answer)
+    with signals, signals.may_interrupt():
+        yield signals
+
+
 class Signals:
     """Hears signals while it is entered, and interrupts what may be interrupted.
 
     A training that can be left between two batches, with what it has, is asked to; only if it
-    does not come to the next one for seconds is it interrupted. An exception anywhere else,
+    does not come to the next one for seconds is it interrupted. What is being stored is stored
+    (`optnas.storage.transactions`). An exception anywhere else,
     while a result is being stored say, would leave a trial running for ever; so elsewhere the
     run ends by itself. A second Ctrl-C does not wait for that, nor does a SIGTERM that was not
     heeded for seconds.
@@ -125,7 +142,12 @@ class Signals:
             signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
         self._stop()
         # Only once: the second may come while the first is seen to.
-        if is_first and self._interruptible and not self._pauses():
+        if is_first:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Interrupt what may be, unless it comes to its end or to a pause by itself."""
+        if self._interruptible and not self._pauses() and not awaits_transaction():
             raise KeyboardInterrupt
 
     def _pauses(self) -> bool:
@@ -137,8 +159,9 @@ class Signals:
     def _insist(self, _number: int, _frame: FrameType | None) -> None:
         """Interrupt again: Python drops what is raised while it collects garbage."""
         is_late = self._deadline is not None and time.monotonic() > self._deadline
-        if (self._interruptible and not self._pauses()) or is_late:
+        if is_late:
             raise KeyboardInterrupt
+        self._interrupt()
 
     def _overlook(self, dropped: Any) -> None:
         """Say nothing of an interruption that Python dropped, since it is repeated."""

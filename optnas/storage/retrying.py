@@ -33,6 +33,7 @@ from optnas.storage.checking import (
     LineCheckedBackend,
 )
 from optnas.storage.soundness import damage_of_file
+from optnas.storage.transactions import transaction
 from optnas.storage.urls import engine_url, hide_password, reason_of, storage_file
 from optnas.trials.damage import DamagedError
 
@@ -124,7 +125,8 @@ def _retried(method: Callable[..., Any], passes: Callable[[Exception], bool]) ->
         pause = 0.02
         while True:
             try:
-                result = method(self, *args, **kwargs)
+                with transaction():
+                    result = method(self, *args, **kwargs)
             except Exception as error:
                 self.outage.check_sound(error)
                 if not passes(error):
