@@ -33,10 +33,10 @@ EPOCHS_OF: dict[str, Network] = {
 WIDTHS = (60, 58, 56, 54, 52, 50, 46, 42, 38, 34)
 STREAMS = (1, 2, 4, 8)
 TESTS = ("test_cuda_graphs.py", "test_memory.py", "test_gpus.py", "test_gpu_sharing.py")
-TESTS += ("test_padding.py",)
+TESTS += ("test_padding.py", "test_kernels.py")
 # What kernels do, told from their names; the first that fits.
 KINDS = {
-    "batch norm": "batch_?norm|bn_|normalis|statistics|gradient_sums",
+    "batch norm": "batch_?norm|bn_",
     "depthwise": "depthwise|dgrad2d_grouped|conv2d_grouped",
     "casts and copies": "copy|cast|memcpy|memset|fill|cat",
     "convolutions and matrices": "gemm|conv|cutlass|xmma|cudnn|mm|dgrad|wgrad",

@@ -34,6 +34,7 @@ from optnas.objectives.training.trainer import NonFiniteLoss, Trainer
 from optnas.seeds import derive_seed
 from optnas.spaces import SPACES, Architecture
 from optnas.storage.files import write_whole
+from optnas.trials.pulse import Paused, beating
 
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"
@@ -57,7 +58,8 @@ def retrain(
 ) -> Description:
     """Train a network on the training and validation images, test it once, and keep it.
 
-    A training that was cut off goes on from its last epoch; one that is done is not repeated.
+    A training that was cut off goes on from its last epoch, and one that was left between two
+    batches from there; one that is done is not repeated.
 
     Args:
         architecture: What to train.
@@ -79,6 +81,7 @@ def retrain(
         UserError: If the folder holds another network or cannot be written to, or the loss is
             not finite, or there is not enough memory for a batch.
         ValueError: If the recipe has no epochs, or networks of it cannot be compiled.
+        Paused: If somebody asked for it (`optnas.trials.pulse.pause`); the training is kept.
     """
     if train.epochs is None:
         raise ValueError("`train.epochs` must be the number of epochs.")
@@ -171,10 +174,6 @@ def _data(images: Images) -> dict[str, Any] | None:
     return {**further_identity, "seed": images.seed}
 
 
-def _preprocessing(images: Images) -> Preprocessing:
-    return preprocessing_of(images.preparation)
-
-
 def _trainer(
     architecture: Architecture,
     images: Images,
@@ -201,9 +200,8 @@ def _trainer(
 def tested(trainer: Trainer, images: Images) -> dict[str, Any]:
     """What a description says of the test of a trained network, in float32."""
     names = images.class_names
-    model = Classifier(
-        trainer.judged, images.mean, images.std, names, images.input_shape, _preprocessing(images)
-    )
+    reads = preprocessing_of(images.preparation)
+    model = Classifier(trainer.judged, images.mean, images.std, names, images.input_shape, reads)
     judgement = judge(
         model.eval(),
         images.test_images,
@@ -224,7 +222,7 @@ def _costs(network: nn.Module, trainer: Trainer, images: Images) -> dict[str, An
     return {
         "input_shape": images.input_shape,
         "class_names": images.class_names,
-        "preprocessing": _preprocessing(images),
+        "preprocessing": preprocessing_of(images.preparation),
         "data": _data(images),
         "mean": images.mean,
         "std": images.std,
@@ -242,14 +240,20 @@ def _train(
     identity: dict[str, Any],
     on_epoch: Callable[[int, int, float, float], None] | None,
 ) -> None:
-    """Train to the end; the state is saved after every epoch.
+    """Train to the end; the state is saved after every epoch, and where one is left.
 
     Raises:
         UserError: If the loss is not finite, or memory does not suffice.
+        Paused: If it is left in the middle of an epoch, with what is kept.
     """
     while trainer.epoch < trainer.epochs:
         try:
-            result = trainer.train_epoch()
+            with beating(trainer.pulse):
+                result = trainer.train_epoch()
+        except Paused:
+            save_training(folder, identity, trainer.state_dict())
+            epochs = trainer.epoch + trainer.pulse.batch / trainer.batches
+            raise Paused(f"{folder} keeps {epochs:.3g} of {trainer.epochs} epochs") from None
         except NonFiniteLoss as error:
             raise UserError(f"{folder}: {error}") from None
         except (RuntimeError, MemoryError) as error:

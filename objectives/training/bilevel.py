@@ -43,6 +43,7 @@ class SearchRecipe:
         second_order: Whether their gradient looks one step of the weights ahead.
         eigenvalue: Whether the largest eigenvalue of the loss's Hessian with respect to them is
             measured after every epoch.
+        warmup_epochs: Epochs in which the weights are trained alone.
 
     Raises:
         ValueError: If a value is out of range.
@@ -55,6 +56,7 @@ class SearchRecipe:
     weight_decay: float = 1e-3
     second_order: bool = False
     eigenvalue: bool = False
+    warmup_epochs: int = 0
 
     def __post_init__(self) -> None:
         if self.iterations is not None and self.iterations < 1:
@@ -72,6 +74,8 @@ class SearchRecipe:
                 "`lr` must be positive and `weight_decay` must not be negative: "
                 f"{self.lr} and {self.weight_decay}."
             )
+        if self.warmup_epochs < 0:
+            raise ValueError(f"`warmup_epochs` must not be negative: {self.warmup_epochs}.")
 
 
 class BilevelTrainer(Trainer):
@@ -79,9 +83,9 @@ class BilevelTrainer(Trainer):
 
     Every step first moves the architecture parameters by Adam, down the gradient of the loss on
     a batch of their share of the training split, then the weights, as `Trainer` does, on a batch
-    of theirs. The shares are disjoint; the validation split takes part in neither. There is no
-    warm-up. Once all images of its share were used, the architecture goes on with a new order.
-    On CUDA both steps are replayed from graphs, unless one looks ahead.
+    of theirs. The shares are disjoint; the validation split takes part in neither. In a warm-up
+    the weights move alone. Once all images of its share were used, the architecture goes on with
+    a new order. On CUDA both steps are replayed from graphs, unless one looks ahead.
 
     The second order's gradient is that of the loss after the step of SGD that the weights would
     take on their batch. Its Hessian-vector product is exact, where the code of DARTS takes a
@@ -192,8 +196,12 @@ class BilevelTrainer(Trainer):
         return self.recipe.iterations or len(batch_bounds(len(self._weight_share), size))
 
     def _pass_over(self, batches: int) -> None:
-        for _ in range(batches):
+        for _ in range(0 if self._is_warming_up else batches):
             next(self._architecture_batches)
+
+    @property
+    def _is_warming_up(self) -> bool:
+        return self.epoch < self.recipe.warmup_epochs
 
     def _endless_batches(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the architecture's share; of each pass at most ``steps`` are needed."""
@@ -243,6 +251,8 @@ class BilevelTrainer(Trainer):
     def _step(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         """First a step of the architecture, then one of the weights, each from a graph of its own
         where there is one."""
+        if self._is_warming_up:
+            return super()._step(inputs, labels)
         given, wanted = next(self._architecture_batches)
         if self.recipe.second_order:
             self._architecture_optimizer.zero_grad(set_to_none=True)

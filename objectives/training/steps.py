@@ -12,7 +12,7 @@ from optnas.config.settings import TrainSettings
 from optnas.objectives.data.batches import batch_bounds
 from optnas.objectives.data.images import Images
 from optnas.objectives.training import cuda_graphs, padding
-from optnas.objectives.training.acceleration import is_accelerated
+from optnas.objectives.training.acceleration import accelerated, is_accelerated
 from optnas.objectives.training.alignment import aligned_shapes
 from optnas.objectives.training.averaging import moving_average
 from optnas.objectives.training.flat import FlatParameters, separated
@@ -39,7 +39,8 @@ class BatchTrainer:
         self, model: nn.Module, images: Images, settings: TrainSettings, *, seed: int
     ) -> None:
         self.device = images.train_images.device
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.model = accelerated(model, settings, self.device)
         self.images = images
         self.settings = settings
         self.accumulation = 1

@@ -19,6 +19,7 @@ from optnas.report.page import report_page
 from optnas.report.text import status_fields, status_text
 from optnas.running import runner
 from optnas.running.retraining import RetrainReport, retrain_found
+from optnas.running.signals import heard
 from optnas.study.folders import network_folder, page_path
 from optnas.study.opening import (
     Conclusion,
@@ -172,9 +173,10 @@ class Study:
             ``optnas retrain`` shows them.
 
         Raises:
+            KeyboardInterrupt: If it was interrupted; it says what is kept. The same call goes on.
             UserError: If there is no network yet, or the data cannot be had.
         """
-        with epochs_shown(progress) as on_epoch:
+        with epochs_shown(progress) as on_epoch, heard():
             reports = retrain_found(
                 self._open(),
                 epochs=epochs,

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +11,9 @@ import typer
 
 from optnas.cli.completion import completion, init_completion
 from optnas.cli.console import (
-    INTERRUPTED,
     epoch_printer,
     guard_streams,
+    interrupted_with_words,
     quiet_libraries,
     run_baselines,
     show,
@@ -119,15 +120,17 @@ def best(
     as_json: Json = False,
 ) -> None:
     """The network found, or the best so far, and how to train and load it."""
-    from optnas.drawing.architectures import check_drawing
-    from optnas.drawing.attach import draw_best
     from optnas.report.text import best_fields, best_text
     from optnas.study.opening import open_existing
 
     if draw is not None:
+        from optnas.drawing.architectures import check_drawing
+
         check_drawing(draw)
     handle = open_existing(target, study, allow=allow or (), reading=True)
     if draw is not None:
+        from optnas.drawing.attach import draw_best
+
         draw_best(handle, draw)
     show(
         as_json,
@@ -222,7 +225,8 @@ def retrain(
         perform = functools.partial(retrain_found, handles[0], ensemble=ensemble)
     if reference is not None:
         perform = functools.partial(perform, references=reference)
-    try:
+    kept = ""
+    with interrupted_with_words():
         for report in perform(
             epochs=epochs,
             top=top,
@@ -238,9 +242,9 @@ def retrain(
             on_epoch=None if as_json else epoch_printer(),
         ):
             print(json.dumps(report.fields) if as_json else report.text, flush=True)
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on after the last epoch.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+            kept = report.kept if ensemble else kept or report.kept
+    if not as_json:
+        print(f"Next: optnas predict {shlex.quote(kept)} IMAGE...")
 
 
 @app.command()
@@ -330,7 +334,7 @@ def doctor(
     if as_json:
         print(json.dumps(diagnosis_fields(handle, treated)))
     else:
-        print(diagnosis_text(handle, treated))
+        print(diagnosis_text(handle, treated, target_arguments(target, study, allow)))
     raise typer.Exit(1 if any(not each.mended for each in treated) else 0)
 
 
