@@ -23,6 +23,7 @@ from optnas.objectives.kept.classifiers import Classifier
 from optnas.objectives.kept.descriptions import NETWORK, Description, describe
 from optnas.objectives.kept.embedders import Embedder
 from optnas.objectives.kept.judgement import judge
+from optnas.objectives.kept.mistakes import MISTAKES, mistakes_png
 from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
 from optnas.objectives.kept.unfinished import TRAINING, go_on, save_training
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
@@ -121,7 +122,7 @@ def retrain(
         chosen_by_test=chosen_by_test,
         versions={"optnas": __version__, "torch": torch.__version__},
     )
-    _keep(folder, weights, description)
+    _keep(folder, weights, description, images)
     return description
 
 
@@ -388,9 +389,13 @@ def _space_name(architecture: Architecture) -> str:
     return LIBRARY if isinstance(architecture, KnownArchitecture) else type(architecture).__name__
 
 
-def _keep(folder: Path, weights: bytes, description: Description) -> None:
+def _keep(folder: Path, weights: bytes, description: Description, images: Images) -> None:
     """Write the network; its description comes last and makes it complete."""
     write_whole(folder / WEIGHTS, weights)
+    judged = description.judgement
+    if judged is not None and judged.mistakes:
+        sheet = mistakes_png(judged, images.test_images, images.test_names)
+        write_whole(folder / MISTAKES, sheet)
     page = card(folder.resolve().name, description)
     write_whole(folder / CARD, page.encode(errors="backslashreplace"))
     write_whole(folder / NETWORK, json.dumps(dataclasses.asdict(description), indent=1).encode())

@@ -5,7 +5,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -253,7 +253,11 @@ def report(
     study: Name = None,
     allow: Allow = None,
     output: Annotated[
-        Path | None, typer.Option(help="The HTML file. Default: STUDY.html beside the storage.")
+        Path | None, typer.Option(help="The page. Default: STUDY.html beside the storage.")
+    ] = None,
+    form: Annotated[
+        Literal["html", "md"] | None,
+        typer.Option("--format", help="HTML or Markdown. Default: as the page's name ends."),
     ] = None,
     as_json: Annotated[
         bool,
@@ -285,12 +289,11 @@ def report(
     accept_changed_data: AcceptChangedData = False,
     device: Device = None,
 ) -> None:
-    """Write a search as one HTML page: what was found, figures, every network."""
+    """Write a search as one page to send: the result, figures, every network; and a CSV file."""
     from optnas.errors import UserError
-    from optnas.pages.frame import write_page
     from optnas.report.costs import Footprint, network_costs
-    from optnas.report.page import report_page, report_rows
-    from optnas.study.folders import page_path
+    from optnas.report.files import write_report
+    from optnas.report.page import report_rows
     from optnas.study.opening import open_existing
 
     if device is not None and not baselines:
@@ -304,11 +307,12 @@ def report(
     if as_json:
         print(json.dumps(report_rows(handle, costs)))
     if output is not None or not as_json:
-        path = output or page_path(handle)
-        write_page(path, report_page(handle, target_arguments(target, study, allow), costs))
+        command = target_arguments(target, study, allow)
+        path, table = write_report(handle, command, costs, output, form)
         if not as_json:
-            print(f"Wrote {path}. Open it in a browser.")
-            print(f"Next: optnas retrain {target_arguments(target, study, allow)}")
+            print(f"Wrote {path}.{' Open it in a browser.' if path.suffix != '.md' else ''}")
+            print(f"Wrote {table}, a row for every trial.")
+            print(f"Next: optnas retrain {command}")
 
 
 @app.command()
