@@ -59,10 +59,10 @@ def call(kernel: int, stride: int, dtype: torch.dtype, widths: tuple[int, ...]) 
 
     for (images, height, width), channels, relu in itertools.product(SHAPES, widths, (0, 1)):
         x = torch.zeros(images + 1, channels, height, width, dtype=dtype).requires_grad_()
-        if relu:
-            weight = torch.zeros(channels, 1, kernel, kernel, requires_grad=True)
-            y = depthwise(x, weight, stride, kernel // 2 * (1 + images % 2), 1 + images % 2)
-            y.backward(y)
+        weight = torch.zeros(channels, 1, kernel, kernel, requires_grad=True)
+        dilation = 1 + images % 2
+        y = depthwise(x, weight, stride, kernel // 2 * dilation, dilation, relu=bool(relu))
+        y.backward(y)
         for affine, training in itertools.product((True, False), (True, False)):
             norm = torch.nn.BatchNorm2d(channels, affine=affine).train(training)
             learnt, statistics = (norm.weight, norm.bias), (norm.running_mean, norm.running_var)
