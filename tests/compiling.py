@@ -53,7 +53,13 @@ def without_launching() -> None:
     JITFunction.run = compiling
 
 
-def call(kernel: int, stride: int, dtype: torch.dtype, widths: tuple[int, ...]) -> None:
+def call(
+    kernel: int,
+    stride: int,
+    dtype: torch.dtype,
+    widths: tuple[int, ...],
+    affine: tuple[bool, ...] = (True,),
+) -> None:
     """Depthwise convolutions and normalisations of many shapes, forward and backward."""
     from optnas.objectives.kernels import batch_norm_relu, depthwise
 
@@ -63,8 +69,8 @@ def call(kernel: int, stride: int, dtype: torch.dtype, widths: tuple[int, ...]) 
         dilation = 1 + images % 2
         y = depthwise(x, weight, stride, kernel // 2 * dilation, dilation, relu=bool(relu))
         y.backward(y)
-        for affine, training in itertools.product((True, False), (True, False)):
-            norm = torch.nn.BatchNorm2d(channels, affine=affine).train(training)
+        for learns, training in itertools.product(affine, (True, False)):
+            norm = torch.nn.BatchNorm2d(channels, affine=learns).train(training)
             learnt, statistics = (norm.weight, norm.bias), (norm.running_mean, norm.running_var)
             batches = norm.num_batches_tracked if training else None
             with torch.set_grad_enabled(training):
@@ -120,7 +126,7 @@ def main() -> None:
     if everything:
         types = (torch.bfloat16, torch.float32)
         for kernel, stride, dtype in itertools.product((3, 5, 7), (1, 2), types):
-            call(kernel, stride, dtype, (64, 56, 62, 1))
+            call(kernel, stride, dtype, (64, 56, 62, 1), (True, False))
     else:
         call(3, 1, torch.bfloat16, (64, 56))
     for line in compiled():
