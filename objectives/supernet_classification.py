@@ -1,6 +1,7 @@
 """The objective of searches on super-networks: what a network's training is, and more phases."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.bilevel import BilevelTrainer, SearchRecipe
 from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.records import record_memory
-from optnas.objectives.training.search_rates import search_rates
+from optnas.objectives.training.search_rates import search_rates, warmup_epochs
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import (
     Architecture,
@@ -184,7 +185,9 @@ class SupernetClassification(Classification):
         counted = dataclasses.replace(counted, images=seen)
         if seconds is None:
             return counted
-        return self._timed(lambda: self._searching(phase, None, 0), counted, images, seconds)
+        # Steps of a warm-up are shorter than most.
+        searching = functools.partial(self._searching, phase, None, 0, warms_up=False)
+        return self._timed(searching, counted, images, seconds)
 
     def _train_supernet(self, trial: Trial, phase: str, edges: Topology | None) -> None:
         """Train a super-network, and record what it has learnt."""
@@ -208,12 +211,16 @@ class SupernetClassification(Classification):
         search = self._search
         return search.epochs or 1 if phase == TOPOLOGY_PHASE else search.operator_epochs
 
-    def _searching(self, phase: str, edges: Topology | None, seed: int) -> BilevelTrainer:
+    def _searching(
+        self, phase: str, edges: Topology | None, seed: int, *, warms_up: bool = True
+    ) -> BilevelTrainer:
         """The training of a super-network, not begun."""
         search = self._search
         partial = search.partial or (1 if isinstance(self.space, NasBench201Space) else 4)
         is_whole = phase == OPERATORS_PHASE and edges is None
-        rates = search_rates(search, partial if is_whole else None)
+        whole_partial = partial if is_whole else None
+        rates = search_rates(search, whole_partial)
+        warmup = warmup_epochs(search, whole_partial) if phase == OPERATORS_PHASE else 0
         recipe = SearchRecipe(
             iterations=search.iterations if phase == TOPOLOGY_PHASE else None,
             weight_share=search.weight_share,
@@ -222,6 +229,7 @@ class SupernetClassification(Classification):
             weight_decay=search.architecture_weight_decay,
             second_order=search.second_order,
             eigenvalue=search.eigenvalue,
+            warmup_epochs=warmup if warms_up else 0,
         )
         weights = self.train.model_copy(
             update={

@@ -1,7 +1,5 @@
 """The strategies, as Optuna samplers and a pruner, and what a strategy is written with."""
 
-from typing import TYPE_CHECKING, Any
-
 from optnas.samplers._base import StrategySampler
 from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._draws import Draws
@@ -18,11 +16,9 @@ from optnas.samplers.macro_micro import MacroMicroSampler
 from optnas.samplers.randgrow import RandGrowSampler
 from optnas.samplers.regularized_evolution import RegularizedEvolutionSampler
 from optnas.samplers.stage_wise import StageWiseSampler
+from optnas.samplers.surrogate import SurrogateSampler
 from optnas.samplers.synchronous_econas import SynchronousEcoNASSampler
 from optnas.samplers.zoo import ZooSampler
-
-if TYPE_CHECKING:
-    from optnas.samplers.surrogate import SurrogateSampler
 
 __all__ = [
     "BaselineSampler",
@@ -48,12 +44,3 @@ __all__ = [
     "SynchronousEcoNASSampler",
     "ZooSampler",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # The one that needs SciPy, whose import takes longer than that of all the others.
-    if name == "SurrogateSampler":
-        from optnas.samplers.surrogate import SurrogateSampler
-
-        return SurrogateSampler
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

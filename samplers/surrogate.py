@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 from annotated_types import Ge
@@ -14,16 +14,14 @@ from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._encoding import Codes, Encoding
 from optnas.samplers._endless import EndlessSampler, is_new
 from optnas.samplers._features import Features
-from optnas.samplers._gaussian_process import (
-    GaussianProcess,
-    Weights,
-    expected_improvement,
-    fit,
-    normal_scores,
-    one_thread,
-)
 from optnas.samplers._history import FAILED, History
 from optnas.spaces import Architecture
+
+if TYPE_CHECKING:
+    from optnas.samplers._gaussian_process import GaussianProcess, Weights
+
+# Whatever needs SciPy is imported where something is proposed: that takes longer than all that a
+# command does which only looks at a study.
 
 A = TypeVar("A", bound=Architecture)
 
@@ -144,6 +142,8 @@ class SurrogateSampler(EndlessSampler[A]):
         evidence = self._evidence(history)
         if history.claims < self.initial or len(evidence.values) < 2:
             return self._initial(history, evidence, rng)
+        from optnas.samplers._gaussian_process import one_thread
+
         with one_thread():
             return self._improvement(history, evidence, rng)
 
@@ -151,6 +151,8 @@ class SurrogateSampler(EndlessSampler[A]):
         self, history: History, evidence: Evidence, rng: np.random.Generator
     ) -> Candidate | Step:
         """The network that promises most by what is known."""
+        from optnas.samplers._gaussian_process import expected_improvement
+
         process, best = self._process(evidence)
         is_old = len(evidence.values) - 1 - int(evidence.values.argmax()) >= OLD
         pool = self._random(POOL + RANDOM, evidence, rng) if is_old else self._near(evidence, rng)
@@ -199,8 +201,10 @@ class SurrogateSampler(EndlessSampler[A]):
             np.reshape(codes, shape), np.array(values, float), np.reshape(running, shape)
         )
 
-    def _process(self, evidence: Evidence) -> tuple[GaussianProcess, float]:
+    def _process(self, evidence: Evidence) -> tuple["GaussianProcess", float]:
         """The process through the results, and its greatest mean at one of them."""
+        from optnas.samplers._gaussian_process import GaussianProcess, normal_scores
+
         weights = self._weights(evidence.first(_fitted_on(len(evidence.values), self.initial)))
         known = evidence.kept()
         x, z = self._features.of(known.codes), normal_scores(known.values)
@@ -212,8 +216,10 @@ class SurrogateSampler(EndlessSampler[A]):
             process = GaussianProcess(self._features, np.vstack([x, running]), z, weights)
         return process, best
 
-    def _weights(self, evidence: Evidence) -> Weights:
+    def _weights(self, evidence: Evidence) -> "Weights":
         """Weights fitted to these results; the last ones are remembered."""
+        from optnas.samplers._gaussian_process import fit, normal_scores
+
         known = evidence.kept()
         key = known.codes.tobytes() + known.values.tobytes()
         if self._fitted is None or self._fitted[0] != key:

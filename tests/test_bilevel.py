@@ -92,6 +92,18 @@ def test_an_epoch_moves_both_and_learns(digits):
     assert 0 < last.train_accuracy <= 1
 
 
+def test_in_a_warm_up_the_weights_learn_alone(few):
+    subject = trainer(few, recipe={"warmup_epochs": 1}, network={"partial": 2})
+    before = architecture(subject), weights(subject)
+    subject.train_epoch()
+    assert torch.equal(architecture(subject), before[0])
+    assert not torch.equal(weights(subject), before[1])
+    subject.train_epoch()
+    assert not torch.equal(architecture(subject), before[0])
+    with pytest.raises(ValueError, match="`warmup_epochs` must not be negative"):
+        SearchRecipe(warmup_epochs=-1)
+
+
 def test_the_architecture_learns_from_its_own_share_alone(few):
     still = {"lr": STILL, "weight_decay": 0.0}
     subject = trainer(few, **still)

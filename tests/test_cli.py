@@ -1,6 +1,7 @@
 """The commands, as a new user tries them."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 
 import optnas
 from optnas import cli
+from optnas.trials import pulse
 
 TINY = """\
 study: tiny
@@ -103,6 +105,7 @@ def test_a_search_from_the_file_to_the_network(optnas_command, study_file, tmp_p
     code, out, err = optnas_command("retrain", study_file)
     assert (code, err) == (0, "")
     assert "test accuracy 0." in out
+    assert out.endswith(f"Next: optnas predict {tmp_path / 'tiny.network'} IMAGE...\n")
     model = optnas.load(tmp_path / "tiny.network")
     assert len(model.class_names) == 3
     again = optnas_command("retrain", study_file)
@@ -119,6 +122,29 @@ def test_a_search_from_the_file_to_the_network(optnas_command, study_file, tmp_p
     assert fields["origin"]["trial"] == 0
     assert fields["folder"] == str(tmp_path / "other")
     assert 0 < fields["test_accuracy"] <= 1
+
+
+def test_a_retraining_is_left_between_two_batches_and_gone_on_with(
+    optnas_command, finished, tmp_path, monkeypatch
+):
+    undisturbed, place = tmp_path / "undisturbed", tmp_path / "network"
+    assert optnas_command("retrain", finished, "--output", undisturbed)[0] == 0
+    check, batches = pulse.Pulse.check, itertools.count()
+
+    def interrupting(self: pulse.Pulse) -> None:
+        if next(batches) == 5:
+            signal.raise_signal(signal.SIGINT)
+        check(self)
+
+    monkeypatch.setattr(pulse.Pulse, "check", interrupting)
+    code, _, err = optnas_command("retrain", finished, "--output", place)
+    assert code == 130
+    assert "interrupted: it stops after this batch" in err
+    said = re.search(rf"^Interrupted; {place} keeps (.*) of 3 epochs; the same command", err, re.M)
+    assert float(said[1]) % 1  # In the middle of an epoch.
+    assert optnas_command("retrain", finished, "--output", place)[0] == 0
+    weights = [(folder / "weights.safetensors").read_bytes() for folder in (place, undisturbed)]
+    assert weights[0] == weights[1]
 
 
 def test_a_finished_search_adds_no_trial(optnas_command, finished):
@@ -214,20 +240,22 @@ def test_the_schema_is_json(optnas_command):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sampler", "space"),
+    ("arguments", "sampler", "space", "rungs"),
     [
-        ((), "macro_micro", "chain"),
-        (("--trials", "40"), "surrogate", "chain"),
-        (("--trials", "5"), "random", "chain"),
-        (("--space", "cell"), "surrogate", "cell"),
-        (("--space", "cell", "--trials", "60"), "surrogate", "cell"),
-        (("--space", "growth", "--trials", "60"), "randgrow", "growth"),
-        (("--space", "stage"), "stage_wise", "stage"),
-        (("--space", "cell", "--sampler", "econas", "--trials", "9"), "econas", "cell"),
+        ((), "macro_micro", "chain", False),
+        (("--trials", "40"), "surrogate", "chain", True),
+        (("--trials", "5"), "random", "chain", False),
+        (("--space", "cell"), "surrogate", "cell", True),
+        (("--space", "cell", "--trials", "60"), "surrogate", "cell", True),
+        (("--full", "--space", "cell", "--trials", "60"), "surrogate", "cell", True),
+        (("--space", "growth", "--trials", "60"), "randgrow", "growth", False),
+        (("--space", "stage"), "stage_wise", "stage", False),
+        (("--space", "stage", "--sampler", "tpe", "--trials", "30"), "tpe", "stage", True),
+        (("--space", "cell", "--sampler", "econas", "--trials", "9"), "econas", "cell", False),
     ],
 )
 def test_init_proposes_by_space_and_budget(
-    arguments, sampler, space, optnas_command, tmp_path, monkeypatch
+    arguments, sampler, space, rungs, optnas_command, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     code, out, err = optnas_command("init", "first.yaml", *arguments)
@@ -236,6 +264,9 @@ def test_init_proposes_by_space_and_budget(
     study = optnas.config.file.load_study_file("first.yaml")
     assert (study.sampler.name, study.space.name) == (sampler, space)
     assert study.budget.trials == (int(arguments[-1]) if "--trials" in arguments else None)
+    assert (study.pruner.name == "hierarchical") == rungs == ("stop there" in out)
+    if rungs:
+        assert study.make_pruner().rungs.epochs == (2, 6, study.train.epochs)
 
 
 def test_init_writes_a_file_that_runs_and_never_overwrites(optnas_command, tmp_path, monkeypatch):

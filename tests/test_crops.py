@@ -106,11 +106,12 @@ def test_jitter_is_that_of_torchvision(channels):
     draws = torch.randint(0, jitter.STEPS, (5, jitter.DRAWS), generator=generator)
     result = jitter.jittered(images, draws, 0.4) / 255
     for image, row, found in zip(images.float() / 255, draws, result, strict=True):
-        brightness, contrast, saturation = (0.6 + 0.8 * row.double() / (jitter.STEPS - 1)).tolist()
-        image = functional.adjust_brightness(image, brightness)
-        image = functional.adjust_contrast(image, contrast)
-        image = functional.adjust_saturation(image, saturation)
-        torch.testing.assert_close(found, image, rtol=0, atol=2e-6)
+        changes = (0.8 * row.double() / (jitter.STEPS - 1) - 0.4).tolist()
+        image = functional.adjust_brightness(image, 1 + changes[0])
+        image = functional.adjust_contrast(image, 1 + changes[1])
+        image = functional.adjust_saturation(image, 1 + changes[2])
+        image = functional.adjust_hue(image, changes[3] / 2)
+        torch.testing.assert_close(found, image, rtol=0, atol=1e-5)
 
 
 def test_draws_of_older_recipes_are_the_same():
@@ -119,7 +120,7 @@ def test_draws_of_older_recipes_are_the_same():
     more = dataclasses.replace(recipe, jitter=0.4)
     after = draw(9, 8, 8, more, torch.Generator().manual_seed(1))
     assert torch.equal(before, after[:, : before.shape[1]])
-    assert after.shape[1] == before.shape[1] + 4
+    assert after.shape[1] == before.shape[1] + 1 + jitter.DRAWS
 
 
 RECIPE = ("resized_crop", "flip", "jitter")

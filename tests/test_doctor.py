@@ -523,12 +523,15 @@ def test_without_fix_nothing_is_written(grown, command):
     before = contents(grown.parent)
     code, out, err = command(grown)
     assert (code, err) == (1, "")
-    assert [line.partition(":")[0] for line in out.splitlines()[:-1]] == [
+    assert [line.partition(":")[0] for line in out.splitlines()[:-2]] == [
         "running",
         "checkpoint",
         "orphans",
     ]
-    assert out.splitlines()[-1] == "'grown' (4 trials): 3 found, 3 can be mended with --fix."
+    assert out.splitlines()[-2:] == [
+        "'grown' (4 trials): 3 found, 3 can be mended with --fix.",
+        f"Next: optnas doctor {grown} --fix",
+    ]
     with sqlite3.connect(grown.with_suffix(".db")) as connection:
         assert list(connection.iterdump()) == dump
     connection.close()
@@ -544,9 +547,16 @@ def test_mending_is_done_once_and_the_search_goes_on(grown, command):
     code, out, _ = command(grown, "--fix")
     assert code == 0
     assert out.count(" Mended: ") == 3
-    assert out.splitlines()[-1] == "'grown' (4 trials): 3 found, 3 mended."
-    code, out, _ = command(f"sqlite:///{grown.with_suffix('.db')}", "grown")
-    assert (code, out) == (0, "Nothing is wrong with 'grown' (4 trials).\n")
+    assert out.splitlines()[-2:] == [
+        "'grown' (4 trials): 3 found, 3 mended.",
+        f"Next: optnas run {grown}",
+    ]
+    url = f"sqlite:///{grown.with_suffix('.db')}"
+    code, out, _ = command(url, "grown")
+    assert (code, out.splitlines()) == (
+        0,
+        ["Nothing is wrong with 'grown' (4 trials).", f"Next: optnas resume {url} grown"],
+    )
 
 
 def test_gpus_are_shown(grown, command, monkeypatch):
@@ -558,6 +568,7 @@ def test_gpus_are_shown(grown, command, monkeypatch):
         [
             "NVIDIA H200: 149.4 GB of 150.0 GB free, compute mode default, MPS is not running.",
             "Nothing is wrong with 'grown' (3 trials).",
+            f"Next: optnas run {grown}",
         ],
     )
     fields = json.loads(command(grown, "--json")[1])

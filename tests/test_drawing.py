@@ -204,8 +204,9 @@ def test_a_chain_has_a_block_for_every_layer_in_the_colour_of_its_operation():
         6, 8, ("conv", *["separable"] * 4, "conv"), (3, 5, 7, 3, 3, 5)
     )
     drawing = picture(architecture)
-    layers = [box for box in boxes(drawing) if box.text]
-    assert [box.text for box in layers] == ["3", "5", "7", "3", "3", "5"]
+    signs = [box.text for box in boxes(drawing) if box.text]
+    assert signs == ["c3", "s5", "s7", "s3", "s3", "c5", *sorted(set(signs))]  # The legend last.
+    layers = [box for box in boxes(drawing) if box.text][:6]
     legend = {}
     for shape, following in zip(drawing.shapes, drawing.shapes[1:], strict=False):
         if isinstance(shape, Box) and isinstance(following, Text) and following.size == SIZE:
@@ -223,7 +224,7 @@ def test_a_chain_has_a_block_for_every_layer_in_the_colour_of_its_operation():
 def test_long_chains_wrap_and_lose_no_layer():
     architecture = ChainArchitecture(250, 16)
     drawing = picture(architecture)
-    assert sum(bool(box.text) for box in boxes(drawing)) == 250
+    assert sum(bool(box.text) for box in boxes(drawing)) == 250 + 1  # One in the legend.
     assert drawing.width < 1200
 
 
@@ -232,6 +233,8 @@ def test_stages_have_a_block_for_every_module():
         drawing = picture(StageArchitecture((3, 40, 2), block))
         # The stem, the classifier and two colours in the legend.
         assert len(boxes(drawing)) == 45 + extra + 4
+        # Told without colours, too: two modules that halve the resolution, and the legend's.
+        assert [box.text for box in boxes(drawing) if box.text] == ["/2"] * 3
 
 
 def test_a_network_that_grew_shows_its_increments_and_what_they_take():
@@ -240,6 +243,8 @@ def test_a_network_that_grew_shows_its_increments_and_what_they_take():
     said = {box.text: box for box in boxes(drawing)}
     assert {f"+{n + 1}" for n in range(len(architecture.increments))} <= said.keys()
     assert {"stem, 12 ch.", "cell 1, 4 ch.", "cell 8, 16 ch.", "classifier"} <= said.keys()
+    halving = {f"cell {n}, {architecture.layer_channels(n)} ch., /2" for n in (3, 6)}
+    assert {text for text in said if text.endswith("ch., /2")} == halving
     for number, each in enumerate(architecture.increments, start=1):
         cell = next(b for name, b in said.items() if name.startswith(f"cell {each.target},"))
         beside = said[f"+{number}"]  # Where it attaches.

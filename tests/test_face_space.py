@@ -117,9 +117,13 @@ def test_random_members_reach_the_whole_range_and_follow_the_generator():
     space = FaceSpace((10, 16), (8, 12))
     drawn = [space.random(np.random.default_rng(seed)) for seed in range(200)]
     assert {a.depth for a in drawn} == {10, 12, 14, 16}
-    assert {a.width for a in drawn} == set(range(8, 13))
-    assert {k for a in drawn for k in a.kernels} == {3, 5, 7}
+    assert {a.width for a in drawn} == {8, 10, 12}
+    assert {k for a in drawn for k in a.kernels} == {3, 5}
     assert {o for a in drawn for o in a.operations} == {"conv", "separable"}
+    wide = FaceSpace((10, 16), (7, 12), kernels=(3, 5, 7), width_step=3)
+    others = [wide.random(np.random.default_rng(seed)) for seed in range(200)]
+    assert {a.width for a in others} == {9, 12}
+    assert {k for a in others for k in a.kernels} == {3, 5, 7}
     assert drawn == [space.random(np.random.default_rng(seed)) for seed in range(200)]
 
 
@@ -174,6 +178,8 @@ def test_presets_and_baselines_are_those_of_the_papers():
         (lambda: FaceSpace(embedding=0), "`embedding` must be an integer"),
         (lambda: FaceSpace(stages=(1, 2)), "`stages` must hold 4 integers"),
         (lambda: FaceSpace(preset="huge"), "`preset` must be one of"),
+        (lambda: FaceSpace(kernels=(3, 4)), "`kernels` must be some of"),
+        (lambda: FaceSpace(width_step=0), "`width_step` must be an integer"),
         (lambda: FaceSpace().split(11), "`depth` must be an even number"),
         (lambda: FaceSpace().from_params({"depth": 10}), "No face network without the parameter"),
         (lambda: FaceSpace().to_params(FaceArchitecture()), "This space has the stages"),

@@ -10,6 +10,7 @@ from optuna.study import create_study
 from optuna.trial import TrialState
 from searches import GROWTH, growing, trial
 
+from optnas.drawing.shapes import PAPER, contrast
 from optnas.report.costs import NetworkCosts
 from optnas.report.figures import figures as described
 from optnas.report.figures import parents_of, tree_rows
@@ -31,6 +32,13 @@ def figures(trials, *arguments, **options) -> dict[str, go.Figure]:
 def traces(figure) -> dict[str, dict]:
     """What is drawn, by name, as the browser gets it."""
     return {trace.get("name", ""): trace for trace in json.loads(figure.to_json())["data"]}
+
+
+def test_texts_can_be_read_on_whatever_page_the_figure_stands():
+    for figure in figures(growing()).values():
+        layout = figure.layout
+        assert layout.paper_bgcolor == layout.plot_bgcolor == PAPER
+        assert contrast(layout.font.color, PAPER) >= 4.5
 
 
 @pytest.mark.parametrize(
@@ -315,3 +323,24 @@ def test_a_network_has_a_depth_where_its_kind_has_one():
     (network,) = networks_of([trial(0, 0.5)])
     assert network.depth(StageSpace()) == 15
     assert network.depth(GROWTH) is None
+
+
+def test_an_evolution_shows_the_mean_of_every_cycle_by_rung():
+    def network(number, curve, phase="child", state=PRUNED):
+        return trial(number, curve[-1], state=state, curve=curve, phase=phase)
+
+    trials = [
+        network(0, (0.1, 0.5), "initial"),
+        network(1, (0.2, 0.7), "initial"),
+        network(2, (0.2, 0.3, 0.4, 0.9), state=TrialState.COMPLETE),
+        network(16, (0.1, 0.8)),
+        network(17, (0.1,) * 9, "architecture"),  # None of an evolution's.
+    ]
+    trials += [trial(number, state=FAIL, failure="lost") for number in range(3, 16)]
+    trials.sort(key=lambda each: each.number)
+    found = traces(figures(trials)["populations"])
+    assert found.keys() == {"2 epochs", "4 epochs"}
+    assert found["2 epochs"]["x"] == [0, 1]
+    assert found["2 epochs"]["y"] == pytest.approx([0.6, 0.8])
+    assert (found["4 epochs"]["x"], found["4 epochs"]["y"]) == ([0], [0.9])
+    assert "populations" not in figures(trials[:2])  # A single rung says nothing.

@@ -106,6 +106,17 @@ def test_multiply_adds_are_the_hand_count(architecture, in_channels, height, wid
     assert count_multiply_adds(model, shape) == hand_count(architecture, shape, 5)
 
 
+def test_a_stem_may_be_for_larger_images():
+    chain = ChainArchitecture(3, 8)
+    small = count_params(build_model(chain, (3, 32, 32), 10))
+    for stem, side, more in (("7x7", 8, (49 - 9) * 3 * 16), ("large", 4, None)):
+        model = build_model(chain, (3, 32, 32), 10, stem=stem)
+        assert model.stem(torch.zeros(1, 3, 32, 32)).shape == (1, 16, side, side)
+        assert more is None or count_params(model) == small + more
+    with pytest.raises(ValueError, match="`stem` must be"):
+        build_model(chain, (3, 32, 32), 10, stem="9x9")
+
+
 def test_multiply_adds_of_one_small_network_in_numbers():
     # stem 4x4x9x1x4, depthwise 4x4x9x4, pointwise 4x4x4x2 at depth 1: both reductions fall on
     # the only layer, which halves 4x4 to 2x2 and has 4 channels; linear 4x3.

@@ -71,6 +71,16 @@ def supernet(images: Images) -> Trainer:
     return BilevelTrainer(model, images, settings, SearchRecipe(), epochs=3, seed=0)
 
 
+def warming_supernet(images: Images) -> Trainer:
+    """In its first epoch it draws nothing for the architecture."""
+    model = build_supernet(
+        NasBench201Space(), images.input_shape, 10, seeded(), cells=3, channels=4
+    )
+    settings = TrainSettings(batch_size=16)
+    recipe = SearchRecipe(warmup_epochs=1)
+    return BilevelTrainer(model, images, settings, recipe, epochs=3, seed=0)
+
+
 def long_supernet(images: Images) -> Trainer:
     """An epoch of several passes over both shares."""
     model = build_supernet(
@@ -103,7 +113,7 @@ def faces(_: Images) -> Trainer:
     )
 
 
-KINDS = (chain, dropping, supernet, long_supernet, faces)
+KINDS = (chain, dropping, supernet, warming_supernet, long_supernet, faces)
 
 
 class Stopping(pulse.Pulse):

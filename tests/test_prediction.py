@@ -244,9 +244,10 @@ def command(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
 
 def test_the_command_prints_text_json_and_tables(photos, folder, monkeypatch, capsys, tmp_path):
     place = photos / "test"
-    code, out, _ = command(monkeypatch, capsys, folder, place, "--top", 2)
+    code, out, err = command(monkeypatch, capsys, folder, place, "--top", 2)
     assert code == 0
     assert len(out.splitlines()) == 2 * PER_CLASS
+    assert err == f"Next: optnas export {folder} --to onnx\n"
     code, out, _ = command(monkeypatch, capsys, folder, place, "--json", "--batch-size", 5)
     lines = [json.loads(line) for line in out.splitlines()]
     expected = optnas.load(folder).predict(place)

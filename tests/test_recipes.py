@@ -31,7 +31,7 @@ from optnas.objectives.training.losses import cross_entropy
 from optnas.objectives.training.mixing import mixing_of
 from optnas.objectives.training.optimizers import make_optimizer
 from optnas.objectives.training.schedules import learning_rate
-from optnas.objectives.training.search_rates import search_rates
+from optnas.objectives.training.search_rates import search_rates, warmup_epochs
 from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import ChainArchitecture
 
@@ -92,6 +92,9 @@ def test_the_papers_rates_of_searches():
     assert search_rates(none, 4) == (0.1, 0.0, 6e-4)
     said = SearchSettings(lr=0.5, architecture_lr=6e-3)
     assert search_rates(said, 1) == (0.5, 0.001, 6e-3)
+    assert [warmup_epochs(none, partial) for partial in (None, 1, 4)] == [0, 0, 15]
+    assert warmup_epochs(SearchSettings(operator_epochs=3), 4) == 1
+    assert [warmup_epochs(SearchSettings(warmup_epochs=n), 4) for n in (0, 7)] == [0, 7]
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -232,11 +235,15 @@ def test_an_initial_network_has_a_recipe_of_its_own():
 
 def test_a_retraining_may_have_any_recipe():
     names = set(TrainSettings.model_fields)
-    kept = {"precision", "threads", "deterministic", "graphs", "kernels", "class_weights"}
-    kept |= {"initial_epochs", "initial_weight_decay", "initial_drop_path"}
-    assert names - set(RetrainSettings.model_fields) == kept
-    recipe = RetrainSettings(**WHOLE).recipe(TrainSettings(lr=0.3))
-    assert {name: getattr(recipe, name) for name in WHOLE} == WHOLE
+    searched = {"initial_epochs", "initial_weight_decay", "initial_drop_path"}
+    assert names - set(RetrainSettings.model_fields) == searched
+    computed = {
+        **{"precision": "float32", "threads": 2, "deterministic": True, "graphs": False},
+        "class_weights": "balanced",
+        "kernels": "torch",
+    }
+    recipe = RetrainSettings(**WHOLE, **computed).recipe(TrainSettings(lr=0.3))
+    assert {name: getattr(recipe, name) for name in WHOLE | computed} == WHOLE | computed
     assert recipe.lr == 0.3
 
 

@@ -71,7 +71,7 @@ def test_trials_that_all_failed_have_no_figures(tmp_path):
     lost = trial(0, state=FAIL, failure="candidate", failure_reason="the loss is NaN")
     reader = Reader(report_page(opened(tmp_path, [lost]), "made.yaml"))
     assert "Networks" in reader.texts
-    assert "Figures" not in reader.texts
+    assert "plots" not in [attrs.get("class") for _, attrs in reader.tags]
     assert "the loss is NaN" in reader.texts
 
 
@@ -165,8 +165,9 @@ def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys):
     opened(tmp_path, [trial(0, 0.5, params=7)])
     storage = f"sqlite:///{tmp_path}/made.db"
     assert run(monkeypatch, storage) == 0
-    wrote, following = capsys.readouterr().out.splitlines()
+    wrote, beside, following = capsys.readouterr().out.splitlines()
     assert wrote == f"Wrote {tmp_path}/made.html. Open it in a browser."
+    assert beside == f"Wrote {tmp_path}/made.csv, a row for every trial."
     assert following == f"Next: optnas retrain {storage}"
     assert "optnas retrain sqlite:" in (tmp_path / "made.html").read_text()
     (tmp_path / "made.html").unlink()

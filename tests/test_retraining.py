@@ -229,7 +229,7 @@ def test_the_command_reports_mean_and_deviation_last(retrain_command):
     assert summary["values"] == [first["test_accuracy"], second["test_accuracy"]]
     _, out, _ = retrain_command("--repeats", 2, "--channels", 7)
     mean, deviation = summary["mean"], summary["std"]
-    assert out.splitlines()[-1].startswith(f"test accuracy {mean:.4f} +- {deviation:.4f} (mean")
+    assert out.splitlines()[-2].startswith(f"test accuracy {mean:.4f} +- {deviation:.4f} (mean")
 
 
 @pytest.mark.parametrize(

@@ -231,3 +231,33 @@ def test_deeper_networks_share_the_names_of_shallower_ones():
         shallow = {k: v.shape for k, v in sized((2, 3, 2), block).state_dict().items()}
         deep = {k: v.shape for k, v in sized((4, 5, 4), block).state_dict().items()}
         assert shallow.items() <= deep.items()
+
+
+@pytest.mark.parametrize(
+    ("block", "stem", "side"),
+    [
+        ("basic", "small", 32),
+        ("basic", "7x7", 8),
+        ("basic", "large", 4),
+        ("bottleneck", None, 8),
+        ("bottleneck", "small", 32),
+        ("nasnet", "7x7", 8),
+        ("nasnet", "large", 4),
+    ],
+)
+def test_a_stem_may_be_for_larger_images(block, stem, side):
+    with torch.device("meta"):
+        model = stage_network(StageArchitecture((1, 1), block), 3, 10, stem=stem)
+        features = next(model.stage_outputs(torch.zeros(2, 3, 32, 32)))
+    assert features.shape[2:] == (side, side)
+
+
+def test_the_stem_of_bottlenecks_is_the_one_for_imagenet():
+    architecture = StageArchitecture((1, 1), "bottleneck")
+    own, named = (
+        build_model(architecture, (3, 32, 32), 7, torch.Generator().manual_seed(0), **stem).eval()
+        for stem in ({}, {"stem": "7x7"})
+    )
+    torch.testing.assert_close(own(noise(2, 3, 32, 32)), named(noise(2, 3, 32, 32)))
+    with pytest.raises(ValueError, match="`stem` must be 'small', 'large' or '7x7'"):
+        stage_network(architecture, 3, 7, stem="9x9")

@@ -106,6 +106,24 @@ def test_operators_are_learnt_on_the_edges_that_are_left():
     assert architecture.value == study.best_value
 
 
+def test_edges_are_learnt_with_several_operations_at_once():
+    search = {"operation": ("max_pool_3x3", "skip_connect", "none")}
+    objective = objective_with(search=search)
+    mixed = objective._supernet("topology", None, 0)
+    assert [len(edges) for edges in mixed.operation_weights()["normal"]] == [2, 3]
+    assert {len(edge) for edges in mixed.operation_weights()["normal"] for edge in edges} == {3}
+    study = run(objective, ftso())
+    first, last = study.trials
+    assert (first.state, last.state) == (TrialState.PRUNED, TrialState.COMPLETE)
+    weights = first.user_attrs["edge_weights"]
+    assert [len(edges) for edges in weights["normal"]] == [2, 3]
+    # What settles the operations comes afterwards: one for all the edges that are kept.
+    found = SPACE.from_trial(last)
+    assert {o for node in found.normal for o, _ in node} == {"sep_conv_3x3"}
+    kept = topology(weights["normal"])
+    assert [tuple(s for _, s in node) for node in found.normal] == list(map(tuple, kept))
+
+
 def test_topologies_are_judged_by_the_networks_they_make():
     sampler = ftso(topology_search="discrete", topology_trials=2)
     study = run(objective_with(search={"operation": "max_pool_3x3"}), sampler)

@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import itertools
 import json
+import math
 import pickle
 from pathlib import Path
 
@@ -19,9 +21,10 @@ from optnas.objectives.kept.descriptions import describe
 from optnas.objectives.networks.sizes import channels_of, with_channels
 from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import CellArchitecture, ChainArchitecture, GrowthSpace
+from optnas.trials import pulse
 
 CHAIN = ChainArchitecture(2, 8)
-FILES = ["README.md", "network.json", "weights.safetensors"]
+FILES = ["README.md", "mistakes.png", "network.json", "weights.safetensors"]
 
 
 @pytest.fixture(scope="module")
@@ -127,11 +130,34 @@ def test_an_interrupted_training_goes_on_and_ends_bitwise_the_same(
     retrain(images, tmp_path, on_epoch=lambda *progress: seen.append(progress))
     assert [progress[:2] for progress in seen] == [(e, 4) for e in range(epoch + 1, 5)]
     assert names(tmp_path) == FILES
-    weights = [(folder / FILES[2]).read_bytes() for folder in (tmp_path, finished)]
+    weights = [(folder / FILES[-1]).read_bytes() for folder in (tmp_path, finished)]
     assert weights[0] == weights[1]
     ours, theirs = describe(tmp_path), describe(finished)
     assert ours.test_accuracy == theirs.test_accuracy
     assert ours.train_accuracy == theirs.train_accuracy
+
+
+@pytest.mark.parametrize("after", [0, 9, 25])
+def test_a_training_left_between_two_batches_ends_bitwise_the_same(
+    images, finished, tmp_path, monkeypatch, after
+):
+    checked = itertools.count()
+
+    def check(self: pulse.Pulse) -> None:
+        if next(checked) == after:
+            assert pulse.running() == [self]  # So that a signal finds it.
+            raise pulse.Paused
+
+    monkeypatch.setattr(pulse.Pulse, "check", check)
+    with pytest.raises(pulse.Paused, match=r"keeps [\d.]+ of 4 epochs") as left:
+        retrain(images, tmp_path)
+    batches = math.ceil(describe(finished).train_images / TrainSettings().batch_size)
+    kept = float(str(left.value).split()[-4])
+    assert kept == pytest.approx(after / batches, abs=0.01)
+    assert names(tmp_path) == ["training.pt"]
+    retrain(images, tmp_path)
+    weights = [(folder / FILES[2]).read_bytes() for folder in (tmp_path, finished)]
+    assert weights[0] == weights[1]
 
 
 OTHERWISE = {

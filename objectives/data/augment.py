@@ -36,8 +36,8 @@ class Augmentation:
         resize: Height and width to which the window is resized in the end. Default: its own.
         resized_crop: Whether a window of any size and shape is cropped first, and resized to the
             size of the images: see `optnas.objectives.data.crops`.
-        jitter: How much brightness, contrast and saturation change at most, in [0, 1]; see
-            `optnas.objectives.data.jitter`.
+        jitter: How much brightness, contrast, saturation and, by half as much, hue change at
+            most, in [0, 1]; see `optnas.objectives.data.jitter`.
 
     Raises:
         ValueError: If a number is out of range.

@@ -220,76 +220,79 @@ _FASHION = (
 _ENLARGED = Augmentation(padding=4, size=32, cutout=16)
 _CIFAR = Augmentation(padding=4, flip=True, cutout=16)
 
-DATASETS: dict[str, Dataset] = {
-    "digits": Dataset(
-        "1,797 handwritten digits, 8x8 grayscale, 10 classes; ships with scikit-learn",
-        _load_digits,
-        validation=0.2,
-        augmentation=Augmentation(padding=1),
+# What the entry points of the group `optnas.data` name. `optnas list` reads the first text of each
+# in this source.
+DIGITS = Dataset(
+    "1,797 handwritten digits, 8x8 grayscale, 10 classes; ships with scikit-learn",
+    _load_digits,
+    validation=0.2,
+    augmentation=Augmentation(padding=1),
+)
+FASHION_MNIST = Dataset(
+    "Fashion-MNIST: 70,000 pieces of clothing, 28x28 grayscale, 10 classes",
+    functools.partial(_load_idx, source="FashionMNIST", classes=_FASHION),
+    validation=5000,
+    augmentation=dataclasses.replace(_ENLARGED, flip=True),
+)
+KMNIST = Dataset(
+    "Kuzushiji-MNIST: 70,000 cursive Japanese characters, 28x28 grayscale, 10 classes",
+    functools.partial(_load_idx, source="KMNIST", classes=_KMNIST),
+    validation=5000,
+    augmentation=_ENLARGED,
+)
+EMNIST_BALANCED = Dataset(
+    "EMNIST Balanced: 131,600 digits and letters, 28x28 grayscale, 47 classes",
+    functools.partial(
+        _load_idx,
+        source="EMNIST",
+        classes=tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"),
+        prefix="emnist-balanced-",
+        test="test",
+        transposed=True,
     ),
-    "fashion_mnist": Dataset(
-        "Fashion-MNIST: 70,000 pieces of clothing, 28x28 grayscale, 10 classes",
-        functools.partial(_load_idx, source="FashionMNIST", classes=_FASHION),
-        validation=5000,
-        augmentation=dataclasses.replace(_ENLARGED, flip=True),
-    ),
-    "kmnist": Dataset(
-        "Kuzushiji-MNIST: 70,000 cursive Japanese characters, 28x28 grayscale, 10 classes",
-        functools.partial(_load_idx, source="KMNIST", classes=_KMNIST),
-        validation=5000,
-        augmentation=_ENLARGED,
-    ),
-    "emnist_balanced": Dataset(
-        "EMNIST Balanced: 131,600 digits and letters, 28x28 grayscale, 47 classes",
-        functools.partial(
-            _load_idx,
-            source="EMNIST",
-            classes=tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"),
-            prefix="emnist-balanced-",
-            test="test",
-            transposed=True,
-        ),
-        validation=5000,
-        augmentation=_ENLARGED,
-    ),
-    "cifar10": Dataset(
-        "CIFAR-10: 60,000 photographs, 32x32 RGB, 10 classes",
-        functools.partial(_load_cifar, source="CIFAR10", folder="cifar-10-batches-py"),
-        validation=5000,
-        augmentation=_CIFAR,
-    ),
-    "cifar100": Dataset(
-        "CIFAR-100: 60,000 photographs, 32x32 RGB, 100 classes",
-        functools.partial(_load_cifar, source="CIFAR100", folder="cifar-100-python"),
-        validation=5000,
-        augmentation=_CIFAR,
-    ),
-    "images": Dataset(
-        "Your own images: a folder per class in `root`, resized to `size` (default 32)",
-        _load_images,
-        validation=0.2,
-        resizes=True,
-        takes=_FILES,
-    ),
-    TORCHVISION: Dataset(
-        "Any classification set of torchvision, such as torchvision:SVHN",
-        _load_torchvision,
-        validation=0.2,
-        takes=("size", "resize", "crop_fraction", "background", "channels"),
-    ),
-    FUNCTION: Dataset(
-        "Your own images: a function that returns training and test images and labels",
-        lambda settings: load_function(settings, Path.cwd()),
-        validation=0.2,
-        takes=("layout", "channels"),
-    ),
-}
+    validation=5000,
+    augmentation=_ENLARGED,
+)
+CIFAR10 = Dataset(
+    "CIFAR-10: 60,000 photographs, 32x32 RGB, 10 classes",
+    functools.partial(_load_cifar, source="CIFAR10", folder="cifar-10-batches-py"),
+    validation=5000,
+    augmentation=_CIFAR,
+)
+CIFAR100 = Dataset(
+    "CIFAR-100: 60,000 photographs, 32x32 RGB, 100 classes",
+    functools.partial(_load_cifar, source="CIFAR100", folder="cifar-100-python"),
+    validation=5000,
+    augmentation=_CIFAR,
+)
+IMAGES = Dataset(
+    "Your own images: a folder per class in `root`, resized to `size` (default 32)",
+    _load_images,
+    validation=0.2,
+    resizes=True,
+    takes=_FILES,
+)
+_TORCHVISION_SETS = Dataset(
+    "Any classification set of torchvision, such as torchvision:SVHN",
+    _load_torchvision,
+    validation=0.2,
+    takes=("size", "resize", "crop_fraction", "background", "channels"),
+)
+_FUNCTIONS = Dataset(
+    "Your own images: a function that returns training and test images and labels",
+    lambda settings: load_function(settings, Path.cwd()),
+    validation=0.2,
+    takes=("layout", "channels"),
+)
 
-# What the entry points of the group `optnas.data` name.
-DIGITS = DATASETS["digits"]
-FASHION_MNIST = DATASETS["fashion_mnist"]
-KMNIST = DATASETS["kmnist"]
-EMNIST_BALANCED = DATASETS["emnist_balanced"]
-CIFAR10 = DATASETS["cifar10"]
-CIFAR100 = DATASETS["cifar100"]
-IMAGES = DATASETS["images"]
+DATASETS: dict[str, Dataset] = {
+    "digits": DIGITS,
+    "fashion_mnist": FASHION_MNIST,
+    "kmnist": KMNIST,
+    "emnist_balanced": EMNIST_BALANCED,
+    "cifar10": CIFAR10,
+    "cifar100": CIFAR100,
+    "images": IMAGES,
+    TORCHVISION: _TORCHVISION_SETS,
+    FUNCTION: _FUNCTIONS,
+}

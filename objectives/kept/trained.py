@@ -23,6 +23,7 @@ from optnas.objectives.kept.classifiers import Classifier
 from optnas.objectives.kept.descriptions import NETWORK, Description, describe
 from optnas.objectives.kept.embedders import Embedder
 from optnas.objectives.kept.judgement import judge
+from optnas.objectives.kept.mistakes import MISTAKES, mistakes_png
 from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
 from optnas.objectives.kept.unfinished import TRAINING, go_on, save_training
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
@@ -34,6 +35,7 @@ from optnas.objectives.training.trainer import NonFiniteLoss, Trainer
 from optnas.seeds import derive_seed
 from optnas.spaces import SPACES, Architecture
 from optnas.storage.files import write_whole
+from optnas.trials.pulse import Paused, beating
 
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"
@@ -57,7 +59,8 @@ def retrain(
 ) -> Description:
     """Train a network on the training and validation images, test it once, and keep it.
 
-    A training that was cut off goes on from its last epoch; one that is done is not repeated.
+    A training that was cut off goes on from its last epoch, and one that was left between two
+    batches from there; one that is done is not repeated.
 
     Args:
         architecture: What to train.
@@ -79,6 +82,7 @@ def retrain(
         UserError: If the folder holds another network or cannot be written to, or the loss is
             not finite, or there is not enough memory for a batch.
         ValueError: If the recipe has no epochs, or networks of it cannot be compiled.
+        Paused: If somebody asked for it (`optnas.trials.pulse.pause`); the training is kept.
     """
     if train.epochs is None:
         raise ValueError("`train.epochs` must be the number of epochs.")
@@ -118,7 +122,7 @@ def retrain(
         chosen_by_test=chosen_by_test,
         versions={"optnas": __version__, "torch": torch.__version__},
     )
-    _keep(folder, weights, description)
+    _keep(folder, weights, description, images)
     return description
 
 
@@ -171,10 +175,6 @@ def _data(images: Images) -> dict[str, Any] | None:
     return {**further_identity, "seed": images.seed}
 
 
-def _preprocessing(images: Images) -> Preprocessing:
-    return preprocessing_of(images.preparation)
-
-
 def _trainer(
     architecture: Architecture,
     images: Images,
@@ -201,9 +201,8 @@ def _trainer(
 def tested(trainer: Trainer, images: Images) -> dict[str, Any]:
     """What a description says of the test of a trained network, in float32."""
     names = images.class_names
-    model = Classifier(
-        trainer.judged, images.mean, images.std, names, images.input_shape, _preprocessing(images)
-    )
+    reads = preprocessing_of(images.preparation)
+    model = Classifier(trainer.judged, images.mean, images.std, names, images.input_shape, reads)
     judgement = judge(
         model.eval(),
         images.test_images,
@@ -224,7 +223,7 @@ def _costs(network: nn.Module, trainer: Trainer, images: Images) -> dict[str, An
     return {
         "input_shape": images.input_shape,
         "class_names": images.class_names,
-        "preprocessing": _preprocessing(images),
+        "preprocessing": preprocessing_of(images.preparation),
         "data": _data(images),
         "mean": images.mean,
         "std": images.std,
@@ -242,14 +241,20 @@ def _train(
     identity: dict[str, Any],
     on_epoch: Callable[[int, int, float, float], None] | None,
 ) -> None:
-    """Train to the end; the state is saved after every epoch.
+    """Train to the end; the state is saved after every epoch, and where one is left.
 
     Raises:
         UserError: If the loss is not finite, or memory does not suffice.
+        Paused: If it is left in the middle of an epoch, with what is kept.
     """
     while trainer.epoch < trainer.epochs:
         try:
-            result = trainer.train_epoch()
+            with beating(trainer.pulse):
+                result = trainer.train_epoch()
+        except Paused:
+            save_training(folder, identity, trainer.state_dict())
+            epochs = trainer.epoch + trainer.pulse.batch / trainer.batches
+            raise Paused(f"{folder} keeps {epochs:.3g} of {trainer.epochs} epochs") from None
         except NonFiniteLoss as error:
             raise UserError(f"{folder}: {error}") from None
         except (RuntimeError, MemoryError) as error:
@@ -384,9 +389,13 @@ def _space_name(architecture: Architecture) -> str:
     return LIBRARY if isinstance(architecture, KnownArchitecture) else type(architecture).__name__
 
 
-def _keep(folder: Path, weights: bytes, description: Description) -> None:
+def _keep(folder: Path, weights: bytes, description: Description, images: Images) -> None:
     """Write the network; its description comes last and makes it complete."""
     write_whole(folder / WEIGHTS, weights)
+    judged = description.judgement
+    if judged is not None and judged.mistakes:
+        sheet = mistakes_png(judged, images.test_images, images.test_names)
+        write_whole(folder / MISTAKES, sheet)
     page = card(folder.resolve().name, description)
     write_whole(folder / CARD, page.encode(errors="backslashreplace"))
     write_whole(folder / NETWORK, json.dumps(dataclasses.asdict(description), indent=1).encode())

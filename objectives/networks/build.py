@@ -20,6 +20,7 @@ from optnas.objectives.networks.initialisation import drawn_from, initialise, is
 from optnas.objectives.networks.known import KnownArchitecture, known_network
 from optnas.objectives.networks.nasbench201 import NasBench201Network
 from optnas.objectives.networks.stages import stage_network
+from optnas.objectives.networks.stems import Stem, check_stem, stem_layers
 from optnas.objectives.networks.supernet import MixedNetwork, supernet_of
 from optnas.spaces import (
     Architecture,
@@ -58,21 +59,31 @@ class ChainNetwork(nn.Module):
         architecture: The chain.
         in_channels: Channels of the images.
         classes: Number of classes.
+        stem: ``"small"``, the paper's, or for images such as those of ImageNet ``"large"`` or
+            ``"7x7"``; see `optnas.objectives.networks.stems`.
 
     Attributes:
         aligns: Each layer takes all that the one before puts out, and nothing else: see
             `optnas.objectives.training.alignment`.
+
+    Raises:
+        ValueError: If there is no such stem.
     """
 
     aligns = True
 
-    def __init__(self, architecture: ChainArchitecture, in_channels: int, classes: int) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        architecture: ChainArchitecture,
+        in_channels: int,
+        classes: int,
+        *,
+        stem: Stem = "small",
+    ) -> None:
         channels = architecture.channels()
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, channels[0], 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels[0]),
-        )
+        check_stem(stem, channels[0])
+        super().__init__()
+        self.stem = nn.Sequential(*stem_layers(stem, in_channels, channels[0]))
         self.layers = nn.Sequential(
             *(
                 _layer(operation, before, after, kernel, 2 if i in architecture.reductions else 1)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from optnas.objectives.networks.cell_operations import FactorizedReduction, convolution
 from optnas.objectives.networks.cells import CellModule
+from optnas.objectives.networks.stems import Stem, check_stem, stem_layers
 from optnas.spaces import StageArchitecture
 from optnas.spaces.cell import Cell
 
@@ -76,22 +77,37 @@ class ResidualNetwork(StageNetwork):
         architecture: The numbers of blocks.
         in_channels: Channels of the images.
         classes: Number of classes.
+        stem: Another one than the blocks' own; see `optnas.objectives.networks.stems`.
+
+    Raises:
+        ValueError: If there is no such stem.
     """
 
-    def __init__(self, architecture: StageArchitecture, in_channels: int, classes: int) -> None:
+    def __init__(
+        self,
+        architecture: StageArchitecture,
+        in_channels: int,
+        classes: int,
+        *,
+        stem: Stem | None = None,
+    ) -> None:
         super().__init__()
         bottleneck = architecture.block == "bottleneck"
         block = _bottleneck_block if bottleneck else _basic_block
         width = channels = _BOTTLENECK_CHANNELS if bottleneck else _BASIC_CHANNELS
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
-            if bottleneck
-            else nn.Conv2d(in_channels, width, 3, padding=1),
-            nn.BatchNorm2d(width),
-        )
-        if bottleneck:
-            # Before the ReLU, which the first block begins with: they may change places.
-            self.stem.append(nn.MaxPool2d(3, stride=2, padding=1))
+        if stem is not None:
+            self.stem = _stem(stem, in_channels, width)
+        elif bottleneck:
+            # Without the ReLU between, which the first block begins with: it may change places.
+            self.stem = nn.Sequential(
+                nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False),
+                nn.BatchNorm2d(width),
+                nn.MaxPool2d(3, stride=2, padding=1),
+            )
+        else:
+            self.stem = nn.Sequential(
+                nn.Conv2d(in_channels, width, 3, padding=1), nn.BatchNorm2d(width)
+            )
         self.stages = nn.ModuleList()
         for stage, number in enumerate(architecture.modules):
             blocks = []
@@ -123,14 +139,23 @@ class NasNetwork(StageNetwork):
         architecture: The numbers of normal cells.
         in_channels: Channels of the images.
         classes: Number of classes.
+        stem: What comes before the cells; see `optnas.objectives.networks.stems`.
+
+    Raises:
+        ValueError: If there is no such stem.
     """
 
-    def __init__(self, architecture: StageArchitecture, in_channels: int, classes: int) -> None:
+    def __init__(
+        self,
+        architecture: StageArchitecture,
+        in_channels: int,
+        classes: int,
+        *,
+        stem: Stem | None = None,
+    ) -> None:
         super().__init__()
         width = before = last = _NASNET_CHANNELS
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
-        )
+        self.stem = _stem(stem or "small", in_channels, width)
         self.stages = nn.ModuleList()
         self.reductions = nn.ModuleList()
         for stage, number in enumerate(architecture.modules):
@@ -162,10 +187,17 @@ class NasNetwork(StageNetwork):
             yield last
 
 
-def stage_network(architecture: StageArchitecture, in_channels: int, classes: int) -> StageNetwork:
-    """The network of an architecture of stages."""
+def stage_network(
+    architecture: StageArchitecture, in_channels: int, classes: int, *, stem: Stem | None = None
+) -> StageNetwork:
+    """The network of an architecture of stages; with the stem of its kind, if none is said."""
     kind = NasNetwork if architecture.block == "nasnet" else ResidualNetwork
-    return kind(architecture, in_channels, classes)
+    return kind(architecture, in_channels, classes, stem=stem)
+
+
+def _stem(kind: Stem, in_channels: int, width: int) -> nn.Sequential:
+    check_stem(kind, width)
+    return nn.Sequential(*stem_layers(kind, in_channels, width))
 
 
 def count_keras_params(model: nn.Module) -> int:

@@ -124,8 +124,8 @@ class FlatParameters:
     def _enlarge(self, model: nn.Module, shapes: Mapping[nn.Parameter, Shape]) -> None:
         """Give statistics and groups of channels the sizes of the larger shapes."""
         for part in model.modules():
-            weight = getattr(part, "weight", None)
-            if weight not in shapes:
+            weight = next(part.parameters(recurse=False), None)
+            if weight is None or weight not in shapes:
                 continue
             if isinstance(part, nn.Conv2d) and part.groups > 1:
                 self._lent.append((vars(part), "groups", shapes[weight][0], part.groups))

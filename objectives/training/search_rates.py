@@ -1,4 +1,4 @@
-"""The learning rates of searches on super-networks, as the papers have them."""
+"""The learning rates and the warm-up of searches on super-networks, as the papers have them."""
 
 from typing import NamedTuple
 
@@ -12,6 +12,9 @@ class Rates(NamedTuple):
     end: float
     architecture: float
 
+
+WARMUP = 0.3
+"""Share of PC-DARTS's epochs in which the weights learn alone: 15 of 50."""
 
 FTSO = Rates(0.025, 0.0, 6e-4)
 DARTS = Rates(0.025, 0.001, 3e-4)
@@ -32,3 +35,17 @@ def search_rates(search: SearchSettings, partial: int | None) -> Rates:
     usual = FTSO if partial is None else DARTS if partial == 1 else PC_DARTS
     said = (search.lr, search.final_lr, search.architecture_lr)
     return Rates(*(u if s is None else s for s, u in zip(said, usual, strict=True)))
+
+
+def warmup_epochs(search: SearchSettings, partial: int | None) -> int:
+    """Epochs in which the weights learn alone: what the settings say, else what the paper does.
+
+    Source: PC-DARTS, section 4.2.
+
+    Args:
+        search: The settings.
+        partial: As of `search_rates`.
+    """
+    if search.warmup_epochs is not None:
+        return search.warmup_epochs
+    return 0 if partial in (None, 1) else round(WARMUP * search.operator_epochs)

@@ -2,17 +2,18 @@
 
 import functools
 import json
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from optnas.cli.completion import completion, init_completion
 from optnas.cli.console import (
-    INTERRUPTED,
     epoch_printer,
     guard_streams,
+    interrupted_with_words,
     quiet_libraries,
     run_baselines,
     show,
@@ -119,15 +120,17 @@ def best(
     as_json: Json = False,
 ) -> None:
     """The network found, or the best so far, and how to train and load it."""
-    from optnas.drawing.architectures import check_drawing
-    from optnas.drawing.attach import draw_best
     from optnas.report.text import best_fields, best_text
     from optnas.study.opening import open_existing
 
     if draw is not None:
+        from optnas.drawing.architectures import check_drawing
+
         check_drawing(draw)
     handle = open_existing(target, study, allow=allow or (), reading=True)
     if draw is not None:
+        from optnas.drawing.attach import draw_best
+
         draw_best(handle, draw)
     show(
         as_json,
@@ -222,7 +225,8 @@ def retrain(
         perform = functools.partial(retrain_found, handles[0], ensemble=ensemble)
     if reference is not None:
         perform = functools.partial(perform, references=reference)
-    try:
+    kept = ""
+    with interrupted_with_words():
         for report in perform(
             epochs=epochs,
             top=top,
@@ -238,9 +242,9 @@ def retrain(
             on_epoch=None if as_json else epoch_printer(),
         ):
             print(json.dumps(report.fields) if as_json else report.text, flush=True)
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on after the last epoch.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+            kept = report.kept if ensemble else kept or report.kept
+    if not as_json:
+        print(f"Next: optnas predict {shlex.quote(kept)} IMAGE...")
 
 
 @app.command()
@@ -249,7 +253,11 @@ def report(
     study: Name = None,
     allow: Allow = None,
     output: Annotated[
-        Path | None, typer.Option(help="The HTML file. Default: STUDY.html beside the storage.")
+        Path | None, typer.Option(help="The page. Default: STUDY.html beside the storage.")
+    ] = None,
+    form: Annotated[
+        Literal["html", "md"] | None,
+        typer.Option("--format", help="HTML or Markdown. Default: as the page's name ends."),
     ] = None,
     as_json: Annotated[
         bool,
@@ -281,12 +289,11 @@ def report(
     accept_changed_data: AcceptChangedData = False,
     device: Device = None,
 ) -> None:
-    """Write a search as one HTML page: what was found, figures, every network."""
+    """Write a search as one page to send: the result, figures, every network; and a CSV file."""
     from optnas.errors import UserError
-    from optnas.pages.frame import write_page
     from optnas.report.costs import Footprint, network_costs
-    from optnas.report.page import report_page, report_rows
-    from optnas.study.folders import page_path
+    from optnas.report.files import write_report
+    from optnas.report.page import report_rows
     from optnas.study.opening import open_existing
 
     if device is not None and not baselines:
@@ -300,11 +307,12 @@ def report(
     if as_json:
         print(json.dumps(report_rows(handle, costs)))
     if output is not None or not as_json:
-        path = output or page_path(handle)
-        write_page(path, report_page(handle, target_arguments(target, study, allow), costs))
+        command = target_arguments(target, study, allow)
+        path, table = write_report(handle, command, costs, output, form)
         if not as_json:
-            print(f"Wrote {path}. Open it in a browser.")
-            print(f"Next: optnas retrain {target_arguments(target, study, allow)}")
+            print(f"Wrote {path}.{' Open it in a browser.' if path.suffix != '.md' else ''}")
+            print(f"Wrote {table}, a row for every trial.")
+            print(f"Next: optnas retrain {command}")
 
 
 @app.command()
@@ -330,7 +338,7 @@ def doctor(
     if as_json:
         print(json.dumps(diagnosis_fields(handle, treated)))
     else:
-        print(diagnosis_text(handle, treated))
+        print(diagnosis_text(handle, treated, target_arguments(target, study, allow)))
     raise typer.Exit(1 if any(not each.mended for each in treated) else 0)
 
 

@@ -88,20 +88,26 @@ def run_search(
     raise typer.Exit(_exit_code(outcome))
 
 
-def forecast_search(config: "StudyFile", workers: "Workers", as_json: bool) -> None:
+def forecast_search(
+    config: "StudyFile", workers: "Workers", as_json: bool, *, command: str
+) -> None:
     """Say what a search would take.
 
     Args:
         config: The study file.
         workers: The worker processes; a step is tried where the first of them would train.
         as_json: Whether to print JSON.
+        command: The command that searches.
     """
     from optnas.forecast.dry_run import forecast
     from optnas.forecast.text import forecast_fields, forecast_text
 
     quiet_libraries()
     expected = forecast(config, device=workers.device(0))
-    print(json.dumps(forecast_fields(expected)) if as_json else forecast_text(expected))
+    if as_json:
+        print(json.dumps(forecast_fields(expected)))
+    else:
+        print(f"{forecast_text(expected)}\nNext: {command}")
 
 
 def run_baselines(
@@ -120,6 +126,30 @@ def run_baselines(
     if outcome.ending in ("interrupted", "terminated"):
         print("Interrupted; nothing is lost: the same command goes on.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED if outcome.ending == "interrupted" else 0)
+
+
+@contextlib.contextmanager
+def interrupted_with_words() -> Iterator[None]:
+    """Trainings that Ctrl-C and SIGTERM leave between two batches; exit then, saying what is kept.
+
+    The first signal is answered at once, however long the batch takes.
+    """
+    from optnas.running.signals import Interruption, heard
+
+    def answer(ending: Interruption) -> None:
+        print(f"\n{ending}: it stops after this batch; again ends it now", file=sys.stderr)
+
+    ending = "interrupted"
+    try:
+        with heard(answer) as signals:
+            try:
+                yield
+            finally:
+                ending = signals.ending or ending
+    except KeyboardInterrupt as stop:
+        kept = f"; {stop}" if str(stop) else ""
+        print(f"{ending.capitalize()}{kept}; the same command goes on.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED if ending == "interrupted" else 0) from None
 
 
 @contextlib.contextmanager

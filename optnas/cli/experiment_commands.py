@@ -2,9 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,6 +44,7 @@ def rank(
 ) -> None:
     """Measure how well reduced settings rank random networks, on your own data."""
     from optnas.config.file import load_study_file
+    from optnas.experiments.next_commands import command_after_ranking
     from optnas.experiments.ranking import parse_settings
     from optnas.experiments.ranking import rank as run_ranking
 
@@ -61,6 +62,7 @@ def rank(
         "ranking",
         output,
         as_json,
+        lambda fields: command_after_ranking(load_study_file(file), str(file), fields),
     )
 
 
@@ -104,6 +106,7 @@ def compare(
     from optnas.experiments.comparison import compare as run_comparison
     from optnas.experiments.comparison import overall
     from optnas.experiments.contenders import parse_contenders, spending
+    from optnas.experiments.next_commands import command_after_comparison
 
     def perform(say: Callable[[str], None]) -> "Experiment":
         given: dict[Unit, float | None] = {
@@ -130,7 +133,12 @@ def compare(
         ]
         return done[0] if len(done) == 1 else overall([experiment.fields for experiment in done])
 
-    _show_experiment(perform, "comparison", output, as_json)
+    def goes_on(fields: Mapping[str, Any]) -> str:
+        config = load_study_file(files[0])
+        contenders = parse_contenders(samplers, config)
+        return command_after_comparison(config, str(files[0]), contenders, fields)
+
+    _show_experiment(perform, "comparison", output, as_json, goes_on)
 
 
 def _show_experiment(
@@ -138,8 +146,17 @@ def _show_experiment(
     name: str,
     output: Path | None,
     as_json: bool,
+    goes_on: Callable[[Mapping[str, Any]], str],
 ) -> None:
-    """Show an experiment: progress on stderr, what came of it on stdout and in a folder."""
+    """Show an experiment: progress on stderr, what came of it on stdout and in a folder.
+
+    Args:
+        perform: Makes it, and says lines of progress.
+        name: Of its files.
+        output: Their folder.
+        as_json: Whether to print JSON.
+        goes_on: The next command, from its fields.
+    """
     from optnas.experiments.studies import Stopped
 
     quiet_libraries()
@@ -152,3 +169,7 @@ def _show_experiment(
     print(json.dumps(experiment.fields) if as_json else experiment.text)
     if output is not None:
         experiment.write(output, name)
+    if not as_json:
+        if output is not None:
+            print(f"\nWrote {output / f'{name}.html'}. Open it in a browser.")
+        print(f"\nNext: {goes_on(experiment.fields)}")

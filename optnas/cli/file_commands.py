@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,8 @@ def data(
         write_page(html, render(data_page(fields, images)))
         if not as_json:
             print(f"\nWrote {html}. Open it in a browser.")
+    if not as_json:
+        print(f"\nNext: optnas run {shlex.quote(str(file))} --dry-run")
 
 
 def init(
@@ -54,7 +57,7 @@ def init(
     ] = False,
 ) -> None:
     """Write a study file to start from."""
-    from optnas.config.proposal import proposed
+    from optnas.config.proposal import proposed, proposed_pruner
     from optnas.config.template import template
     from optnas.errors import UserError
 
@@ -65,7 +68,15 @@ def init(
         raise UserError(f"--root {root} {why}; name the folder of your images")
     proposal = proposed(space, trials)
     strategy, place = sampler or proposal.sampler, _place_in_file(root, path)
-    text = template(path.stem, data, strategy, space=space, trials=trials, root=place, full=full)
+    pruner = proposed_pruner(strategy, space, trials)
+    text = template(
+        *(path.stem, data, strategy),
+        space=space,
+        trials=trials,
+        root=place,
+        pruner=pruner,
+        full=full,
+    )
     try:
         with path.open("x") as file:
             file.write(text)
@@ -75,7 +86,10 @@ def init(
         raise UserError(f"{path}: {error.strerror}") from None
     if sampler is None:
         print(f"The sampler is {proposal.sampler}: {proposal.why}. `optnas list` shows others.")
-    print(f"Wrote {path}. Next: optnas run {path}")
+    if pruner is not None:
+        first, second = pruner["first"], pruner["first"] * pruner["factor"]
+        print(f"Networks that rank low after {first} or {second} epochs stop there: see `pruner`.")
+    print(f"Wrote {path}. Next: optnas run {shlex.quote(str(path))}")
 
 
 def _place_in_file(root: Path | None, file: Path) -> str | None:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -56,6 +57,8 @@ def predict(
     if unread:
         print(f"optnas: {len(unread)} of {len(sources)} cannot be read", file=sys.stderr)
         raise typer.Exit(1)
+    if not (as_csv or as_json):  # Not among the answers, which may go to another program.
+        print(f"Next: optnas export {shlex.quote(str(network))} --to onnx", file=sys.stderr)
 
 
 def export(

@@ -57,12 +57,12 @@ def run(
         discard_written(written, yes=yes, out=sys.stderr if as_json else sys.stdout)
     config = config_to_run(written)
     requested = requested_workers(config, workers, per_device, devices)
-    if dry_run:
-        forecast_search(config, requested, as_json)
-        return
     command = shlex.join(
         ["optnas", "run", str(file), *(f"--set={text}" for text in changes or ())]
     )
+    if dry_run:
+        forecast_search(config, requested, as_json, command=command)
+        return
     run_search(
         config, requested, as_json, accept_changed_data=accept_changed_data, command=command
     )

@@ -1,6 +1,7 @@
 """Which strategy fits a space and a budget, for those who name none."""
 
 import dataclasses
+from typing import Any
 
 ENDS = {
     None: ("macro_micro", "it grows and trims a chain of layers, and ends by itself"),
@@ -11,6 +12,12 @@ ENDS = {
 """What searches a space until it is done."""
 FEW = 12
 """Trials below which there is too little to learn from."""
+RANKED = frozenset(
+    ("surrogate", "local_search", "regularized_evolution", "econas", "tpe", "random")
+)
+"""Strategies that were measured with geometric rungs."""
+RUNGS = {"name": "hierarchical", "first": 2, "factor": 3}
+"""Rungs at T/9, T/3 and T of the whole training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,3 +51,21 @@ def proposed(space: str | None, trials: int | None) -> Proposal:
     if trials is not None and trials < FEW:
         return Proposal("random", f"fewer than {FEW} networks teach a strategy nothing")
     return Proposal("surrogate", "it learns from every network which one to train next")
+
+
+def proposed_pruner(sampler: str, space: str | None, trials: int | None) -> dict[str, Any] | None:
+    """Geometric rungs, where trainings are comparable and enough; None where none are proposed.
+
+    By ``docs/measurements/search.md``: with rungs at T/9, T/3 and T the pick is better at equal
+    epochs, on two sets of learning curves in random order and, of most strategies, on a table of
+    real images. Where weights are inherited or phases train other things, nothing is measured.
+
+    Args:
+        sampler: The strategy's name.
+        space: The space's name; None where that is open.
+        trials: How many networks may be trained; None for as many as the strategy needs.
+    """
+    few = trials is not None and trials < FEW
+    if sampler not in RANKED or space in ("growth", "rows") or few:
+        return None
+    return dict(RUNGS)

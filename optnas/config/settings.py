@@ -156,9 +156,10 @@ class NetworkSettings(Settings):
     )
     stem: Literal["small", "large", "7x7"] | None = Field(
         None,
-        description="The first layers of a network of cells or of one that grows: three `large` "
-        "convolutions halve the resolution three times, one of `7x7` and a maximum twice, for "
-        "images such as those of ImageNet. Default: `small`.",
+        description="The first layers of a chain, of a network of cells or of stages, or of one "
+        "that grows: three `large` convolutions halve the resolution three times, one of `7x7` "
+        "and a maximum twice, for images such as those of ImageNet. Default: `small`, for stages "
+        "the one of their kind.",
     )
     dropout: float | None = Field(
         None,
@@ -194,6 +195,12 @@ class SearchSettings(Settings):
     )
     operator_epochs: int = Field(
         50, ge=1, description="Epochs of a search for operators, or for all at once."
+    )
+    warmup_epochs: int | None = Field(
+        None,
+        ge=0,
+        description="Epochs of a search for operators, or for all at once, in which the weights "
+        "learn alone. Default: 0, of PC-DARTS (as under `lr`) three tenths: 15 of 50.",
     )
     cells: int | None = Field(
         None,
@@ -301,6 +308,14 @@ class RetrainSettings(Settings):
     cutmix: float | None = Field(None, ge=0, description="As in `train`.")
     ema: float | None = Field(None, ge=0, lt=1, description="As in `train`.")
     batch_size: int | None = Field(None, ge=1, description="Images per step.")
+    precision: Literal["auto", "float32", "bfloat16"] | None = Field(
+        None, description="As in `train`."
+    )
+    threads: int | None = Field(None, ge=1, description="As in `train`.")
+    deterministic: bool | None = Field(None, description="As in `train`.")
+    graphs: bool | None = Field(None, description="As in `train`.")
+    kernels: Literal["auto", "torch"] | None = Field(None, description="As in `train`.")
+    class_weights: Literal["balanced"] | None = Field(None, description="As in `train`.")
     augment: tuple[Augmentation, ...] | None = Field(
         None, strict=False, description="Augmentations in use."
     )

@@ -24,6 +24,7 @@ OLD_BEHAVIOUR: Mapping[tuple[str, ...], Any] = {
     ("space", "chain", "kernels"): [3, 5, 7],
     ("space", "chain", "width_step"): 1,
     ("objective", "supernet_classification", "search", "final_lr"): 0.0,
+    ("objective", "supernet_classification", "search", "warmup_epochs"): 0,
 }
 """Keys that came after version 0.1.0 and mean something else for new studies: what they mean where
 they are not stored, as JSON values.

@@ -3,12 +3,13 @@
 import json
 import re
 import textwrap
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
 from optnas.config import plugins
-from optnas.config.contract import Strategy, strategy_of
+from optnas.config.contract import Strategy, pruning_of, strategy_of
 from optnas.config.file import StudyFileError, study_from_dict
 from optnas.config.keys import DEFAULT_EPOCHS, OPTIONAL_BLOCKS, PLUGINS, SUPPLIED, StudyKeys
 from optnas.config.paths import default_storage, file_name
@@ -33,6 +34,7 @@ def template(
     space: str | None = None,
     trials: int | None = None,
     root: str | None = None,
+    pruner: Mapping[str, Any] | None = None,
     full: bool = True,
 ) -> str:
     """The text of a study file: every key with its help, the defaults commented out.
@@ -44,6 +46,7 @@ def template(
         space: The space's name; None takes one that the sampler can search.
         trials: The budget of trials; None sets none.
         root: Folder that holds the data set; None leaves it open.
+        pruner: The pruner's block; None for none.
         full: Whether all keys are written, or only what one must know.
 
     Raises:
@@ -53,25 +56,28 @@ def template(
     fitting = _fitting({"study": study, "data": data, "sampler": sampler}, space)
     place = {} if root is None else {"root": root}
     strategy = strategy_of(plugins.load("sampler", sampler))
-    epochs = {} if strategy.sets_epochs else {"epochs": DEFAULT_EPOCHS}
+    epochs = {} if strategy.sets_epochs else {"epochs": _whole_training(pruner)}
     budget = {} if trials is None else {"trials": trials}
     given: dict[str, Any] = {**fitting, "train": epochs, "budget": budget}
     if not full:
+        given["pruner"] = pruner
         return _short({**given, "data": {"name": data, **place} if place else data}, strategy)
     hints = {
         "storage": default_storage(study),
         "artifacts": f"{file_name(study)}.artifacts",
     }
+    blocks: dict[str, Mapping[str, Any]] = {"data": place, "pruner": pruner or {}}
     lines = [_HEADER]
     fields = StudyKeys.model_fields
     for key in sorted(fields, key=lambda key: key not in ("study", "data", "sampler")):
         lines += ["", *_comment(fields[key])]
         if key in PLUGINS or key == "data":
-            name = given.get(key) or fields[key].default.name
+            block = blocks.get(key, {})
+            name = block.get("name") or given.get(key) or fields[key].default.name
             lines += [
                 f"{key}:",
                 f"  name: {_scalar(name)}",
-                *_block(_options(key, name), place if key == "data" else {}),
+                *_block(_options(key, name), block),
             ]
         elif key in OPTIONAL_BLOCKS:
             lines += [f"{key}:", *_block(_nested(key), given.get(key, {}))]
@@ -82,10 +88,19 @@ def template(
     return "\n".join([*lines, ""])
 
 
+def _whole_training(pruner: Mapping[str, Any] | None) -> int:
+    """The epochs of a candidate: those of the last rung, if there are rungs."""
+    if pruner is None:
+        return DEFAULT_EPOCHS
+    options = {key: value for key, value in pruner.items() if key != "name"}
+    made = plugins.load("pruner", pruner["name"])(**options)
+    return pruning_of(made).whole_training or DEFAULT_EPOCHS
+
+
 def _short(given: dict[str, Any], strategy: Strategy) -> str:
     """A file of what was given, a line a key."""
     lines = [_SHORT_HEADER.format(file=f"{given['study']}.yaml"), ""]
-    for key in ("study", "data", "space", "sampler", "objective", "train", "budget"):
+    for key in ("study", "data", "space", "sampler", "pruner", "objective", "train", "budget"):
         value = given.get(key)
         if isinstance(value, dict) and value:
             pairs = ", ".join(f"{name}: {_scalar(of)}" for name, of in value.items())

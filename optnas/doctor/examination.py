@@ -24,6 +24,7 @@ from optnas.doctor.trials import (
     without_worker,
 )
 from optnas.errors import UserError
+from optnas.report.text import next_command
 from optnas.running.placement import check_gpus, plan_workers
 from optnas.storage.artifacts import check_artifacts, open_artifacts
 from optnas.storage.checking import checks_of
@@ -310,9 +311,23 @@ def diagnosis_fields(handle: OpenStudy, treated: Sequence[TreatedFinding]) -> di
     }
 
 
-def diagnosis_text(handle: OpenStudy, treated: Sequence[TreatedFinding]) -> str:
-    """A line for every GPU of this machine, and one about what came of it."""
-    return "\n".join([*_gpu_lines(), _summary(handle, treated)])
+def diagnosis_text(handle: OpenStudy, treated: Sequence[TreatedFinding], target: str) -> str:
+    """A line for every GPU of this machine, one about what came of it, and the next command.
+
+    Args:
+        handle: The study.
+        treated: What was found.
+        target: How commands name this study.
+    """
+    lines = [*_gpu_lines(), _summary(handle, treated)]
+    left = [each.finding for each in treated if not each.mended]
+    if any(finding.mend is not None for finding in left):
+        lines.append(f"Next: optnas doctor {target} --fix")
+    elif left:
+        lines.append(f"Next, when that is done: optnas doctor {target}")
+    else:
+        lines.append(f"Next: {next_command(handle, target)}")
+    return "\n".join(lines)
 
 
 def _summary(handle: OpenStudy, treated: Sequence[TreatedFinding]) -> str:

@@ -45,6 +45,7 @@ COLOURS = {
 """The colour of every operation: a hue for each kind, darker for larger kernels."""
 MODULE, REDUCTION = "#fff3bf", "#ffd43b"
 """Of what is there in every network of a space, whole cells or modules."""
+_MODULE, _HALVING = Block(MODULE), Block(REDUCTION, "/2")
 
 FORMATS: Mapping[str, Callable[[Picture], bytes]] = {
     ".svg": lambda picture: svg(picture).encode(),
@@ -157,7 +158,7 @@ def _(architecture: ChainArchitecture, concat: Concat = "loose") -> Picture:
         if first == end:  # The first layer halves the resolution.
             continue
         halvings = sum(reduction <= first for reduction in architecture.reductions)
-        blocks = tuple(Block(_chain_colour(*layer), str(layer[1])) for layer in layers[first:end])
+        blocks = tuple(_layer(*layer) for layer in layers[first:end])
         captions = (
             f"layer{'s' if end > first + 1 else ''} {_range(first, end)}",
             f"{channels[end]} channels",
@@ -165,7 +166,7 @@ def _(architecture: ChainArchitecture, concat: Concat = "loose") -> Picture:
         )
         sections.append(Section(blocks, captions, halvings, channels[end] / widest))
     sections.append(Section((Block(DARK),), ("classifier",), 9, 0.5))
-    meanings = {f"{o} {k}x{k}": _chain_colour(o, k) for o, k in sorted(set(layers))}
+    meanings = {f"{o} {k}x{k}": _layer(o, k) for o, k in sorted(set(layers))}
     title = f"Chain of {architecture.depth} layers, width {architecture.width}"
     return _blocks(sections, meanings, title)
 
@@ -183,11 +184,11 @@ def _(architecture: FaceArchitecture, concat: Concat = "loose") -> Picture:
             f"{architecture.width * 2**stage} channels",
             f"1/{2 ** (stage + 1)} resolution",
         )
-        blocks = tuple(Block(_chain_colour(*each), str(each[1])) for each in inside)
+        blocks = tuple(_layer(*each) for each in inside)
         sections.append(Section(blocks, captions, stage + 1, 2.0 ** (stage - 3)))
         first += number
     sections.append(Section((Block(DARK),), (f"embedding of {architecture.embedding}",), 9, 0.5))
-    meanings = {f"block of {o} {k}x{k}": _chain_colour(o, k) for o, k in sorted(set(layers))}
+    meanings = {f"block of {o} {k}x{k}": _layer(o, k) for o, k in sorted(set(layers))}
     title = f"Face network of {architecture.depth} layers, width {architecture.width}"
     return _blocks(sections, meanings, title)
 
@@ -196,11 +197,11 @@ def _(architecture: FaceArchitecture, concat: Concat = "loose") -> Picture:
 def _(architecture: StageArchitecture, concat: Concat = "loose") -> Picture:
     sections = [Section((Block(DARK),), ("stem",), 0, 0.1)]
     for stage, modules in enumerate(architecture.modules):
-        blocks = [Block(MODULE)] * modules
+        blocks = [_MODULE] * modules
         if stage and architecture.block == "nasnet":
-            blocks.insert(0, Block(REDUCTION))
+            blocks.insert(0, _HALVING)
         elif stage:
-            blocks[0] = Block(REDUCTION)
+            blocks[0] = _HALVING
         captions = (
             f"stage {stage + 1}",
             f"{modules} module{'s' if modules > 1 else ''}",
@@ -212,7 +213,7 @@ def _(architecture: StageArchitecture, concat: Concat = "loose") -> Picture:
     halving = (
         "reduction cell" if architecture.block == "nasnet" else "module that halves the resolution"
     )
-    meanings = {f"{architecture.block} module": MODULE, halving: REDUCTION}
+    meanings = {f"{architecture.block} module": _MODULE, halving: _HALVING}
     if architecture.stages == 1:
         del meanings[halving]
     title = f"Stages of {', '.join(map(str, architecture.modules))} modules"
@@ -229,7 +230,7 @@ def _(architecture: GrowthArchitecture, concat: Concat = "loose") -> Picture:
             *(framed(_grown_cell(architecture, kind), title) for title, kind in cells.items())
         )
     drawn = MacroPicture(architecture, COLOURS, cell=MODULE, reduction=REDUCTION).picture()
-    meanings = {"cell": MODULE, "reduction cell": REDUCTION}
+    meanings = {"cell": _MODULE, "reduction cell": _HALVING}
     title = f"{architecture.depth} cells, {grown}"
     return framed(above(drawn, legend(meanings, max(drawn.width, 600.0)), gap=18.0), title)
 
@@ -268,11 +269,13 @@ def _operation(name: str, operation: str) -> Vertex:
     )
 
 
-def _chain_colour(operation: str, kernel: int) -> str:
-    return COLOURS[f"{'sep_conv' if operation == 'separable' else operation}_{kernel}x{kernel}"]
+def _layer(operation: str, kernel: int) -> Block:
+    """A layer by its colour and, for who does not see it, by a letter and the kernel."""
+    kind = "sep_conv" if operation == "separable" else operation
+    return Block(COLOURS[f"{kind}_{kernel}x{kernel}"], f"{operation[0]}{kernel}")
 
 
-def _blocks(sections: Sequence[Section], meanings: Mapping[str, str], title: str) -> Picture:
+def _blocks(sections: Sequence[Section], meanings: Mapping[str, Block], title: str) -> Picture:
     rows = in_rows(sections)
     return framed(above(rows, legend(meanings, max(rows.width, 400.0)), gap=18.0), title)
 

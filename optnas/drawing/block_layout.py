@@ -68,20 +68,24 @@ def in_rows(sections: Sequence[Section]) -> Picture:
     return above(*map(_row, _wrapped(sections)), gap=14.0)
 
 
-def legend(colours: Mapping[str, str], width: float) -> Picture:
-    """Colours and what they mean, in as many lines as they need.
+def legend(blocks: Mapping[str, Block], width: float) -> Picture:
+    """What blocks mean, each as it looks, in as many lines as they need.
 
     Args:
-        colours: Colours by what they mean.
+        blocks: Blocks by what they mean.
         width: Room that there is.
     """
     shapes: list[Shape] = []
     x = y = widest = 0.0
-    for meaning, colour in colours.items():
-        length = 22 + text_width(meaning)
+    for meaning, block in blocks.items():
+        side = max(16.0, text_width(block.text) + 8)
+        length = side + 8 + text_width(meaning)
         if x and x + length > width:
             x, y = 0.0, y + 22
-        shapes += [Box(x, y + 2, 14, 14, colour), Text(x + 20, y + 9, meaning)]
+        shapes += [
+            Box(x, y + 1, side, 16, block.fill, block.text),
+            Text(x + side + 6, y + 9, meaning),
+        ]
         x += length + 14
         widest = max(widest, x - 14)
     return Picture(widest, y + 20, tuple(shapes))

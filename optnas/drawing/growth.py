@@ -8,7 +8,7 @@ from optnas.spaces import GrowthArchitecture
 from optnas.spaces.growth_architecture import INPUTS
 from optnas.spaces.words import layer_name, operation_words
 
-_CELL = 132.0
+_CELL = 164.0
 """Width of a cell."""
 _ROW, _BOX = 36.0, 26.0
 """Height of an increment with what separates it from the next, and of what stands in it."""
@@ -83,9 +83,8 @@ class MacroPicture:
         if layer == 0:
             return Box(0.0, y, _CELL, height, DARK, f"stem, {channels} ch.")
         is_reduction = layer in network.reductions
-        return Box(
-            0.0, y, _CELL, height, self._fills[is_reduction], f"cell {layer}, {channels} ch."
-        )
+        text = f"cell {layer}, {channels} ch.{', /2' if is_reduction else ''}"
+        return Box(0.0, y, _CELL, height, self._fills[is_reduction], text)
 
     def _increment(self, index: int, y: float) -> Iterator[Shape]:
         """A row: an arrow to the cell, the number, and what the increment takes."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from optnas.drawing.shapes import INK, PAPER
 from optnas.pages.plots import COLOURS, GREY, Line, Mark, Plot, Series
 
 _LONGEST = 60
@@ -31,7 +32,9 @@ _MARKERS: dict[Mark, dict[str, Any]] = {
 
 
 def plotly_figure(plot: Plot) -> go.Figure:
-    """A plot as a figure whose colours suit a light and a dark page.
+    """A plot as a figure on white paper, as drawings are, on a light and on a dark page.
+
+    The dashboard shows figures as they are: no grey is easy to read on both of its pages.
 
     Args:
         plot: The plot; bands and bars are left out, since no search has them.
@@ -43,9 +46,9 @@ def plotly_figure(plot: Plot) -> go.Figure:
         "title": {"text": f"{plot.title}<br><sup>{plot.note}</sup>" if plot.note else plot.title},
         "xaxis": {**axis, "title": {"text": plot.x_label}, **ticks},
         "yaxis": {**axis, "title": {"text": plot.y_label}, "visible": bool(plot.y_label)},
-        "font": {"color": GREY},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": INK},
+        "paper_bgcolor": PAPER,
+        "plot_bgcolor": PAPER,
         "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
         "hoverlabel": {"align": "left"},
     }

@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from optnas.config import plugins
 from optnas.config.contract import data_set
+from optnas.extensions.describing import described
 from optnas.extensions.importing import load_entry
 from optnas.report.meaning import could_be_guessed, remarks
 from optnas.spaces import SPACES
@@ -97,9 +98,19 @@ def status_text(handle: OpenStudy, target: str = "") -> str:
     if lines:
         rows["data"] = f"\n{'':<9}".join(lines)
     if target:
-        goes_on = "resume" if "://" in target else "run"
-        rows["next"] = f"optnas {'best' if fields['finished'] else goes_on} {target}"
+        rows["next"] = next_command(handle, target)
     return "\n".join(f"{name:<8} {value}" for name, value in rows.items())
+
+
+def next_command(handle: OpenStudy, target: str) -> str:
+    """What goes on with a study, or shows what a finished one has found.
+
+    Args:
+        handle: The study.
+        target: How commands name this study.
+    """
+    goes_on = "resume" if "://" in target else "run"
+    return f"optnas {'best' if handle.is_finished else goes_on} {target}"
 
 
 def best_fields(handle: OpenStudy) -> dict[str, Any]:
@@ -184,12 +195,16 @@ def _kept_lines(handle: OpenStudy) -> list[str]:
 def known_fields() -> dict[str, dict[str, str]]:
     """Everything that a study file can name, with one line each."""
     fields = {
-        f"{kind}s": {name: _summary(plugins.load(kind, name)) for name in plugins.names(kind)}
+        f"{kind}s": {
+            name: described(f"optnas.{kind}s", name) or _summary(plugins.load(kind, name))
+            for name in plugins.names(kind)
+        }
         for kind in ("sampler", "pruner", "objective")
     }
     fields["spaces"] = {name: _summary(space) for name, space in SPACES.items()}
     fields["data"] = {
-        name: data_set(load_entry("data set", "optnas.data", name)).description
+        name: described("optnas.data", name)
+        or data_set(load_entry("data set", "optnas.data", name)).description
         for name in plugins.names("data")
     }
     return fields

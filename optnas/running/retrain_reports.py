@@ -11,10 +11,17 @@ from optnas.trials.metric import Metric, metric
 
 @dataclasses.dataclass(frozen=True)
 class RetrainReport:
-    """What a training, or several of one network, came to, for programs and for people."""
+    """What a training, or several of one network, came to, for programs and for people.
+
+    Args:
+        fields: For programs.
+        text: For people.
+        kept: The folder of the network found, or of the ensemble, that came of it; else empty.
+    """
 
     fields: dict[str, Any]
     text: str
+    kept: str = ""
 
 
 def training_report(folder: Path, description: Any, trial: int | None) -> RetrainReport:
@@ -29,7 +36,8 @@ def training_report(folder: Path, description: Any, trial: int | None) -> Retrai
         + "".join(f"{name}: {_answers(answers)}\n" for name, answers in sets.items())
         + f"kept in {folder}; load it with optnas.load({str(folder)!r})"
     )
-    return RetrainReport({"folder": str(folder), **dataclasses.asdict(description)}, text)
+    fields = {"folder": str(folder), **dataclasses.asdict(description)}
+    return RetrainReport(fields, text, "" if trial is None else str(folder))
 
 
 def _searched(description: Any) -> tuple[Metric, float] | None:
@@ -87,7 +95,8 @@ def ensemble_report(folder: Path, description: Any) -> RetrainReport:
         f"{_judged(description)}"
         f"kept in {folder}; load it with optnas.load({str(folder)!r})"
     )
-    return RetrainReport({"folder": str(folder), **dataclasses.asdict(description)}, text)
+    fields = {"folder": str(folder), **dataclasses.asdict(description)}
+    return RetrainReport(fields, text, str(folder))
 
 
 def networks_report(folder: str, trainings: Sequence[Sequence[Any]]) -> RetrainReport:

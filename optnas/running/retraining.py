@@ -113,7 +113,12 @@ def retrain_found(
     done = _Trainings(base, settings, after_epoch)
     for rank, (architecture, origin) in enumerate(chosen, start=1):
         train = functools.partial(retrain, architecture, **sized)
-        yield from done.of_network("" if rank == 1 else f"-{rank}", train, origin)
+        try:
+            yield from done.of_network("" if rank == 1 else f"-{rank}", train, origin)
+        except KeyboardInterrupt:
+            if output is None:  # It may have been left before an epoch was over.
+                mark_network(handle, Path(base))
+            raise
     if ensemble and combine is not None:
         own = Path(f"{base}-ensemble")
         yield ensemble_report(own, combine(done.members, own))
@@ -150,8 +155,8 @@ def retrain_together(
     for handle, name in zip(handles, names, strict=True):
         place = None if output is None else output / name
         for report in retrain_found(handle, every=True, output=place, **options):
-            if "weights_sha256" in report.fields:
-                members.append(Path(report.fields["folder"]))
+            if report.kept:
+                members.append(Path(report.kept))
             yield report
     beside = Path(network_folder(handles[0], "")).parent if output is None else output
     own = beside / f"{'-and-'.join(names)}.network-ensemble"

@@ -26,6 +26,21 @@ PAUSING = 4.0
 _ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)  # Not on Windows.
 
 
+@contextlib.contextmanager
+def heard(answer: Callable[[Interruption], None] = lambda ending: None) -> Iterator["Signals"]:
+    """What is entered is interrupted by Ctrl-C and SIGTERM: a training between two batches.
+
+    Args:
+        answer: As of `Signals`.
+
+    Raises:
+        KeyboardInterrupt: After a signal. A training that was left says in it what is kept.
+    """
+    signals = Signals(lambda: None, answer=answer)
+    with signals, signals.may_interrupt():
+        yield signals
+
+
 class Signals:
     """Hears signals while it is entered, and interrupts what may be interrupted.
 

@@ -155,11 +155,9 @@ class ChainSpace(Space[ChainArchitecture]):
         self.width = _checked_range(
             "width", self.PRESETS[preset]["width"] if width is None else width
         )
-        self.kernels = _checked_choices("kernels", kernels, KERNELS)
-        self.operations = _checked_choices("operations", operations, OPERATIONS)
-        if type(width_step) is not int or width_step < 1:
-            raise ValueError(f"`width_step` must be an integer, 1 or more: {width_step!r}.")
-        self.width_step = width_step
+        self.kernels = checked_choices("kernels", kernels, KERNELS)
+        self.operations = checked_choices("operations", operations, OPERATIONS)
+        self.width_step = checked_step("width_step", width_step)
 
     def __repr__(self) -> str:
         return (
@@ -170,8 +168,7 @@ class ChainSpace(Space[ChainArchitecture]):
     @property
     def widths(self) -> range:
         """The widths that are drawn, ascending: steps down from the greatest."""
-        low, high = self.width
-        return range(low + (high - low) % self.width_step, high + 1, self.width_step)
+        return steps_down(self.width, self.width_step)
 
     def uniform(self, depth: int, width: int, operation: str, kernel: int) -> ChainArchitecture:
         """A chain with the same operation and kernel in every layer."""
@@ -252,7 +249,29 @@ def _checked_range(name: str, bounds: tuple[int, int]) -> tuple[int, int]:
     return (bounds[0], bounds[1])
 
 
-def _checked_choices(name: str, given: Sequence[T], known: Sequence[T]) -> tuple[T, ...]:
+def checked_step(name: str, given: int) -> int:
+    """An option that is a step.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if type(given) is not int or given < 1:
+        raise ValueError(f"`{name}` must be an integer, 1 or more: {given!r}.")
+    return given
+
+
+def steps_down(bounds: tuple[int, int], step: int) -> range:
+    """The numbers of a range that lie whole steps below the greatest, ascending."""
+    low, high = bounds
+    return range(low + (high - low) % step, high + 1, step)
+
+
+def checked_choices(name: str, given: Sequence[T], known: Sequence[T]) -> tuple[T, ...]:
+    """An option that holds some of what is known, each once.
+
+    Raises:
+        ValueError: If it does not.
+    """
     chosen = tuple(given)
     if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(known):
         raise ValueError(f"`{name}` must be some of {tuple(known)}, each once: {chosen}.")

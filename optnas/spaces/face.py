@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import BaseTrial
 
 from optnas.spaces.base import ParamValue, Space, proposal
-from optnas.spaces.chain import KERNELS
+from optnas.spaces.chain import KERNELS, checked_choices, checked_step, steps_down
 from optnas.spaces.face_architecture import OPERATIONS, FaceArchitecture, four_stages
 
 _ORDER = (2, 1, 3, 0)
@@ -21,7 +21,7 @@ class FaceSpace(Space[FaceArchitecture]):
 
     A trial's parameters are ``depth`` (layers: two per block and two more, so it is even),
     ``width``, and ``op_{i}`` and ``kernel_{i}`` for every block ``i``. A proposed width may lie
-    below the range, as in :class:`optnas.spaces.ChainSpace`.
+    below the range or between its steps, as in :class:`optnas.spaces.ChainSpace`.
 
     Source: Efficient Global NAS, section 4.2. The paper does not say how layers are shared among
     the stages.
@@ -34,6 +34,8 @@ class FaceSpace(Space[FaceArchitecture]):
             others in proportion, each stage with one at least. By default they are equal, and
             what is left over goes to the third stage, then to the second, then to the fourth.
         size: Side of the images in pixels, to count parameters.
+        kernels: The kernel sizes of a block, some of 3, 5 and 7.
+        width_step: Channels between two widths, counted from the greatest.
         preset: ``"small"`` or ``"medium"``, the two settings of the paper; a range given beside
             it wins.
 
@@ -62,6 +64,8 @@ class FaceSpace(Space[FaceArchitecture]):
         embedding: int = 512,
         stages: tuple[int, int, int, int] = (1, 1, 1, 1),
         size: int = 112,
+        kernels: tuple[int, ...] = (3, 5),
+        width_step: int = 2,
         preset: str = "medium",
     ) -> None:
         if preset not in self.PRESETS:
@@ -74,12 +78,20 @@ class FaceSpace(Space[FaceArchitecture]):
                 raise ValueError(f"`{name}` must be an integer, 1 or more: {value!r}.")
         self.embedding, self.size = embedding, size
         self.stages = four_stages("stages", stages)
+        self.kernels = checked_choices("kernels", kernels, KERNELS)
+        self.width_step = checked_step("width_step", width_step)
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(depth={self.depth}, width={self.width}, "
-            f"embedding={self.embedding}, stages={self.stages}, size={self.size})"
+            f"embedding={self.embedding}, stages={self.stages}, size={self.size}, "
+            f"kernels={self.kernels}, width_step={self.width_step})"
         )
+
+    @property
+    def widths(self) -> range:
+        """The widths that are drawn, ascending: steps down from the greatest."""
+        return steps_down(self.width, self.width_step)
 
     def split(self, depth: int) -> tuple[int, ...]:
         """Number of blocks of every stage of a network of ``depth`` layers.
@@ -104,21 +116,22 @@ class FaceSpace(Space[FaceArchitecture]):
 
     def extremes(self) -> tuple[FaceArchitecture, FaceArchitecture]:
         (shallow, deep), (narrow, wide) = self.depth, self.width
-        least = self.uniform(
-            shallow, narrow, "separable", min(dict(_block_choices(4))["kernel_0"])
-        )
-        return least, self.uniform(deep, wide, "conv", max(dict(_block_choices(4))["kernel_0"]))
+        least = self.uniform(shallow, narrow, "separable", min(self.kernels))
+        return least, self.uniform(deep, wide, "conv", max(self.kernels))
 
     def num_params(self, architecture: FaceArchitecture, in_channels: int, classes: int) -> int:
         """Parameters of a network for the faces of this space, without the identities' vectors."""
         return architecture.num_params(in_channels, None, self.size)
 
     def suggest(self, trial: BaseTrial) -> FaceArchitecture:
-        low, high = self.width
-        low = max(1, min(low, proposal(trial).get("width", low)))
+        widths = self.widths
+        proposed = proposal(trial).get("width", widths[0])
+        if proposed not in widths:
+            widths = range(max(1, min(self.width[0], proposed)), self.width[1] + 1)
         depth = trial.suggest_int("depth", *self.depth, step=2)
-        params: dict[str, Any] = {"depth": depth, "width": trial.suggest_int("width", low, high)}
-        for name, choices in _block_choices(depth):
+        width = trial.suggest_int("width", widths[0], widths[-1], step=widths.step)
+        params: dict[str, Any] = {"depth": depth, "width": width}
+        for name, choices in _block_choices(depth, self.kernels):
             params[name] = trial.suggest_categorical(name, choices)
         return self.from_params(params)
 
@@ -153,16 +166,16 @@ class FaceSpace(Space[FaceArchitecture]):
             ) from None
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        return dict(_distributions(self.depth, self.width))
+        return dict(_distributions(self.depth, self.width, self.kernels))
 
     def random(self, rng: np.random.Generator) -> FaceArchitecture:
         low, high = self.depth
         depth = low + 2 * int(rng.integers((high - low) // 2, endpoint=True))
         params: dict[str, Any] = {
             "depth": depth,
-            "width": int(rng.integers(*self.width, endpoint=True)),
+            "width": self.widths[int(rng.integers(len(self.widths)))],
         }
-        for name, choices in _block_choices(depth):
+        for name, choices in _block_choices(depth, self.kernels):
             params[name] = choices[int(rng.integers(len(choices)))]
         return self.from_params(params)
 
@@ -173,9 +186,8 @@ class FaceSpace(Space[FaceArchitecture]):
         """
         params = self.to_params(architecture)
         depths = range(self.depth[0], self.depth[1] + 1, 2)
-        widths = range(self.width[0], self.width[1] + 1)
-        choices: dict[str, Sequence[Any]] = {"depth": depths, "width": widths}
-        choices |= dict(_block_choices(architecture.depth))
+        choices: dict[str, Sequence[Any]] = {"depth": depths, "width": self.widths}
+        choices |= dict(_block_choices(architecture.depth, self.kernels))
         choices = {name: [v for v in c if v != params[name]] for name, c in choices.items()}
         names = [name for name, others in choices.items() if others]
         name = names[int(rng.integers(len(names)))]
@@ -218,19 +230,21 @@ def _range(
     return (bounds[0], bounds[1])
 
 
-def _block_choices(depth: int) -> list[tuple[str, tuple[Any, ...]]]:
+def _block_choices(depth: int, kernels: tuple[int, ...]) -> list[tuple[str, tuple[Any, ...]]]:
     blocks = range(depth // 2 - 1)
     operations = [(f"op_{i}", OPERATIONS) for i in blocks]
-    return [*operations, *((f"kernel_{i}", KERNELS) for i in blocks)]
+    return [*operations, *((f"kernel_{i}", kernels) for i in blocks)]
 
 
 @functools.lru_cache(maxsize=16)
-def _distributions(depth: tuple[int, int], width: tuple[int, int]) -> dict[str, BaseDistribution]:
+def _distributions(
+    depth: tuple[int, int], width: tuple[int, int], kernels: tuple[int, ...]
+) -> dict[str, BaseDistribution]:
     result: dict[str, BaseDistribution] = {
         "depth": IntDistribution(*depth, step=2),
-        # From 1: a micro candidate's width may lie below the searched range.
+        # From 1, one by one: what a micro candidate's width may be.
         "width": IntDistribution(1, width[1]),
     }
-    for name, choices in _block_choices(depth[1]):
+    for name, choices in _block_choices(depth[1], kernels):
         result[name] = CategoricalDistribution(choices)
     return result
