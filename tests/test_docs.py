@@ -106,12 +106,6 @@ def test_the_page_about_exports_predicts_in_six_lines(tmp_path):
     assert np.array_equal(np.load(tmp_path / "seen.npy"), model.reader(tmp_path / "photo.png"))
 
 
-def test_the_study_file_of_the_page_about_predictions_is_one():
-    page = (DOCS / "predict.md").read_text()
-    for text in blocks(page, "yaml"):
-        study_from_dict(yaml.safe_load(text))
-
-
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page, re.M | re.S)
 
