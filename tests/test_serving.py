@@ -29,6 +29,7 @@ def test_a_database_is_answered_for_on_loopback(tmp_path):
         ]
         study = optuna.create_study(storage=open_storage(f"grpc://127.0.0.1:{port}"))
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+        params = [trial.params for trial in study.trials]
         listening = psutil.Process(server.pid).net_connections()
         places = {c.laddr.ip.removeprefix("::ffff:") for c in listening if c.status == "LISTEN"}
         assert places == {"127.0.0.1"}
@@ -38,7 +39,7 @@ def test_a_database_is_answered_for_on_loopback(tmp_path):
         server.terminate()
         server.communicate()
     kept = optuna.load_study(study_name=study.study_name, storage=open_storage(url))
-    assert [trial.params for trial in kept.trials] == [trial.params for trial in study.trials]
+    assert [trial.params for trial in kept.trials] == params
 
 
 @pytest.mark.parametrize("url", ["journal:///study.log", "grpc://127.0.0.1:13000"])
