@@ -43,12 +43,24 @@ SMALL = Blocks(rows=16, channels=16, chunks=2, warps=1)
 # Relative to the largest value there is: sums of many terms cancel.
 TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 5e-3}
 
+# `make stress` tries many cases of all sizes; here are a few small ones.
+EXAMPLES = int(os.environ.get("KERNELS", "10"))
+SIZES, VALUES = ((65, 130, 33, 47), 2**17) if "KERNELS" in os.environ else ((5, 20, 8, 8), 2**12)
+
 TYPES = st.sampled_from(list(TOLERANCES))
+
+
+@st.composite
+def shapes(draw: st.DrawFn, least: int = 1) -> tuple[int, ...]:
+    """Images, at least so many, their channels, height and width."""
+    channels, height, width = (draw(st.integers(1, size)) for size in SIZES[1:])
+    most = min(SIZES[0], VALUES // (channels * height * width))
+    return draw(st.integers(least, max(least, most))), channels, height, width
+
+
 DEPTHWISE = st.fixed_dictionaries(
     {
-        "shape": st.tuples(
-            st.integers(1, 3), st.integers(1, 20), st.integers(1, 8), st.integers(1, 8)
-        ),
+        "shape": shapes(),
         "kernel": st.sampled_from(convolution.KERNELS),
         "stride": st.sampled_from(convolution.STRIDES),
         "dilation": st.integers(1, 3),
@@ -119,7 +131,7 @@ def check_depthwise(shape, kernel, stride, dilation, dtype, relu, blocks=None) -
     near(weight.grad, exact_weight.grad, torch.float32, slack=4)
 
 
-@settings(max_examples=10)
+@settings(max_examples=EXAMPLES)
 @given(DEPTHWISE)
 @example(
     {
@@ -248,13 +260,11 @@ def check_normalisation(
         near(own, other, torch.float32, slack)
 
 
-@settings(max_examples=10)
+@settings(max_examples=EXAMPLES)
 @given(
     st.fixed_dictionaries(
         {
-            "shape": st.tuples(
-                st.integers(2, 5), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9)
-            ),
+            "shape": shapes(2),
             "dtype": TYPES,
             "relu": st.booleans(),
             "affine": st.booleans(),
