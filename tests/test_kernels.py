@@ -494,6 +494,32 @@ def test_a_training_in_bfloat16_is_as_near_to_float32_and_repeatable(supported, 
     assert (own - plain).norm() < 1.5 * (rounded - plain).norm()
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_they_compute_with_aligned_channels_and_filled_batches(
+    supported, accelerated, monkeypatch, precision
+):
+    monkeypatch.setattr(steps, "is_accelerated", acceleration.is_accelerated)
+    images, subjects = random_images(12).to(DEVICE), []
+    for kernels_of in ("auto", "torch"):
+        recipe = TrainSettings(batch_size=8, precision=precision, lr=0.01, kernels=kernels_of)
+        model = network_of(ChainArchitecture(2, 7))
+        subjects.append(Trainer(model, images, recipe, epochs=1, seed=0))
+    own, plain = (train(subject, 1) for subject in subjects)
+    assert "_Depthwise" in kinds_of(own.model)
+    assert own._flat is not None
+    with own._flat.lent():
+        assert all(
+            len(part.weight) % 8 == 0
+            for part in own.model.layers.modules()
+            if isinstance(part, nn.BatchNorm2d | nn.Conv2d)
+        )
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    near(state(own), state(plain), dtype, slack=100 if dtype == torch.float32 else 5)
+    for place in own._flat._places:
+        whole = place.computed(own._flat._values)
+        assert whole.count_nonzero() == place.own(own._flat._values).count_nonzero()
+
+
 def test_images_that_fill_a_batch_count_for_nothing(supported):
     model = kernels.use_kernels(network_of(ChainArchitecture(2, 4)), DEVICE)
     other = copy.deepcopy(model)
