@@ -21,7 +21,7 @@ from trainings import train
 
 from optnas.config.settings import TrainSettings
 from optnas.objectives import kernels
-from optnas.objectives.kernels import Blocks, convolution, networks, normalisation
+from optnas.objectives.kernels import Blocks, checking, convolution, networks, normalisation
 from optnas.objectives.kernels.rows import as_rows
 from optnas.objectives.networks.build import build_model, build_supernet
 from optnas.objectives.networks.costs import count_multiply_adds
@@ -613,6 +613,25 @@ def test_what_there_is_no_kernel_for_is_told_once_and_runs(supported):
         "BatchNorm2d",
         "BatchNorm1d",
     }
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no kernel image\nand more"), None])
+def test_kernels_that_do_not_work_are_not_used(supported, monkeypatch, error):
+    def broken(x, *others, **keys):
+        if error is not None:
+            raise error
+        return kernels.batch_norm_relu(x, *others, **keys) * 1.2
+
+    monkeypatch.setattr(checking, "batch_norm_relu", broken)
+    checking.fault.cache_clear()
+    model = network_of(ChainArchitecture(2, 4))
+    words = "wrong results in torch.float32 and torch.bfloat16"
+    if error is not None:
+        words = "RuntimeError: no kernel image."
+    with pytest.warns(UserWarning, match=f"PyTorch's are used: {words}"):
+        kernels.use_kernels(model, DEVICE)
+    assert not kinds_of(model) & {"_Depthwise", "_BatchNormReLU", "_Done"}
+    checking.fault.cache_clear()
 
 
 def test_networks_of_others_keep_their_activations(supported):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from optnas.objectives.kernels.checking import fault
 from optnas.objectives.kernels.convolution import DTYPES, KERNELS, STRIDES, depthwise
 from optnas.objectives.kernels.normalisation import batch_norm_relu
 from optnas.objectives.networks.build import ChainNetwork
@@ -53,11 +54,18 @@ def use_kernels(
         The network itself.
 
     Warns:
-        UserWarning: Once for every kind of depthwise convolution that there is no kernel for.
+        UserWarning: Once for every kind of depthwise convolution that there is no kernel for, or
+            if the kernels do not work on the device; see `checking.fault`.
     """
     if not are_supported(device):
         return network
     _restore(network)
+    if (why := fault(device)) is not None:
+        warnings.warn(
+            f"optnas's own kernels do not work on {device}, so PyTorch's are used: {why}.",
+            stacklevel=2,
+        )
+        return network
     for part in network.modules():
         if type(part) is nn.Conv2d and _is_depthwise(part):
             part.__class__ = _convolution(part, depthwise)
