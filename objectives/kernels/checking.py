@@ -18,20 +18,20 @@ def fault(device: torch.device) -> str | None:
     """Why kernels are not to be used on a device; None if nothing speaks against it.
 
     A small layer is computed beside torch's operations in float64 on the CPU, forward and
-    backward. What a driver, a GPU or a version of Triton does not take shows here, before a
+    backward, in the type that trainings have on that device: another would take its seconds to
+    compile. What a driver, a GPU or a version of Triton does not take shows here, before a
     training is spoilt by it.
 
     Args:
         device: Where the kernels are to run.
     """
-    types = [torch.float32]
-    if device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False):
-        types.append(torch.bfloat16)
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    dtype = torch.bfloat16 if fast else torch.float32
     try:
-        far = [str(dtype) for dtype in types if not _agrees(device, dtype)]
+        agrees = _agrees(device, dtype)
     except Exception as error:  # Triton's own, a compiler's or the driver's.
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    return f"wrong results in {' and '.join(far)}" if far else None
+    return None if agrees else f"wrong results in {dtype}"
 
 
 def _agrees(device: torch.device, dtype: torch.dtype) -> bool:
