@@ -48,6 +48,7 @@ PROGRAMS = {
     "pip",
     "pip3",
     "scontrol",
+    "torchrun",
     "wait",
 }
 
