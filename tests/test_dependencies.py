@@ -101,7 +101,7 @@ def imported(*folders: str) -> dict[str, set[str]]:
 EXTRAS = tuple(
     name
     for name in project()["optional-dependencies"]
-    if name not in ("test", "lint", "export-executorch")
+    if name not in ("test", "lint", "docs", "export-executorch")
 )
 
 
