@@ -237,6 +237,12 @@ def test_the_cost_is_what_the_trials_took(found):
     assert "- CPU time: **2.5 h**" in text
     assert "- Energy: **60 Wh** (estimated; the training device's)" in text
     assert "- CO2e: **28.5 g** (at 475 g per kWh)" in text
+    trained = "| final training, the network found"
+    keep(found, described(device="a GPU"))  # For 90 seconds at 250 W.
+    row = f"{trained}, a GPU | 1 | 0.025 | 6.25 | 2.97 | estimated |"
+    assert row in markdown(report(found, "made.yaml"))
+    keep(found, described())
+    assert f"{trained} | 1 | 0.025 |  |  | not known |" in markdown(report(found, "made.yaml"))
     green = NetworkCosts(Footprint(carbon_intensity=100))
     assert "- CO2e: **6 g** (at 100 g per kWh)" in markdown(report(found, "made.yaml", green))
 

@@ -91,6 +91,7 @@ class Tested:
         origin: Where its architecture comes from.
         epochs: How long it was trained; None of an ensemble.
         train_seconds: What that took; None of an ensemble.
+        device: What it was trained on; empty where nobody says it.
         train_images: Images it was trained on; None of an ensemble.
         member_accuracies: Of an ensemble: those of its networks alone.
         judgement: How good it is by class; None of what version 0.1.0 kept.
@@ -107,6 +108,7 @@ class Tested:
     epochs: int | None = None
     train_seconds: float | None = None
     train_images: int | None = None
+    device: str = ""
     member_accuracies: tuple[float, ...] = ()
     judgement: Judgement | None = None
     verification: dict[str, dict[str, _Number]] = dataclasses.field(default_factory=dict)
