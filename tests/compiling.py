@@ -53,18 +53,24 @@ def without_launching() -> None:
     JITFunction.run = compiling
 
 
-def call(kernel: int, stride: int, dtype: torch.dtype, widths: tuple[int, ...]) -> None:
+def call(
+    kernel: int,
+    stride: int,
+    dtype: torch.dtype,
+    widths: tuple[int, ...],
+    affine: tuple[bool, ...] = (True,),
+) -> None:
     """Depthwise convolutions and normalisations of many shapes, forward and backward."""
     from optnas.objectives.kernels import batch_norm_relu, depthwise
 
     for (images, height, width), channels, relu in itertools.product(SHAPES, widths, (0, 1)):
         x = torch.zeros(images + 1, channels, height, width, dtype=dtype).requires_grad_()
-        if relu:
-            weight = torch.zeros(channels, 1, kernel, kernel, requires_grad=True)
-            y = depthwise(x, weight, stride, kernel // 2 * (1 + images % 2), 1 + images % 2)
-            y.backward(y)
-        for affine, training in itertools.product((True, False), (True, False)):
-            norm = torch.nn.BatchNorm2d(channels, affine=affine).train(training)
+        weight = torch.zeros(channels, 1, kernel, kernel, requires_grad=True)
+        dilation = 1 + images % 2
+        y = depthwise(x, weight, stride, kernel // 2 * dilation, dilation, relu=bool(relu))
+        y.backward(y)
+        for learns, training in itertools.product(affine, (True, False)):
+            norm = torch.nn.BatchNorm2d(channels, affine=learns).train(training)
             learnt, statistics = (norm.weight, norm.bias), (norm.running_mean, norm.running_var)
             batches = norm.num_batches_tracked if training else None
             with torch.set_grad_enabled(training):
@@ -120,7 +126,7 @@ def main() -> None:
     if everything:
         types = (torch.bfloat16, torch.float32)
         for kernel, stride, dtype in itertools.product((3, 5, 7), (1, 2), types):
-            call(kernel, stride, dtype, (64, 56, 62, 1))
+            call(kernel, stride, dtype, (64, 56, 62, 1), (True, False))
     else:
         call(3, 1, torch.bfloat16, (64, 56))
     for line in compiled():

@@ -330,6 +330,35 @@ def test_a_step_of_every_kind_of_network_stays_on_the_device(architecture, optio
     assert on_the_host(architecture, options, auxiliary=auxiliary) == []
 
 
+@pytest.mark.parametrize("kind", ["chain", "cell", "growth"])
+def test_a_filled_step_of_parameters_side_by_side_stays_on_the_device(monkeypatch, kind):
+    architecture, options = EVERY_KIND[kind]
+    monkeypatch.setattr(steps, "is_accelerated", lambda settings, device: True)
+    model = build_model(architecture, (3, 32, 32), 4, **options)
+    settings = TrainSettings(batch_size=8)
+    subject = Trainer(model, random_images(device="meta"), settings, epochs=1, seed=0)
+    flat = subject._flattened()
+    fused = types.SimpleNamespace(param_groups=subject._optimizer.param_groups)
+    fused.step = lambda: None  # There is none for this device.
+    monkeypatch.setattr(flat, "_over", lambda present: fused)
+    inputs, labels = torch.empty(5, 3, 32, 32, device="meta"), torch.empty(5, device="meta").long()
+    subject._trained_on(inputs, labels)  # Whoever casts a first time may look at the host.
+    with OnTheHost() as host:
+        subject._trained_on(inputs, labels)
+        subject.model.eval()
+        subject._answers(inputs)
+    assert host.found == []
+
+
+@pytest.mark.parametrize("space", [CellSpace(nodes=2), NasBench201Space()])
+def test_a_super_network_stays_on_the_device(space):
+    model = build_supernet(space, (3, 32, 32), 4, cells=3, channels=4).to("meta")
+    images, labels = torch.empty(8, 3, 32, 32, device="meta"), torch.empty(8, device="meta").long()
+    with OnTheHost() as host:
+        nn.functional.cross_entropy(model(images), labels).backward()
+    assert host.found == []
+
+
 def test_drop_path_draws_on_the_host():
     options = {"cells": 3, "channels": 4, "drop_path": 0.5}
     assert "aten.rand.generator" in on_the_host(cell(), options)

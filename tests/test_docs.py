@@ -19,7 +19,7 @@ import optnas
 from optnas import cli
 from optnas.config import plugins
 from optnas.config.file import study_from_dict
-from optnas.config.keys import PLUGINS, SUPPLIED
+from optnas.config.keys import PLUGINS, SUPPLIED, Resources
 from optnas.config.plugins import REFERENCE, Kind
 from optnas.config.schema import schema
 from optnas.config.settings import SearchSettings
@@ -131,6 +131,7 @@ def tables() -> dict[str, list[str]]:
         result[f"`{key}`"] = rows(block["properties"], block.get("required", []))
     result["`space: chain`"] = options("space", "chain")
     result["`sampler: macro_micro`"] = options("sampler", "macro_micro")
+    result["`workers.resources`"] = rows(Resources.model_json_schema()["properties"], [])
     search = SearchSettings.model_json_schema()
     result["`objective.search`"] = rows(search["properties"], [])
     return result

@@ -25,7 +25,7 @@ from optnas.objectives.kernels import Blocks, convolution, networks, normalisati
 from optnas.objectives.kernels.rows import as_rows
 from optnas.objectives.networks.build import build_model, build_supernet
 from optnas.objectives.networks.costs import count_multiply_adds
-from optnas.objectives.training import acceleration, padding
+from optnas.objectives.training import acceleration, padding, steps
 from optnas.objectives.training.hessian import hessian_eigenvalue
 from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import (
@@ -53,6 +53,7 @@ DEPTHWISE = st.fixed_dictionaries(
         "stride": st.sampled_from(convolution.STRIDES),
         "dilation": st.integers(1, 3),
         "dtype": TYPES,
+        "relu": st.booleans(),
     }
 )
 
@@ -90,18 +91,24 @@ def near(found, expected, dtype: torch.dtype, slack: float = 1, size: float = 1e
     )
 
 
-def check_depthwise(shape, kernel, stride, dilation, dtype, blocks=None) -> None:
+def check_depthwise(shape, kernel, stride, dilation, dtype, relu, blocks=None) -> None:
     blocks = chosen(blocks, shape)
     x = features(shape, dtype)
     weight = features((shape[1], 1, kernel, kernel), torch.float32, 1)
     padding = dilation * (kernel // 2)
     y = kernels.depthwise(
-        x, weight, stride, padding, dilation, blocks=blocks, gradient_blocks=blocks
+        x,
+        weight,
+        stride,
+        padding,
+        dilation,
+        relu=relu,
+        blocks=blocks,
+        gradient_blocks=blocks,
     )
     exact_x, exact_weight = (part.detach().double().requires_grad_() for part in (x, weight))
-    exact = functional.conv2d(
-        exact_x, exact_weight, None, stride, padding, dilation, groups=shape[1]
-    )
+    seen = exact_x.relu() if relu else exact_x
+    exact = functional.conv2d(seen, exact_weight, None, stride, padding, dilation, groups=shape[1])
     assert y.dtype == dtype
     near(y, exact, dtype)
     dy = features(tuple(y.shape), dtype, 2).detach()
@@ -114,7 +121,16 @@ def check_depthwise(shape, kernel, stride, dilation, dtype, blocks=None) -> None
 
 @settings(max_examples=10)
 @given(DEPTHWISE)
-@example({"shape": (1, 1, 1, 1), "kernel": 7, "stride": 2, "dilation": 2, "dtype": torch.float32})
+@example(
+    {
+        "shape": (1, 1, 1, 1),
+        "kernel": 7,
+        "stride": 2,
+        "dilation": 2,
+        "dtype": torch.float32,
+        "relu": True,
+    }
+)
 def test_depthwise_convolutions_are_those_of_torch(case):
     check_depthwise(**case)
 
@@ -131,8 +147,8 @@ def test_depthwise_convolutions_are_those_of_torch(case):
     ],
 )
 def test_large_depthwise_convolutions_are_those_of_torch(shape, kernel, stride, dilation, blocks):
-    check_depthwise(shape, kernel, stride, dilation, torch.float32, blocks)
-    check_depthwise(shape, kernel, stride, dilation, torch.bfloat16, blocks)
+    check_depthwise(shape, kernel, stride, dilation, torch.float32, False, blocks)
+    check_depthwise(shape, kernel, stride, dilation, torch.bfloat16, True, blocks)
 
 
 @pytest.mark.parametrize("layout", ["channels first", "some channels", "other channels"])
@@ -334,10 +350,10 @@ def test_gradients_of_gradients_are_those_of_torch():
     def seconds(own: bool) -> tuple[torch.Tensor, ...]:
         inputs = (x.clone().requires_grad_(), weight, norm.weight, norm.bias)
         if own:
-            y = kernels.depthwise(inputs[0], weight, 1, 1, blocks=tiles(x.shape))
+            y = kernels.depthwise(inputs[0], weight, 1, 1, relu=True, blocks=tiles(x.shape))
             y = normalised(copy.copy(norm), y, count=2)[:2]
         else:
-            y = functional.conv2d(inputs[0], weight, None, 1, 1, groups=6)
+            y = functional.conv2d(inputs[0].relu(), weight, None, 1, 1, groups=6)
             y = functional.batch_norm(y[:2], None, None, norm.weight, norm.bias, True).relu()
         first = torch.autograd.grad((y * y * vector[:2]).sum(), inputs, create_graph=True)
         return torch.autograd.grad(sum(part.square().sum() for part in first), inputs)
@@ -468,6 +484,32 @@ def test_a_training_in_bfloat16_is_as_near_to_float32_and_repeatable(supported, 
     assert (own - plain).norm() < 1.5 * (rounded - plain).norm()
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_they_compute_with_aligned_channels_and_filled_batches(
+    supported, accelerated, monkeypatch, precision
+):
+    monkeypatch.setattr(steps, "is_accelerated", acceleration.is_accelerated)
+    images, subjects = random_images(12).to(DEVICE), []
+    for kernels_of in ("auto", "torch"):
+        recipe = TrainSettings(batch_size=8, precision=precision, lr=0.01, kernels=kernels_of)
+        model = network_of(ChainArchitecture(2, 7))
+        subjects.append(Trainer(model, images, recipe, epochs=1, seed=0))
+    own, plain = (train(subject, 1) for subject in subjects)
+    assert "_Depthwise" in kinds_of(own.model)
+    assert own._flat is not None
+    with own._flat.lent():
+        assert all(
+            len(part.weight) % 8 == 0
+            for part in own.model.layers.modules()
+            if isinstance(part, nn.BatchNorm2d | nn.Conv2d)
+        )
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    near(state(own), state(plain), dtype, slack=100 if dtype == torch.float32 else 5)
+    for place in own._flat._places:
+        whole = place.computed(own._flat._values)
+        assert whole.count_nonzero() == place.own(own._flat._values).count_nonzero()
+
+
 def test_images_that_fill_a_batch_count_for_nothing(supported):
     model = kernels.use_kernels(network_of(ChainArchitecture(2, 4)), DEVICE)
     other = copy.deepcopy(model)
@@ -499,11 +541,44 @@ def test_whose_depthwise_convolutions_a_network_has_may_change(supported, monkey
     for before in ("triton", "aten", "cudnn"):
         own = kernels.use_kernels(copy.deepcopy(model), DEVICE, depthwise=before)
         own = kernels.use_kernels(own, DEVICE, depthwise=depthwise)
+        own = kernels.use_kernels(own, DEVICE, depthwise=depthwise)  # Nothing more happens.
         kinds = kinds_of(own) & {"_Depthwise", "_AtenDepthwise"}
         kind = {"triton": {"_Depthwise"}, "aten": {"_AtenDepthwise"}, "cudnn": set()}
         assert kinds == kind[depthwise]
     for name, value in step(own, images).items():
         near(value, expected[name], torch.float32, slack=500)
+
+
+def test_activations_are_computed_by_their_neighbours(supported):
+    own = kernels.use_kernels(network_of(grown(0)), DEVICE)
+    parts = list(own.cells[0].operation)
+    assert [(type(part).__name__, getattr(part, "relu", None)) for part in parts] == [
+        ("_Done", None),
+        ("_Depthwise", True),
+        ("Conv2d", None),
+        ("_BatchNormReLU", True),
+        ("_Done", None),
+        ("_Depthwise", False),
+        ("Conv2d", None),
+        ("_BatchNormReLU", False),
+    ]
+    assert not own.normalisation.relu  # Its ReLU is a function.
+
+
+def test_everything_that_is_done_on_cuda_goes_together(supported, accelerated, monkeypatch):
+    """Kernels, flat parameters, channels in eights, and a last batch that is filled up."""
+
+    def trained(**keys) -> Trainer:
+        recipe = TrainSettings(batch_size=16, lr=0.01, **keys)
+        model, images = network_of(ChainArchitecture(2, 6)), random_images(24).to(DEVICE)
+        return train(Trainer(model, images, recipe, epochs=2, seed=0), 2)
+
+    plain = trained(kernels="torch")
+    monkeypatch.setattr(steps, "is_accelerated", acceleration.is_accelerated)
+    own = trained(kernels="auto")
+    assert "_Depthwise" in kinds_of(own.model)
+    assert own._flat is not None
+    near(state(own), state(plain), torch.float32, slack=100)
 
 
 def test_what_there_is_no_kernel_for_is_told_once_and_runs(supported):
@@ -584,7 +659,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
     made = [json.loads(line) for line in done.stdout.splitlines()]
     # One of a kind, for all shapes.
     kinds = {(each["program"], each["type"], *each["kind"].items()) for each in made}
-    assert len(made) == len(kinds) == 21
+    assert len(made) == len(kinds) == 16
     # Where channels are aligned, nothing spills, and features are moved 16 bytes at a time.
     for each in made:
         if each["kind"].get("ALIGN") == 8:

@@ -181,6 +181,21 @@ def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "mine.html").read_text().startswith("<!doctype html>")
 
 
+def test_the_command_writes_markdown(tmp_path, monkeypatch, capsys):
+    opened(tmp_path, [trial(0, 0.5, params=7)])
+    storage = f"sqlite:///{tmp_path}/made.db"
+    assert run(monkeypatch, storage, "--format", "md") == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        f"Wrote {tmp_path}/made.md.",
+        f"Wrote {tmp_path}/made.csv, a row for every trial.",
+    ]
+    text = (tmp_path / "made.md").read_text()
+    assert run(monkeypatch, storage, "--output", tmp_path / "Mine.MD") == 0
+    assert (tmp_path / "Mine.MD").read_text().splitlines()[1:4] == text.splitlines()[1:4]
+    assert (tmp_path / "Mine.csv").exists()
+    assert str(tmp_path) not in text
+
+
 def test_the_command_says_that_there_is_nothing_yet(tmp_path, monkeypatch, capsys):
     opened(tmp_path)
     assert run(monkeypatch, f"sqlite:///{tmp_path}/made.db") == 2

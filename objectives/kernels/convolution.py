@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
+from torch.nn import functional
 
 from optnas.objectives.kernels import depthwise_programs as programs
 from optnas.objectives.kernels.rows import Blocks, alignment, as_rows, device_of, empty_rows
@@ -26,10 +27,11 @@ def depthwise(
     padding: int = 0,
     dilation: int = 1,
     *,
+    relu: bool = False,
     blocks: Blocks | None = None,
     gradient_blocks: Blocks | None = None,
 ) -> Tensor:
-    """A depthwise convolution: every channel with a kernel of its own.
+    """A depthwise convolution, every channel with a kernel of its own, of features or their ReLU.
 
     Products are summed in float32. The weight stays as it is, also where ``x`` is bfloat16; its
     gradient is of its own type. Equal inputs give equal bits. A gradient that is to be
@@ -41,6 +43,7 @@ def depthwise(
         stride: 1 or 2.
         padding: Zeros around the images, on each side.
         dilation: Distance of the kernel's pixels.
+        relu: Whether a ReLU comes before, in the same kernels.
         blocks: How the output and the input's gradient are divided; `BLOCKS` by default.
         gradient_blocks: The same of the weight's gradient; `GRADIENT_BLOCKS` by default.
 
@@ -62,7 +65,7 @@ def depthwise(
             f"and strides of {STRIDES}: {x.dtype} {tuple(x.shape)}, {tuple(weight.shape)}, "
             f"stride {stride}."
         )
-    shape = _Shape(x.shape, size, stride, padding, dilation)
+    shape = _Shape(x.shape, size, stride, padding, dilation, relu)
     if min(shape.out) < 1:
         raise ValueError(f"Images of {tuple(x.shape[2:])} pixels are too small for {shape}.")
     work = (blocks or BLOCKS, gradient_blocks or GRADIENT_BLOCKS)
@@ -71,12 +74,19 @@ def depthwise(
 
 
 class _Shape:
-    """The sizes of a convolution."""
+    """The sizes of a convolution, and whether a ReLU comes before."""
 
     def __init__(
-        self, features: torch.Size, kernel: int, stride: int, padding: int, dilation: int
+        self,
+        features: torch.Size,
+        kernel: int,
+        stride: int,
+        padding: int,
+        dilation: int,
+        relu: bool,
     ) -> None:
         self.kernel, self.stride, self.padding, self.dilation = kernel, stride, padding, dilation
+        self.relu = relu
         self.images, self.channels, *self.sides = features
         reach = dilation * (kernel - 1) + 1
         self.out = [(side + 2 * padding - reach) // stride + 1 for side in self.sides]
@@ -136,11 +146,13 @@ def _input_gradient(
     dy: Tensor, x: Tensor, weight: Tensor, shape: _Shape, blocks: Blocks
 ) -> Tensor:
     dx = empty_rows(x, *shape.sides)
-    dy, pitch = as_rows(dy)
-    align = alignment(shape.channels, pitch)
+    x, pitch = as_rows(x)
+    dy, dy_pitch = as_rows(dy)
+    align = alignment(shape.channels, pitch, dy_pitch)
     rows = dx.numel() // max(1, shape.channels)
     with device_of(x):
         programs.depthwise_input_gradient[_grid(rows, shape.channels, blocks)](
+            x,
             dy,
             weight.contiguous(),
             dx,
@@ -149,6 +161,7 @@ def _input_gradient(
             *shape.out,
             shape.channels // align,
             pitch // align,
+            dy_pitch // align,
             shape.padding,
             shape.dilation,
             **_kind(shape, align, blocks),
@@ -199,6 +212,7 @@ def _kind(shape: _Shape, align: int, blocks: Blocks) -> dict[str, int]:
     return {
         "KERNEL": shape.kernel,
         "STRIDE": shape.stride,
+        "RELU": shape.relu,
         "ALIGN": align,
         "ROWS": blocks.rows,
         "CHANNELS": blocks.channels,
@@ -207,11 +221,11 @@ def _kind(shape: _Shape, align: int, blocks: Blocks) -> dict[str, int]:
 
 
 def _differentiable(dy: Tensor, x: Tensor, weight: Tensor, shape: _Shape) -> tuple[Tensor, Tensor]:
-    """The gradients by an operation of torch, which has a gradient of its own."""
+    """The gradients by operations of torch, which have gradients of their own."""
     with torch.autocast(x.device.type, enabled=False):
         dx, dw, _ = torch.ops.aten.convolution_backward(
             dy,
-            x,
+            functional.relu(x) if shape.relu else x,
             weight.to(x.dtype),
             None,
             [shape.stride] * 2,
@@ -222,4 +236,4 @@ def _differentiable(dy: Tensor, x: Tensor, weight: Tensor, shape: _Shape) -> tup
             shape.channels,
             [True, True, False],
         )
-    return dx, dw.to(weight.dtype)
+    return dx * (x > 0) if shape.relu else dx, dw.to(weight.dtype)

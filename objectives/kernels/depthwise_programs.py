@@ -45,11 +45,12 @@ def depthwise_forward(
     dilation,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    RELU: tl.constexpr,
     ALIGN: tl.constexpr,
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """A tile (ROWS, CHANNELS) of the output."""
+    """A tile (ROWS, CHANNELS) of the output; of a ReLU of the input, if RELU says so."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     present = channel < units * ALIGN
@@ -65,6 +66,8 @@ def depthwise_forward(
             start = ((image * height + i) * width + j).to(tl.int64) * (x_units * ALIGN)
             mask = inside[:, None] & present[None, :]
             value = tl.load(x + start[:, None] + channel[None, :], mask=mask, other=0.0)
+            if RELU:
+                value = tl.where(value <= 0.0, 0.0, value)  # Leaves NaN as it is.
             tap = (channel * KERNEL + line) * KERNEL + column
             factor = tl.load(weight + tap, mask=present, other=0.0)
             total += value.to(tl.float32) * factor.to(tl.float32)[None, :]
@@ -75,6 +78,7 @@ def depthwise_forward(
 
 @triton.jit(do_not_specialize=_SIZES)
 def depthwise_input_gradient(
+    x,
     dy,
     weight,
     dx,
@@ -84,11 +88,13 @@ def depthwise_input_gradient(
     out_height,
     out_width,
     units,
+    x_units,
     dy_units,
     padding,
     dilation,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    RELU: tl.constexpr,
     ALIGN: tl.constexpr,
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -118,6 +124,10 @@ def depthwise_input_gradient(
             total += value.to(tl.float32) * factor.to(tl.float32)[None, :]
     start = row.to(tl.int64) * (units * ALIGN)
     mask = (row < rows)[:, None] & present[None, :]
+    if RELU:
+        start_x = row.to(tl.int64) * (x_units * ALIGN)
+        value = tl.load(x + start_x[:, None] + channel[None, :], mask=mask, other=0.0)
+        total = tl.where(value <= 0.0, 0.0, total)
     tl.store(dx + start[:, None] + channel[None, :], total.to(dx.dtype.element_ty), mask=mask)
 
 
@@ -139,6 +149,7 @@ def depthwise_weight_gradient(
     dilation,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    RELU: tl.constexpr,
     ALIGN: tl.constexpr,
     TAPS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -165,6 +176,8 @@ def depthwise_weight_gradient(
         start = (((image * height + i) * width)[None, :] + j).to(tl.int64) * (x_units * ALIGN)
         mask = inside[:, :, None] & present[None, None, :]
         value = tl.load(x + start[:, :, None] + channel[None, None, :], mask=mask, other=0.0)
+        if RELU:
+            value = tl.where(value <= 0.0, 0.0, value)
         start_y = row.to(tl.int64) * (dy_units * ALIGN)
         mask_y = (row < last)[:, None] & present[None, :]
         gradient = tl.load(dy + start_y[:, None] + channel[None, :], mask=mask_y, other=0.0)

@@ -57,8 +57,9 @@ def use_kernels(
     """
     if not are_supported(device):
         return network
+    _restore(network)
     for part in network.modules():
-        if type(part) in (nn.Conv2d, _Depthwise, _AtenDepthwise) and _is_depthwise(part):
+        if type(part) is nn.Conv2d and _is_depthwise(part):
             part.__class__ = _convolution(part, depthwise)
         elif type(part) is nn.BatchNorm2d and part.track_running_stats and part.momentum:
             part.__class__ = _BatchNormReLU
@@ -67,7 +68,19 @@ def use_kernels(
             if isinstance(part, _BatchNormReLU) and type(follower) is nn.ReLU:
                 part.relu = True
                 follower.__class__ = _Done
+            elif type(part) is nn.ReLU and isinstance(follower, _Depthwise):
+                follower.relu = True
+                part.__class__ = _Done
     return network
+
+
+def _restore(network: nn.Module) -> None:
+    """Have all parts of a network run torch's operations alone."""
+    torchs = {cls: cls.__mro__[1] for cls in (_Depthwise, _AtenDepthwise, _BatchNormReLU, _Done)}
+    for part in network.modules():
+        if type(part) in torchs:
+            vars(part).pop("relu", None)
+            part.__class__ = torchs[type(part)]
 
 
 def _convolution(part: nn.Conv2d, depthwise: Depthwise) -> type[nn.Conv2d]:
@@ -107,15 +120,23 @@ def _computed(features: Tensor) -> Tensor:
 
 
 class _Depthwise(nn.Conv2d):
-    """A depthwise convolution that runs our kernel where it can."""
+    """A depthwise convolution that runs our kernel where it can.
+
+    Attributes:
+        relu: Whether the ReLU before it is its own.
+    """
+
+    relu: bool = False
 
     def forward(self, features: Tensor) -> Tensor:
         if not _runs(features):
-            return super().forward(features)
+            return super().forward(functional.relu(features) if self.relu else features)
         (stride, _), (dilation, _) = self.stride, self.dilation
         assert isinstance(self.padding, tuple)
         padding, _ = self.padding
-        return depthwise(_computed(features), self.weight, stride, padding, dilation)
+        return depthwise(
+            _computed(features), self.weight, stride, padding, dilation, relu=self.relu
+        )
 
 
 def _aten_depthwise(*arguments: Any) -> Tensor:
@@ -186,7 +207,7 @@ class _BatchNormReLU(nn.BatchNorm2d):
 
 
 class _Done(nn.ReLU):
-    """A ReLU that the batch normalisation before it has computed already."""
+    """A ReLU that the batch normalisation before it, or the convolution after it, computes."""
 
     def forward(self, features: Tensor) -> Tensor:
         return features

@@ -111,56 +111,60 @@ class _BatchNormReLU(torch.autograd.Function):
         return (*_backward(dy, x, weight, bias, saved, ctx.options), None)
 
 
+class _Work:
+    """How the work on features is divided."""
+
+    def __init__(self, x: Tensor, options: _Options) -> None:
+        images, self.channels, height, width = x.shape
+        self.rows, self.real = images * height * width, options.count * height * width
+        blocks = options.blocks
+        self.across = triton.cdiv(self.channels, blocks.channels)
+        self.chunks, self.per_chunk = blocks.divided(self.real)
+        self.programs, self.per_program = blocks.divided(self.rows)
+
+    def partial(self, x: Tensor) -> Tensor:
+        """Room for what every chunk comes to."""
+        return x.new_empty((self.chunks, 2, self.channels), dtype=torch.float32)
+
+
 def _forward(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, options: _Options
 ) -> tuple[Tensor, Tensor]:
-    images, channels, height, width = x.shape
-    rows, real = images * height * width, options.count * height * width
-    y = empty_rows(x, height, width)
+    work, y = _Work(x, options), empty_rows(x, *x.shape[2:])
     x, pitch = as_rows(x)
-    align = alignment(channels, pitch)
-    units = (channels // align, pitch // align)
-    blocks = options.blocks
-    across = triton.cdiv(channels, blocks.channels)
-    saved = x.new_empty((2, channels), dtype=torch.float32)
-    chunks, per_chunk = blocks.divided(real)
-    partial = saved
+    align = alignment(work.channels, pitch)
+    units, kind = (work.channels // align, pitch // align), _kind(align, options.blocks)
+    partial = saved = x.new_empty((2, work.channels), dtype=torch.float32)
+    learnt = (saved, saved) if weight is None or bias is None else (weight, bias)
+    batches = options.batches
     with device_of(x):
         if options.training:
-            partial = x.new_empty((chunks, 2, channels), dtype=torch.float32)
-            programs.batch_norm_statistics[chunks, across](
-                x,
-                partial,
-                real,
-                per_chunk,
-                *units,
-                **_kind(align, blocks),
+            partial = work.partial(x)
+            programs.batch_norm_statistics[work.chunks, work.across](
+                x, partial, work.real, work.per_chunk, *units, **kind
             )
-        batches = options.batches
-        programs_down, per_program = blocks.divided(rows)
-        programs.batch_norm_forward[programs_down, across](
+        programs.batch_norm_forward[work.programs, work.across](
             x,
             y,
             partial,
             saved,
-            saved if weight is None else weight,
-            saved if bias is None else bias,
+            *learnt,
             options.running_mean,
             options.running_var,
             saved if batches is None else batches,
-            rows,
-            real,
-            per_chunk,
-            chunks,
-            per_program,
+            work.rows,
+            work.real,
+            work.per_chunk,
+            work.chunks,
+            work.per_program,
             *units,
             options.eps,
             options.momentum,
             TRAINING=options.training,
             COUNTED=batches is not None,
-            CHUNKS=blocks.chunks,
+            CHUNKS=options.blocks.chunks,
             **_flags(weight, options),
-            **_kind(align, blocks),
+            **kind,
         )
     return y, saved
 
@@ -173,34 +177,20 @@ def _backward(
     saved: Tensor,
     options: _Options,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    images, channels, height, width = x.shape
-    rows, real = images * height * width, options.count * height * width
-    dx = empty_rows(x, height, width)
+    work, dx = _Work(x, options), empty_rows(x, *x.shape[2:])
     x, pitch = as_rows(x)
     dy, dy_pitch = as_rows(dy)
-    align = alignment(channels, pitch, dy_pitch)
-    blocks = options.blocks
-    across = triton.cdiv(channels, blocks.channels)
-    chunks, per_chunk = blocks.divided(real)
-    partial = x.new_empty((chunks, 2, channels), dtype=torch.float32)
+    align = alignment(work.channels, pitch, dy_pitch)
+    units = (work.channels // align, pitch // align, dy_pitch // align)
+    kind = {**_flags(weight, options), **_kind(align, options.blocks)}
+    partial = work.partial(x)
     learnt = (saved, saved) if weight is None or bias is None else (weight, bias)
     gradients = [None if part is None else torch.empty_like(part) for part in (weight, bias)]
-    units = (channels // align, pitch // align, dy_pitch // align)
     with device_of(x):
-        programs.batch_norm_gradient_sums[chunks, across](
-            x,
-            dy,
-            partial,
-            saved,
-            *learnt,
-            real,
-            per_chunk,
-            *units,
-            **_flags(weight, options),
-            **_kind(align, blocks),
+        programs.batch_norm_gradient_sums[work.chunks, work.across](
+            x, dy, partial, saved, *learnt, work.real, work.per_chunk, *units, **kind
         )
-        programs_down, per_program = blocks.divided(rows)
-        programs.batch_norm_input_gradient[programs_down, across](
+        programs.batch_norm_input_gradient[work.programs, work.across](
             x,
             dy,
             dx,
@@ -208,14 +198,13 @@ def _backward(
             saved,
             *learnt,
             *(saved if part is None else part for part in gradients),
-            rows,
-            real,
-            chunks,
-            per_program,
+            work.rows,
+            work.real,
+            work.chunks,
+            work.per_program,
             *units,
-            CHUNKS=blocks.chunks,
-            **_flags(weight, options),
-            **_kind(align, blocks),
+            CHUNKS=options.blocks.chunks,
+            **kind,
         )
     return dx, *gradients
 

@@ -91,6 +91,18 @@ def _totals(partial, channel, present, channels, chunks, CHUNKS: tl.constexpr):
     return tl.sum(plain, axis=0), tl.sum(weighted, axis=0)
 
 
+@triton.jit
+def _learnt(weight, bias, channel, present, AFFINE: tl.constexpr):
+    """Scales and shifts; ones and zeros where there are none."""
+    if AFFINE:
+        scale = tl.load(weight + channel, mask=present, other=0.0)
+        shift = tl.load(bias + channel, mask=present, other=0.0)
+    else:
+        scale = tl.where(present, 1.0, 0.0)
+        shift = tl.where(present, 0.0, 0.0)
+    return scale, shift
+
+
 @triton.jit(do_not_specialize=_SIZES)
 def batch_norm_forward(
     x,
@@ -148,11 +160,8 @@ def batch_norm_forward(
     else:
         mean = tl.load(running_mean + channel, mask=present, other=0.0)
         inverse = 1.0 / tl.sqrt(tl.load(running_var + channel, mask=present, other=1.0) + eps)
-    scale = inverse
-    shift = tl.zeros((CHANNELS,), tl.float32)
-    if AFFINE:
-        scale = inverse * tl.load(weight + channel, mask=present, other=0.0)
-        shift = tl.load(bias + channel, mask=present, other=0.0)
+    scale, shift = _learnt(weight, bias, channel, present, AFFINE)
+    scale = inverse * scale
     first = tl.program_id(0) * per_program
     last = tl.minimum(first + per_program, rows)
     for begin in range(first, last, ROWS):
@@ -169,31 +178,16 @@ def batch_norm_forward(
 
 @triton.jit
 def _gradient(
-    x,
-    dy,
-    row,
-    channel,
-    mask,
-    x_pitch,
-    dy_pitch,
-    mean,
-    inverse,
-    weight,
-    bias,
-    AFFINE: tl.constexpr,
-    RELU: tl.constexpr,
+    x, dy, row, channel, mask, x_step, dy_step, mean, inverse, scale, shift, RELU: tl.constexpr
 ):
-    """A tile of the normalised features, and of their gradient, before weight and bias."""
+    """A tile of the normalised features, and of the gradient of what is made of them linearly."""
     place = row.to(tl.int64)[:, None]
-    value = tl.load(x + place * x_pitch + channel[None, :], mask=mask, other=0.0).to(tl.float32)
-    gradient = tl.load(dy + place * dy_pitch + channel[None, :], mask=mask, other=0.0)
+    value = tl.load(x + place * x_step + channel[None, :], mask=mask, other=0.0).to(tl.float32)
+    gradient = tl.load(dy + place * dy_step + channel[None, :], mask=mask, other=0.0)
     gradient = gradient.to(tl.float32)
     away = value - mean[None, :]
     if RELU:
-        if AFFINE:
-            result = away * (inverse * weight)[None, :] + bias[None, :]
-        else:
-            result = away * inverse[None, :]
+        result = away * (inverse * scale)[None, :] + shift[None, :]
         gradient = tl.where(result <= 0.0, 0.0, gradient)
     return tl.where(mask, away * inverse[None, :], 0.0), gradient
 
@@ -223,11 +217,9 @@ def batch_norm_gradient_sums(
     present = channel < channels
     mean = tl.load(saved + channel, mask=present, other=0.0)
     inverse = tl.load(saved + channels + channel, mask=present, other=0.0)
-    factor = inverse
-    shift = mean
-    if AFFINE:
-        factor = tl.load(weight + channel, mask=present, other=0.0)
-        shift = tl.load(bias + channel, mask=present, other=0.0)
+    scale, shift = _learnt(weight, bias, channel, present, AFFINE)
+    x_step = x_units * ALIGN
+    dy_step = dy_units * ALIGN
     first = tl.program_id(0) * per_chunk
     last = tl.minimum(first + per_chunk, real)
     plain = tl.zeros((ROWS, CHANNELS), tl.float32)
@@ -236,19 +228,7 @@ def batch_norm_gradient_sums(
         row = begin + tl.arange(0, ROWS)
         mask = (row < last)[:, None] & present[None, :]
         normal, gradient = _gradient(
-            x,
-            dy,
-            row,
-            channel,
-            mask,
-            x_units * ALIGN,
-            dy_units * ALIGN,
-            mean,
-            inverse,
-            factor,
-            shift,
-            AFFINE,
-            RELU,
+            x, dy, row, channel, mask, x_step, dy_step, mean, inverse, scale, shift, RELU
         )
         plain += gradient
         weighted += gradient * normal
@@ -289,16 +269,13 @@ def batch_norm_input_gradient(
     plain, weighted = _totals(partial, channel, present, channels, chunks, CHUNKS)
     mean = tl.load(saved + channel, mask=present, other=0.0)
     inverse = tl.load(saved + channels + channel, mask=present, other=0.0)
-    factor = inverse
-    shift = mean
-    scale = inverse
+    scale, shift = _learnt(weight, bias, channel, present, AFFINE)
+    x_step = x_units * ALIGN
+    dy_step = dy_units * ALIGN
     if AFFINE:
-        factor = tl.load(weight + channel, mask=present, other=0.0)
-        shift = tl.load(bias + channel, mask=present, other=0.0)
-        scale = inverse * factor
-        if tl.program_id(0) == 0:
-            tl.store(dweight + channel, weighted, mask=present)
-            tl.store(dbias + channel, plain, mask=present)
+        once = present & (tl.program_id(0) == 0)
+        tl.store(dweight + channel, weighted, mask=once)
+        tl.store(dbias + channel, plain, mask=once)
     plain = plain / real
     weighted = weighted / real
     first = tl.program_id(0) * per_program
@@ -308,21 +285,11 @@ def batch_norm_input_gradient(
         mask = (row < last)[:, None] & present[None, :]
         counted = (row < real)[:, None] & mask
         normal, gradient = _gradient(
-            x,
-            dy,
-            row,
-            channel,
-            counted,
-            x_units * ALIGN,
-            dy_units * ALIGN,
-            mean,
-            inverse,
-            factor,
-            shift,
-            AFFINE,
-            RELU,
+            x, dy, row, channel, counted, x_step, dy_step, mean, inverse, scale, shift, RELU
         )
-        result = scale[None, :] * (gradient - plain[None, :] - normal * weighted[None, :])
+        result = (inverse * scale)[None, :] * (
+            gradient - plain[None, :] - normal * weighted[None, :]
+        )
         result = tl.where(counted, result, 0.0).to(dx.dtype.element_ty)
         place = dx + row.to(tl.int64)[:, None] * channels + channel[None, :]
         tl.store(place, result, mask=mask)

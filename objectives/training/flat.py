@@ -189,7 +189,9 @@ class FlatParameters:
             self._present = present
             self._moving = self._over(present)
         pairs = [(t, g) for t, g in zip(self._targets, found, strict=True) if g is not None]
-        torch._foreach_copy_([target for target, _ in pairs], [gradient for _, gradient in pairs])
+        for dtype in dict.fromkeys(gradient.dtype for _, gradient in pairs):
+            alike = [pair for pair in pairs if pair[1].dtype == dtype]  # One kernel takes these.
+            torch._foreach_copy_([target for target, _ in alike], [found for _, found in alike])
         if clip is not None:
             norm = torch.linalg.vector_norm(self._gradients)
             self._gradients.mul_((clip / (norm + 1e-6)).clamp(max=1.0))
