@@ -53,6 +53,7 @@ PROGRAMS = {
     "pip",
     "pip3",
     "scontrol",
+    "torchrun",
     "wait",
 }
 
