@@ -40,7 +40,7 @@ class Display:
         """A trial has finished."""
 
     def note(self, text: str) -> None:
-        """Something was decided about the workers; called only where several share a GPU."""
+        """A line between the trials: what was decided about workers that share a GPU, say."""
 
     def interrupted(self, ending: Interruption) -> None:
         """Ctrl-C or SIGTERM was heard; called from another thread."""
@@ -94,7 +94,9 @@ class PoolEvents:
                 self.sharing.lost(worker, value)
             return
         if event == "ahead":
-            if self._display.ahead is not None:
+            if self.opened is not None:  # Another worker was faster.
+                self.note(value)
+            elif self._display.ahead is not None:
                 self._display.ahead(value)
             return
         if event == "pulse":
