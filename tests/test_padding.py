@@ -253,8 +253,9 @@ def plainly(images: Images, name: str, epochs: int) -> tuple[nn.Module, list[flo
     return model, losses
 
 
-@pytest.mark.parametrize("kernels", ["auto", "torch"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "kernels"), [*((n, "auto") for n in NETWORKS), ("chain", "torch")]
+)
 def test_on_the_cpu_nothing_is_filled_and_every_bit_is_torchs(digits, monkeypatch, name, kernels):
     monkeypatch.setattr(padding, "filled", lambda *_: pytest.fail("a batch was filled"))
     subject = train(trainer(digits, name, kernels=kernels, schedule="constant"), 2)

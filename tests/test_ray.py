@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -158,6 +160,13 @@ def finished(trials: list[FrozenTrial]) -> int:
     return sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
 
 
+NAPS = """\
+study: killed
+space: cell
+sampler: random
+objective: {name: "napping:Nap", seconds: 0.2, epochs: 1000}
+workers: {count: 2}
+"""
 FOUR = "objective: slow:Slow\nworkers: {count: 4}\n"
 SLOW = """\
 import time
@@ -205,6 +214,30 @@ def test_a_search_whose_nodes_and_driver_go_and_come(cluster, search_of, tmp_pat
     run(alone / "study.yaml")
     undisturbed = killing.ended(alone / "study.yaml", 0.0)
     assert killing.differences(ended, undisturbed, workers=4) is None
+
+
+def test_a_ray_of_the_runs_own_is_on_loopback_and_ends_with_it(search_of, tmp_path):
+    pytest.importorskip("ray")
+    shutil.copy(BENCHMARKS / "napping.py", tmp_path)
+    search = search_of(NAPS, None)
+    search.start()
+    search.wait_for(lambda trials: len(training(trials)) == 2)
+    assert search.driver is not None
+    processes = psutil.Process(search.driver.pid).children(recursive=True)
+    listening = [
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in processes
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert set(listening) == {"127.0.0.1"}
+    search.driver.send_signal(signal.SIGINT)
+    code, events, err = search.end()
+    assert (code, events[-1]["ending"]) == (130, "interrupted"), err
+    assert [trial.state for trial in search.trials] == [TrialState.FAIL] * 2
+    assert {trial.user_attrs["failure_reason"] for trial in search.trials} == {"interrupted"}
+    _, left = psutil.wait_procs(processes, timeout=20)
+    assert not left
 
 
 @pytest.mark.skipif("CLUSTERS" not in os.environ, reason="minutes: make stress")
