@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint types study stress bench bench-quick gpu hub clean
+.PHONY: demo test lint types docs release-check study stress bench bench-quick gpu hub clean
 
 
 demo: $(STAMP)
@@ -32,12 +32,25 @@ types: $(STAMP)-lint
 		checked=$$(sed -n 's/.*no issues found in \([0-9]*\) source files.*/\1/p' .venv/types/report); \
 		test "$${checked:-0}" -ge "$$files"
 
-# The full numbers behind docs/econas.md, an hour or two: make study DATA=folder of the tables.
+# The manual, a site in .venv/site. What `make demo` and other runs left in studies/ is shown by its report.
+docs: $(STAMP)-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+# The wheel and the sdist, and the wheel in an environment of its own, with all packages anew.
+release-check: $(STAMP)
+	$(BIN)/pip install -q 'build>=1'
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python tests/release.py dist/*.whl
+
+# The full numbers behind docs/measurements/econas.md, an hour or two:
+# make study DATA=folder of the tables.
 study: $(STAMP)
 	@test -n "$(DATA)" || { echo "make study needs DATA=folder of the tables"; exit 2; }
 	$(BIN)/python benchmarks/econas_tables.py --data $(DATA)
 
-# The full numbers behind docs/distributed.md, hours; stopped, the same command goes on. A part of it:
+# The full numbers behind docs/measurements/workers.md, hours; stopped, the same command goes on.
+# A part of it:
 # .venv/bin/python tests/stress.py PART ...
 stress: $(STAMP)-test
 	$(BIN)/pip install -q -e '.[export-executorch]'
@@ -45,7 +58,7 @@ stress: $(STAMP)-test
 	MUTATIONS=500 $(BIN)/python -m pytest -q tests/test_mutated_study_files.py
 	$(BIN)/python tests/stress.py --output .venv/stress.json
 
-# The full figures behind docs/performance.md, hours: make bench DATA=folder of the data sets
+# The full figures behind docs/measurements/speed.md, hours: make bench DATA=folder of the data sets
 # [DEVICE=cuda] [TRACE=the authors' search]; stopped, the same command goes on.
 DEVICE ?= cpu
 BENCH := .venv/bench
@@ -57,22 +70,22 @@ bench: $(STAMP)
 	$(if $(TRACE),$(BIN)/python benchmarks/search.py --device $(DEVICE) --trace $(TRACE) \
 		$(if $(DATA),--data $(DATA)) --output $(BENCH)/search-$(DEVICE).json)
 
-# A little of each beside what was recorded last, three minutes; fails where a ratio fell by 20 %.
-bench-quick: $(STAMP)
-	$(BIN)/python benchmarks/quick.py
-
 # What docs/measurements/gpu.md has, on a GPU, in five minutes or so many SECONDS; the published search in it
 # goes on where the last call left it: make gpu [SECONDS=300] [DATA=folder of the data sets].
 SECONDS ?= 300
 gpu: $(STAMP)-test
 	$(BIN)/python benchmarks/gpu.py --seconds $(SECONDS) $(if $(DATA),--data $(DATA)) --output $(BENCH)/gpu.json
 
+# A little of each beside what was recorded last, three minutes; fails where a ratio fell by 20 %.
+bench-quick: $(STAMP)
+	$(BIN)/python benchmarks/quick.py
+
 # The strategies as packages of OptunaHub, in the layout of its registry.
 hub: $(STAMP)
 	$(BIN)/python hub/build.py .venv/hub
 
 clean:
-	rm -rf .venv build *.egg-info studies/*.db* studies/*.artifacts studies/*.network studies/*.html
+	rm -rf .venv build dist *.egg-info studies/*.db* studies/*.artifacts studies/*.network studies/*.html
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -82,6 +95,10 @@ $(STAMP): pyproject.toml
 
 $(STAMP)-test: $(STAMP)
 	$(BIN)/pip install -q -e '.[test]'
+	touch $@
+
+$(STAMP)-docs: $(STAMP)
+	$(BIN)/pip install -q -e '.[docs]'
 	touch $@
 
 $(STAMP)-lint: $(STAMP)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from _harness import about
-from epoch import NETWORKS, Network, chain, images_of, part, training
+from epoch import NETWORKS, Network, chain, images_of, part, plain, product, training
 from search import SEARCH, network_of
 
 from optnas.objectives.data.images import Images
@@ -33,10 +33,10 @@ EPOCHS_OF: dict[str, Network] = {
 WIDTHS = (60, 58, 56, 54, 52, 50, 46, 42, 38, 34)
 STREAMS = (1, 2, 4, 8)
 TESTS = ("test_cuda_graphs.py", "test_memory.py", "test_gpus.py", "test_gpu_sharing.py")
-TESTS += ("test_padding.py",)
+TESTS += ("test_padding.py", "test_kernels.py")
 # What kernels do, told from their names; the first that fits.
 KINDS = {
-    "batch norm": "batch_?norm|bn_|normalis|statistics|gradient_sums",
+    "batch norm": "batch_?norm|bn_",
     "depthwise": "depthwise|dgrad2d_grouped|conv2d_grouped",
     "casts and copies": "copy|cast|memcpy|memset|fill|cat",
     "convolutions and matrices": "gemm|conv|cutlass|xmma|cudnn|mm|dgrad|wgrad",
@@ -172,7 +172,9 @@ def tests(task: Task) -> Iterator[Row]:
     for name in ("psycopg", "pymysql"):  # `conftest.py` imports them; no test here does.
         if importlib.util.find_spec(name) is None:
             sys.modules[name] = types.ModuleType(name)
-    files = [str(ROOT / "tests" / name) for name in (TESTS[2:3] if task.quick else TESTS)]
+    files = [
+        str(ROOT / "tests" / f"test_{name}.py") for name in TESTS[: 1 if task.quick else None]
+    ]
     told = Told()
     options = ["-q", "--tb=short", "--maxfail=10", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
     with contextlib.redirect_stdout(sys.stderr):
@@ -183,21 +185,28 @@ def tests(task: Task) -> Iterator[Row]:
 
 
 def epochs(task: Task) -> Iterator[Row]:
-    """Epochs of networks; the first of each has libraries make its kernels."""
-    names = list(EPOCHS_OF)[: 1 if task.quick else None]
+    """Epochs of networks, and their steps; the first of each has libraries make its kernels."""
+    repeats = 1 if task.quick else 2
     for kernels in KERNELS:
-        for name in names:
+        for name in list(EPOCHS_OF)[: 1 if task.quick else None]:
             trainer = task.training(EPOCHS_OF[name], task.images, kernels=kernels)
-            times = [
-                seconds(task.device, trainer.train_epoch) for _ in range(2 if task.quick else 3)
-            ]
-            what = f"epoch of {name}, kernels: {kernels}"
-            note = f"first {times[0]:.2f} s" + (
-                f"; {why}" if (why := trainer.eager_reason) else ""
-            )
-            yield Row("epochs", what, sum(times[1:]) / len(times[1:]), "s", len(times) - 1, note)
+            first, *times = [seconds(task.device, trainer.train_epoch) for _ in range(1 + repeats)]
+            what = f"{name}, kernels: {kernels}"
+            note = f"first {first:.2f} s" + (f"; {why}" if (why := trainer.eager_reason) else "")
+            yield Row("epochs", f"epoch of {what}", sum(times) / repeats, "s", repeats, note)
+            yield from steps(what, stepping(trainer), task)
             del trainer
             forget(task.device)
+    others: dict[str, Any] = {"without graphs": {"graphs": False}}
+    others["deterministic"] = {"deterministic": True}
+    for other, keys in others.items() if not task.quick else ():
+        name = "chain (10, 64)"
+        epoch = product(EPOCHS_OF[name], task.images, task.device, 1, "auto", **keys)
+        epoch()
+        yield Row("epochs", f"epoch of {name}, {other}", seconds(task.device, epoch), "s")
+    if not task.quick:
+        epoch = plain(EPOCHS_OF[name], task.images, task.device, 1)
+        yield Row("epochs", f"epoch of {name}, the plain loop", seconds(task.device, epoch), "s")
 
 
 def first_epochs(task: Task) -> Iterator[Row]:
@@ -218,25 +227,17 @@ def first_epochs(task: Task) -> Iterator[Row]:
             forget(task.device)
 
 
-def steps(task: Task) -> Iterator[Row]:
-    """A step replayed, and what its time goes to on the device."""
-    for name in list(EPOCHS_OF)[: 1 if task.quick else 4]:
-        for kernels in KERNELS:
-            trainer = task.training(EPOCHS_OF[name], task.few, kernels=kernels)
-            step = stepping(trainer)
-            number = 2 if task.quick else 100
-            spent = seconds(task.device, lambda s=step, n=number: [s() for _ in range(n)])
-            what = f"step of {name}, kernels: {kernels}"
-            yield Row("steps", what, 1e3 * spent / number, "ms", number)
-            if name == "chain (10, 64)":
-                yield from profile(what, step, task.device)
-            del trainer, step
-            forget(task.device)
+def steps(what: str, step: Callable[[], object], task: Task) -> Iterator[Row]:
+    """A step replayed, and of the first network what its time goes to on the device."""
+    number = 2 if task.quick else 100
+    spent = seconds(task.device, lambda: [step() for _ in range(number)])
+    yield Row("epochs", f"step of {what}", 1e3 * spent / number, "ms", number)
+    if what.startswith("chain (10, 64)"):
+        yield from profile(f"step of {what}", step, task.device)
 
 
 def stepping(trainer: Trainer) -> Callable[[], object]:
-    """A step of a training that has done its first epoch, from its graph where there is one."""
-    trainer.train_epoch()
+    """A step of a training that has done an epoch, from its graph where there is one."""
     graph = None if trainer._staged is None else trainer._staged._graph
     if graph is not None and graph.is_captured:
         return graph._graph.replay  # type: ignore[union-attr]
@@ -260,14 +261,14 @@ def profile(what: str, step: Callable[[], object], device: str) -> Iterator[Row]
     events = [event for event in events if event[2] > 0]
     busy = sum(spent for *_, spent in events)
     kernels = sum(count for _, count, _ in events) / repeats
-    yield Row("steps", f"kernels of a {what}", kernels, "" if on_gpu else "operations", repeats)
-    yield Row("steps", f"busy part of a {what}", busy / 1e4 / wall, "%", repeats)
+    yield Row("epochs", f"kernels of a {what}", kernels, "" if on_gpu else "operations", repeats)
+    yield Row("epochs", f"busy part of a {what}", busy / 1e4 / wall, "%", repeats)
     shares = dict.fromkeys((*KINDS, "other"), 0.0)
     for key, _, spent in events:
         kind = next((k for k, p in KINDS.items() if re.search(p, key, re.I)), "other")
         shares[kind] += 100 * spent / busy
     for kind, share in shares.items():
-        yield Row("steps", f"{kind} in a {what}", share, "%", repeats)
+        yield Row("epochs", f"{kind} in a {what}", share, "%", repeats)
 
 
 def streams(task: Task) -> Iterator[Row]:
@@ -279,6 +280,7 @@ def streams(task: Task) -> Iterator[Row]:
         for count in STREAMS[: 2 if task.quick else None]:
             while len(made) < count:
                 trainer = task.training(EPOCHS_OF[name], task.few, seed=len(made))
+                trainer.train_epoch()
                 kept.append(trainer)
                 made.append(stepping(trainer))
             on = [_stream(trainer) for trainer in kept]
@@ -339,13 +341,12 @@ def search(task: Task) -> Iterator[Row]:
 
 
 PARTS: dict[str, tuple[Part, float]] = {
-    "install": (install, 15),
-    "tests": (tests, 65),
-    "steps": (steps, 40),
-    "epochs": (epochs, 60),
-    "first epochs": (first_epochs, 45),
+    "install": (install, 5),
+    "tests": (tests, 75),
+    "epochs": (epochs, 105),
+    "first epochs": (first_epochs, 40),
     "streams": (streams, 20),
-    "FTSO": (topology, 20),
-    "search": (search, 35),
+    "FTSO": (topology, 15),
+    "search": (search, 40),
 }
 """What is measured, in this order, and for how many of 300 seconds at most."""

@@ -1,6 +1,6 @@
 """EcoNAS beside random search, regularized evolution and TPE, on tables of trained networks.
 
-Prints Markdown tables; the figures in docs/econas.md come from here:
+Prints Markdown tables; the figures in docs/measurements/econas.md come from here:
 
     python benchmarks/econas_tables.py --data FOLDER [--seeds 100] [PART ...]
 

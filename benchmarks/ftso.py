@@ -1,6 +1,6 @@
 """FTSO's search of topologies: what it costs, and what the topologies found are worth.
 
-Prints Markdown tables; the figures in docs/ftso.md come from here:
+Prints Markdown tables; the figures in docs/measurements/ftso.md come from here:
 
     python benchmarks/ftso.py speed --data FOLDER [--device cuda] [--output F]
     python benchmarks/ftso.py topologies --data FOLDER [--seeds 5] [--output F]

@@ -2,12 +2,12 @@
 
     python benchmarks/gpu.py [--seconds 300] [--data FOLDER] [--output FILE] [--parts PART ...]
 
-The parts: whether everything is installed, the tests that know of GPUs and why they fail, a step
-and what it is made of, epochs with and without optnas's kernels, what a width never seen costs,
-several trainings at once, FTSO's topology search, the published macro-micro search. Each has a
-process of its own and a share of the seconds; what runs over its share is ended, and what it had
-found stays. The published search has all the seconds that are left: with the same output file
-it goes on where it was, and is summed. Without the data set, random pixels are trained on.
+The parts: whether everything is installed, the tests that know of GPUs and why they fail, epochs
+with and without optnas's kernels, their steps and what one is made of, what a width never seen
+costs, several trainings at once, FTSO's topology search, the published macro-micro search. Each
+has a process of its own and a share of the seconds; what runs over its share is ended, and what
+it had found stays. The published search has all the seconds that are left: with the same output
+file it goes on where it was, and is summed. Without the data set, random pixels are trained on.
 
 On a machine without a GPU, ``--device cpu --quick`` tries the command in some seconds.
 """

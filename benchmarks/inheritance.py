@@ -1,6 +1,6 @@
 """What a child gains from its parent's weights: epochs until it is as good, on real digits.
 
-Prints Markdown tables; the figures in docs/randgrow.md come from here:
+Prints Markdown tables; the figures in docs/measurements/randgrow.md come from here:
 
     python benchmarks/inheritance.py [--children 20] [--searches 5] [PART ...]
 

@@ -1,6 +1,6 @@
 """What a network of stages gains from a donor's weights: accuracy per epoch, on real digits.
 
-Prints a Markdown table; the figures in docs/stagewise.md come from here:
+Prints a Markdown table; the figures in docs/measurements/stage_wise.md come from here:
 
     python benchmarks/transfer.py [--seeds 8] [--epochs 30]
 

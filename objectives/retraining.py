@@ -1,6 +1,7 @@
 """What an objective on images does with the networks that were found: train them fully."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import torch
 from torch import nn
 
 from optnas.config.settings import NetworkSettings, RetrainSettings, TrainSettings
+from optnas.devices.ranks import join
+from optnas.errors import UserError
 from optnas.objectives.data.images import Images
 from optnas.objectives.kept import ensembles, trained
 from optnas.objectives.kept.descriptions import Description, EnsembleDescription
@@ -40,6 +43,26 @@ class Retrains:
     ) -> Trainer:
         """A training of a network; ``options`` are what else `Trainer` takes."""
         return Trainer(model, images, settings, **options)
+
+    def _full_trainer(self, settings: RetrainSettings) -> Callable[..., Trainer]:
+        """What makes the training of a network that is trained fully.
+
+        Raises:
+            UserError: If several processes are to train it together, and cannot.
+        """
+        ranks = join(self.device.type)
+        if ranks.count == 1:
+            return self._trainer
+        if type(self)._trainer is not Retrains._trainer:
+            raise UserError("this objective trains on one GPU: leave --gpus out")
+        from optnas.objectives.training.distributed import DistributedTrainer
+
+        return functools.partial(DistributedTrainer, ranks=ranks, local_norms=settings.local_norms)
+
+    def _together(self, settings: RetrainSettings) -> dict[str, Any]:
+        """What several processes make another training."""
+        count = join(self.device.type).count
+        return {"local_norms": count} if count > 1 and settings.local_norms else {}
 
     def _measured(self, trainer: Trainer, images: Images) -> dict[str, Any]:
         """What is said in the end of a network that has been trained."""
@@ -99,9 +122,9 @@ class Retrains:
             origin=origin,
             device=self.device,
             on_epoch=on_epoch,
-            make_trainer=self._trainer,
+            make_trainer=self._full_trainer(settings),
             measure=self._measured,
-            further_identity=self._further_identity(),
+            further_identity={**self._further_identity(), **self._together(settings)},
         )
 
     def reference(
@@ -131,9 +154,11 @@ class Retrains:
         if known.weights is not None:
             origin["weights"] = known.weights.name
 
+        begin = self._full_trainer(settings)
+
         def make(model: nn.Module, *arguments: Any, **options: Any) -> Trainer:
             known.load_into(model)
-            return Trainer(model, *arguments, **options)
+            return begin(model, *arguments, **options)
 
         recipe = settings.recipe(self.train)
         return trained.retrain(
@@ -148,7 +173,7 @@ class Retrains:
             device=self.device,
             on_epoch=on_epoch,
             make_trainer=make,
-            further_identity=known.checksum(),
+            further_identity={**known.checksum(), **self._together(settings)},
         )
 
     def references(self, text: str) -> list[Reference]:

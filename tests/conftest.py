@@ -1,5 +1,6 @@
 """What several test modules share."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -16,6 +17,11 @@ DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+# Without a GPU, kernels are interpreted. Triton asks once, when it is imported first.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+collect_ignore = [] if importlib.util.find_spec("triton") else ["test_kernels.py"]
 
 # On CUDA, torch looks at this once in a process, at the first product of matrices: tests of
 # deterministic trainings would depend on what ran before them.

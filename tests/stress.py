@@ -1,7 +1,7 @@
 """Workers that are many or killed, storages that fail or are damaged: the full numbers.
 
-Prints a table; the figures in docs/distributed.md come from here. Every part goes on where it was
-stopped, as its rounds are kept in a file:
+Prints a table; the figures in docs/measurements/workers.md come from here. Every part goes on
+where it was stopped, as its rounds are kept in a file:
 
     make stress                                     # everything: hours on two cores
     python tests/stress.py [--minutes 10] [PART ...]

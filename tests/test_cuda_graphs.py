@@ -21,7 +21,8 @@ from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.images import Images
 from optnas.objectives.networks.build import build_model, build_supernet
 from optnas.objectives.training import cuda_graphs as graphs
-from optnas.objectives.training.bilevel import BilevelTrainer
+from optnas.objectives.training import steps
+from optnas.objectives.training.bilevel import BilevelTrainer, SearchRecipe
 from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import (
@@ -208,12 +209,52 @@ def test_what_cannot_be_captured_says_why(staged, model, keys, reason):
     assert not graph_of
 
 
-def test_a_super_network_is_not_captured(staged):
-    images = random_images(200)
-    model = build_supernet(CellSpace(nodes=2), (3, 8, 8), 4, cells=3, channels=4)
-    subject = BilevelTrainer(model, images, TrainSettings(batch_size=50), epochs=20, seed=0)
-    subject.train_epoch()
-    assert "super-network" in subject.eager_reason
+def searching(device: str = "cpu", *, epochs: int = 4, **keys) -> BilevelTrainer:
+    """Shares of 70 images: four batches of 16 and one of 6."""
+    generator = torch.Generator().manual_seed(0)
+    options = {"cells": 2, "channels": 4}
+    model = build_supernet(CellSpace(nodes=2), (3, 8, 8), 4, generator, **options)
+    recipe = SearchRecipe(**{k: keys.pop(k) for k in list(keys) if k in vars(SearchRecipe())})
+    settings = TrainSettings(batch_size=16, **keys)
+    images = random_images(device=device)
+    return BilevelTrainer(model, images, settings, recipe, epochs=epochs, seed=0)
+
+
+@pytest.mark.parametrize("keys", [{"epochs": 8}, {"epochs": 8, "iterations": 7}])
+def test_both_steps_of_a_super_network_are_captured(staged, keys):
+    eager = train(searching(graphs=False, **keys), 8)
+    replayed = train(searching(**keys), 8)
+    assert same(replayed, eager)
+    weights, architecture = graph_of
+    assert architecture.beside is weights
+    batches = 8 * (6 if "iterations" in keys else 4)  # Of seven, the fifth is the small one.
+    for graph in graph_of:
+        assert graph.calls == ["warm up"] * 3 + ["capture"] + ["replay"] * (batches - 3)
+    assert replayed.eager_reason is None
+
+
+def test_a_resumed_super_network_captures_both_anew(staged):
+    eager = train(searching(graphs=False, epochs=12), 9)
+    resumed = searching(epochs=12)
+    resumed.load_state_dict(train(searching(epochs=12), 1).state_dict())
+    assert same(train(resumed, 8), eager)
+    assert [graph.is_captured for graph in graph_of] == [True] * 4
+
+
+def test_filled_batches_teach_a_super_network_the_same(staged, monkeypatch):
+    plain = train(searching(graphs=False, epochs=16), 2)
+    monkeypatch.setattr(steps, "is_accelerated", lambda settings, device: True)
+    filled = train(searching(epochs=16), 2)
+    assert [len(graph._buffers[0]) for graph in graph_of] == [16] * 4
+    assert not same(filled, plain)
+    assert filled.history[0].train_loss == pytest.approx(plain.history[0].train_loss, rel=1e-3)
+    for own, other in zip(filled._architecture, plain._architecture, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-2, atol=1e-4)
+
+
+def test_a_step_that_looks_ahead_is_not_captured(staged):
+    subject = train(searching(second_order=True, epochs=20), 1)
+    assert "looks ahead" in subject.eager_reason
     assert not graph_of
 
 
@@ -287,6 +328,35 @@ def on_the_host(architecture, options, **keys) -> list[str]:
 def test_a_step_of_every_kind_of_network_stays_on_the_device(architecture, options):
     auxiliary = 0.4 if "auxiliary" in options else 0.0
     assert on_the_host(architecture, options, auxiliary=auxiliary) == []
+
+
+@pytest.mark.parametrize("kind", ["chain", "cell", "growth"])
+def test_a_filled_step_of_parameters_side_by_side_stays_on_the_device(monkeypatch, kind):
+    architecture, options = EVERY_KIND[kind]
+    monkeypatch.setattr(steps, "is_accelerated", lambda settings, device: True)
+    model = build_model(architecture, (3, 32, 32), 4, **options)
+    settings = TrainSettings(batch_size=8)
+    subject = Trainer(model, random_images(device="meta"), settings, epochs=1, seed=0)
+    flat = subject._flattened()
+    fused = types.SimpleNamespace(param_groups=subject._optimizer.param_groups)
+    fused.step = lambda: None  # There is none for this device.
+    monkeypatch.setattr(flat, "_over", lambda present: fused)
+    inputs, labels = torch.empty(5, 3, 32, 32, device="meta"), torch.empty(5, device="meta").long()
+    subject._trained_on(inputs, labels)  # Whoever casts a first time may look at the host.
+    with OnTheHost() as host:
+        subject._trained_on(inputs, labels)
+        subject.model.eval()
+        subject._answers(inputs)
+    assert host.found == []
+
+
+@pytest.mark.parametrize("space", [CellSpace(nodes=2), NasBench201Space()])
+def test_a_super_network_stays_on_the_device(space):
+    model = build_supernet(space, (3, 32, 32), 4, cells=3, channels=4).to("meta")
+    images, labels = torch.empty(8, 3, 32, 32, device="meta"), torch.empty(8, device="meta").long()
+    with OnTheHost() as host:
+        nn.functional.cross_entropy(model(images), labels).backward()
+    assert host.found == []
 
 
 def test_drop_path_draws_on_the_host():
@@ -541,6 +611,19 @@ def test_cuda_frees_the_memory_of_graphs():
         torch.cuda.empty_cache()
         reserved.append(torch.cuda.memory_reserved())
     assert reserved[-1] <= reserved[2]
+
+
+@on_cuda
+def test_cuda_replays_both_steps_of_a_super_network():
+    with deterministic_algorithms(True):
+        keys = {"kernels": "torch", "precision": "float32", "epochs": 8}
+        replayed = train(searching("cuda", **keys), 8)
+        assert replayed.eager_reason is None
+        assert replayed._staged._graph.is_captured
+        assert replayed._staged_architecture._graph.is_captured
+        eager = train(searching("cuda", graphs=False, **keys), 8)
+    for own, other in zip(replayed._architecture, eager._architecture, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-2, atol=1e-4)
 
 
 class Peeks(Cells):

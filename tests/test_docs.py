@@ -17,7 +17,7 @@ from PIL import Image
 from optnas import cli
 from optnas.config import plugins
 from optnas.config.file import study_from_dict
-from optnas.config.keys import PLUGINS, SUPPLIED
+from optnas.config.keys import PLUGINS, SUPPLIED, Resources
 from optnas.config.plugins import REFERENCE, Kind
 from optnas.config.schema import schema
 from optnas.config.settings import SearchSettings
@@ -106,12 +106,6 @@ def test_the_page_about_exports_predicts_in_six_lines(tmp_path):
     assert np.array_equal(np.load(tmp_path / "seen.npy"), model.reader(tmp_path / "photo.png"))
 
 
-def test_the_study_file_of_the_page_about_predictions_is_one():
-    page = (DOCS / "predict.md").read_text()
-    for text in blocks(page, "yaml"):
-        study_from_dict(yaml.safe_load(text))
-
-
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page, re.M | re.S)
 
@@ -141,6 +135,7 @@ def tables() -> dict[str, list[str]]:
         result[f"`{key}`"] = rows(block["properties"], block.get("required", []))
     result["`space: chain`"] = options("space", "chain")
     result["`sampler: macro_micro`"] = options("sampler", "macro_micro")
+    result["`workers.resources`"] = rows(Resources.model_json_schema()["properties"], [])
     search = SearchSettings.model_json_schema()
     result["`objective.search`"] = rows(search["properties"], [])
     return result

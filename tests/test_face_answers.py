@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from manual import ROOT, blocks
 from PIL import Image
 from runtimes import NEEDS, fresh, needs
 
@@ -154,3 +155,19 @@ def test_an_export_says_its_thresholds_and_no_names_of_people(folder, tmp_path):
     assert raw.difference <= 1e-4 >= made.difference
     with pytest.raises(UserError, match="--int8 is for classifiers"):
         export(folder, "onnx", tmp_path / "m.onnx", int8=True)
+
+
+def test_the_pages_about_faces_and_predictions_run(photos, folder, tmp_path, monkeypatch, capsys):
+    """The Python of docs/faces.md and docs/predict.md that is about faces."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "orl-faces.network").symlink_to(folder)
+    for name, place in (("face", "1/3"), ("a", "1/4"), ("b", "2/3")):
+        (tmp_path / f"{name}.png").symlink_to(photos / f"person {place}.png")
+    rng = np.random.default_rng(0)
+    known = {"optnas": optnas, "distances": rng.random(60), "same": np.arange(60) % 2 == 0}
+    known |= {"genuine": rng.random(90), "impostor": rng.random(10_000)}
+    (measures,) = blocks(ROOT / "docs" / "faces.md", "python")
+    _, embedding = blocks(ROOT / "docs" / "predict.md", "python")
+    exec(measures.text + embedding.text, known)
+    assert 0 <= known["accuracy"] <= 1
+    assert str(known["found"].score) in capsys.readouterr().out

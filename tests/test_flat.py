@@ -257,6 +257,25 @@ def test_channels_that_are_joined_are_left_as_they_are(digits, architecture, opt
     assert not aligned_shapes(network(architecture, digits, **options))
 
 
+def test_over_five_seeds_accuracies_are_equivalent(monkeypatch):
+    """Two one-sided t tests on pairs: the interval of their mean difference lies within 0.01."""
+    whole = load_images(DataSettings(name="digits"), seed=0)
+    differences = []
+    for seed in range(5):
+        pair = []
+        for accelerates in (True, False):
+            monkeypatch.setattr(steps, "is_accelerated", lambda *_, yes=accelerates: yes)
+            generator = torch.Generator().manual_seed(seed)
+            model = build_model(ChainArchitecture(3, 11), (1, 8, 8), 10, generator)
+            subject = train(Trainer(model, whole, TrainSettings(), epochs=5, seed=seed), 5)
+            assert (subject._flat is not None) == accelerates
+            pair.append(subject.history[-1].validation_accuracy)
+        assert min(pair) > 0.6
+        differences.append(pair[0] - pair[1])
+    spread = 2.132 * np.std(differences, ddof=1) / 5**0.5  # The t of 95 %, one-sided.
+    assert abs(np.mean(differences)) + spread < 0.01
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_cuda_comes_to_the_same_and_resumes_bitwise(digits, monkeypatch):
     images = digits.to("cuda")

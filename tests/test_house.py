@@ -21,7 +21,7 @@ FACADE = ["optnas", "optnas.settings", "optnas.graph_layout"]
 # a room beside it where that makes no circle.
 FLOORS = [
     ["api", "cli"],
-    ["doctor", "experiments", "report"],
+    ["clusters", "doctor", "experiments", "report"],
     ["pages"],
     ["running"],
     ["drawing", "forecast"],

@@ -20,6 +20,7 @@ from optnas.objectives.kept.judgement import judgement
 from optnas.objectives.training.losses import balanced_weights, cross_entropy
 from optnas.objectives.training.metrics import check_metric, counted, measured
 from optnas.objectives.training.trainer import Trainer
+from optnas.report.tested import Kept, described
 from optnas.spaces import ChainArchitecture, ChainSpace
 from optnas.trials.chance import chance_level, interval, is_chance
 
@@ -187,6 +188,8 @@ def test_a_kept_network_is_judged_by_class(digits, tmp_path):
     low, high = judged.accuracy_interval
     assert low < judged.accuracy < high
     assert judged.mistakes
+    kept = Kept("found", tmp_path, (described(tmp_path / "network.json"),))
+    assert len(kept.mistakes()) == len(judged.mistakes)
     card = (tmp_path / "README.md").read_text()
     assert f"| macro-F1 | {judged.macro_f1:.4f} |" in card
     assert "## By class" in card

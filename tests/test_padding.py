@@ -17,6 +17,7 @@ from optnas.objectives.faces.images import FaceImages
 from optnas.objectives.faces.trainer import FaceRecipe, FaceTrainer
 from optnas.objectives.networks.build import build_model
 from optnas.objectives.training import cuda_graphs, padding, steps
+from optnas.objectives.training import trainer as trainers
 from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import (
@@ -183,6 +184,17 @@ def test_no_batch_is_filled_beyond_the_first(digits, count):
     )
     subject = trainer(images)
     assert subject._full == min(16, count)
+    subject.train_epoch()
+
+
+@pytest.mark.usefixtures("accelerated")
+def test_large_images_are_judged_by_the_batch(digits, monkeypatch):
+    monkeypatch.setattr(trainers, "EVALUATION_PIXELS", 1)
+    images = dataclasses.replace(
+        digits, train_images=digits.train_images[:17], train_labels=digits.train_labels[:17]
+    )
+    subject = trainer(images)
+    assert (subject._full, subject._evaluated_at_once(images.validation_images)) == (17, 17)
     subject.train_epoch()
 
 

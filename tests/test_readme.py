@@ -1,26 +1,18 @@
-"""The examples of the README work."""
+"""The examples of README.md, of the tutorials that go with it, and of predictions work."""
 
-import re
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
-import pytest
+import numpy as np
 import torch
-import yaml
-
-from optnas.config.file import load_study_file
-
-README = Path(__file__).parents[1] / "README.md"
+from manual import ROOT, blocks
+from PIL import Image
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.M | re.S)
-
-
-def block_with(text: str, language: str = "python") -> str:
-    (block,) = (block for block in blocks(language) if text in block)
+def block_with(text: str, page: str, language: str = "python") -> str:
+    (block,) = (block.text for block in blocks(ROOT / page, language) if text in block.text)
     return block
 
 
@@ -52,17 +44,27 @@ def write_network(folder: Path) -> None:
 
 def test_a_trained_network_is_loaded(tmp_path):
     write_network(tmp_path / "digits.network")
-    assert run(block_with("model = optnas.load"), cwd=tmp_path).startswith("tensor([")
+    assert run(block_with("model = optnas.load", "README.md"), cwd=tmp_path).startswith("tensor([")
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.png", "photos/1.png", "photos/2.png"):
+        Image.fromarray(np.full((20, 30), 90, np.uint8)).save(tmp_path / name)
+    code = block_with("answers = model.predict", "docs/predict.md") + "print(len(answers))"
+    said = run(code, cwd=tmp_path).split()
+    assert said[0].isdigit()
+    assert said[2] == "2"
 
 
 def test_the_sampler_runs_on_an_own_objective(tmp_path):
-    assert "ChainArchitecture(depth=" in run(block_with("def objective"), cwd=tmp_path)
+    assert "ChainArchitecture(depth=" in run(
+        block_with("def objective", "docs/tutorials/objective.md"), cwd=tmp_path
+    )
 
 
 def test_an_own_space_is_searched_trained_and_loaded(tmp_path):
     """In a process of its own: the example adds to the known spaces."""
-    (tmp_path / "residual.py").write_text(block_with("class ResidualSpace"))
-    (tmp_path / "study.yaml").write_text(block_with("residual:ResidualSpace", language="yaml"))
+    page = "docs/tutorials/space.md"
+    (tmp_path / "residual.py").write_text(block_with("class ResidualSpace", page))
+    (tmp_path / "study.yaml").write_text(block_with("residual:ResidualSpace", page, "yaml"))
     code = """
         import optnas
         from optnas.objectives.networks.build import build_model, count_params
@@ -83,14 +85,3 @@ def test_an_own_space_is_searched_trained_and_loaded(tmp_path):
             assert a.num_params(1, 10) > residual.ChainArchitecture(depth, 6).num_params(1, 10)
     """
     assert "ResidualNetwork" in run(textwrap.dedent(code), cwd=tmp_path)
-
-
-@pytest.mark.parametrize(
-    "block",
-    [block for block in blocks("yaml") if "residual:" not in block],
-    ids=lambda block: yaml.safe_load(block)["study"],
-)
-def test_study_files_are_valid(block, tmp_path):
-    path = tmp_path / "study.yaml"
-    path.write_text(block)
-    load_study_file(path)

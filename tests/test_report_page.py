@@ -71,7 +71,7 @@ def test_trials_that_all_failed_have_no_figures(tmp_path):
     lost = trial(0, state=FAIL, failure="candidate", failure_reason="the loss is NaN")
     reader = Reader(report_page(opened(tmp_path, [lost]), "made.yaml"))
     assert "Networks" in reader.texts
-    assert "Figures" not in reader.texts
+    assert "plots" not in [attrs.get("class") for _, attrs in reader.tags]
     assert "the loss is NaN" in reader.texts
 
 
@@ -165,8 +165,9 @@ def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys):
     opened(tmp_path, [trial(0, 0.5, params=7)])
     storage = f"sqlite:///{tmp_path}/made.db"
     assert run(monkeypatch, storage) == 0
-    wrote, following = capsys.readouterr().out.splitlines()
+    wrote, beside, following = capsys.readouterr().out.splitlines()
     assert wrote == f"Wrote {tmp_path}/made.html. Open it in a browser."
+    assert beside == f"Wrote {tmp_path}/made.csv, a row for every trial."
     assert following == f"Next: optnas retrain {storage}"
     assert "optnas retrain sqlite:" in (tmp_path / "made.html").read_text()
     (tmp_path / "made.html").unlink()
@@ -178,6 +179,21 @@ def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, storage, "--json", "--output", tmp_path / "mine.html") == 0
     assert json.loads(capsys.readouterr().out)
     assert (tmp_path / "mine.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_command_writes_markdown(tmp_path, monkeypatch, capsys):
+    opened(tmp_path, [trial(0, 0.5, params=7)])
+    storage = f"sqlite:///{tmp_path}/made.db"
+    assert run(monkeypatch, storage, "--format", "md") == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        f"Wrote {tmp_path}/made.md.",
+        f"Wrote {tmp_path}/made.csv, a row for every trial.",
+    ]
+    text = (tmp_path / "made.md").read_text()
+    assert run(monkeypatch, storage, "--output", tmp_path / "Mine.MD") == 0
+    assert (tmp_path / "Mine.MD").read_text().splitlines()[1:4] == text.splitlines()[1:4]
+    assert (tmp_path / "Mine.csv").exists()
+    assert str(tmp_path) not in text
 
 
 def test_the_command_says_that_there_is_nothing_yet(tmp_path, monkeypatch, capsys):

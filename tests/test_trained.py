@@ -24,7 +24,7 @@ from optnas.spaces import CellArchitecture, ChainArchitecture, GrowthSpace
 from optnas.trials import pulse
 
 CHAIN = ChainArchitecture(2, 8)
-FILES = ["README.md", "network.json", "weights.safetensors"]
+FILES = ["README.md", "mistakes.png", "network.json", "weights.safetensors"]
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_an_interrupted_training_goes_on_and_ends_bitwise_the_same(
     retrain(images, tmp_path, on_epoch=lambda *progress: seen.append(progress))
     assert [progress[:2] for progress in seen] == [(e, 4) for e in range(epoch + 1, 5)]
     assert names(tmp_path) == FILES
-    weights = [(folder / FILES[2]).read_bytes() for folder in (tmp_path, finished)]
+    weights = [(folder / FILES[-1]).read_bytes() for folder in (tmp_path, finished)]
     assert weights[0] == weights[1]
     ours, theirs = describe(tmp_path), describe(finished)
     assert ours.test_accuracy == theirs.test_accuracy

@@ -9,6 +9,7 @@ from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
+import release
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"optnas": "optnas", "samplers": "optnas/samplers", "objectives": "optnas/objectives"}
@@ -68,6 +69,13 @@ print(*(module.__file__ for module in (optnas, optnas.samplers, optnas.objective
     assert [Path(path).parent.relative_to(installed).as_posix() for path in found] == [
         *FOLDERS.values()
     ]
+
+
+def test_a_new_user_goes_from_init_to_an_export_without_the_tree(wheel, tmp_path):
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    python = release.install(wheel, tmp_path / "environment", packages)
+    (tmp_path / "empty").mkdir()
+    release.take_the_whole_way(python, tmp_path / "empty")
 
 
 def files_of_the_tree() -> set[str]:

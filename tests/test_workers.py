@@ -1,5 +1,6 @@
 """Several worker processes: one study, one view, nothing run twice, nothing lost."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -48,7 +49,12 @@ class Run:
         pipe = subprocess.PIPE
         command = [OPTNAS, "run", str(self.file), "--json", *map(str, arguments)]
         self.process = subprocess.Popen(
-            command, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+            command,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            start_new_session=True,
+            cwd=self.folder,
         )
 
     def end(self) -> tuple[int, list[dict[str, Any]], str]:
@@ -135,6 +141,19 @@ def test_workers_share_one_study_and_one_view(naps):
     assert sorted(finished) == [t.number for t in complete]
     # The command line wins, and the count may change.
     assert naps.run("--workers", 1)[1][-1]["ending"] == "budget"
+
+
+def test_files_that_are_named_like_modules_are_left_alone(naps):
+    """In the current folder: all that Python has here, and much of what is used."""
+    others = {"torch", "optuna", "numpy", "scipy", "sqlalchemy", "rich", "typer", "psutil", "yaml"}
+    names = {name for name in sys.stdlib_module_names if name[0] != "_"}
+    for name in {name for name in names if importlib.util.find_spec(name)} | others:
+        (naps.folder / f"{name}.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    naps.file.write_text(NAPS + "budget: {trials: 4}\n")
+    code, _, err = naps.run("--workers", 2)
+    assert (code, err) == (0, "")
+    assert len(naps.trials) == 4
+    assert not (naps.folder / "ran").exists()
 
 
 def test_a_killed_worker_is_replaced(naps):

@@ -25,6 +25,7 @@ def augmented_chunks(
     subset: Tensor | None = None,
     batches: int | None = None,
     first: Callable[[Tensor, slice], Tensor] | None = None,
+    own: Callable[[int, int], tuple[int, int]] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of the training split in a random order, in pieces of whole batches.
 
@@ -38,6 +39,8 @@ def augmented_chunks(
         batches: Number of batches after which to stop, at least 1. Default: all.
         first: What else is done to the pixels before all other augmentation, called with the
             images of a piece and where in the epoch they are.
+        own: Where the wanted part begins and ends of the batch that begins and ends there; then
+            the pieces are these parts, and nothing else is read. Default: whole batches.
 
     Yields:
         Augmented and normalised float32 images (N, C, h, w) and their labels (N,).
@@ -55,7 +58,10 @@ def augmented_chunks(
     # One transfer for everything random about the epoch.
     plan = torch.cat((order[:, None], draws), dim=1).to(images.train_images.device)
     out_height, out_width = recipe.output_shape(height, width)
-    bounds = chunk_bounds(count, batch_size, 4 * channels * out_height * out_width)
+    if own is not None:
+        bounds = [own(start, stop) for start, stop in batch_bounds(count, batch_size)]
+    else:
+        bounds = chunk_bounds(count, batch_size, 4 * channels * out_height * out_width)
     chunks = [plan[start:stop] for start, stop in bounds]
     seeds = (chunk[:, 1 + DRAWS] for chunk in chunks) if recipe.resized_crop else None
     pixels = pieces(images.train_images, (chunk[:, 0] for chunk in chunks), seeds)

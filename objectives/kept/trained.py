@@ -14,6 +14,7 @@ from torch import nn
 
 from optnas._version import __version__
 from optnas.config.settings import TrainSettings, check_compile, said_of
+from optnas.devices.ranks import join
 from optnas.errors import UserError
 from optnas.objectives.data.image_files import ImageFiles
 from optnas.objectives.data.images import Images
@@ -23,18 +24,18 @@ from optnas.objectives.kept.classifiers import Classifier
 from optnas.objectives.kept.descriptions import NETWORK, Description, describe
 from optnas.objectives.kept.embedders import Embedder
 from optnas.objectives.kept.judgement import judge
+from optnas.objectives.kept.mistakes import MISTAKES, mistakes_png
 from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
-from optnas.objectives.kept.unfinished import TRAINING, go_on, save_training
+from optnas.objectives.kept.unfinished import TRAINING, go_on, train_to_end
 from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
 from optnas.objectives.networks.known import LIBRARY, KnownArchitecture
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.determinism import deterministic_algorithms
-from optnas.objectives.training.memory import is_out_of_memory, reset_peak_memory
-from optnas.objectives.training.trainer import NonFiniteLoss, Trainer
+from optnas.objectives.training.memory import reset_peak_memory
+from optnas.objectives.training.trainer import Trainer
 from optnas.seeds import derive_seed
 from optnas.spaces import SPACES, Architecture
 from optnas.storage.files import write_whole
-from optnas.trials.pulse import Paused, beating
 
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"
@@ -98,6 +99,7 @@ def retrain(
         identity["train"]["graphs"] = False
     if compiled:
         identity["train"]["compile"] = True
+    ranks = join(device.type)
     done = _done(folder, identity)
     if done is not None:
         return done
@@ -108,20 +110,36 @@ def retrain(
     if compiled:
         trainer.model.compile()
     with deterministic_algorithms(train.deterministic), kept_memory():
-        _train(trainer, folder, identity, on_epoch)
-        measured = (measure or tested)(trainer, images)
+        train_to_end(trainer, folder, identity, ranks, on_epoch)
+        if ranks.leads:
+            measured = (measure or tested)(trainer, images)
+            said = {**identity, **measured, "origin": origin, "chosen_by_test": chosen_by_test}
+            done = _kept(trainer, architecture, images, network, folder, said)
+    ranks.wait()
+    done = done or _done(folder, identity)
+    if done is None:
+        raise UserError(f"{folder} must be a folder that all the processes share.")
+    return done
+
+
+def _kept(
+    trainer: Trainer,
+    architecture: Architecture,
+    images: Images,
+    network: dict[str, Any],
+    folder: Path,
+    said: dict[str, Any],
+) -> Description:
+    """A trained network in its folder, with what is said of it."""
     served = _served(trainer.judged, architecture, images, network)
     weights = safetensors.torch.save(served.state_dict())
     description = Description(
-        **identity,
+        **said,
         **_costs(served, trainer, images),
-        **measured,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
-        origin=origin,
-        chosen_by_test=chosen_by_test,
         versions={"optnas": __version__, "torch": torch.__version__},
     )
-    _keep(folder, weights, description)
+    _keep(folder, weights, description, images)
     return description
 
 
@@ -232,40 +250,6 @@ def _costs(network: nn.Module, trainer: Trainer, images: Images) -> dict[str, An
         "train_images": len(images.train_labels),
         "train_seconds": sum(result.seconds for result in trainer.history),
     }
-
-
-def _train(
-    trainer: Trainer,
-    folder: Path,
-    identity: dict[str, Any],
-    on_epoch: Callable[[int, int, float, float], None] | None,
-) -> None:
-    """Train to the end; the state is saved after every epoch, and where one is left.
-
-    Raises:
-        UserError: If the loss is not finite, or memory does not suffice.
-        Paused: If it is left in the middle of an epoch, with what is kept.
-    """
-    while trainer.epoch < trainer.epochs:
-        try:
-            with beating(trainer.pulse):
-                result = trainer.train_epoch()
-        except Paused:
-            save_training(folder, identity, trainer.state_dict())
-            epochs = trainer.epoch + trainer.pulse.batch / trainer.batches
-            raise Paused(f"{folder} keeps {epochs:.3g} of {trainer.epochs} epochs") from None
-        except NonFiniteLoss as error:
-            raise UserError(f"{folder}: {error}") from None
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise UserError(
-                f"{folder}: out of memory; set `batch_size` under `retrain` to less than "
-                f"{trainer.settings.batch_size}."
-            ) from None
-        save_training(folder, identity, trainer.state_dict())
-        if on_epoch is not None:
-            on_epoch(trainer.epoch, trainer.epochs, result.train_accuracy, result.seconds)
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> Classifier | Embedder:
@@ -388,9 +372,13 @@ def _space_name(architecture: Architecture) -> str:
     return LIBRARY if isinstance(architecture, KnownArchitecture) else type(architecture).__name__
 
 
-def _keep(folder: Path, weights: bytes, description: Description) -> None:
+def _keep(folder: Path, weights: bytes, description: Description, images: Images) -> None:
     """Write the network; its description comes last and makes it complete."""
     write_whole(folder / WEIGHTS, weights)
+    judged = description.judgement
+    if judged is not None and judged.mistakes:
+        sheet = mistakes_png(judged, images.test_images, images.test_names)
+        write_whole(folder / MISTAKES, sheet)
     page = card(folder.resolve().name, description)
     write_whole(folder / CARD, page.encode(errors="backslashreplace"))
     write_whole(folder / NETWORK, json.dumps(dataclasses.asdict(description), indent=1).encode())

@@ -3,14 +3,18 @@
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from optnas.errors import UserError
-from optnas.objectives.training.trainer import Trainer
+from optnas.devices.ranks import Ranks, is_of_others
+from optnas.errors import RunError, UserError
+from optnas.objectives.training.memory import is_out_of_memory
+from optnas.objectives.training.trainer import NonFiniteLoss, Trainer
 from optnas.storage.files import write_whole
+from optnas.trials.pulse import Paused, beating
 
 TRAINING = "training.pt"
 
@@ -51,3 +55,44 @@ def go_on(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
             f"{path} belongs to another network (or one trained otherwise); name another folder "
             "with --output, or remove it."
         )
+
+
+def train_to_end(
+    trainer: Trainer,
+    folder: Path,
+    identity: dict[str, Any],
+    ranks: Ranks,
+    on_epoch: Callable[[int, int, float, float], None] | None,
+) -> None:
+    """Train to the end; the state is saved after every epoch, and where one is left.
+
+    Of several processes the first one saves it.
+
+    Raises:
+        UserError: If the loss is not finite, or memory does not suffice.
+        RunError: If another process that trains the network is gone.
+        Paused: If it is left in the middle of an epoch, with what is kept.
+    """
+    while trainer.epoch < trainer.epochs:
+        try:
+            with beating(trainer.pulse):
+                result = trainer.train_epoch()
+        except Paused:
+            save_training(folder, identity, trainer.state_dict())
+            epochs = trainer.epoch + trainer.pulse.batch / trainer.batches
+            raise Paused(f"{folder} keeps {epochs:.3g} of {trainer.epochs} epochs") from None
+        except NonFiniteLoss as error:
+            raise UserError(f"{folder}: {error}") from None
+        except (RuntimeError, MemoryError) as error:
+            if ranks.count > 1 and is_of_others(error):
+                raise RunError("another of the processes is gone") from None
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"{folder}: out of memory; set `batch_size` under `retrain` to less than "
+                f"{trainer.settings.batch_size}."
+            ) from None
+        if ranks.leads:
+            save_training(folder, identity, trainer.state_dict())
+        if on_epoch is not None and ranks.leads:
+            on_epoch(trainer.epoch, trainer.epochs, result.train_accuracy, result.seconds)

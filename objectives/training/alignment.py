@@ -30,16 +30,14 @@ def aligned_shapes(model: nn.Module) -> dict[nn.Parameter, Shape]:
     is_first = True  # It takes the channels of the images.
     for part in model.modules():
         if isinstance(part, nn.Conv2d):
-            after, before, *kernel = part.weight.shape
+            (weight,) = part.parameters()  # No layer has a bias.
+            after, before, *kernel = weight.shape
             stays = is_first or part.groups > 1
-            shapes[part.weight] = (
-                aligned(after),
-                before if stays else aligned(before),
-                *kernel,
-            )
+            shapes[weight] = (aligned(after), before if stays else aligned(before), *kernel)
             is_first = False
         elif isinstance(part, nn.BatchNorm2d):
             shapes |= {each: (aligned(len(each)),) for each in part.parameters()}
         elif isinstance(part, nn.Linear):
-            shapes[part.weight] = (part.out_features, aligned(part.in_features))
+            weight, *_ = part.parameters()
+            shapes[weight] = (part.out_features, aligned(part.in_features))
     return {each: shape for each, shape in shapes.items() if shape != each.shape}

@@ -27,7 +27,7 @@ def kept_memory() -> Iterator[None]:
 
     By default glibc hands large blocks back to the system at once, which clears every page of
     them anew for the next step: a tenth to a third of the time of a training on the CPU
-    (docs/performance.md). The switch belongs to the whole process: of trainings in several
+    (docs/measurements/speed.md). The switch belongs to the whole process: of trainings in several
     threads the last one hands back. Other C libraries are left as they are.
     """
     global _inside

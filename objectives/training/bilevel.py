@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +15,11 @@ from optnas.objectives.data.batches import augmented_chunks, batch_bounds
 from optnas.objectives.data.images import Images
 from optnas.objectives.data.splits import draw_shares
 from optnas.objectives.networks.supernet import MixedNetwork
+from optnas.objectives.training.cuda_graphs import StagedStep, are_supported, too_few
 from optnas.objectives.training.epochs import EpochResult
 from optnas.objectives.training.hessian import hessian_eigenvalue
 from optnas.objectives.training.optimizers import without_compiling
+from optnas.objectives.training.padding import filled
 from optnas.objectives.training.trainer import Trainer
 from optnas.seeds import derive_seed
 
@@ -82,7 +85,7 @@ class BilevelTrainer(Trainer):
     a batch of their share of the training split, then the weights, as `Trainer` does, on a batch
     of theirs. The shares are disjoint; the validation split takes part in neither. In a warm-up
     the weights move alone. Once all images of its share were used, the architecture goes on with
-    a new order.
+    a new order. On CUDA both steps are replayed from graphs, unless one looks ahead.
 
     The second order's gradient is that of the loss after the step of SGD that the weights would
     take on their batch. Its Hessian-vector product is exact, where the code of DARTS takes a
@@ -141,7 +144,14 @@ class BilevelTrainer(Trainer):
             weight_decay=self.recipe.weight_decay,
             fused=True,
         )
+        self._make_capturable()
         self._architecture_batches: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self._staged_architecture: StagedStep | None = None
+
+    def _make_capturable(self) -> None:
+        """Have Adam count its steps where they are taken, which a graph needs."""
+        for group in self._architecture_optimizer.param_groups:
+            group["capturable"] = are_supported(self.device)
 
     def train_epoch(self) -> EpochResult:
         result = super().train_epoch()
@@ -166,6 +176,7 @@ class BilevelTrainer(Trainer):
         if state["architecture_optimizer"] is not None:
             optimizer = copy.deepcopy(state["architecture_optimizer"])
             self._architecture_optimizer.load_state_dict(optimizer)
+            self._make_capturable()
         self.eigenvalues = list(state["eigenvalues"])
 
     def _trained(self) -> list[nn.Parameter]:
@@ -205,24 +216,62 @@ class BilevelTrainer(Trainer):
         size = self.settings.batch_size
         return augmented_chunks(self.images, size, generator, subset=share, batches=batches)
 
+    def _sizes(self) -> list[int]:
+        a_pass = _sizes_of(len(self._weight_share), self.settings.batch_size)
+        return list(itertools.islice(itertools.cycle(a_pass), self.batches))
+
     @property
     def _fills(self) -> bool:
-        return False  # There are two batches, of two shares.
+        return super()._fills and not self.recipe.second_order
+
+    def _flattened(self) -> None:
+        return None  # Gradients of single parameters are asked for.
 
     def _eager_reason(self, steps: int) -> str | None:
-        return "a super-network takes every step on two batches"
-
-    def _train_batch(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
-        if self._is_warming_up:
-            return super()._train_batch(inputs, labels)
-        self._architecture_optimizer.zero_grad(set_to_none=True)
-        validation = next(self._architecture_batches)
         if self.recipe.second_order:
-            self._unrolled_backward((inputs, labels), validation)
+            return "a step that looks ahead takes both batches"
+        return super()._eager_reason(steps)
+
+    def _stage(self, epochs: int) -> None:
+        super()._stage(epochs)
+        assert self._staged is not None
+        size, *_ = _sizes_of(len(self._architecture_share), self.settings.batch_size)
+        self._architecture_full = size
+        self._staged_architecture = StagedStep(
+            size,
+            self.device,
+            self._staged.eager_reason or too_few(epochs * self.batches),
+            beside=self._staged,
+        )
+
+    def _reloaded(self) -> None:
+        super()._reloaded()
+        self._staged_architecture = None
+
+    def _step(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+        """First a step of the architecture, then one of the weights, each from a graph of its own
+        where there is one."""
+        if self._is_warming_up:
+            return super()._step(inputs, labels)
+        given, wanted = next(self._architecture_batches)
+        if self.recipe.second_order:
+            self._architecture_optimizer.zero_grad(set_to_none=True)
+            self._unrolled_backward((inputs, labels), (given, wanted))
+            self._architecture_optimizer.step()
+        elif self._staged_architecture is None:
+            self._train_architecture(given, wanted)
         else:
-            self._backward(*validation, self._architecture)
+            if self._fills:
+                given = filled(given, self._architecture_full)
+            self._staged_architecture(self._train_architecture, given, wanted)
+        return super()._step(inputs, labels)
+
+    def _train_architecture(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+        """One step of the architecture's optimiser, down the gradient on its batch."""
+        self._architecture_optimizer.zero_grad(set_to_none=True)
+        outputs = self._backward(inputs, labels, self._architecture)
         self._architecture_optimizer.step()
-        return super()._train_batch(inputs, labels)
+        return outputs
 
     def _backward(
         self, inputs: Tensor, labels: Tensor, parameters: list[nn.Parameter] | None = None
@@ -280,3 +329,8 @@ class BilevelTrainer(Trainer):
         self.model.train()
         part = self._parts(0, len(inputs))[0]
         return hessian_eigenvalue(self.model, inputs[part], labels[part], generator)
+
+
+def _sizes_of(images: int, batch_size: int) -> list[int]:
+    """How many images the batches of a pass have."""
+    return [stop - start for start, stop in batch_bounds(images, batch_size)]

@@ -129,6 +129,8 @@ class StepGraph:
         beside: Another graph, never replayed at the same time, whose pool and stream it shares.
     """
 
+    _stream: torch.cuda.Stream
+
     def __init__(self, device: torch.device, beside: "StepGraph | None" = None) -> None:
         self._device = device
         self._beside = beside

@@ -124,8 +124,8 @@ class FlatParameters:
     def _enlarge(self, model: nn.Module, shapes: Mapping[nn.Parameter, Shape]) -> None:
         """Give statistics and groups of channels the sizes of the larger shapes."""
         for part in model.modules():
-            weight = getattr(part, "weight", None)
-            if weight not in shapes:
+            weight = next(part.parameters(recurse=False), None)
+            if weight is None or weight not in shapes:
                 continue
             if isinstance(part, nn.Conv2d) and part.groups > 1:
                 self._lent.append((vars(part), "groups", shapes[weight][0], part.groups))
@@ -189,7 +189,9 @@ class FlatParameters:
             self._present = present
             self._moving = self._over(present)
         pairs = [(t, g) for t, g in zip(self._targets, found, strict=True) if g is not None]
-        torch._foreach_copy_([target for target, _ in pairs], [gradient for _, gradient in pairs])
+        for dtype in dict.fromkeys(gradient.dtype for _, gradient in pairs):
+            alike = [pair for pair in pairs if pair[1].dtype == dtype]  # One kernel takes these.
+            torch._foreach_copy_([target for target, _ in alike], [found for _, found in alike])
         if clip is not None:
             norm = torch.linalg.vector_norm(self._gradients)
             self._gradients.mul_((clip / (norm + 1e-6)).clamp(max=1.0))

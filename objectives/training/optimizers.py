@@ -1,7 +1,7 @@
 """torch's fused optimisers, without what every one of their methods does for torch.compile.
 
-That begins with an import of ``torch._dynamo``, which takes a second (docs/performance.md), and
-nobody compiles the steps of a search.
+That begins with an import of ``torch._dynamo``, which takes a second
+(docs/measurements/speed.md), and nobody compiles the steps of a search.
 """
 
 import inspect

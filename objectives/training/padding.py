@@ -26,24 +26,30 @@ def filled(images: Tensor, size: int) -> Tensor:
 def counting(model: nn.Module, images: int, size: int) -> Iterator[None]:
     """Have the batch normalisations of a network see the first images of a batch alone.
 
-    What they put out for the others is zero. They are called as modules then: what replaces their
-    calls by something faster leaves it while they have hooks.
+    What they put out for the others is zero, or nobody looks at it. Those of `optnas.objectives.
+    kernels` see to it themselves; the others are called as modules then: what replaces their calls
+    by something faster leaves it while they have hooks.
 
     Args:
         model: The network, in training mode.
         images: How many count.
         size: How many there are.
     """
+    norms = [part for part in model.modules() if isinstance(part, _Norm) and images < size]
+    counting: list[Any] = [part for part in norms if hasattr(part, "count")]
     hooks: list[Any] = []
-    for part in model.modules() if images < size else ():
-        if isinstance(part, _Norm):
-            hooks.append(part.register_forward_pre_hook(lambda _, args: (args[0][:images],)))
-            hooks.append(
-                part.register_forward_hook(lambda _, __, out: _with_zeros(out, size - images))
-            )
+    for part in counting:
+        part.count = images
+    for part in set(norms).difference(counting):
+        hooks.append(part.register_forward_pre_hook(lambda _, args: (args[0][:images],)))
+        hooks.append(
+            part.register_forward_hook(lambda _, __, out: _with_zeros(out, size - images))
+        )
     try:
         yield
     finally:
+        for part in counting:
+            part.count = None
         for hook in hooks:
             hook.remove()
 

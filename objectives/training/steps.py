@@ -1,6 +1,7 @@
 """What a training does with one batch: the step, eagerly or from a CUDA graph."""
 
 import contextlib
+import functools
 import math
 from typing import Any
 
@@ -11,7 +12,7 @@ from optnas.config.settings import TrainSettings
 from optnas.objectives.data.batches import batch_bounds
 from optnas.objectives.data.images import Images
 from optnas.objectives.training import cuda_graphs, padding
-from optnas.objectives.training.acceleration import is_accelerated
+from optnas.objectives.training.acceleration import accelerated, is_accelerated
 from optnas.objectives.training.alignment import aligned_shapes
 from optnas.objectives.training.averaging import moving_average
 from optnas.objectives.training.flat import FlatParameters, separated
@@ -38,7 +39,8 @@ class BatchTrainer:
         self, model: nn.Module, images: Images, settings: TrainSettings, *, seed: int
     ) -> None:
         self.device = images.train_images.device
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.model = accelerated(model, settings, self.device)
         self.images = images
         self.settings = settings
         self.accumulation = 1
@@ -54,8 +56,6 @@ class BatchTrainer:
         self._flat: FlatParameters | None = None
         kinds = {parameter.dtype for parameter in self._parameters}
         self._can_flatten = settings.optimizer == "sgd" and kinds == {torch.float32}
-        first, *_ = batch_bounds(len(images.train_images), settings.batch_size)
-        self._full = first[1]
         # Graphs of full batches, of the last one, and of the images that are judged.
         self._staged: cuda_graphs.StagedStep | None = None
         self._staged_last: cuda_graphs.StagedStep | None = None
@@ -112,19 +112,29 @@ class BatchTrainer:
             return self._train_batch(inputs, labels)
         return staged(self._train_batch, inputs, labels)
 
+    def _sizes(self) -> list[int]:
+        """How many images every batch of an epoch has."""
+        bounds = batch_bounds(len(self.images.train_images), self.settings.batch_size)
+        return [stop - start for start, stop in bounds]
+
+    @functools.cached_property
+    def _full(self) -> int:
+        """How many images the first batch of an epoch has, and most of the others."""
+        return self._sizes()[0]
+
     def _stage(self, epochs: int) -> None:
         """Make ready the graphs of so many epochs; what captures them are their steps."""
-        batches = batch_bounds(len(self.images.train_images), self.settings.batch_size)
-        sizes = [stop - start for start, stop in batches]
-        reason = self._eager_reason(epochs * sizes.count(self._full))
+        sizes = self._sizes()
+        others = [size for size in sizes if size != self._full]
+        reason = self._eager_reason(epochs * (len(sizes) - len(others)))
         self._staged = cuda_graphs.StagedStep(self._full, self.device, reason)
         if not self._fills:
             return
-        if sizes[-1] != self._full:
+        if others:
             self._staged_last = cuda_graphs.StagedStep(
-                sizes[-1],
+                others[0],
                 self.device,
-                reason or cuda_graphs.too_few(epochs, 1),
+                reason or cuda_graphs.too_few(epochs * len(others), 1),
                 warm_up=1,
                 beside=self._staged,
             )
@@ -227,7 +237,7 @@ class BatchTrainer:
         if not self._fills:
             return self._answer(inputs)[0]
         logits: list[Tensor] = []
-        for batch in inputs.split(self._full):
+        for batch in torch.split(inputs, self._full):
             batch = padding.filled(batch, self._full)
             staged = self._staged_answer
             logits += self._answer(batch) if staged is None else staged(self._answer, batch)

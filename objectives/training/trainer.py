@@ -266,4 +266,4 @@ class Trainer(BatchTrainer):
         """How many images are evaluated at once, if memory suffices."""
         fitting = min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(images.shape[2:]))
         size = max(self.settings.batch_size, fitting)
-        return size - size % self._full if self._fills else size
+        return max(self._full, size - size % self._full) if self._fills else size

@@ -13,14 +13,13 @@ from optnas.config.file import StudyFile
 from optnas.config.settings import DataSettings
 from optnas.errors import UserError
 from optnas.extensions.importing import load_part
-from optnas.pages.frame import write_page
 from optnas.report.costs import Footprint, network_costs
-from optnas.report.page import report_page
+from optnas.report.files import write_report
 from optnas.report.text import status_fields, status_text
 from optnas.running import runner
 from optnas.running.retraining import RetrainReport, retrain_found
 from optnas.running.signals import heard
-from optnas.study.folders import network_folder, page_path
+from optnas.study.folders import network_folder
 from optnas.study.opening import (
     Conclusion,
     OpenStudy,
@@ -123,20 +122,20 @@ class Study:
         return next(iter(conclusions(self._open(reading=True))), None)
 
     def report(self, output: str | Path | None = None, *, inference: bool = True) -> Path:
-        """Write the search as one HTML page.
+        """Write the search as one page to send, and its trials as a CSV file beside it.
 
         Args:
-            output: The page; None puts it beside the storage.
+            output: The page, as HTML, or as Markdown if its name ends with ``.md``; None puts an
+                HTML page beside the storage.
             inference: Whether to time the most accurate networks on this machine's CPU.
 
         Returns:
             The page.
         """
         handle = self._open(reading=True)
-        path = page_path(handle) if output is None else Path(output)
         costs = network_costs(handle, Footprint(), timed=inference)
-        write_page(path, report_page(handle, command_target(handle), costs))
-        return path
+        place = None if output is None else Path(output)
+        return write_report(handle, command_target(handle), costs, place)[0]
 
     def retrain(
         self,

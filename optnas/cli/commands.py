@@ -5,7 +5,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,8 +27,11 @@ from optnas.cli.options import (
     AcceptChangedData,
     Allow,
     Device,
+    Gpus,
     Json,
+    LocalNorms,
     Name,
+    SearchCommand,
     Target,
 )
 from optnas.cli.search_commands import resume, run
@@ -59,7 +62,10 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"optnas: {error}", file=sys.stderr)
+        from optnas.running.together import tell_starter
+
+        if not tell_starter(error):
+            print(f"optnas: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except RunError as error:
         print(f"optnas: {error}", file=sys.stderr)
@@ -94,7 +100,7 @@ def optnas(
 
 
 for search in (run, resume):
-    app.command()(search)
+    app.command(cls=SearchCommand)(search)
 
 
 @app.command()
@@ -210,15 +216,23 @@ def retrain(
     accept_changed_data: AcceptChangedData = False,
     as_json: Json = False,
     device: Device = None,
+    gpus: Gpus = None,
+    local_norms: LocalNorms = False,
 ) -> None:
     """Train what was found on all training images, test it once, and keep it."""
+    from optnas.cli.several_gpus import is_left_to_others, together_text
     from optnas.cli.sizes import images_said, network_said, opened_together
+    from optnas.devices.ranks import own_device
     from optnas.running.retraining import retrain_found, retrain_together
 
+    if is_left_to_others(gpus):
+        return
     images = images_said(data, root=root, download=download, size=size, stream=stream)
     network = network_said(cells=cells, stem=stem)
     handles = opened_together(target, others or [], ensemble=ensemble, allow=allow or ())
     quiet_libraries()
+    said = together_text(handles[0], batch_size, local_norms=local_norms)
+    print(said, end="", file=sys.stderr if as_json else sys.stdout)
     if len(handles) > 1:
         perform = functools.partial(retrain_together, handles)
     else:
@@ -238,7 +252,8 @@ def retrain(
             data=images,
             output=output,
             accept_changed_data=accept_changed_data,
-            device=device,
+            device=device or own_device(),
+            local_norms=local_norms,
             on_epoch=None if as_json else epoch_printer(),
         ):
             print(json.dumps(report.fields) if as_json else report.text, flush=True)
@@ -253,7 +268,11 @@ def report(
     study: Name = None,
     allow: Allow = None,
     output: Annotated[
-        Path | None, typer.Option(help="The HTML file. Default: STUDY.html beside the storage.")
+        Path | None, typer.Option(help="The page. Default: STUDY.html beside the storage.")
+    ] = None,
+    form: Annotated[
+        Literal["html", "md"] | None,
+        typer.Option("--format", help="HTML or Markdown. Default: as the page's name ends."),
     ] = None,
     as_json: Annotated[
         bool,
@@ -285,12 +304,11 @@ def report(
     accept_changed_data: AcceptChangedData = False,
     device: Device = None,
 ) -> None:
-    """Write a search as one HTML page: what was found, figures, every network."""
+    """Write a search as one page to send: the result, figures, every network; and a CSV file."""
     from optnas.errors import UserError
-    from optnas.pages.frame import write_page
     from optnas.report.costs import Footprint, network_costs
-    from optnas.report.page import report_page, report_rows
-    from optnas.study.folders import page_path
+    from optnas.report.files import write_report
+    from optnas.report.page import report_rows
     from optnas.study.opening import open_existing
 
     if device is not None and not baselines:
@@ -304,11 +322,12 @@ def report(
     if as_json:
         print(json.dumps(report_rows(handle, costs)))
     if output is not None or not as_json:
-        path = output or page_path(handle)
-        write_page(path, report_page(handle, target_arguments(target, study, allow), costs))
+        command = target_arguments(target, study, allow)
+        path, table = write_report(handle, command, costs, output, form)
         if not as_json:
-            print(f"Wrote {path}. Open it in a browser.")
-            print(f"Next: optnas retrain {target_arguments(target, study, allow)}")
+            print(f"Wrote {path}.{' Open it in a browser.' if path.suffix != '.md' else ''}")
+            print(f"Wrote {table}, a row for every trial.")
+            print(f"Next: optnas retrain {command}")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """What commands have in common: how a search is run, what is shown, and on which stream."""
 
 import contextlib
+import functools
 import json
 import re
 import shlex
@@ -62,6 +63,7 @@ def run_search(
     *,
     command: str,
     accept_changed_data: bool = False,
+    ray: str | None = None,
 ) -> None:
     """Run a search and show it, then exit as it ended.
 
@@ -70,13 +72,15 @@ def run_search(
         workers: The worker processes.
         as_json: Whether to print a line of JSON for every event.
         command: The command that goes on with it.
+        target: How other commands name the study.
         accept_changed_data: Whether to go on with other images than the study has seen.
+        ray: Where Ray is that the workers are to be on; None has them on this machine.
     """
     from optnas.report.text import best_fields, ending_text
-    from optnas.running.runner import run as run_study
 
     quiet_libraries()
     with shown_display(as_json=as_json) as display:
+        run_study = _runner(ray)
         outcome = run_study(
             config, display=display, workers=workers, accept_changed_data=accept_changed_data
         )
@@ -84,8 +88,18 @@ def run_search(
         fields = {"event": "end", "ending": outcome.ending, **best_fields(outcome.opened)}
         print(json.dumps(fields))
     else:
-        print(fitted(ending_text(outcome, command)))
+        print(fitted(ending_text(outcome, command, target)))
     raise typer.Exit(_exit_code(outcome))
+
+
+def _runner(ray: str | None) -> Callable[..., "Outcome"]:
+    if ray is not None:
+        from optnas.clusters.ray_run import run_on_ray
+
+        return functools.partial(run_on_ray, address=ray)
+    from optnas.running.runner import run
+
+    return run
 
 
 def forecast_search(
@@ -132,9 +146,15 @@ def run_baselines(
 def interrupted_with_words() -> Iterator[None]:
     """Trainings that Ctrl-C and SIGTERM leave between two batches; exit then, saying what is kept.
 
-    The first signal is answered at once, however long the batch takes.
+    The first signal is answered at once, however long the batch takes. One of several processes
+    that train together is ended by whoever started it.
     """
+    from optnas.devices.ranks import started_as
     from optnas.running.signals import Interruption, heard
+
+    if started_as().count > 1:
+        yield
+        return
 
     def answer(ending: Interruption) -> None:
         print(f"\n{ending}: it stops after this batch; again ends it now", file=sys.stderr)

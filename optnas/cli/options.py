@@ -1,9 +1,10 @@
 """Arguments and options that several commands have."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 File = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
 Files = Annotated[
@@ -30,6 +31,20 @@ Output = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="A torch device. Default: CUDA where there is one.")
 ]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus", min=1, help="Train every network on so many GPUs of this machine together."
+    ),
+]
+LocalNorms = Annotated[
+    bool,
+    typer.Option(
+        "--local-norms",
+        help="With --gpus: batch normalisation sees the images of one GPU alone. Default: as the "
+        "study says, or those of all.",
+    ),
+]
 WorkerCount = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Processes that search. Default: as the study says."),
@@ -51,6 +66,15 @@ Devices = Annotated[
         "as the study says, or CUDA where there is one.",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Run the workers on a Ray cluster: HOST:PORT, or `auto` for that which this machine "
+        "is of. Without an address a Ray of this machine is started, and ends with the run.",
+    ),
+]
 AcceptChangedData = Annotated[
     bool,
     typer.Option(
@@ -68,3 +92,21 @@ Set = Annotated[
         "space.depth=[2,8]`. The value is as in the file; may be repeated.",
     ),
 ]
+
+
+class SearchCommand(TyperCommand):
+    """A command whose `--ray` may stand without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_local_ray(args))
+
+
+def with_local_ray(arguments: list[str]) -> list[str]:
+    """The arguments of a command, with the address spelled out that `--ray` alone stands for."""
+    given: list[str] = []
+    for index, argument in enumerate(arguments):
+        given.append(argument)
+        after = arguments[index + 1] if index + 1 < len(arguments) else "-"
+        if argument == "--ray" and (after.startswith("-") or after.endswith((".yaml", ".yml"))):
+            given.append("local")
+    return given

@@ -14,6 +14,7 @@ from optnas.cli.options import (
     File,
     Json,
     PerDevice,
+    Ray,
     Set,
     WorkerCount,
     Yes,
@@ -26,6 +27,7 @@ def run(
     workers: WorkerCount = None,
     per_device: PerDevice = None,
     devices: Devices = None,
+    ray: Ray = None,
     changes: Set = None,
     dry_run: Annotated[
         bool,
@@ -58,13 +60,21 @@ def run(
     config = config_to_run(written)
     requested = requested_workers(config, workers, per_device, devices)
     command = shlex.join(
-        ["optnas", "run", str(file), *(f"--set={text}" for text in changes or ())]
+        [
+            *("optnas", "run", str(file), *(f"--set={text}" for text in changes or ())),
+            *(["--ray", ray] if ray else []),
+        ]
     )
     if dry_run:
         forecast_search(config, requested, as_json, command=command)
         return
     run_search(
-        config, requested, as_json, accept_changed_data=accept_changed_data, command=command
+        config,
+        requested,
+        as_json,
+        accept_changed_data=accept_changed_data,
+        command=command,
+        ray=ray,
     )
 
 
@@ -74,6 +84,7 @@ def resume(
     workers: WorkerCount = None,
     per_device: PerDevice = None,
     devices: Devices = None,
+    ray: Ray = None,
     allow: Allow = None,
     accept_changed_data: AcceptChangedData = False,
     as_json: Json = False,
@@ -81,9 +92,14 @@ def resume(
     """Go on with a search without its file: everything is in the storage."""
     from optnas.study.opening import open_existing
 
-    command = f"optnas resume {target_arguments(storage, study, allow)}"
+    named = target_arguments(storage, study, allow)
     config = open_existing(storage, study, allow=allow or ()).config
     requested = requested_workers(config, workers, per_device, devices)
     run_search(
-        config, requested, as_json, accept_changed_data=accept_changed_data, command=command
+        config,
+        requested,
+        as_json,
+        accept_changed_data=accept_changed_data,
+        command=command,
+        ray=ray,
     )

@@ -81,14 +81,44 @@ class Budget(Settings):
     )
 
 
+_UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+class Resources(Settings):
+    """What a cluster gives to every worker; one machine's workers share what there is."""
+
+    gpus: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="GPUs of a worker: 0, 1, or on Ray a part of one that others share. Default: "
+        "1 where the cluster has any.",
+    )
+    cpus: int | None = Field(
+        default=None, ge=1, description="Processors of a worker. Default: `train.threads`."
+    )
+    memory: Annotated[str, Field(pattern=r"^[1-9]\d*(\.\d+)?[MGT]B$")] | None = Field(
+        default=None,
+        description="Memory that is kept for a worker, such as `4GB`. Default: none is.",
+    )
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory as a number; None if none is kept."""
+        if self.memory is None:
+            return None
+        return round(float(self.memory[:-2]) * _UNITS[self.memory[-2:]])
+
+
 class Workers(Settings):
-    """How many worker processes there are, and on which devices."""
+    """How many workers there are, on which devices or with what of a cluster."""
 
     count: int | None = Field(
         default=None,
         ge=1,
         le=1024,
-        description="Number of processes. Default: 1, unless `per_device` says how many.",
+        description="Number of processes; on a cluster the most there may be. Default: 1, unless "
+        "`per_device` says how many; on Ray as many as there is room for.",
     )
     devices: tuple[str, ...] = Field(
         default=(),
@@ -104,6 +134,12 @@ class Workers(Settings):
     )
     max_restarts: int = Field(
         default=10, ge=0, description="How many workers that died are replaced in one run."
+    )
+
+    resources: Resources = Field(
+        default_factory=Resources,
+        description="What a cluster (Ray, Slurm) gives to every worker, in place of `devices` and "
+        "`per_device`.",
     )
 
     @model_validator(mode="after")
@@ -212,7 +248,8 @@ class StudyKeys(Settings):
         default_factory=Budget, description="Where the search ends before its own end."
     )
     workers: Workers = Field(
-        default_factory=Workers, description="The processes that run the study on this machine."
+        default_factory=Workers,
+        description="The workers that run the study: processes of this machine, or of a cluster.",
     )
     limits: Limits = Field(default_factory=Limits, description="What a network may cost.")
     max_retries: int = Field(

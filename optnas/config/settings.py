@@ -329,6 +329,11 @@ class RetrainSettings(Settings):
     network: NetworkSettings | None = Field(
         None, description="The size of the networks, where it is not as in the search."
     )
+    local_norms: bool = Field(
+        False,
+        description="Whether, on several GPUs, batch normalisation sees the images of one GPU "
+        "alone, which is faster and another training. Default: those of all.",
+    )
     compile: bool = Field(
         False,
         description="Compile every network with `torch.compile` before it is trained: a minute, "

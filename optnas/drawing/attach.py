@@ -69,8 +69,12 @@ def draw_best(handle: OpenStudy, path: Path) -> None:
 def best_picture(handle: OpenStudy) -> Picture | None:
     """The picture of the network found, or the best so far; None if there is none."""
     found = conclusions(handle, 1)
-    drawn = [_concluded(handle, c) for c in found if is_drawn(c.architecture)]
-    return drawn[0] if drawn else None
+    return picture_with_caption(handle, found[0]) if found else None
+
+
+def picture_with_caption(handle: OpenStudy, conclusion: Conclusion) -> Picture | None:
+    """The picture of a network of a study; None if there is none of its kind."""
+    return _concluded(handle, conclusion) if is_drawn(conclusion.architecture) else None
 
 
 def _concluded(handle: OpenStudy, conclusion: Conclusion) -> Picture:

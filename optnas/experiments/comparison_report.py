@@ -6,6 +6,7 @@ from typing import Any
 from optnas.experiments.studies import interval, number, table_text
 from optnas.pages.content import Column, Page, Paragraph, Plots, Section, Table
 from optnas.pages.plots import Plot, Series
+from optnas.units import plural
 
 
 def comparison_text(fields: Mapping[str, Any]) -> str:
@@ -23,7 +24,20 @@ def comparison_page(fields: Mapping[str, Any]) -> Page:
         sections.append(Section("Ranking", [_standings(fields), *paragraphs]))
     if any(row["curve"]["cost"] for row in fields["contenders"]):
         sections.append(Section("Search", [_curves(fields)]))
-    return Page(f"Comparison on {fields['study']}", sections)
+    return Page(f"Comparison on {fields['study']}", sections, lead=_lead(fields))
+
+
+def _lead(fields: Mapping[str, Any]) -> str:
+    """The result in a sentence; empty where no contender has one."""
+    known = [row for row in fields["contenders"] if row["mean"] is not None]
+    if not known:
+        return ""
+    best = max(known, key=lambda row: row["mean"])
+    return (
+        f"Of {plural(len(known), 'sampler')} {best['label']} has the highest mean: "
+        f"{best['mean']:.4f} over {fields['seeds']} seeds, of {_best(fields)} after "
+        f"{fields['amount']:g} {fields['unit']}."
+    )
 
 
 def overall_text(fields: Mapping[str, Any]) -> str:

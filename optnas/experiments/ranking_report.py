@@ -148,7 +148,20 @@ def ranking_page(
         blocks += [table, Paragraph(note)]
     plots = [plot for plot in _plots(fields, pairs, values, elsewhere) if plot.series]
     sections = [Section("Rankings", blocks), Section("Figures", [Plots(plots)])]
-    return Page(f"Ranking of {fields['study']}", sections)
+    return Page(f"Ranking of {fields['study']}", sections, lead=_lead(fields))
+
+
+def _lead(fields: Mapping[str, Any]) -> str:
+    """The result in a sentence; empty where no reduced setting ranks anything."""
+    known = [row for row in fields["settings"] if row["rho"] is not None]
+    if not known:
+        return ""
+    best = max(known, key=lambda row: row["rho"])
+    faster = f", {best['speedup']:.3g} times faster" if best["speedup"] else ""
+    return (
+        f"Of {len(known)} reduced settings {best['setting']} ranks {fields['networks']} random "
+        f"networks most like the original one: Spearman's rho {best['rho']:.2f}{faster}."
+    )
 
 
 def _plots(

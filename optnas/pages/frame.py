@@ -5,21 +5,24 @@ of the frame, which it knows by their digests, and to load nothing, whatever the
 """
 
 import base64
+import contextlib
 import functools
 import hashlib
+import os
 import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optnas.drawing.shapes import svg
-from optnas.pages.content import Page
+from optnas.drawing.shapes import Picture, svg
+from optnas.pages.content import Page, with_texts
 from optnas.pages.plots import Plot
-from optnas.pages.text import printable
+from optnas.pages.text import printable, without_paths
 from optnas.storage.files import write_whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 
 def render(page: Page) -> str:
@@ -28,13 +31,27 @@ def render(page: Page) -> str:
     Args:
         page: What it holds.
     """
-    style, script = _asset("style.css"), _asset("sort.js")
+    style, script = _asset("style.css"), _asset("page.js")
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
     template = _environment().get_template("page.html")
+    page = public(page)
     return template.render(page=page, style=style, script=script, policy=policy)
+
+
+def public(page: Page) -> Page:
+    """A page that says nothing of where files are on this machine.
+
+    Args:
+        page: The page.
+    """
+    folders = [*page.folders, os.path.expanduser("~")]
+    with contextlib.suppress(OSError):  # Somebody may have removed it.
+        folders.append(os.getcwd())
+    shown: Page = with_texts(page, lambda text: without_paths(text, folders))
+    return shown
 
 
 def write_page(path: Path, html: str) -> None:
@@ -78,10 +95,26 @@ def _environment() -> "Environment":
         "plot": drawn,
         "legend": lambda series: Markup(legend_svg(series)),
         "drawing": lambda picture: Markup(printable(svg(picture))),
+        "small": _small,
         "anchor": _anchor,
-        "png": lambda content: f"data:image/png;base64,{base64.b64encode(content).decode()}",
+        "picture": _picture,
     }
     return environment
+
+
+def _small(picture: Picture) -> "Markup":
+    """A drawing of which there may be hundreds on a page."""
+    from markupsafe import Markup
+
+    element = svg(picture).replace("\n", "")
+    element = re.sub(r'"[^"<>]*"', lambda found: re.sub(r"\.0\b", "", found[0]), element)
+    return Markup(printable(element))
+
+
+def _picture(content: bytes) -> str:
+    """A PNG or JPEG as an address."""
+    kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 @functools.cache

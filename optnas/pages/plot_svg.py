@@ -192,6 +192,9 @@ def _label(axes: "Axes", plot: Plot) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel(_on_a_line(plot.x_label))
+    low, high = axes.get_xlim()
+    if plot.whole_x and high - low < 1:  # A single whole number, and no fractions beside it.
+        axes.set_xlim((low + high) / 2 - 1, (low + high) / 2 + 1)
     if plot.log_x:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(_log_locator(plot))

@@ -64,6 +64,7 @@ class Plot:
         log_x: Whether the horizontal axis is logarithmic; its values are above 0 then.
         whole_x: Whether the horizontal axis counts.
         height: In pixels.
+        says: What a reader sees in it, in a sentence; empty where nobody says it.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Plot:
     log_x: bool = False
     whole_x: bool = False
     height: int = HEIGHT
+    says: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "series", tuple(series for series in self.series if series.x))

@@ -105,20 +105,24 @@ class NetworkCosts:
     def _milliseconds(self, architecture: Architecture | None) -> float | None:
         return None if architecture is None else self.milliseconds.get(architecture)
 
+    @property
+    def reckoning(self) -> str:
+        """How energy and emissions are reckoned, in sentences."""
+        power = self.footprint.power
+        watts = f"{THREAD_WATTS:g} W for every CPU thread and {GPU_WATTS:g} W for a GPU"
+        return (
+            "Energy is that of the training device: measured by its counter, or estimated from "
+            f"the time and {watts if power is None else f'{power:g} W'}. Emissions are the energy "
+            f"at {self.footprint.carbon_intensity:g} g of CO2-equivalent per kWh."
+        )
+
     def notes(self, metric: Metric) -> list[str]:
         """What the numbers of the rows rest on, in sentences.
 
         Args:
             metric: What the study maximises.
         """
-        power = self.footprint.power
-        watts = f"{THREAD_WATTS:g} W for every CPU thread and {GPU_WATTS:g} W for a GPU"
-        notes = [
-            f"{metric.title} is the best on the validation images over the epochs.",
-            "Energy is that of the training device: measured by its counter, or estimated from "
-            f"the time and {watts if power is None else f'{power:g} W'}. Emissions are the energy "
-            f"at {self.footprint.carbon_intensity:g} g of CO2-equivalent per kWh.",
-        ]
+        notes = [f"{metric.title} is the best on the validation images over the epochs."]
         if self.milliseconds:
             notes.append(
                 "Inference is the median for one image, with one thread of the CPU on which this "

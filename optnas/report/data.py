@@ -5,12 +5,23 @@ from typing import Any
 
 from optnas.config.file import StudyFile
 from optnas.errors import UserError
-from optnas.pages.content import Block, Column, Page, Paragraph, Pictures, Section, Table
+from optnas.pages.content import (
+    Block,
+    Column,
+    Folded,
+    Page,
+    Paragraph,
+    Pictures,
+    Section,
+    Table,
+)
 from optnas.pages.text import printable
 from optnas.study.data import data_seen_with
 from optnas.study.objectives import ObjectiveMaker
 
 SPLITS = ("train", "validation", "test")
+_AT_A_GLANCE, _CLASSES = 12, 200
+"""Classes of a table that is not folded away, and of any table."""
 _SAME = "The same images as the study has seen."
 
 
@@ -66,7 +77,7 @@ def data_page(fields: Mapping[str, Any], images: Any) -> Page:
         fields: As `data_fields` gave them.
         images: The images.
     """
-    lines = [line for line in fields["lines"] if not line.startswith("classes: ")]
+    first, *lines = [line for line in fields["lines"] if not line.startswith("classes: ")]
     header, *rows = class_rows(fields)
     classes = Table("Images per class", _columns(header), rows, sortable=True)
     sections = [
@@ -89,7 +100,39 @@ def data_page(fields: Mapping[str, Any], images: Any) -> Page:
     if fields["twins"]["examples"]:
         twins = Table("Identical images", _texts("image", "and"), fields["twins"]["examples"])
         sections.append(Section("Identical images", [twins]))
-    return Page(f"Data of {fields['study']}", sections)
+    return Page(f"Data of {fields['study']}", sections, lead=f"{first[:1].upper()}{first[1:]}.")
+
+
+def seen_blocks(config: StudyFile, fields: Mapping[str, Any] | None) -> list[Block]:
+    """What a report says of the data that a study has seen.
+
+    Args:
+        config: The study's configuration.
+        fields: What the study has recorded, which somebody else may have written; None if nothing.
+    """
+    if config.data is None:
+        options = config.objective.options.items()
+        said = ", ".join(f"{name} {value}" for name, value in options if value is not None)
+        needs = f"The objective {config.objective.name} needs no images"
+        return [Paragraph(f"{needs}: {said}." if said else f"{needs}.")]
+    if fields is None:
+        name = config.data.name
+        return [Paragraph(f"The data set {name}; what was read of it is not recorded.")]
+    lines = [str(line) for line in fields.get("lines") or ()]
+    blocks: list[Block] = [Paragraph(x) for x in lines if not x.startswith("classes: ")]
+    for change in fields.get("accepted") or ():
+        changes = "; ".join(str(line) for line in change.get("changes") or ())
+        before = f"changed data accepted before trial {change.get('trials')}"
+        blocks.append(Paragraph(f"{before}: {changes}"))
+    try:
+        header, *rows = class_rows(fields)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return blocks
+    table = Table("Images per class", _columns(header), rows[:_CLASSES], sortable=True)
+    if len(rows) <= _AT_A_GLANCE:
+        return [*blocks, table]
+    title = "The classes" if len(rows) <= _CLASSES else f"The first {_CLASSES:,} classes"
+    return [*blocks, Folded(title, [table])]
 
 
 def _sheet(fields: Mapping[str, Any], images: Any) -> Section:

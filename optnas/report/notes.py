@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial
 from optuna_dashboard._note import get_note_from_system_attrs, save_note_with_version
 
 from optnas.config import plugins
+from optnas.pages.markdown import plain
 from optnas.report.text import best_text, status_text
 from optnas.spaces.words import in_words
 from optnas.study.budget import trial_epochs
@@ -68,8 +69,8 @@ def study_note(handle: OpenStudy, target: str) -> str:
     table = [f"| `{key}` | {_cell(value)} |" for key, value in rows.items()]
     return "\n".join(
         [
-            f"## {_plain(handle.study.study_name)}",
-            _plain(f"{config.sampler.name}: {summary.partition(chr(10))[0]}"),
+            f"## {plain(handle.study.study_name)}",
+            plain(f"{config.sampler.name}: {summary.partition(chr(10))[0]}"),
             "### Where it is",
             _preformatted(status_text(handle, target)),
             "### What was found",
@@ -95,10 +96,10 @@ def trial_note(handle: OpenStudy, trial: FrozenTrial) -> str:
         ended.append(f"with {metric.name} {trial.value:.4f}")
     if isinstance(seconds := attrs.get("train_seconds"), int | float):
         ended.append(f"in {duration(seconds)}")
-    lines = [f"**{_plain(str(step or phase or 'trial'))}**" + (f" ({phase})" if step else "")]
+    lines = [f"**{plain(str(step or phase or 'trial'))}**" + (f" ({phase})" if step else "")]
     lines += ["", " ".join(ended)]
     if attrs.get(FAILURE_REASON):
-        lines[-1] += f": {_plain(str(attrs[FAILURE_REASON]))}"
+        lines[-1] += f": {plain(str(attrs[FAILURE_REASON]))}"
     architecture = handle.config.search_space.named_by(trial)
     if architecture is not None:
         params = params_of(handle, architecture, attrs)
@@ -107,7 +108,7 @@ def trial_note(handle: OpenStudy, trial: FrozenTrial) -> str:
             words[0] += f"; {plural(params, 'parameter')}"
         if isinstance(adds := attrs.get("multiply_adds"), int):
             words[0] += f", {count(adds)} multiply-adds"
-        lines += ["", *(f"- {_plain(line)}" for line in words)]
+        lines += ["", *(f"- {plain(line)}" for line in words)]
     return "\n".join([*lines, "", SIGNED])
 
 
@@ -128,13 +129,7 @@ def _flat(keys: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _cell(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return _plain(text).replace("|", "\\|")
-
-
-def _plain(text: str) -> str:
-    """A text from elsewhere, without what Markdown or HTML would make of it."""
-    escaped = "".join(f"\\{c}" if c in "\\`*_[]#~" else c for c in text)
-    return " ".join(escaped.replace("<", "&lt;").replace(">", "&gt;").split())
+    return plain(text).replace("|", "\\|")
 
 
 def _preformatted(text: str) -> str:

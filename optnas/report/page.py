@@ -1,17 +1,21 @@
-"""The page of `optnas report`: what was found, the figures, the networks, how and where it ran."""
+"""The page of `optnas report`, for somebody who did not run the search.
+
+The result comes first, then the data, the search, its networks, where the network errs, what it
+all took; and folded away how it was made.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from optnas.drawing.attach import best_picture
 from optnas.errors import UserError
 from optnas.pages.content import (
     Block,
     Column,
-    Drawing,
+    Folded,
     Page,
     Paragraph,
     Plots,
@@ -21,58 +25,27 @@ from optnas.pages.content import (
 )
 from optnas.pages.frame import render
 from optnas.report.costs import NO_COSTS, NetworkCosts
+from optnas.report.data import seen_blocks
+from optnas.report.errors import where_it_errs
 from optnas.report.figures import figures, parents_of
-from optnas.report.text import best_text, status_text
-from optnas.storage.urls import hide_password
+from optnas.report.result import lead, result, what_was_found
+from optnas.report.story import phases_table, told, what_was_tried, why_it_stopped
+from optnas.report.table import networks_table
+from optnas.report.tested import kept_networks
+from optnas.report.text import status_text
+from optnas.report.totals import what_it_took
+from optnas.storage.urls import hide_password, storage_file
+from optnas.study.data import seen_fields
 from optnas.study.folders import page_marks
-from optnas.study.networks import StudyNetwork, networks_of
+from optnas.study.networks import StudyNetwork, best_first, networks_of
 from optnas.study.opening import OpenStudy
 from optnas.study.record import RECORD, metric_of
-from optnas.trials.metric import Metric
+from optnas.units import plural
 
-Format = Callable[[Any], str]
-
-
-def _whole(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _mebibytes(value: float) -> str:
-    return f"{value / 2**20:,.2f}"
-
-
-def _digits(value: float) -> str:
-    """Three digits at least, and all of those before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-COLUMNS: Mapping[str, tuple[str, Format | None]] = {
-    "trial": ("trial", str),
-    "human_designed": ("human-designed", None),
-    "phase": ("phase", None),
-    "state": ("state", None),
-    "accuracy": ("{metric} (fraction)", "{:.4f}".format),
-    "depth": ("depth", _whole),
-    "params": ("parameters", _whole),
-    "multiply_adds": ("multiply-adds (one image)", _whole),
-    "memory_bytes": ("memory (MiB, one image)", _mebibytes),
-    "inference_ms": ("inference (ms, one image)", _digits),
-    "epochs": ("epochs", _whole),
-    "train_seconds": ("training (s)", "{:,.1f}".format),
-    "energy_wh": ("energy (Wh)", _digits),
-    "energy": ("energy is", None),
-    "co2e_g": ("CO2e (g)", _digits),
-    "parent": ("parent", str),
-    "increments": ("increments", _whole),
-    "inherited_tensors": ("inherited tensors", _whole),
-    "reason": ("reason", None),
-}
-"""Columns of the table of networks: heading, and how a number is written; None for text.
-
-``{metric}`` stands for what the study maximises.
-
-A column in which no network has anything is left out.
-"""
+LARGEST = 1_500_000
+"""Bytes of a page at most, so that it can be sent by mail."""
+SHOWN = (1000, 300, 100, 30)
+"""How many networks are shown, in figures and in the table: the first that make no larger page."""
 
 
 def report_rows(handle: OpenStudy, costs: NetworkCosts = NO_COSTS) -> list[dict[str, Any]]:
@@ -89,7 +62,7 @@ def report_rows(handle: OpenStudy, costs: NetworkCosts = NO_COSTS) -> list[dict[
 
 
 def report_page(handle: OpenStudy, target: str, costs: NetworkCosts = NO_COSTS) -> str:
-    """A study as an HTML page.
+    """A study as an HTML page of ``LARGEST`` bytes at most.
 
     Args:
         handle: The study.
@@ -99,19 +72,48 @@ def report_page(handle: OpenStudy, target: str, costs: NetworkCosts = NO_COSTS) 
     Raises:
         UserError: If no trial is finished.
     """
+    html = ""
+    for most in SHOWN:
+        html = render(report(handle, target, costs, most))
+        if len(html.encode(errors="backslashreplace")) <= LARGEST:
+            break
+    return html
+
+
+def report(
+    handle: OpenStudy, target: str, costs: NetworkCosts = NO_COSTS, most: int = SHOWN[0]
+) -> Page:
+    """A study as a page, for HTML and Markdown.
+
+    Args:
+        handle: The study.
+        target: How commands name this study.
+        costs: What it shows beyond what the trials say.
+        most: How many networks are shown.
+
+    Raises:
+        UserError: If no trial is finished.
+    """
     networks = _finished_networks(handle)
-    table = costs.rows(networks, handle.config.search_space)
-    notes = [Paragraph(note) for note in costs.notes(metric_of(handle.study))]
+    kept = kept_networks(handle)
+    found = what_was_found(handle, kept)
     sections: dict[str, list[Block]] = {
-        "Found": [Preformatted(best_text(handle, target)), *_drawing(handle)],
-        "Search": [Preformatted(status_text(handle))],
-        "Figures": _figures(handle, costs.baselines),
-        "Networks": [_networks_table(table, metric_of(handle.study)), *notes],
-        "Configuration": [Preformatted(_configuration(handle))],
+        "Result": result(handle, target, found, costs),
+        "Data": seen_blocks(handle.config, seen_fields(handle.study)),
+        "Search": _search(handle, networks, costs, most),
+        "Networks": _networks(handle, networks, costs, most),
+        "Where it errs": where_it_errs(kept[0]) if kept else [],
+        "Cost": what_it_took(networks, costs, kept),
+        "Configuration": [Folded("The whole configuration", _configuration(handle, target))],
         "Versions and hardware": [_circumstances(handle, networks)],
     }
-    parts = [Section(heading, blocks) for heading, blocks in sections.items() if blocks]
-    return render(Page(f"Search {handle.study.study_name}", parts, page_marks(handle)))
+    return Page(
+        f"Search {handle.study.study_name}",
+        [Section(heading, blocks) for heading, blocks in sections.items() if blocks],
+        page_marks(handle),
+        lead(handle, found),
+        _folders(handle),
+    )
 
 
 def _finished_networks(handle: OpenStudy) -> list[StudyNetwork]:
@@ -124,37 +126,43 @@ def _finished_networks(handle: OpenStudy) -> list[StudyNetwork]:
     return networks
 
 
-def _drawing(handle: OpenStudy) -> list[Block]:
-    """The best network, where there is a drawing of it."""
-    drawn = best_picture(handle)
-    return [] if drawn is None else [Drawing(drawn, "Drawing of the best network")]
-
-
-def _figures(handle: OpenStudy, baselines: Sequence[StudyNetwork]) -> list[Block]:
-    """Those that apply; trials that all failed have none."""
+def _search(
+    handle: OpenStudy, networks: Sequence[StudyNetwork], costs: NetworkCosts, most: int
+) -> list[Block]:
+    """What was tried and why it stopped, in words and in pictures."""
+    said = f"{what_was_tried(handle, networks)} {why_it_stopped(handle)}"
+    blocks: list[Block] = [Paragraph(said)]
+    phases = phases_table(networks, metric_of(handle.study))
+    blocks += [] if phases is None else [phases]
     trials = handle.study.get_trials(deepcopy=False)
-    plots = figures(trials, parents_of(handle.study), baselines, metric_of(handle.study))
-    return [Plots(list(plots.values()))] if plots else []
+    if len(networks) > most:
+        best = {network.number for network in best_first(networks)[:most]}
+        trials = [trial for trial in trials if trial.number in best]
+        blocks.append(Paragraph(f"The figures show the best {most:,} networks."))
+    plots = figures(trials, parents_of(handle.study), costs.baselines, metric_of(handle.study))
+    if plots:
+        blocks.append(Plots(told(plots, handle, networks)))
+    return [*blocks, Folded("Where the search stands", [Preformatted(status_text(handle))])]
 
 
-def _networks_table(table: Sequence[Mapping[str, Any]], metric: Metric) -> Table:
-    used = {
-        field: column
-        for field, column in COLUMNS.items()
-        if any(row[field] not in (None, "") for row in table)
-    }
-    columns = [
-        Column(heading.replace("{metric}", metric.name), text=write is None)
-        for heading, write in used.values()
-    ]
-    rows = [[_written(row[field], write) for field, (_, write) in used.items()] for row in table]
-    return Table(f"Networks, the best {metric.name} first", columns, rows, sortable=True)
-
-
-def _written(value: Any, write: Format | None) -> str:
-    if write is None:
-        return str(value)
-    return "" if value is None else write(value)
+def _networks(
+    handle: OpenStudy, networks: Sequence[StudyNetwork], costs: NetworkCosts, most: int
+) -> list[Block]:
+    metric = metric_of(handle.study)
+    table = networks_table(handle, networks, costs, metric, most)
+    blocks: list[Block] = [table, *(Paragraph(note) for note in costs.notes(metric))]
+    drawn = sum(drawing is not None for drawing in table.drawings)
+    said = []
+    if drawn:
+        some = "" if drawn == len(table.rows) else f" ({drawn:,} of {len(table.rows):,} have one)"
+        how = "Point at the number of a trial, or choose it by keyboard, to see its drawing"
+        said.append(f"{how}{some}.")
+    left = len(networks) + len(costs.baselines) - len(table.rows)
+    if left > 0:
+        said.append(
+            f"Not shown: {plural(left, 'network')}; the CSV file beside this page has all."
+        )
+    return [Paragraph(" ".join(said)), *blocks] if said else blocks
 
 
 def _circumstances(handle: OpenStudy, networks: Sequence[StudyNetwork]) -> Table:
@@ -167,24 +175,43 @@ def _circumstances(handle: OpenStudy, networks: Sequence[StudyNetwork]) -> Table
         if "device" in attrs:
             environment["device"] = attrs["device"]
         counts.update((str(name), str(value)) for name, value in environment.items())
-    record = handle.study.user_attrs[RECORD]
+    record: Mapping[str, Any] = handle.study.user_attrs[RECORD]
     facts = [
         ["study made by", f"optnas {record['version']}", ""],
         ["seed", str(record["seed"]), ""],
     ]
-    counted = [[name, value, _networks(count)] for (name, value), count in sorted(counts.items())]
+    counted = [
+        [name, value, plural(number, "network")]
+        for (name, value), number in sorted(counts.items())
+    ]
     columns = [Column("what", text=True), Column("which", text=True), Column("of")]
     return Table("Versions and hardware of the networks", columns, [*facts, *counted])
 
 
-def _networks(count: int) -> str:
-    return f"{count} network{'' if count == 1 else 's'}"
-
-
-def _configuration(handle: OpenStudy) -> str:
-    """The configuration as a study file says it, without passwords."""
+def _configuration(handle: OpenStudy, target: str) -> list[Block]:
+    """The configuration as a study file says it, without passwords, and the commands."""
     config = handle.config
     resolved = config.resolved()
     del resolved["folder"]
-    storage = hide_password(config.storage)
-    return yaml.safe_dump({**resolved, "storage": storage}, sort_keys=False, allow_unicode=True)
+    shown = _said({**resolved, "storage": hide_password(config.storage)})
+    text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+    commands = f"optnas run {target}\noptnas retrain {target}\noptnas report {target}"
+    return [
+        Paragraph("As a study file says it, with its defaults. Of paths the last part is shown."),
+        Preformatted(text),
+        Paragraph("Go on with the search, train and test its network, write this page anew:"),
+        Preformatted(commands),
+    ]
+
+
+def _said(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that have a value."""
+    found = {k: _said(v) if isinstance(v, Mapping) else v for k, v in keys.items()}
+    return {key: value for key, value in found.items() if value not in (None, {}, [])}
+
+
+def _folders(handle: OpenStudy) -> list[str]:
+    """The folders of this machine that its texts may name."""
+    file = storage_file(handle.config.storage)
+    folders = [handle.config.folder, None if file is None else file.absolute().parent]
+    return [str(Path(folder)) for folder in folders if folder is not None]

@@ -154,8 +154,14 @@ def best_text(handle: OpenStudy, target: str) -> str:
     return "\n".join(lines)
 
 
-def ending_text(outcome: "Outcome", command: str) -> str:
-    """What a run says at its end."""
+def ending_text(outcome: "Outcome", command: str, target: str) -> str:
+    """What a run says at its end.
+
+    Args:
+        outcome: How it ended.
+        command: The command that goes on with it.
+        target: How other commands name the study.
+    """
     handle = outcome.opened
     endings = {
         "finished": "The search is finished.",
@@ -173,6 +179,7 @@ def ending_text(outcome: "Outcome", command: str) -> str:
     if outcome.best is None:
         return f"{text} No network could be trained: see the reasons above."
     command = command.removeprefix("optnas run ").removeprefix("optnas resume ")
+    command = command.partition(" --ray")[0]  # Other commands need no cluster.
     return f"{text}\n\n{best_text(handle, command)}"
 
 
@@ -299,4 +306,6 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def _amount(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.2f}"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.2f}" if value >= 0.1 or not value else f"{value:.2g}"

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 from optnas.config.file import StudyFile
 from optnas.running import heart
 from optnas.running.gpu_sharing import GpuSharing
-from optnas.running.placement import WorkerPlan, gpu_sharing_notice
+from optnas.running.placement import gpu_sharing_notice
 from optnas.running.signals import Interruption
 from optnas.running.workers import GONE, SendEvent
 from optnas.study.opening import OpenStudy, open_study
@@ -40,7 +40,7 @@ class Display:
         """A trial has finished."""
 
     def note(self, text: str) -> None:
-        """A line between the trials: what was decided about workers that share a GPU, say."""
+        """A line between the trials: what was decided about the workers, say."""
 
     def interrupted(self, ending: Interruption) -> None:
         """Ctrl-C or SIGTERM was heard; called from another thread."""
@@ -76,17 +76,22 @@ class WorkerDisplay(Display):
 class PoolEvents:
     """Shows what worker processes tell, and has somebody decide how many there are.
 
+    Args:
+        config: The study.
+        display: Shows it.
+        shares_gpus: Whether several of them are on one GPU of this machine.
+
     Attributes:
         opened: The study, once a worker has made or opened it.
         sharing: Decides how many workers there are, if that is not settled.
     """
 
-    def __init__(self, config: StudyFile, display: Display, plan: WorkerPlan) -> None:
+    def __init__(self, config: StudyFile, display: Display, *, shares_gpus: bool = False) -> None:
         self.opened: OpenStudy | None = None
         self.sharing: GpuSharing | None = None
         self._config = config
         self._display = display
-        self._plan = plan
+        self._shares_gpus = shares_gpus
 
     def listen(self, worker: int, event: str, value: Any) -> None:
         if event == GONE:
@@ -106,7 +111,7 @@ class PoolEvents:
         if self.opened is None:
             self.opened = open_study(self._config)
             self._display.start(self.opened)
-            if self._plan.shares_gpus:
+            if self._shares_gpus:
                 self.note(gpu_sharing_notice())
         if event == "epoch":
             self._display.epoch(types.SimpleNamespace(**value), worker)

@@ -49,6 +49,7 @@ def retrain_found(
     output: Path | None = None,
     device: str | None = None,
     accept_changed_data: bool = False,
+    local_norms: bool = False,
     on_epoch: OnEpoch | None = None,
 ) -> Iterator[RetrainReport]:
     """Train the networks that a search found, on training and validation images; test each once.
@@ -81,6 +82,8 @@ def retrain_found(
         device: A torch device; None takes CUDA where there is one.
         accept_changed_data: Whether to train on other images than the study has seen, which is
             recorded.
+        local_norms: Whether batch normalisation sees the images of one GPU alone, if several
+            train together; what the study file says counts, too.
         on_epoch: Called after every epoch with the epoch, the number of epochs, the training
             accuracy and the seconds of the epoch.
 
@@ -95,6 +98,7 @@ def retrain_found(
     """
     warn_of_kept_settings(handle.config)
     options = {"epochs": epochs, "top": top, "repeats": repeats, "batch_size": batch_size}
+    options["local_norms"] = local_norms or None
     settings = handle.config.retrain.model_copy(
         update={key: value for key, value in options.items() if value is not None}
     )

@@ -24,7 +24,7 @@ from optnas.running.gpu_sharing import GpuSharing, WorkerControl
 from optnas.running.loop import BudgetUsedUp, Loop
 from optnas.running.placement import WorkerPlan, check_gpus, plan_workers
 from optnas.running.signals import Interruption, Signals
-from optnas.running.workers import SendEvent, WorkerPool
+from optnas.running.workers import Pool, SendEvent, Work, WorkerPool
 from optnas.storage.artifacts import Artifacts, check_artifacts, mark_artifacts, open_artifacts
 from optnas.study.budget import may_go_on, may_start
 from optnas.study.data import (
@@ -48,6 +48,9 @@ from optnas.study.record import RECORD
 from optnas.trials.failures import fail_dead, is_grounds, one_line
 
 Ending = Literal["finished", "budget"] | Interruption
+
+PoolMaker = Callable[[Work, PoolEvents], Pool]
+"""Makes workers that do some work, of which events hear."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,17 +257,58 @@ def _check_may_go_on(progress: Any, handle: OpenStudy, signals: Signals) -> None
 def _run_pool(config: StudyFile, display: Display, plan: WorkerPlan, data: _Data) -> Outcome:
     """Run a study in several processes of this machine."""
     check_gpus(plan)
-    events = PoolEvents(config, display, plan)
-    pool = WorkerPool(
-        functools.partial(_work, config, plan.workers, data),
-        count=plan.count,
-        max_restarts=plan.workers.max_restarts,
-        listen=events.listen,
-        answer=display.interrupted,
+
+    def make_pool(work: Work, events: PoolEvents) -> WorkerPool:
+        pool = WorkerPool(
+            work,
+            count=plan.count,
+            max_restarts=plan.workers.max_restarts,
+            listen=events.listen,
+            answer=display.interrupted,
+        )
+        if plan.is_measured:
+            control = WorkerControl(pool.add, pool.dismiss, events.find, events.note)
+            events.sharing = GpuSharing(plan, control)
+        return pool
+
+    events = PoolEvents(config, display, shares_gpus=plan.shares_gpus)
+    return _run_workers(
+        config, events, functools.partial(_work, config, plan.workers, data), make_pool
     )
-    if plan.is_measured:
-        control = WorkerControl(pool.add, pool.dismiss, events.find, events.note)
-        events.sharing = GpuSharing(plan, control)
+
+
+def run_elsewhere(
+    config: StudyFile,
+    make_pool: PoolMaker,
+    *,
+    display: Display,
+    workers: Workers,
+    accept_changed_data: bool = False,
+) -> Outcome:
+    """Run a study with workers that are no processes of this machine.
+
+    Args:
+        config: The configuration, as `config_to_run` returns it.
+        make_pool: Makes the workers, given what each does and who hears of it.
+        display: What shows progress.
+        workers: Their settings; the devices are those that they have where they are.
+        accept_changed_data: As of `run`.
+
+    Raises:
+        UserError: As `run`.
+        RunError: As `run`.
+    """
+    warn_of_kept_settings(config)
+    data = _Data(accept_changed_data, None)
+    work = functools.partial(_work, config, workers, data)
+    return _run_workers(config, PoolEvents(config, display), work, make_pool)
+
+
+def _run_workers(
+    config: StudyFile, events: PoolEvents, work: Work, make_pool: PoolMaker
+) -> Outcome:
+    """Run a study with workers that tell what they do."""
+    pool = make_pool(work, events)
     ending: Interruption | None = None
     try:
         ending = pool.run()

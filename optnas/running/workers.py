@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 
@@ -31,6 +31,20 @@ PATH, SAFE_PATH, OURS = "PYTHONPATH", "PYTHONSAFEPATH", "optnas"
 GONE = "gone"
 WORKER_GRACE = 6.5
 """Seconds that workers have to end after SIGTERM."""
+
+
+class Pool(Protocol):
+    """Workers, wherever they are.
+
+    Attributes:
+        lost: What became of a worker that died and was not replaced, or None.
+    """
+
+    lost: str | None
+
+    def run(self) -> Interruption | None:
+        """Start the workers and wait for them: what ended them, or None at their own end."""
+        ...
 
 
 @dataclasses.dataclass
@@ -57,7 +71,8 @@ class WorkerPool:
 
     Args:
         work: What each does.
-        count: How many there are at the start, numbered from 0.
+        count: How many there are at the start.
+        first: The number of the first of them.
         max_restarts: How many are replaced in all.
         listen: Called with a worker's number and what it tells; and with ``GONE`` when one ended
             before its time, of which the others go on, and whether another takes its place.
@@ -75,9 +90,10 @@ class WorkerPool:
         max_restarts: int,
         listen: Callable[[int, str, Any], None],
         answer: Callable[[Interruption], None] = lambda ending: None,
+        first: int = 0,
     ) -> None:
         self._work = work
-        self._count = count
+        self._numbers = range(first, first + count)
         self._restarts = max_restarts
         self._max_restarts = max_restarts
         self._listen = listen
@@ -98,10 +114,10 @@ class WorkerPool:
             UserError: If a worker was given bad input.
             RunError: If a worker failed.
         """
-        signals = Signals(self._end, patience=None, answer=self._answer)
+        signals = Signals(self.end, patience=None, answer=self._answer)
         with signals:
             try:
-                for number in range(self._count):
+                for number in self._numbers:
                     self._start(number)
                 while self._workers:
                     self._wait()
@@ -114,6 +130,11 @@ class WorkerPool:
         if self._error is not None:
             raise self._error
         return "terminated" if set(self._endings) == {"terminated"} else None
+
+    @property
+    def pids(self) -> list[int]:
+        """The numbers of the processes."""
+        return [worker.process.pid for worker in self._workers if worker.process.pid]
 
     def add(self, number: int) -> None:
         """Start a further worker; to be called by ``listen``.
@@ -225,9 +246,10 @@ class WorkerPool:
             self._tell_lost(worker)
             return
         self._error = self._error or error
-        self._end()
+        self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Let all workers end, as at SIGTERM."""
         self._deadline = self._deadline or time.monotonic() + WORKER_GRACE
         for worker in self._workers:
             worker.process.terminate()

@@ -55,9 +55,14 @@ def mark_network(handle: OpenStudy, folder: Path) -> None:
             write_whole(folder / MARK, content.encode())
 
 
-def page_path(handle: OpenStudy) -> Path:
-    """Where ``optnas report`` writes the page, unless told otherwise."""
-    plain, own = (Path(f"{path}.html") for path in _names(handle))
+def page_path(handle: OpenStudy, ending: str = ".html") -> Path:
+    """Where ``optnas report`` writes the page, unless told otherwise.
+
+    Args:
+        handle: The study.
+        ending: How its name ends.
+    """
+    plain, own = (Path(f"{path}{ending}") for path in _names(handle))
     return plain if not plain.exists() or _is_own_page(handle, plain) else own
 
 

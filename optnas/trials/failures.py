@@ -11,7 +11,7 @@ of the drivers; CUDA's errors but for want of memory; a worker killed from outsi
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -28,7 +28,7 @@ from optnas.trials.attributes import (
     LOST,
     MACHINE,
 )
-from optnas.trials.leases import worker_is_dead
+from optnas.trials.leases import is_of_process, worker_is_dead
 
 _DRIVERS = frozenset(
     {
@@ -149,9 +149,31 @@ def fail_dead(storage: BaseStorage, trials: Sequence[FrozenTrial], max_retries: 
     Returns:
         Whether there were any.
     """
-    dead = [t for t in trials if t.state == TrialState.RUNNING and worker_is_dead(t)]
-    for trial in dead:
+    running = (trial for trial in trials if trial.state == TrialState.RUNNING)
+    return _fail(storage, filter(worker_is_dead, running), trials, max_retries)
+
+
+def fail_those_of(
+    storage: BaseStorage, trials: Sequence[FrozenTrial], max_retries: int, host: str, pid: int
+) -> bool:
+    """The same of a process of which somebody else knows that it is gone.
+
+    Should it live, it finds its trial ended, and drops what it has.
+    """
+    own = (trial for trial in trials if is_of_process(trial, host, pid))
+    return _fail(storage, own, trials, max_retries)
+
+
+def _fail(
+    storage: BaseStorage,
+    dead: Iterable[FrozenTrial],
+    trials: Sequence[FrozenTrial],
+    max_retries: int,
+) -> bool:
+    """End those that are running."""
+    found = [trial for trial in dead if trial.state == TrialState.RUNNING]
+    for trial in found:
         reason = "the worker's process is gone"
         kind, reason = explain_loss(trial, trials, max_retries, reason)
         fail_as_lost(storage, trial, reason, kind)
-    return bool(dead)
+    return bool(found)

@@ -99,6 +99,17 @@ def is_local(trial: FrozenTrial) -> bool:
     )
 
 
+def this_host() -> str:
+    """This machine, as leases name it."""
+    return _host()
+
+
+def is_of_process(trial: FrozenTrial, host: str, pid: int) -> bool:
+    """Whether the lease of ``trial`` is that of the process with a number on a host."""
+    lease = trial.system_attrs.get(LEASE)
+    return lease is not None and (lease["host"], lease["pid"]) == (host, pid)
+
+
 def _was_rebooted(lease: dict[str, Any]) -> bool:
     """Whether a lease is from before this very machine was started the last time.
 

@@ -1,0 +1,1 @@
+"""Searches on engines that others run: Ray, Slurm."""

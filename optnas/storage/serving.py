@@ -1,0 +1,51 @@
+"""A server before a database: who asks it needs neither its password nor a route to it."""
+
+import contextlib
+import socket
+import warnings
+from pathlib import Path
+
+import optuna
+
+from optnas.config.paths import storage_url
+from optnas.storage.opening import explained, open_storage
+from optnas.storage.urls import StorageError, hide_password
+
+
+def serve(target: str, *, host: str, port: int) -> None:
+    """Answer for a database as Optuna's storage proxy, until interrupted.
+
+    Args:
+        target: The database's URL.
+        host: The address to listen on. Whoever can connect to it can read and change every study.
+        port: The port.
+
+    Raises:
+        StorageError: If it is no database, or cannot be opened, or the address is taken.
+    """
+    try:
+        url = storage_url(target, Path.cwd())
+    except ValueError as error:
+        raise StorageError(f"{hide_password(target)}: {error}") from None
+    if url.startswith(("journal:", "grpc:")):
+        raise StorageError(f"{hide_password(url)}: only databases can be served.")
+    _check_free(host, port)
+    with explained(url):
+        storage = optuna.storages.get_storage(open_storage(url))
+    print(f"serving {hide_password(url)}")
+    print(f"storage: grpc://{host}:{port}", flush=True)
+    with warnings.catch_warnings(), contextlib.suppress(KeyboardInterrupt):
+        warnings.simplefilter("ignore")  # Optuna calls it experimental.
+        with explained("grpc://"):
+            optuna.storages.run_grpc_proxy_server(storage, host=host, port=port)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse an address that is taken, or not this machine's: gRPC would share it silently."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family) as asked:
+            asked.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            asked.bind((host, port))
+    except OSError as error:
+        raise StorageError(f"{host}:{port}: {error.strerror or error}") from None

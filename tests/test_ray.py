@@ -1,0 +1,224 @@
+"""Workers on a Ray cluster of loopback: nodes go and come, and so does whoever watches."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import killing
+import optuna
+import psutil
+import pytest
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas.running.runner import run
+from optnas.storage.opening import open_storage
+
+OPTNAS = str(Path(sys.executable).with_name("optnas"))
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+PATIENCE = 120.0
+"""Seconds after which something that does not happen is stuck."""
+
+
+class RayCluster:
+    """Ray nodes of this machine, which listen on loopback alone."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster()
+        self.add()  # The head, which stays.
+
+    def add(self) -> Any:
+        """Add a node with two processors."""
+        return self._cluster.add_node(
+            num_cpus=2, node_ip_address="127.0.0.1", include_dashboard=False
+        )
+
+    def remove(self, node: Any) -> None:
+        """Have a node be gone at once."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    def end(self) -> None:
+        """End all processes, also those that do not want to."""
+        started = children()
+        print(
+            "CPU", [(p.name(), sum(p.cpu_times()[:2]), sum(p.cpu_times()[2:4])) for p in started]
+        )
+        self._cluster.shutdown()
+        _, left = psutil.wait_procs(started, timeout=5)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    pytest.importorskip("ray")
+    before = {name: os.environ.get(name) for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ADDRESS")}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.pop("RAY_ADDRESS", None)
+    made = RayCluster()
+    yield made
+    made.end()
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+class Search:
+    """`optnas run` of a study file on a cluster, in a process of its own."""
+
+    def __init__(self, file: Path, address: str | None) -> None:
+        self.file, self._address = file, address
+        self._study: optuna.Study | None = None
+        self.driver: subprocess.Popen[str] | None = None
+
+    def start(self, *arguments: str) -> None:
+        ray = ["--ray", *([] if self._address is None else [self._address])]
+        command = [OPTNAS, "run", str(self.file), *ray, "--json", *arguments]
+        pipe = subprocess.PIPE
+        self.driver = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+
+    def end(self) -> tuple[int, list[dict[str, Any]], str]:
+        """Exit code, events and stderr of a driver that ends by itself."""
+        assert self.driver is not None
+        out, err = self.driver.communicate(timeout=PATIENCE)
+        return self.driver.returncode, [json.loads(line) for line in out.splitlines()], err
+
+    def kill(self) -> str:
+        """Kill the driver, and have what it wrote to stderr."""
+        assert self.driver is not None
+        self.driver.kill()
+        _, err = self.driver.communicate()
+        self.driver = None
+        return err
+
+    def wait_for(self, condition: Callable[[list[FrozenTrial]], bool]) -> None:
+        until = time.monotonic() + PATIENCE
+        while not condition(self.trials):
+            assert time.monotonic() < until, self.trials
+            if self.driver is not None and self.driver.poll() is not None:
+                raise AssertionError(self.driver.communicate())
+            time.sleep(0.05)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        if self._study is None and self.file.with_name(f"{self.name}.db").exists():
+            storage = open_storage(f"sqlite:///{self.file.with_name(f'{self.name}.db')}")
+            with contextlib.suppress(KeyError):
+                self._study = optuna.load_study(study_name=self.name, storage=storage)
+        return [] if self._study is None else self._study.get_trials(deepcopy=False)
+
+    @property
+    def name(self) -> str:
+        return str(yaml.safe_load(self.file.read_text())["study"])
+
+
+def notes(events: list[dict[str, Any]]) -> list[str]:
+    return [event["text"] for event in events if event["event"] == "note"]
+
+
+@pytest.fixture
+def search_of(tmp_path) -> Iterator[Callable[..., Search]]:
+    begun: list[Search] = []
+
+    def begin(text: str, address: str | None) -> Search:
+        file = tmp_path / "study.yaml"
+        file.write_text(text)
+        begun.append(Search(file, address))
+        return begun[-1]
+
+    yield begin
+    for search in begun:
+        if search.driver is not None and search.driver.poll() is None:
+            search.kill()
+
+
+def training(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    return [t for t in trials if t.state == TrialState.RUNNING and t.intermediate_values]
+
+
+def finished(trials: list[FrozenTrial]) -> int:
+    return sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
+
+
+FOUR = "objective: slow:Slow\nworkers: {count: 4}\n"
+SLOW = """\
+import time
+
+from optnas.objectives.classification import Classification
+from pause import SECONDS
+from optnas.objectives.training.trainer import Trainer
+
+
+class SlowTrainer(Trainer):
+    def train_epoch(self):
+        time.sleep(SECONDS)
+        return super().train_epoch()
+
+
+class Slow(Classification):
+    def _trainer(self, model, images, settings, **options):
+        return SlowTrainer(model, images, settings, **options)
+"""
+
+
+def test_a_search_whose_nodes_and_driver_go_and_come(cluster, search_of, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "pause.py").write_text("SECONDS = 0.5\n")
+    node = cluster.add()
+    search = search_of(killing.STUDIES["macro-micro"] + FOUR, cluster.address)
+    search.start()
+    search.wait_for(lambda trials: finished(trials) >= 1 and training(trials))
+    cluster.remove(node)
+    node = cluster.add()
+    before = finished(search.trials)
+    search.wait_for(lambda trials: finished(trials) >= before + 2)
+    assert "was lost" in search.kill()
+    before = finished(search.trials)
+    search.wait_for(lambda trials: finished(trials) > before)  # Nobody watches.
+    search.start()
+    code, events, err = search.end()
+    cluster.remove(node)
+    assert (code, events[-1]["ending"]) == (0, "finished"), err
+    assert any("found at work" in note for note in notes(events))
+    ended = killing.ended(search.file, 0.0)  # Nothing trained twice, nothing left running.
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "study.yaml").write_text(killing.STUDIES["macro-micro"])
+    run(alone / "study.yaml")
+    undisturbed = killing.ended(alone / "study.yaml", 0.0)
+    assert killing.differences(ended, undisturbed, workers=4) is None
+
+
+@pytest.mark.skipif("CLUSTERS" not in os.environ, reason="minutes: make stress")
+def test_a_population_whose_nodes_go_and_come(cluster, search_of, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "pause.py").write_text("SECONDS = 0.5\n")
+    node = cluster.add()
+    search = search_of(killing.STUDIES["econas"] + FOUR, cluster.address)
+    search.start()
+    search.wait_for(lambda trials: len(training(trials)) >= 3)  # One is on either node.
+    cluster.remove(node)
+    node = cluster.add()
+    code, events, err = search.end()
+    cluster.remove(node)
+    assert (code, events[-1]["ending"]) == (0, "finished"), err
+    assert "was lost" in err
+    assert killing.ended(search.file, 0.0).results
