@@ -1,8 +1,10 @@
 """What came of a search: the network, how good it is, and what stands beside it."""
 
 import dataclasses
-import statistics
+import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from optnas.drawing.attach import picture_with_caption
 from optnas.pages.content import (
@@ -131,7 +133,9 @@ def result(
     drawn = picture_with_caption(handle, conclusion)
     if drawn is not None:
         blocks.append(Drawing(drawn, "Drawing of the best network"))
-    if len(found.kept) > 1 or any(len(each.trainings) > 1 for each in found.kept):
+    if found.tested is not None and found.tested.verification:
+        blocks.append(_verification(found.kept[0].trainings))
+    elif len(found.kept) > 1 or any(len(each.trainings) > 1 for each in found.kept):
         blocks.append(_beside(found.kept))
     if len(candidates) > 1:
         blocks.append(_candidates(handle, candidates, searched))
@@ -182,7 +186,7 @@ def _facts(handle: OpenStudy, found: Found, costs: NetworkCosts, searched: Metri
 def _test_facts(tested: Tested, searched: Metric) -> list[Fact]:
     if tested.verification:
         return [
-            (f"{name}: {metric(key).name}", f"{value:.4f}", "people it had not seen")
+            (metric(key).title, f"{value:.4f}", f"{name}, whom it had not seen")
             for name, answers in list(tested.verification.items())[:2]
             for key, value in list(answers.items())[:2]
         ]
@@ -213,13 +217,29 @@ def _beside(kept: Sequence[Kept]) -> Table:
     for each in kept:
         accuracies = [training.test_accuracy for training in each.trainings]
         low, high = each.first.interval
-        mean, between = statistics.mean(accuracies), f"{low:.4f} to {high:.4f}"
+        mean, between = np.mean(accuracies), f"{low:.4f} to {high:.4f}"
         if len(accuracies) > 1:
-            between = f"standard deviation {statistics.stdev(accuracies):.4f}"
+            between = f"standard deviation {np.std(accuracies, ddof=1):.4f}"
         costs = (each.first.params, each.first.multiply_adds)
         rows.append([each.name, f"{mean:.4f}", between, str(len(accuracies)), *map(whole, costs)])
     title = "Trained by the same recipe, tested on the same images"
     return Table(title, columns, rows, titled=True, sortable=True)
+
+
+def _verification(trainings: Sequence[Tested]) -> Table:
+    """What sets of faces say of a network, over all its trainings."""
+    headings = [Column("set", text=True), Column("measure", text=True), Column("value")]
+    rows = []
+    for name, answers in trainings[0].verification.items():
+        for key in answers:
+            values = [each.verification.get(name, {}).get(key, math.nan) for each in trainings]
+            row = [name, metric(key).name, f"{np.mean(values):.4f}"]
+            if len(values) > 1:
+                row.append(f"{np.std(values, ddof=1):.4f}")
+            rows.append(row)
+    if len(trainings) > 1:
+        headings.append(Column(f"deviation of {len(trainings)} trainings"))
+    return Table("People whom the network had not seen", headings, rows, titled=True)
 
 
 def _candidates(handle: OpenStudy, candidates: Sequence[Conclusion], searched: Metric) -> Folded:
