@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,12 +36,14 @@ class RayCluster:
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster()
-        self.add()  # The head, which stays.
+        # Names of sockets are short: not below pytest's folder.
+        self._folder = tempfile.mkdtemp(prefix="ray-")
+        self.add(temp_dir=self._folder)  # The head, which stays.
 
-    def add(self) -> Any:
+    def add(self, **options: Any) -> Any:
         """Add a node with two processors."""
         return self._cluster.add_node(
-            num_cpus=2, node_ip_address="127.0.0.1", include_dashboard=False
+            num_cpus=2, node_ip_address="127.0.0.1", include_dashboard=False, **options
         )
 
     def remove(self, node: Any) -> None:
@@ -54,14 +57,12 @@ class RayCluster:
     def end(self) -> None:
         """End all processes, also those that do not want to."""
         started = children()
-        print(
-            "CPU", [(p.name(), sum(p.cpu_times()[:2]), sum(p.cpu_times()[2:4])) for p in started]
-        )
         self._cluster.shutdown()
         _, left = psutil.wait_procs(started, timeout=5)
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        shutil.rmtree(self._folder)
 
 
 def children() -> list[psutil.Process]:
@@ -216,10 +217,15 @@ def test_a_search_whose_nodes_and_driver_go_and_come(cluster, search_of, tmp_pat
     assert killing.differences(ended, undisturbed, workers=4) is None
 
 
-def test_a_ray_of_the_runs_own_is_on_loopback_and_ends_with_it(search_of, tmp_path):
+def test_a_ray_of_the_runs_own_is_on_loopback_and_ends_with_it(search_of, tmp_path, monkeypatch):
     pytest.importorskip("ray")
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        check_local_run(search_of(NAPS, None), tmp_path)
+
+
+def check_local_run(search: Search, tmp_path: Path) -> None:
     shutil.copy(BENCHMARKS / "napping.py", tmp_path)
-    search = search_of(NAPS, None)
     search.start()
     search.wait_for(lambda trials: len(training(trials)) == 2)
     assert search.driver is not None

@@ -92,7 +92,7 @@ def resume(
     """Go on with a search without its file: everything is in the storage."""
     from optnas.study.opening import open_existing
 
-    command = f"optnas resume {target_arguments(storage, study, allow)}"
+    named = target_arguments(storage, study, allow)
     config = open_existing(storage, study, allow=allow or ()).config
     requested = requested_workers(config, workers, per_device, devices)
     run_search(
