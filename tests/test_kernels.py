@@ -15,17 +15,19 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_cuda_graphs import cell, grown, random_images
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional
 from trainings import train
 
 from optnas.config.settings import TrainSettings
+from optnas.devices.ranks import Ranks
 from optnas.objectives import kernels
 from optnas.objectives.kernels import Blocks, checking, convolution, networks, normalisation
 from optnas.objectives.kernels.rows import as_rows
 from optnas.objectives.networks.build import build_model, build_supernet
 from optnas.objectives.networks.costs import count_multiply_adds
 from optnas.objectives.training import acceleration, padding, steps
+from optnas.objectives.training.distributed import DistributedTrainer
 from optnas.objectives.training.hessian import hessian_eigenvalue
 from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import (
@@ -646,6 +648,21 @@ def test_without_triton_a_training_says_so_and_goes_on(monkeypatch):
     model = network_of(ChainArchitecture(2, 4))
     with pytest.warns(UserWarning, match=r"need Triton.*optnas\[kernels\]"):
         assert acceleration.accelerated(model, TrainSettings(), DEVICE) is model
+
+
+def test_several_processes_train_without_them(supported, accelerated, monkeypatch):
+    monkeypatch.setattr(steps, "is_accelerated", acceleration.is_accelerated)
+    distributed.init_process_group("gloo", rank=0, world_size=1, store=distributed.HashStore())
+    try:
+        images, recipe = random_images(24).to(DEVICE), TrainSettings(batch_size=16)
+        model = network_of(ChainArchitecture(2, 4))
+        several = DistributedTrainer(model, images, recipe, ranks=Ranks(), epochs=1, seed=0)
+        assert "SynchronisedBatchNorm2d" in kinds_of(several.model)
+        assert not kinds_of(several.model) & {"_Depthwise", "_BatchNormReLU", "_Done"}
+        assert several.train_epoch().train_loss > 0
+        assert several._flat is None
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_a_super_network_may_be_differentiated_twice(supported):

@@ -1,14 +1,17 @@
 """Damage of a database is told at once, and in one line; a lock is no damage."""
 
+import contextlib
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from damaging import command
 
-from optnas.storage.soundness import damage_of_file
+from optnas.storage.soundness import damage_of_file, read_beside_sqlite
 
 PAGE = 4096
 
@@ -91,3 +94,28 @@ def test_a_new_file_is_no_damage(tmp_path):
     assert damage_of_file(path) is None
     path.touch()
     assert damage_of_file(path) is None
+
+
+def test_looking_at_a_file_leaves_this_process_its_locks(tmp_path):
+    path = tmp_path / "study.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as mine:
+        mine.execute("PRAGMA journal_mode=WAL")
+        mine.execute("CREATE TABLE t (x)")
+        assert damage_of_file(path) is None
+        # The last to close a database deletes its log: somebody else must see that he is not.
+        count = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); "
+        count += "print(c.execute('SELECT count(*) FROM t').fetchone()[0]); c.close()"
+        look = [sys.executable, "-c", count, str(path)]
+        for number in range(3):
+            found = subprocess.run(look, capture_output=True, text=True, check=True).stdout
+            assert int(found) == number
+            mine.execute("INSERT INTO t VALUES (1)")
+
+
+def test_another_file_in_its_place_is_read_anew(tmp_path):
+    path, other = tmp_path / "a", tmp_path / "b"
+    path.write_bytes(b"first")
+    assert read_beside_sqlite(path, 1, 9) == b"irst"
+    other.write_bytes(b"second")
+    other.replace(path)
+    assert read_beside_sqlite(path, 1, 9) == b"econd"

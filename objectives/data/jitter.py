@@ -39,7 +39,7 @@ def jittered(images: Tensor, draws: Tensor, strength: float) -> Tensor:
 
 def _turned(pixels: Tensor, turns: Tensor) -> Tensor:
     """Pixels with the hue turned: there and back by the hexcone of Smith 1978."""
-    red, green, blue = pixels.split(1, dim=1)
+    red, green, blue = pixels.unsqueeze(2).unbind(1)
     value, least = pixels.amax(1, keepdim=True), pixels.amin(1, keepdim=True)
     spread = value - least
     safe = spread.masked_fill(spread == 0, 1)

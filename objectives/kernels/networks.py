@@ -85,7 +85,9 @@ def use_kernels(
 
 def _restore(network: nn.Module) -> None:
     """Have all parts of a network run torch's operations alone."""
-    torchs = {cls: cls.__mro__[1] for cls in (_Depthwise, _AtenDepthwise, _BatchNormReLU, _Done)}
+    torchs: dict[type[nn.Module], Any] = {
+        cls: cls.__mro__[1] for cls in (_Depthwise, _AtenDepthwise, _BatchNormReLU, _Done)
+    }
     for part in network.modules():
         if type(part) in torchs:
             for name in ("relu", "count"):
@@ -117,7 +119,6 @@ def _runs(features: Tensor) -> bool:
         and _type_of(features) in DTYPES
         and _get_current_dispatch_mode() is None
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
     )
 
 

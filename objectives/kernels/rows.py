@@ -54,8 +54,9 @@ def as_rows(features: Tensor) -> tuple[Tensor, int]:
 def empty_rows(features: Tensor, height: int, width: int) -> Tensor:
     """Room for features (N, C, height, width), channels last, of the type of ``features``."""
     shape = (len(features), features.shape[1], height, width)
-    options = {"dtype": features.dtype, "device": features.device}
-    return torch.empty(shape, **options, memory_format=torch.channels_last)
+    return torch.empty(
+        shape, dtype=features.dtype, device=features.device, memory_format=torch.channels_last
+    )
 
 
 def alignment(*sizes: int) -> int:

@@ -62,6 +62,7 @@ def run_search(
     as_json: bool,
     *,
     command: str,
+    target: str,
     accept_changed_data: bool = False,
     ray: str | None = None,
 ) -> None:
@@ -72,6 +73,7 @@ def run_search(
         workers: The worker processes.
         as_json: Whether to print a line of JSON for every event.
         command: The command that goes on with it.
+        target: How other commands name the study.
         accept_changed_data: Whether to go on with other images than the study has seen.
         ray: Where Ray is that the workers are to be on; None has them on this machine.
     """
@@ -87,7 +89,7 @@ def run_search(
         fields = {"event": "end", "ending": outcome.ending, **best_fields(outcome.opened)}
         print(json.dumps(fields))
     else:
-        print(fitted(ending_text(outcome, command)))
+        print(fitted(ending_text(outcome, command, target)))
     raise typer.Exit(_exit_code(outcome))
 
 

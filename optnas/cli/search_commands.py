@@ -74,6 +74,7 @@ def run(
         as_json,
         accept_changed_data=accept_changed_data,
         command=command,
+        target=shlex.quote(str(file)),
         ray=ray,
     )
 
@@ -92,7 +93,7 @@ def resume(
     """Go on with a search without its file: everything is in the storage."""
     from optnas.study.opening import open_existing
 
-    command = f"optnas resume {target_arguments(storage, study, allow)}"
+    named = target_arguments(storage, study, allow)
     config = open_existing(storage, study, allow=allow or ()).config
     requested = requested_workers(config, workers, per_device, devices)
     run_search(
@@ -100,6 +101,7 @@ def resume(
         requested,
         as_json,
         accept_changed_data=accept_changed_data,
-        command=command,
+        command=f"optnas resume {named}{f' --ray {shlex.quote(ray)}' if ray else ''}",
+        target=named,
         ray=ray,
     )

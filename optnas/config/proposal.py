@@ -38,7 +38,8 @@ def proposed(space: str | None, trials: int | None) -> Proposal:
 
     By ``docs/measurements/search.md``, measured on tables of trained networks: where the number
     of trials is what counts, the surrogate leads local search and TPE after 30, 50 and 100 trials
-    on all of them. On the one table of real images it leads in the mean with geometric rungs.
+    on all of them. On the one table of real images it leads random draws with geometric rungs, as
+    local search, evolution and EcoNAS do, from which it cannot be told.
 
     Args:
         space: The space's name; None where that is open.
@@ -57,8 +58,9 @@ def proposed_pruner(sampler: str, space: str | None, trials: int | None) -> dict
     """Geometric rungs, where trainings are comparable and enough; None where none are proposed.
 
     By ``docs/measurements/search.md``: with rungs at T/9, T/3 and T the pick is better at equal
-    epochs, on two sets of learning curves in random order and, of most strategies, on a table of
-    real images. Where weights are inherited or phases train other things, nothing is measured.
+    epochs, on two sets of learning curves in random order and, of all strategies but TPE, on a
+    table of real images. Where weights are inherited or phases train other things, nothing is
+    measured.
 
     Args:
         sampler: The strategy's name.

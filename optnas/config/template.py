@@ -66,7 +66,7 @@ def template(
         "storage": default_storage(study),
         "artifacts": f"{file_name(study)}.artifacts",
     }
-    blocks: dict[str, Mapping[str, Any]] = {"data": place, "pruner": pruner or {}}
+    blocks: dict[str, dict[str, Any]] = {"data": place, "pruner": dict(pruner or {})}
     lines = [_HEADER]
     fields = StudyKeys.model_fields
     for key in sorted(fields, key=lambda key: key not in ("study", "data", "sampler")):

@@ -154,8 +154,14 @@ def best_text(handle: OpenStudy, target: str) -> str:
     return "\n".join(lines)
 
 
-def ending_text(outcome: "Outcome", command: str) -> str:
-    """What a run says at its end."""
+def ending_text(outcome: "Outcome", command: str, target: str) -> str:
+    """What a run says at its end.
+
+    Args:
+        outcome: How it ended.
+        command: The command that goes on with it.
+        target: How other commands name the study.
+    """
     handle = outcome.opened
     endings = {
         "finished": "The search is finished.",
@@ -300,4 +306,6 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def _amount(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.2f}"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.2f}" if value >= 0.1 or not value else f"{value:.2g}"

@@ -40,7 +40,7 @@ class Display:
         """A trial has finished."""
 
     def note(self, text: str) -> None:
-        """Something was decided about the workers, or is known of where they are."""
+        """A line between the trials: what was decided about the workers, or where they are."""
 
     def interrupted(self, ending: Interruption) -> None:
         """Ctrl-C or SIGTERM was heard; called from another thread."""
@@ -99,7 +99,9 @@ class PoolEvents:
                 self.sharing.lost(worker, value)
             return
         if event == "ahead":
-            if self._display.ahead is not None:
+            if self.opened is not None:  # Another worker was faster.
+                self.note(value)
+            elif self._display.ahead is not None:
                 self._display.ahead(value)
             return
         if event == "pulse":

@@ -212,6 +212,8 @@ def is_full(error: BaseException | None) -> bool:
 
 def _is_of_database(error: BaseException | None) -> bool:
     while error is not None:
+        if isinstance(error, sqlalchemy.exc.IntegrityError):
+            return False  # A row that is there already, such as that of the study.
         if isinstance(error, sqlalchemy.exc.DBAPIError):
             return True
         error = error.__cause__ or error.__context__

@@ -7,7 +7,6 @@ storage, or where a study file says, or in a folder that holds this study's file
 
 import hashlib
 import json
-import mmap
 import os
 import secrets
 import time
@@ -24,6 +23,7 @@ from optnas.config.paths import default_artifacts, split_bucket, storage_path
 from optnas.errors import UserError
 from optnas.seeds import named_seed
 from optnas.storage.artifacts import is_marked
+from optnas.storage.soundness import read_beside_sqlite
 from optnas.trials.metric import ACCURACY, Metric, metric
 
 RECORD = "optnas"
@@ -36,6 +36,9 @@ MAKING = 2.0
 
 PLACE = "place"
 """In the record: the file of the database in which the study got its identity."""
+
+_BLOCK = 1 << 20
+"""Bytes of a database that are looked through at a time."""
 
 _INTEGERS = {"in_channels": 1 << 16, "classes": 1 << 24, "seed": 1 << 64}
 _TEXTS = ("id", "hash", "version")
@@ -132,15 +135,20 @@ def is_copy(record: Mapping[str, Any], url: str) -> bool:
     if made is None or here is None or not identity:
         return False
     try:
-        if os.path.samefile(made, here) or os.path.getsize(made) == 0:
+        if os.path.samefile(made, here):
             return False
-        with (
-            open(made, "rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as all_,
-        ):
-            return all_.find(identity) >= 0
+        return _holds(Path(made), identity)
     except (OSError, ValueError):
         return False  # It was moved.
+
+
+def _holds(path: Path, wanted: bytes) -> bool:
+    """Whether a text is somewhere in a database file."""
+    overlap = len(wanted) - 1
+    for start in range(0, path.stat().st_size, _BLOCK):
+        if wanted in read_beside_sqlite(path, start, _BLOCK + overlap):
+            return True
+    return False
 
 
 def told_apart(record: Mapping[str, Any], url: str) -> dict[str, Any]:
