@@ -72,8 +72,10 @@ def children() -> list[psutil.Process]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
     pytest.importorskip("ray")
-    before = {name: os.environ.get(name) for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ADDRESS")}
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Nobody is told, nothing is started that is not asked for, and no other cluster is meant.
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_worker_prestart": "0"}
+    before = {name: os.environ.get(name) for name in (*settings, "RAY_ADDRESS")}
+    os.environ |= settings
     os.environ.pop("RAY_ADDRESS", None)
     made = RayCluster()
     yield made
@@ -133,6 +135,13 @@ class Search:
         return str(yaml.safe_load(self.file.read_text())["study"])
 
 
+def write_modules(folder: Path) -> None:
+    """The modules beside a study, one of which imports another."""
+    (folder / "slow.py").write_text(SLOW)
+    (folder / "pause.py").write_text("SECONDS = 0.5\n")
+    shutil.copy(BENCHMARKS / "napping.py", folder)
+
+
 def notes(events: list[dict[str, Any]]) -> list[str]:
     return [event["text"] for event in events if event["event"] == "note"]
 
@@ -168,7 +177,20 @@ sampler: random
 objective: {name: "napping:Nap", seconds: 0.2, epochs: 1000}
 workers: {count: 2}
 """
-FOUR = "objective: slow:Slow\nworkers: {count: 4}\n"
+SEARCHES = {
+    "digits": killing.STUDIES["macro-micro"],
+    "naps": """\
+study: killed
+space: {depth: [2, 4], width: [4, 8]}
+sampler: {name: macro_micro, epochs: 3, micro_epochs: 2, patience: 5}
+""",
+}
+FOUR = {
+    "digits": "objective: slow:Slow\nworkers: {count: 4}\n",
+    "naps": 'objective: {name: "napping:Nap", seconds: 0.5, epochs: 3}\nworkers: {count: 4}\n',
+}
+QUICK = {"digits": "", "naps": 'objective: {name: "napping:Nap", seconds: 0, epochs: 3}\n'}
+WITH_TIME = pytest.mark.skipif("CLUSTERS" not in os.environ, reason="minutes: make stress")
 SLOW = """\
 import time
 
@@ -189,11 +211,11 @@ class Slow(Classification):
 """
 
 
-def test_a_search_whose_nodes_and_driver_go_and_come(cluster, search_of, tmp_path):
-    (tmp_path / "slow.py").write_text(SLOW)
-    (tmp_path / "pause.py").write_text("SECONDS = 0.5\n")
+@pytest.mark.parametrize("name", ["naps", pytest.param("digits", marks=WITH_TIME)])
+def test_a_search_whose_nodes_and_driver_go_and_come(cluster, search_of, tmp_path, name):
+    write_modules(tmp_path)
     node = cluster.add()
-    search = search_of(killing.STUDIES["macro-micro"] + FOUR, cluster.address)
+    search = search_of(SEARCHES[name] + FOUR[name], cluster.address)
     search.start()
     search.wait_for(lambda trials: finished(trials) >= 1 and training(trials))
     cluster.remove(node)
@@ -211,7 +233,8 @@ def test_a_search_whose_nodes_and_driver_go_and_come(cluster, search_of, tmp_pat
     ended = killing.ended(search.file, 0.0)  # Nothing trained twice, nothing left running.
     alone = tmp_path / "alone"
     alone.mkdir()
-    (alone / "study.yaml").write_text(killing.STUDIES["macro-micro"])
+    shutil.copy(BENCHMARKS / "napping.py", alone)
+    (alone / "study.yaml").write_text(SEARCHES[name] + QUICK[name])
     run(alone / "study.yaml")
     undisturbed = killing.ended(alone / "study.yaml", 0.0)
     assert killing.differences(ended, undisturbed, workers=4) is None
@@ -246,12 +269,11 @@ def check_local_run(search: Search, tmp_path: Path) -> None:
     assert not left
 
 
-@pytest.mark.skipif("CLUSTERS" not in os.environ, reason="minutes: make stress")
+@WITH_TIME
 def test_a_population_whose_nodes_go_and_come(cluster, search_of, tmp_path):
-    (tmp_path / "slow.py").write_text(SLOW)
-    (tmp_path / "pause.py").write_text("SECONDS = 0.5\n")
+    write_modules(tmp_path)
     node = cluster.add()
-    search = search_of(killing.STUDIES["econas"] + FOUR, cluster.address)
+    search = search_of(killing.STUDIES["econas"] + FOUR["digits"], cluster.address)
     search.start()
     search.wait_for(lambda trials: len(training(trials)) >= 3)  # One is on either node.
     cluster.remove(node)

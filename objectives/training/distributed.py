@@ -73,7 +73,8 @@ class DistributedTrainer(Trainer):
         if not local_norms:
             _warn_of_other_norms(self.model)
         outputs = _Outputs(self.model, bool(settings.auxiliary))
-        self._together = DistributedDataParallel(outputs, **{_SYNC: local_norms})
+        sync: dict[str, Any] = {_SYNC: local_norms}
+        self._together = DistributedDataParallel(outputs, **sync)
         self._draws = torch.Generator()
         if (mixing := self._mixing) is not None:
             self._mixing = lambda inputs, labels, _shared: mixing(inputs, labels, self._draws)

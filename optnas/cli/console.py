@@ -62,6 +62,7 @@ def run_search(
     as_json: bool,
     *,
     command: str,
+    target: str,
     accept_changed_data: bool = False,
     ray: str | None = None,
 ) -> None:

@@ -74,6 +74,7 @@ def run(
         as_json,
         accept_changed_data=accept_changed_data,
         command=command,
+        target=shlex.quote(str(file)),
         ray=ray,
     )
 
@@ -101,5 +102,6 @@ def resume(
         as_json,
         accept_changed_data=accept_changed_data,
         command=command,
+        target=named,
         ray=ray,
     )
