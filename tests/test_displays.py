@@ -294,7 +294,7 @@ def test_half_an_epoch_is_kept_and_the_search_ends_the_same(tmp_path, monkeypatc
     share = left.user_attrs[EPOCH_SHARE]
     assert 0 < share < 1
     kept = len(left.intermediate_values) + share
-    said = ending_text(outcome, "optnas run half.yaml")
+    said = ending_text(outcome, "optnas run half.yaml", "half.yaml")
     assert said.startswith("Interrupted; nothing is lost. `optnas run half.yaml` goes on.\n")
     assert f"Kept: 0 finished trials; trial 0 after {kept:.3g} of 2 epochs." in said
     again = runner.run(keys)

@@ -108,8 +108,10 @@ def test_a_search_without_an_end_is_not_called_unfinished(
     found.study.add_trial(trial(0, 0.5))
     monkeypatch.setattr(report, "conclusions", lambda *_: so_far)
     assert f"so far (trial 0; {why}):" in best_text(found, "x")
-    ending = ending_text(Outcome(found, "budget"), "optnas run x")
+    ending = ending_text(Outcome(found, "budget"), "optnas run x --set=a=1", "x")
     assert ("before the search is finished" in ending) == (why == "the search is not finished")
+    assert "run `optnas run x --set=a=1`" in ending
+    assert "train it: optnas retrain x\n" in ending  # Which has no --set.
 
 
 def test_a_network_that_grew_is_told_in_words(tmp_path):

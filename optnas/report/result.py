@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from optnas.drawing.attach import picture_with_caption
+from optnas.drawing.architectures import is_drawn, picture
+from optnas.drawing.attach import captioned_picture, concat_of
 from optnas.pages.content import (
     Block,
     Column,
@@ -18,7 +19,7 @@ from optnas.pages.content import (
     Table,
 )
 from optnas.report.costs import NetworkCosts
-from optnas.report.meaning import remarks
+from optnas.report.meaning import incomparable, nothing_learnt
 from optnas.report.table import digits, spelled, whole
 from optnas.report.tested import Kept, Tested
 from optnas.report.text import SHOWN, best_text
@@ -118,21 +119,15 @@ def result(
     """
     if found is None:
         return [Preformatted(best_text(handle, target))]
-    conclusion, searched = found.conclusion, metric_of(handle.study)
+    searched = metric_of(handle.study)
     blocks: list[Block] = [Facts(_facts(handle, found, costs, searched))]
     judgement = None if found.tested is None else found.tested.judgement
     if judgement is not None and judgement.is_chance:
         blocks.append(Paragraph("A guess could have this accuracy: nothing was learnt."))
     candidates = conclusions(handle, SHOWN)
-    blocks += [Paragraph(line) for line in remarks(handle, candidates, target)]
+    blocks += [Paragraph(line) for line in nothing_learnt(handle, candidates, target)]
     blocks += [Paragraph(line) for line in _better(handle, candidates)]
-    first, *others = in_words(conclusion.architecture)
-    blocks.append(Paragraph(f"{first[:1].upper()}{first[1:]}."))
-    if others:
-        blocks.append(Folded("The network in words", [Preformatted("\n".join(others))]))
-    drawn = picture_with_caption(handle, conclusion)
-    if drawn is not None:
-        blocks.append(Drawing(drawn, "Drawing of the best network"))
+    blocks += _network(handle, found)
     if found.tested is not None and found.tested.verification:
         blocks.append(_verification(found.kept[0].trainings))
     elif len(found.kept) > 1 or any(len(each.trainings) > 1 for each in found.kept):
@@ -141,6 +136,22 @@ def result(
         blocks.append(_candidates(handle, candidates, searched))
     if costs.baselines:
         blocks.append(_human_designed(found, costs, searched))
+    return blocks
+
+
+def _network(handle: OpenStudy, found: Found) -> list[Block]:
+    """The network in words and drawn."""
+    architecture = found.conclusion.architecture
+    first, *others = in_words(architecture)
+    blocks: list[Block] = [Paragraph(f"{first[:1].upper()}{first[1:]}.")]
+    if others:
+        blocks.append(Folded("The network in words", [Preformatted("\n".join(others))]))
+    if is_drawn(architecture):
+        if found.tested is None:
+            drawn = captioned_picture(handle, found.conclusion)
+        else:  # The caption would be that of the search.
+            drawn = picture(architecture, concat_of(handle))
+        blocks.append(Drawing(drawn, "Drawing of the network found"))
     return blocks
 
 
@@ -261,7 +272,8 @@ def _candidates(handle: OpenStudy, candidates: Sequence[Conclusion], searched: M
         for each in candidates
     ]
     table = Table("The best networks in the eyes of the strategy", columns, rows, titled=True)
-    return Folded("Other networks that the search would train", [table])
+    notes = [Paragraph(line) for line in incomparable(handle, candidates)]
+    return Folded("Other networks that the search would train", [table, *notes])
 
 
 def _human_designed(found: Found, costs: NetworkCosts, searched: Metric) -> Table:
