@@ -11,7 +11,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from optnas.cli.several_gpus import without_gpus
+from optnas.devices.ranks import Ranks
+from optnas.running.retraining import retrain_found
 from optnas.running.runner import run
+from optnas.study.opening import open_existing
 
 OPTNAS = str(Path(sys.executable).with_name("optnas"))
 STUDY = """\
@@ -45,7 +49,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def alone(searched) -> dict[str, torch.Tensor]:
-    subprocess.run(command(searched, "--output", str(searched / "alone")), check=True)
+    handle = open_existing(str(searched / "tiny.yaml"))
+    assert len(list(retrain_found(handle, output=searched / "alone"))) == 1
     return weights(searched / "alone")
 
 
@@ -78,3 +83,26 @@ def test_two_processes_one_of_which_is_killed_train_as_one(searched, alone):
     assert found.keys() == alone.keys()
     for name, expected in alone.items():
         torch.testing.assert_close(found[name], expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("count", "images"), [(2, 20), (3, 20), (3, 7), (3, 6), (4, 5), (2, 3)])
+def test_shares_of_a_batch_are_all_of_it_or_each_image_once(count, images):
+    shares = [Ranks(number, count).share(100, 100 + images) for number in range(count)]
+    if Ranks(0, count).is_whole(images):
+        assert shares == [(100, 100 + images)] * count
+    else:
+        seen = [image for start, stop in shares for image in range(start, stop)]
+        assert seen == list(range(100, 100 + images))
+        assert all(stop - start >= 2 for start, stop in shares)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["retrain", "a.yaml", "--gpus", "2"],
+        ["retrain", "--gpus=2", "a.yaml"],
+        ["retrain", "a.yaml"],
+    ],
+)
+def test_processes_do_not_start_others(arguments):
+    assert without_gpus(arguments) == ["retrain", "a.yaml"]
