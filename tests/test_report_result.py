@@ -1,6 +1,7 @@
 """What a report says of a network that was trained and tested, to somebody who did not run it."""
 
 import csv
+import dataclasses
 import io
 import math
 import re
@@ -120,6 +121,15 @@ def test_what_was_tested_on_the_same_images_stands_beside_it(found):
     low, high = wilson(70, 100)
     assert f"| resnet18 | 0.7000 | {low:.4f} to {high:.4f} | 1 | 16,254 |" in text
     assert "resnet50" not in text
+
+
+def test_networks_that_people_designed_stand_beside_it(found):
+    (designed,) = networks_of([trial(0, 0.95, params=7, multiply_adds=9)])
+    named = dataclasses.replace(designed, name="ResNet-44")
+    text = markdown(report(found, "made.yaml", NetworkCosts(baselines=[named])))
+    assert "| ResNet-44 | 0.9500 | 7 | 9 |" in text
+    assert len(re.findall(r"^\|.*\| complete \|", text, re.M)) == 6
+    assert len(re.findall(r"^\|.*\| ResNet-44 \|.*\| complete \|", text, re.M)) == 1
 
 
 def test_mistakes_are_shown_and_told(found):
