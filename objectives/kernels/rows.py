@@ -60,8 +60,8 @@ def empty_rows(features: Tensor, height: int, width: int) -> Tensor:
 
 
 def alignment(*sizes: int) -> int:
-    """What channels and distances are multiples of, as far as kernels tell: 8 or 1."""
-    return 1 if any(size % 8 for size in sizes) else 8
+    """What channels and distances are multiples of, as far as kernels tell: 8, 4 or 1."""
+    return next(unit for unit in (8, 4, 1) if not any(size % unit for size in sizes))
 
 
 def device_of(tensor: Tensor) -> AbstractContextManager[object]:
