@@ -101,7 +101,7 @@ def resume(
         requested,
         as_json,
         accept_changed_data=accept_changed_data,
-        command=command,
+        command=f"optnas resume {named}",
         target=named,
         ray=ray,
     )
