@@ -55,7 +55,10 @@ study: $(STAMP)
 stress: $(STAMP)-test
 	$(BIN)/pip install -q -e '.[export-executorch]'
 	$(BIN)/python -m pytest -q tests/test_exports.py tests/test_face_answers.py
+	CLUSTERS=1 $(BIN)/python -m pytest -q tests/test_ray.py
 	MUTATIONS=500 $(BIN)/python -m pytest -q tests/test_mutated_study_files.py
+	KERNELS=300 $(BIN)/python -m pytest -q tests/test_kernels.py
+	TRITON_INTERPRET=0 $(BIN)/python tests/compiling.py --all
 	$(BIN)/python tests/stress.py --output .venv/stress.json
 
 # The full figures behind docs/measurements/speed.md, hours: make bench DATA=folder of the data sets

@@ -156,4 +156,4 @@ def test_the_page_about_clusters_says_what_there_is():
     for line in lines:
         _, name, *arguments = shlex.split(line)
         known[name].make_context(name, arguments)
-    assert len(lines) == 6
+    assert len(lines) == 8

@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sklearn.datasets
 import typer
 import yaml
 from PIL import Image
 
+import optnas
 from optnas import cli
 from optnas.config import plugins
 from optnas.config.file import study_from_dict
@@ -70,28 +72,24 @@ def test_the_page_about_many_workers_says_what_there_is():
     assert (len(files), len(commands)) == (3, 9)
 
 
-def test_the_page_about_exports_predicts_in_six_lines(tmp_path):
+def test_the_page_about_exports_predicts_in_six_lines(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     page = (DOCS / "export.md").read_text()
     (code,) = blocks(page, "python")
     (commands,) = blocks(page, "sh")
     assert len([line for line in code.splitlines() if line.strip()]) == 6
-    (tmp_path / "studies").mkdir()
+    monkeypatch.chdir(tmp_path)
     study = yaml.safe_load((DOCS.parent / "studies" / "digits.yaml").read_text())
     study |= {"budget": {"trials": 1}, "train": {"epochs": 1}, "sampler": "random"}
-    study |= {"retrain": {"epochs": 2}}
-    (tmp_path / "studies" / "digits.yaml").write_text(yaml.safe_dump(study))
-    for line in (
-        "optnas run studies/digits.yaml",
-        "optnas retrain studies/digits.yaml",
-        commands.splitlines()[1],
-    ):
-        command = [*OPTNAS, *shlex.split(line)[1:]]
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    import numpy as np
-    from PIL import Image
-
+    study |= {"retrain": {"epochs": 2}, "storage": "sqlite:///studies/digits.db"}
+    (tmp_path / "studies").mkdir()
+    opened = optnas.open(study)
+    opened.run(progress=False)
+    opened.retrain()
+    monkeypatch.setattr(sys, "argv", shlex.split(commands.splitlines()[1]))
+    with pytest.raises(SystemExit, match=r"^0$"):
+        cli.main()
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     code = f"import sys; sys.modules['optnas'] = None\n{code}"
@@ -99,8 +97,6 @@ def test_the_page_about_exports_predicts_in_six_lines(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
     )
-    import optnas
-
     model = optnas.load(tmp_path / "studies" / "digits.network")
     assert done.stdout.strip() == model.predict(tmp_path / "photo.png").label
     assert np.array_equal(np.load(tmp_path / "seen.npy"), model.reader(tmp_path / "photo.png"))

@@ -1,5 +1,6 @@
 """Parameters side by side, and channels filled up: what is learnt stays what it was."""
 
+import collections
 import dataclasses
 import io
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from trainings import difference, same, train
 
 from optnas.config.settings import DataSettings, TrainSettings
@@ -93,6 +95,36 @@ def test_a_step_for_all_is_the_step_of_each(digits, plainly, keys, precision):
         for make in (trainer, plainly)
     ]
     assert difference(*unclipped) == ""
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations inside, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: collections.Counter[str] = collections.Counter()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.counts[operation.__name__.partition(".")[0]] += 1
+        return operation(*args, **(kwargs or {}))
+
+
+def test_parameters_take_as_many_operations_however_many_there_are(digits):
+    counts = []
+    for depth in (2, 5):
+        subject = trainer(digits, ChainArchitecture(depth, 7), precision="bfloat16")
+        inputs, labels = next(iter(subject._chunks()))
+        for _ in range(2):
+            with Operations() as found:
+                subject._train_batch(inputs[:16], labels[:16])
+        counts.append(found.counts)
+    few, many = counts
+    assert few["convolution"] < many["convolution"]
+    # Of the images, of the mean's two ends and of its gradient.
+    assert few["_to_copy"] == many["_to_copy"] <= 4
+    assert few["_foreach_copy_"] == many["_foreach_copy_"] == 2  # Of bfloat16 and of float32.
+    for name in ("copy_", "linalg_vector_norm", "mul_", "_fused_sgd_"):
+        assert few[name] == many[name] == 1
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -15,17 +15,19 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_cuda_graphs import cell, grown, random_images
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional
 from trainings import train
 
 from optnas.config.settings import TrainSettings
+from optnas.devices.ranks import Ranks
 from optnas.objectives import kernels
-from optnas.objectives.kernels import Blocks, convolution, networks, normalisation
+from optnas.objectives.kernels import Blocks, checking, convolution, networks, normalisation
 from optnas.objectives.kernels.rows import as_rows
 from optnas.objectives.networks.build import build_model, build_supernet
 from optnas.objectives.networks.costs import count_multiply_adds
 from optnas.objectives.training import acceleration, padding, steps
+from optnas.objectives.training.distributed import DistributedTrainer
 from optnas.objectives.training.hessian import hessian_eigenvalue
 from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import (
@@ -43,12 +45,24 @@ SMALL = Blocks(rows=16, channels=16, chunks=2, warps=1)
 # Relative to the largest value there is: sums of many terms cancel.
 TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 5e-3}
 
+# `make stress` tries many cases of all sizes; here are a few small ones.
+EXAMPLES = int(os.environ.get("KERNELS", "10"))
+SIZES, VALUES = ((65, 130, 33, 47), 2**17) if "KERNELS" in os.environ else ((5, 20, 8, 8), 2**12)
+
 TYPES = st.sampled_from(list(TOLERANCES))
+
+
+@st.composite
+def shapes(draw: st.DrawFn, least: int = 1) -> tuple[int, ...]:
+    """Images, at least so many, their channels, height and width."""
+    channels, height, width = (draw(st.integers(1, size)) for size in SIZES[1:])
+    most = min(SIZES[0], VALUES // (channels * height * width))
+    return draw(st.integers(least, max(least, most))), channels, height, width
+
+
 DEPTHWISE = st.fixed_dictionaries(
     {
-        "shape": st.tuples(
-            st.integers(1, 3), st.integers(1, 20), st.integers(1, 8), st.integers(1, 8)
-        ),
+        "shape": shapes(),
         "kernel": st.sampled_from(convolution.KERNELS),
         "stride": st.sampled_from(convolution.STRIDES),
         "dilation": st.integers(1, 3),
@@ -119,7 +133,7 @@ def check_depthwise(shape, kernel, stride, dilation, dtype, relu, blocks=None) -
     near(weight.grad, exact_weight.grad, torch.float32, slack=4)
 
 
-@settings(max_examples=10)
+@settings(max_examples=EXAMPLES)
 @given(DEPTHWISE)
 @example(
     {
@@ -248,13 +262,11 @@ def check_normalisation(
         near(own, other, torch.float32, slack)
 
 
-@settings(max_examples=10)
+@settings(max_examples=EXAMPLES)
 @given(
     st.fixed_dictionaries(
         {
-            "shape": st.tuples(
-                st.integers(2, 5), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9)
-            ),
+            "shape": shapes(2),
             "dtype": TYPES,
             "relu": st.booleans(),
             "affine": st.booleans(),
@@ -565,22 +577,6 @@ def test_activations_are_computed_by_their_neighbours(supported):
     assert not own.normalisation.relu  # Its ReLU is a function.
 
 
-def test_everything_that_is_done_on_cuda_goes_together(supported, accelerated, monkeypatch):
-    """Kernels, flat parameters, channels in eights, and a last batch that is filled up."""
-
-    def trained(**keys) -> Trainer:
-        recipe = TrainSettings(batch_size=16, lr=0.01, **keys)
-        model, images = network_of(ChainArchitecture(2, 6)), random_images(24).to(DEVICE)
-        return train(Trainer(model, images, recipe, epochs=2, seed=0), 2)
-
-    plain = trained(kernels="torch")
-    monkeypatch.setattr(steps, "is_accelerated", acceleration.is_accelerated)
-    own = trained(kernels="auto")
-    assert "_Depthwise" in kinds_of(own.model)
-    assert own._flat is not None
-    near(state(own), state(plain), torch.float32, slack=100)
-
-
 def test_what_there_is_no_kernel_for_is_told_once_and_runs(supported):
     layers = [
         nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=True),
@@ -603,6 +599,25 @@ def test_what_there_is_no_kernel_for_is_told_once_and_runs(supported):
         "BatchNorm2d",
         "BatchNorm1d",
     }
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no kernel image\nand more"), None])
+def test_kernels_that_do_not_work_are_not_used(supported, monkeypatch, error):
+    def broken(x, *others, **keys):
+        if error is not None:
+            raise error
+        return kernels.batch_norm_relu(x, *others, **keys) * 1.2
+
+    monkeypatch.setattr(checking, "batch_norm_relu", broken)
+    checking.fault.cache_clear()
+    model = network_of(ChainArchitecture(2, 4))
+    words = "wrong results in torch."
+    if error is not None:
+        words = "RuntimeError: no kernel image."
+    with pytest.warns(UserWarning, match=f"PyTorch's are used: {words}"):
+        kernels.use_kernels(model, DEVICE)
+    assert not kinds_of(model) & {"_Depthwise", "_BatchNormReLU", "_Done"}
+    checking.fault.cache_clear()
 
 
 def test_networks_of_others_keep_their_activations(supported):
@@ -633,6 +648,21 @@ def test_without_triton_a_training_says_so_and_goes_on(monkeypatch):
     model = network_of(ChainArchitecture(2, 4))
     with pytest.warns(UserWarning, match=r"need Triton.*optnas\[kernels\]"):
         assert acceleration.accelerated(model, TrainSettings(), DEVICE) is model
+
+
+def test_several_processes_train_without_them(supported, accelerated, monkeypatch):
+    monkeypatch.setattr(steps, "is_accelerated", acceleration.is_accelerated)
+    distributed.init_process_group("gloo", rank=0, world_size=1, store=distributed.HashStore())
+    try:
+        images, recipe = random_images(24).to(DEVICE), TrainSettings(batch_size=16)
+        model = network_of(ChainArchitecture(2, 4))
+        several = DistributedTrainer(model, images, recipe, ranks=Ranks(), epochs=1, seed=0)
+        assert "SynchronisedBatchNorm2d" in kinds_of(several.model)
+        assert not kinds_of(several.model) & {"_Depthwise", "_BatchNormReLU", "_Done"}
+        assert several.train_epoch().train_loss > 0
+        assert several._flat is None
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_a_super_network_may_be_differentiated_twice(supported):

@@ -1,22 +1,27 @@
 """The manual holds: study files, commands and code of every page, new ones too; tutorials run."""
 
 import functools
+import os
 import re
 import shlex
 import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
+import optuna
 import pytest
 import typer
 import yaml
 from manual import PAGES, ROOT, Block, blocks, commands, name_of, prose, run_page
 
-from optnas import cli
+from optnas import cli, samplers, spaces
 from optnas.config.file import load_study_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 COMMANDS = typer.main.get_command(cli.app).commands
+STRATEGIES = [p for p in sorted((ROOT / "samplers").glob("*.py")) if "code-block" in p.read_text()]
 TUTORIALS = ROOT / "docs" / "tutorials"
 LANGUAGES = {"", "sh", "python", "yaml", "text"}
 
@@ -48,6 +53,7 @@ PROGRAMS = {
     "pip",
     "pip3",
     "scontrol",
+    "torchrun",
     "wait",
 }
 
@@ -122,6 +128,63 @@ def test_links_of_a_page_resolve(page):
         assert file.exists(), target
         if anchor:
             assert anchor in _anchors(file), target
+
+
+@pytest.mark.parametrize("module", STRATEGIES, ids=lambda path: path.stem)
+def test_the_example_of_a_strategy_runs(module, monkeypatch, capsys):
+    """For two trials that train nothing."""
+    (found,) = re.findall(r"code-block:: python\n\n((?:            .*\n|\n)+)", module.read_text())
+    known = vars(samplers) | vars(spaces) | {"optuna": optuna, "objective": _suggests}
+    known |= {"space": spaces.CellSpace(), "images": None}
+    known |= {"SurrogateSampler": samplers.SurrogateSampler}
+    known |= {"SupernetClassification": lambda space, images: _suggests}
+    optimize = optuna.Study.optimize
+    monkeypatch.setattr(optuna.Study, "optimize", lambda study, f, **_: optimize(study, f, 2))
+    exec(textwrap.dedent(found), known)
+    trials = known["study"].trials
+    assert all(trial.params for trial in trials)
+    assert len(trials) == (0 if module.stem == "hierarchical" else 2)
+
+
+def test_the_site_is_built_without_a_warning_and_asks_nobody_else(tmp_path):
+    pytest.importorskip("mkdocs_awesome_nav")
+    pytest.importorskip("mkdocstrings")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", tmp_path]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    pages = {
+        path.relative_to(tmp_path).as_posix(): path.read_text()
+        for path in tmp_path.rglob("*.html")
+    }
+    assert {"index.html", "gallery.html", "changelog.html", "api/samplers.html"} <= pages.keys()
+    for page in PAGES:
+        assert name_of(page).removeprefix("docs/").replace(".md", ".html") in {
+            *pages,
+            "README.html",
+            "CONTRIBUTING.html",
+        }
+    loaded = r"<(?:link|script|img|iframe)[^>]*(?:src|href)=\"?(?:https?:)?//[^\s>]*"
+    assert not [found for text in pages.values() for found in re.findall(loaded, text)]
+    assert "class MacroMicroSampler" not in pages["api/samplers.html"]
+    assert 'id="optnas.samplers.MacroMicroSampler"' in pages["api/samplers.html"]
+    assert (tmp_path / "drawings" / "growth.svg").exists()
+
+
+def _suggests(trial: optuna.Trial) -> float:
+    sampler = trial.study.sampler
+    sampler.space.suggest(trial)
+    trial.set_user_attr("multiply_adds", 1000)
+    trial.set_user_attr("stage_importance", [0.9, 0.8, 0.7])
+    if sampler.sets_epochs:
+        trial.suggest_int("epochs", 1, 100)
+    return 0.5
 
 
 def _of_a_block(block: Block) -> list[list[str]]:

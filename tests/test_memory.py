@@ -34,7 +34,7 @@ from optnas.objectives.data.images import Images, load_images
 from optnas.objectives.importance.scoring import stage_importance
 from optnas.objectives.networks.build import build_model
 from optnas.objectives.stage_classification import StageClassification
-from optnas.objectives.training import memory, trial_training
+from optnas.objectives.training import memory, steps, trial_training
 from optnas.objectives.training.memory import (
     in_pieces,
     is_out_of_memory,
@@ -142,6 +142,18 @@ def test_a_batch_that_does_not_fit_is_trained_on_in_halves(images, undisturbed):
     assert not trial.constraints
     again = evaluate(Classification(SPACE, images, device="cpu", seed=0), Memory(0.7 * peak))
     assert outcome(again) == outcome(trial)
+
+
+def test_parameters_side_by_side_are_parted_where_halves_are_trained_on(images, monkeypatch):
+    monkeypatch.setattr(steps, "is_accelerated", lambda settings, device: True)
+    device = Memory()
+    whole = evaluate(Classification(SPACE, images, device="cpu", seed=0), device)
+    assert device.used == 0
+    small = Memory(0.7 * device.peak)
+    trial = evaluate(Classification(SPACE, images, device="cpu", seed=0), small)
+    assert (trial.state, trial.user_attrs["accumulation"]) == (TrialState.COMPLETE, 2)
+    assert trial.value == pytest.approx(whole.value, abs=0.2)
+    assert small.used == 0
 
 
 @pytest.mark.parametrize(("first", "then"), [(0.7, 1.0), (0.7, 0.7)])

@@ -10,15 +10,18 @@ from torch.nn import functional
 from trainings import StandIn, graph_of, same, train
 
 from optnas.config.settings import DataSettings, TrainSettings
+from optnas.devices.ranks import Ranks
 from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.batches import augmented_chunks, batch_bounds
 from optnas.objectives.data.images import Images, load_images
 from optnas.objectives.faces.images import FaceImages
 from optnas.objectives.faces.trainer import FaceRecipe, FaceTrainer
 from optnas.objectives.networks.build import build_model
-from optnas.objectives.training import cuda_graphs, padding, steps
+from optnas.objectives.training import acceleration, cuda_graphs, padding, steps
 from optnas.objectives.training import trainer as trainers
 from optnas.objectives.training.determinism import deterministic_algorithms
+from optnas.objectives.training.distributed import DistributedTrainer
+from optnas.objectives.training.synchronised import SynchronisedBatchNorm2d
 from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import (
     CellSpace,
@@ -230,6 +233,28 @@ def test_a_margin_counts_the_faces_alone(digits):
         torch.testing.assert_close(own, expected)
 
 
+def test_processes_that_train_together_have_kernels_of_torch_and_shares_as_they_are(
+    digits, monkeypatch
+):
+    for module in (steps, acceleration):
+        monkeypatch.setattr(
+            module, "is_accelerated", lambda given, device: given.kernels == "auto"
+        )
+    monkeypatch.setattr(padding, "filled", lambda *_: pytest.fail("a batch was filled"))
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        recipe, model = TrainSettings(batch_size=16), network("chain", digits)
+        options = {"epochs": 2, "seed": 0, "ranks": Ranks()}
+        together = train(DistributedTrainer(model, digits, recipe, **options), 2)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert isinstance(together.model.stem[1], SynchronisedBatchNorm2d)
+    alone = train(trainer(digits, kernels="torch", epochs=2), 2)
+    for own, expected in zip(together.history, alone.history, strict=True):
+        assert own.train_loss == pytest.approx(expected.train_loss, rel=1e-3)
+
+
 def plainly(images: Images, name: str, epochs: int) -> tuple[nn.Module, list[float]]:
     """The training as people write it: batch after batch, whatever its size."""
     model = network(name, images).to(memory_format=torch.channels_last)
@@ -253,8 +278,9 @@ def plainly(images: Images, name: str, epochs: int) -> tuple[nn.Module, list[flo
     return model, losses
 
 
-@pytest.mark.parametrize("kernels", ["auto", "torch"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "kernels"), [*((n, "auto") for n in NETWORKS), ("chain", "torch")]
+)
 def test_on_the_cpu_nothing_is_filled_and_every_bit_is_torchs(digits, monkeypatch, name, kernels):
     monkeypatch.setattr(padding, "filled", lambda *_: pytest.fail("a batch was filled"))
     subject = train(trainer(digits, name, kernels=kernels, schedule="constant"), 2)

@@ -3,8 +3,11 @@
 import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,12 +36,14 @@ class RayCluster:
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster()
-        self.add()  # The head, which stays.
+        # Names of sockets are short: not below pytest's folder.
+        self._folder = tempfile.mkdtemp(prefix="ray-")
+        self.add(temp_dir=self._folder)  # The head, which stays.
 
-    def add(self) -> Any:
+    def add(self, **options: Any) -> Any:
         """Add a node with two processors."""
         return self._cluster.add_node(
-            num_cpus=2, node_ip_address="127.0.0.1", include_dashboard=False
+            num_cpus=2, node_ip_address="127.0.0.1", include_dashboard=False, **options
         )
 
     def remove(self, node: Any) -> None:
@@ -52,14 +57,12 @@ class RayCluster:
     def end(self) -> None:
         """End all processes, also those that do not want to."""
         started = children()
-        print(
-            "CPU", [(p.name(), sum(p.cpu_times()[:2]), sum(p.cpu_times()[2:4])) for p in started]
-        )
         self._cluster.shutdown()
         _, left = psutil.wait_procs(started, timeout=5)
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        shutil.rmtree(self._folder)
 
 
 def children() -> list[psutil.Process]:
@@ -69,8 +72,10 @@ def children() -> list[psutil.Process]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
     pytest.importorskip("ray")
-    before = {name: os.environ.get(name) for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ADDRESS")}
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Nobody is told, nothing is started that is not asked for, and no other cluster is meant.
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_worker_prestart": "0"}
+    before = {name: os.environ.get(name) for name in (*settings, "RAY_ADDRESS")}
+    os.environ |= settings
     os.environ.pop("RAY_ADDRESS", None)
     made = RayCluster()
     yield made
@@ -130,6 +135,13 @@ class Search:
         return str(yaml.safe_load(self.file.read_text())["study"])
 
 
+def write_modules(folder: Path) -> None:
+    """The modules beside a study, one of which imports another."""
+    (folder / "slow.py").write_text(SLOW)
+    (folder / "pause.py").write_text("SECONDS = 0.5\n")
+    shutil.copy(BENCHMARKS / "napping.py", folder)
+
+
 def notes(events: list[dict[str, Any]]) -> list[str]:
     return [event["text"] for event in events if event["event"] == "note"]
 
@@ -158,7 +170,27 @@ def finished(trials: list[FrozenTrial]) -> int:
     return sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
 
 
-FOUR = "objective: slow:Slow\nworkers: {count: 4}\n"
+NAPS = """\
+study: killed
+space: cell
+sampler: random
+objective: {name: "napping:Nap", seconds: 0.2, epochs: 1000}
+workers: {count: 2}
+"""
+SEARCHES = {
+    "digits": killing.STUDIES["macro-micro"],
+    "naps": """\
+study: killed
+space: {depth: [2, 4], width: [4, 8]}
+sampler: {name: macro_micro, epochs: 3, micro_epochs: 2, patience: 5}
+""",
+}
+FOUR = {
+    "digits": "objective: slow:Slow\nworkers: {count: 4}\n",
+    "naps": 'objective: {name: "napping:Nap", seconds: 0.5, epochs: 3}\nworkers: {count: 4}\n',
+}
+QUICK = {"digits": "", "naps": 'objective: {name: "napping:Nap", seconds: 0, epochs: 3}\n'}
+WITH_TIME = pytest.mark.skipif("CLUSTERS" not in os.environ, reason="minutes: make stress")
 SLOW = """\
 import time
 
@@ -179,11 +211,11 @@ class Slow(Classification):
 """
 
 
-def test_a_search_whose_nodes_and_driver_go_and_come(cluster, search_of, tmp_path):
-    (tmp_path / "slow.py").write_text(SLOW)
-    (tmp_path / "pause.py").write_text("SECONDS = 0.5\n")
+@pytest.mark.parametrize("name", ["naps", pytest.param("digits", marks=WITH_TIME)])
+def test_a_search_whose_nodes_and_driver_go_and_come(cluster, search_of, tmp_path, name):
+    write_modules(tmp_path)
     node = cluster.add()
-    search = search_of(killing.STUDIES["macro-micro"] + FOUR, cluster.address)
+    search = search_of(SEARCHES[name] + FOUR[name], cluster.address)
     search.start()
     search.wait_for(lambda trials: finished(trials) >= 1 and training(trials))
     cluster.remove(node)
@@ -201,18 +233,47 @@ def test_a_search_whose_nodes_and_driver_go_and_come(cluster, search_of, tmp_pat
     ended = killing.ended(search.file, 0.0)  # Nothing trained twice, nothing left running.
     alone = tmp_path / "alone"
     alone.mkdir()
-    (alone / "study.yaml").write_text(killing.STUDIES["macro-micro"])
+    shutil.copy(BENCHMARKS / "napping.py", alone)
+    (alone / "study.yaml").write_text(SEARCHES[name] + QUICK[name])
     run(alone / "study.yaml")
     undisturbed = killing.ended(alone / "study.yaml", 0.0)
     assert killing.differences(ended, undisturbed, workers=4) is None
 
 
-@pytest.mark.skipif("CLUSTERS" not in os.environ, reason="minutes: make stress")
+def test_a_ray_of_the_runs_own_is_on_loopback_and_ends_with_it(search_of, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        check_local_run(search_of(NAPS, None), tmp_path)
+
+
+def check_local_run(search: Search, tmp_path: Path) -> None:
+    shutil.copy(BENCHMARKS / "napping.py", tmp_path)
+    search.start()
+    search.wait_for(lambda trials: len(training(trials)) == 2)
+    assert search.driver is not None
+    processes = psutil.Process(search.driver.pid).children(recursive=True)
+    listening = [
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in processes
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert set(listening) == {"127.0.0.1"}
+    search.driver.send_signal(signal.SIGINT)
+    code, events, err = search.end()
+    assert (code, events[-1]["ending"]) == (130, "interrupted"), err
+    assert [trial.state for trial in search.trials] == [TrialState.FAIL] * 2
+    assert {trial.user_attrs["failure_reason"] for trial in search.trials} == {"interrupted"}
+    _, left = psutil.wait_procs(processes, timeout=20)
+    assert not left
+
+
+@WITH_TIME
 def test_a_population_whose_nodes_go_and_come(cluster, search_of, tmp_path):
-    (tmp_path / "slow.py").write_text(SLOW)
-    (tmp_path / "pause.py").write_text("SECONDS = 0.5\n")
+    write_modules(tmp_path)
     node = cluster.add()
-    search = search_of(killing.STUDIES["econas"] + FOUR, cluster.address)
+    search = search_of(killing.STUDIES["econas"] + FOUR["digits"], cluster.address)
     search.start()
     search.wait_for(lambda trials: len(training(trials)) >= 3)  # One is on either node.
     cluster.remove(node)

@@ -1,6 +1,7 @@
 """What a report says of a network that was trained and tested, to somebody who did not run it."""
 
 import csv
+import dataclasses
 import io
 import math
 import re
@@ -22,6 +23,7 @@ from optnas.report import tested
 from optnas.report.costs import NO_COSTS, Footprint, NetworkCosts
 from optnas.report.files import write_report
 from optnas.report.page import report, report_page
+from optnas.report.result import lead, what_was_found
 from optnas.report.story import why_it_stopped
 from optnas.report.tested import kept_networks
 from optnas.report.totals import spent_by_device
@@ -44,13 +46,14 @@ def wilson(right: int, images: int) -> tuple[float, float]:
     return (middle - half) / (1 + z * z / images), (middle + half) / (1 + z * z / images)
 
 
-@pytest.mark.parametrize(("right", "images"), [(90, 100), (100, 100), (0, 7), (1797, 1800)])
-def test_the_interval_is_wilsons(found, right, images):
-    keep(found, described(right, images))
-    (network,) = kept_networks(found)
-    assert network.first.interval == pytest.approx(wilson(right, images), abs=1e-9)
-    low, high = (f"{100 * bound:.1f} %" for bound in wilson(right, images))
-    assert f"95 % interval {low} to {high}" in report_page(found, "made.yaml")
+def test_the_interval_is_wilsons(found):
+    for right, images in ((90, 100), (100, 100), (0, 7), (1797, 1800)):
+        keep(found, described(right, images))
+        (network,) = kept_networks(found)
+        assert network.first.interval == pytest.approx(wilson(right, images), abs=1e-9)
+        low, high = (f"{100 * bound:.1f} %" for bound in wilson(right, images))
+        said = lead(found, what_was_found(found, [network]))
+        assert f"(95 % interval {low} to {high})" in said
 
 
 def test_the_result_comes_first_and_how_it_was_made_last(found):
@@ -91,6 +94,19 @@ def test_a_guess_is_called_one(found):
     assert "A guess could have this accuracy" in report_page(found, "made.yaml")
 
 
+def test_a_face_network_is_told_by_its_sets_of_people(found):
+    sets = {"held-out people": {"rank1": 0.95, "tar@0.01": 0.5}, "lfw": {"accuracy": math.nan}}
+    for ending, rank1 in (("", 0.95), ("-repeat-2", 0.85)):
+        sets["held-out people"]["rank1"] = rank1
+        keep(found, described(test_accuracy=math.nan, verification=sets, judgement=None), ending)
+    page, text = report_page(found, "made.yaml"), markdown(report(found, "made.yaml"))
+    assert "A network for faces, tested with 2 sets of people that it had not seen." in page
+    assert "- Rank-1 rate: **0.9500** (held-out people, whom it had not seen)" in text
+    assert "| held-out people | rank-1 rate | 0.9000 | 0.0707 |" in text
+    assert "| lfw | accuracy | nan | nan |" in text
+    assert "Where it errs" not in page
+
+
 def test_what_was_tested_on_the_same_images_stands_beside_it(found):
     keep(found, described())
     keep(found, described(80), "-repeat-2")
@@ -105,6 +121,15 @@ def test_what_was_tested_on_the_same_images_stands_beside_it(found):
     low, high = wilson(70, 100)
     assert f"| resnet18 | 0.7000 | {low:.4f} to {high:.4f} | 1 | 16,254 |" in text
     assert "resnet50" not in text
+
+
+def test_networks_that_people_designed_stand_beside_it(found):
+    (designed,) = networks_of([trial(0, 0.95, params=7, multiply_adds=9)])
+    named = dataclasses.replace(designed, name="ResNet-44")
+    text = markdown(report(found, "made.yaml", NetworkCosts(baselines=[named])))
+    assert "| ResNet-44 | 0.9500 | 7 | 9 |" in text
+    assert len(re.findall(r"^\|.*\| complete \|", text, re.M)) == 6
+    assert len(re.findall(r"^\|.*\| ResNet-44 \|.*\| complete \|", text, re.M)) == 1
 
 
 def test_mistakes_are_shown_and_told(found):
@@ -150,45 +175,36 @@ def made_of(mistakes: list[Mistake]) -> Judgement:
     return Judgement(9, 0.5, (0, 1), None, None, 0.5, 0.5, 0.5, False, (), (), tuple(mistakes))
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"GIF89a",
-        b"\x89PNG\r\n\x1a\n",
-        "too tall",
-        "too wide",
-    ],
-)
-def test_pictures_that_are_none_are_left_out(found, content):
+def test_pictures_that_are_none_are_left_out(found):
     folder = keep(found, described())
-    if isinstance(content, str):
-        size = (8, 88) if content == "too tall" else (500, 5000)
+    assert kept_networks(found)[0].mistakes() == []
+    contents = [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n"]
+    for size in ((8, 88), (500, 5000), (8, 8)):
         buffer = io.BytesIO()
         Image.new("RGB", size).save(buffer, "PNG")
-        content = buffer.getvalue()
-    (folder / tested.MISTAKES).write_bytes(content)
+        contents.append(buffer.getvalue())
+    for content in contents:
+        (folder / tested.MISTAKES).write_bytes(content)
+        assert kept_networks(found)[0].mistakes() == []
     page = report_page(found, "made.yaml")
     assert "<img" not in page
     assert "The mistakes that it was surest of" in page
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
+def test_a_description_that_is_none_is_left_out_and_said(found):
+    judged = described()["judgement"]
+    for changes in (
         {"test_accuracy": math.nan},
         {"test_accuracy": 2},
         {"test_images": 0},
         {"params": "many"},
         {"judgement": {"accuracy": 1}},
-        {"judgement": described()["judgement"] | {"confusion": [[1]]}},
-        {"judgement": described()["judgement"] | {"confusion": [[-1, 0, 0]] * 3}},
-    ],
-)
-def test_a_description_that_is_none_is_left_out_and_said(found, changes):
-    keep(found, described(**changes))
-    with pytest.warns(UserWarning, match="it describes no network"):
-        assert kept_networks(found) == []
+        {"judgement": judged | {"confusion": [[1]]}},
+        {"judgement": judged | {"confusion": [[-1, 0, 0]] * 3}},
+    ):
+        keep(found, described(**changes))
+        with pytest.warns(UserWarning, match="it describes no network"):
+            assert kept_networks(found) == []
 
 
 def test_nothing_in_a_folder_is_markup_or_a_path(found, tmp_path):
@@ -231,6 +247,12 @@ def test_the_cost_is_what_the_trials_took(found):
     assert "- CPU time: **2.5 h**" in text
     assert "- Energy: **60 Wh** (estimated; the training device's)" in text
     assert "- CO2e: **28.5 g** (at 475 g per kWh)" in text
+    trained = "| final training, the network found"
+    keep(found, described(device="a GPU"))  # For 90 seconds at 250 W.
+    row = f"{trained}, a GPU | 1 | 0.025 | 6.25 | 2.97 | estimated |"
+    assert row in markdown(report(found, "made.yaml"))
+    keep(found, described())
+    assert f"{trained} | 1 | 0.025 |  |  | not known |" in markdown(report(found, "made.yaml"))
     green = NetworkCosts(Footprint(carbon_intensity=100))
     assert "- CO2e: **6 g** (at 100 g per kWh)" in markdown(report(found, "made.yaml", green))
 

@@ -1,5 +1,6 @@
 """The files around the code: what contributors, GitHub and pre-commit read."""
 
+import os
 import re
 import subprocess
 import tomllib
@@ -23,6 +24,21 @@ def test_the_workflow_runs_the_checks_on_every_version():
     assert jobs["check"]["strategy"]["matrix"]["python"][0] == PROJECT["requires-python"][2:]
     for job in jobs.values():
         assert job["steps"][-1]["run"] == ".ci/run"
+
+
+def test_a_release_is_tried_before_it_is_published():
+    workflow = read(".github/workflows/release.yml")
+    assert workflow[True]["push"]["tags"] == ["v*"]  # YAML 1.1 reads the key `on` as true.
+    build, publish = workflow["jobs"]["build"], workflow["jobs"]["publish"]
+    assert any(step.get("run") == "make release-check" for step in build["steps"])
+    assert publish["needs"] == "build"
+    assert publish["permissions"] == {"id-token": "write"}
+    (check,) = (step["run"] for step in build["steps"] if "tag" in step.get("name", ""))
+    names = os.environ | {"GITHUB_REF_NAME": f"v{optnas.__version__}"}
+    subprocess.run(["bash", "-ec", check], cwd=ROOT, env=names, check=True)
+    other = subprocess.run(["bash", "-ec", check], cwd=ROOT, env=names | {"GITHUB_REF_NAME": "v9"})
+    assert other.returncode == 1
+    assert PROJECT["version"] == optnas.__version__
 
 
 @pytest.mark.parametrize("name", ["bug", "feature"])

@@ -156,7 +156,7 @@ def test_a_training_left_between_two_batches_ends_bitwise_the_same(
     assert kept == pytest.approx(after / batches, abs=0.01)
     assert names(tmp_path) == ["training.pt"]
     retrain(images, tmp_path)
-    weights = [(folder / FILES[2]).read_bytes() for folder in (tmp_path, finished)]
+    weights = [(folder / FILES[-1]).read_bytes() for folder in (tmp_path, finished)]
     assert weights[0] == weights[1]
 
 

@@ -83,8 +83,8 @@ def _copied(source: str, copy: str) -> str:
     text = Path(source).read_text()
     text = re.sub(r":(?:class|func|meth|mod|attr):`~?([^`]*)`", r"`\1`", text)
     text = re.sub(
-        r"^( *)\.\. code-block:: python\n\n((?:\1 +.*\n|\n)+)",
-        lambda found: _fenced(found[1], found[2]),
+        r"^( *)Example:\n\n +\.\. code-block:: python\n\n((?:\1 +.*\n|\n)+)",
+        lambda found: f"{found[1]}Example:\n\n{_fenced(found[1], found[2])}",
         text,
         flags=re.M,
     )

@@ -23,7 +23,8 @@ class Description:
     Accuracies are fractions; ``multiply_adds`` are for one image; ``data_sha256`` is of the
     training and test images and their labels; ``data`` says where the images came from: keys of
     a study file, and the seed of the splits. ``preprocessing``, ``judgement`` and ``data`` are
-    None of networks that version 0.1.0 kept. Of a face network, ``verification`` has what every
+    None of networks that version 0.1.0 kept; it did not say the ``device`` of the training either.
+    Of a face network, ``verification`` has what every
     set of test pairs gave, and ``thresholds`` the least score at which two faces are taken for
     one person's, by the false accept rate.
     """
@@ -56,6 +57,7 @@ class Description:
     data: dict[str, Any] | None = None
     verification: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
+    device: str = ""
 
     @property
     def is_face(self) -> bool:

@@ -32,6 +32,7 @@ from optnas.objectives.networks.known import LIBRARY, KnownArchitecture
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.memory import reset_peak_memory
+from optnas.objectives.training.records import device_name
 from optnas.objectives.training.trainer import Trainer
 from optnas.seeds import derive_seed
 from optnas.spaces import SPACES, Architecture
@@ -242,6 +243,7 @@ def _costs(network: nn.Module, trainer: Trainer, images: Images) -> dict[str, An
         "class_names": images.class_names,
         "preprocessing": preprocessing_of(images.preparation),
         "data": _data(images),
+        "device": device_name(trainer.device, trainer.settings.threads),
         "mean": images.mean,
         "std": images.std,
         "params": count_params(network),

@@ -100,7 +100,7 @@ class _Shape:
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, weight: Tensor, shape: _Shape, blocks: Blocks, gradient_blocks: Blocks
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -108,7 +108,7 @@ class _Depthwise(torch.autograd.Function):
         return _forward(x, weight, shape, blocks)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         if torch.is_grad_enabled():  # Gradients of gradients are wanted.
             return (*_differentiable(dy, x, weight, ctx.shape), None, None, None)

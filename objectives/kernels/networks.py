@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from optnas.objectives.kernels.checking import fault
 from optnas.objectives.kernels.convolution import DTYPES, KERNELS, STRIDES, depthwise
 from optnas.objectives.kernels.normalisation import batch_norm_relu
 from optnas.objectives.networks.build import ChainNetwork
@@ -39,8 +40,8 @@ def use_kernels(
 
     Its parts stay the objects that they are, with their parameters and names, and learn another
     way of computing. So states, lineage, counts and exports are those of the same network. A ReLU
-    that follows a batch normalisation within a `Sequential` of a network of optnas's is computed
-    by the latter.
+    that follows a batch normalisation, or comes before a depthwise convolution, within a
+    `Sequential` of a network of optnas's is computed by these.
 
     Args:
         network: Changed in place.
@@ -53,14 +54,22 @@ def use_kernels(
         The network itself.
 
     Warns:
-        UserWarning: Once for every kind of depthwise convolution that there is no kernel for.
+        UserWarning: Once for every kind of depthwise convolution that there is no kernel for, or
+            if the kernels do not work on the device; see `checking.fault`.
     """
     if not are_supported(device):
         return network
     _restore(network)
+    if (why := fault(device)) is not None:
+        warnings.warn(
+            f"optnas's own kernels do not work on {device}, so PyTorch's are used: {why}.",
+            stacklevel=2,
+        )
+        return network
     for part in network.modules():
         if type(part) is nn.Conv2d and _is_depthwise(part):
             part.__class__ = _convolution(part, depthwise)
+        # A momentum of None stands for a plain mean over all batches.
         elif type(part) is nn.BatchNorm2d and part.track_running_stats and part.momentum:
             part.__class__ = _BatchNormReLU
     for parts in _sequences(network) if isinstance(network, _OWN) else ():
@@ -76,10 +85,13 @@ def use_kernels(
 
 def _restore(network: nn.Module) -> None:
     """Have all parts of a network run torch's operations alone."""
-    torchs = {cls: cls.__mro__[1] for cls in (_Depthwise, _AtenDepthwise, _BatchNormReLU, _Done)}
+    torchs: dict[type[nn.Module], Any] = {
+        cls: cls.__mro__[1] for cls in (_Depthwise, _AtenDepthwise, _BatchNormReLU, _Done)
+    }
     for part in network.modules():
         if type(part) in torchs:
-            vars(part).pop("relu", None)
+            for name in ("relu", "count"):
+                vars(part).pop(name, None)
             part.__class__ = torchs[type(part)]
 
 
@@ -104,19 +116,17 @@ def _runs(features: Tensor) -> bool:
     """
     return (
         are_supported(features.device)
-        and _computed(features).dtype in DTYPES
+        and _type_of(features) in DTYPES
         and _get_current_dispatch_mode() is None
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
     )
 
 
-def _computed(features: Tensor) -> Tensor:
-    """Features in the type that convolutions compute with."""
+def _type_of(features: Tensor) -> torch.dtype:
+    """The type that convolutions of features compute with."""
     kind = features.device.type
-    if torch.is_autocast_enabled(kind) and features.dtype == torch.float32:
-        return features.to(torch.get_autocast_dtype(kind))
-    return features
+    casts = features.dtype == torch.float32 and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if casts else features.dtype
 
 
 class _Depthwise(nn.Conv2d):
@@ -135,7 +145,7 @@ class _Depthwise(nn.Conv2d):
         assert isinstance(self.padding, tuple)
         padding, _ = self.padding
         return depthwise(
-            _computed(features), self.weight, stride, padding, dilation, relu=self.relu
+            features.to(_type_of(features)), self.weight, stride, padding, dilation, relu=self.relu
         )
 
 
@@ -151,7 +161,7 @@ class _AtenDepthwise(nn.Conv2d):
     def forward(self, features: Tensor) -> Tensor:
         if not _runs(features):
             return super().forward(features)
-        features = _computed(features)
+        features = features.to(_type_of(features))
         bias = None if self.bias is None else self.bias.to(features.dtype)
         with torch.autocast(features.device.type, enabled=False):
             result = _aten_depthwise(

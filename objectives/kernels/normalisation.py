@@ -95,7 +95,7 @@ class _Options:
 
 class _BatchNormReLU(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, options: _Options
     ) -> Tensor:
         y, saved = _forward(x, weight, bias, options)
@@ -104,7 +104,7 @@ class _BatchNormReLU(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, saved = ctx.saved_tensors
         if torch.is_grad_enabled():  # Gradients of gradients are wanted.
             return (*_differentiable(dy, x, weight, bias, ctx.options), None)
@@ -185,7 +185,7 @@ def _backward(
     kind = {**_flags(weight, options), **_kind(align, options.blocks)}
     partial = work.partial(x)
     learnt = (saved, saved) if weight is None or bias is None else (weight, bias)
-    gradients = [None if part is None else torch.empty_like(part) for part in (weight, bias)]
+    dweight, dbias = (None if part is None else torch.empty_like(part) for part in (weight, bias))
     with device_of(x):
         programs.batch_norm_gradient_sums[work.chunks, work.across](
             x, dy, partial, saved, *learnt, work.real, work.per_chunk, *units, **kind
@@ -197,7 +197,8 @@ def _backward(
             partial,
             saved,
             *learnt,
-            *(saved if part is None else part for part in gradients),
+            saved if dweight is None else dweight,
+            saved if dbias is None else dbias,
             work.rows,
             work.real,
             work.chunks,
@@ -206,7 +207,7 @@ def _backward(
             CHUNKS=options.blocks.chunks,
             **kind,
         )
-    return dx, *gradients
+    return dx, dweight, dbias
 
 
 def _flags(weight: Tensor | None, options: _Options) -> dict[str, bool]:

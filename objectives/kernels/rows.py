@@ -54,13 +54,14 @@ def as_rows(features: Tensor) -> tuple[Tensor, int]:
 def empty_rows(features: Tensor, height: int, width: int) -> Tensor:
     """Room for features (N, C, height, width), channels last, of the type of ``features``."""
     shape = (len(features), features.shape[1], height, width)
-    options = {"dtype": features.dtype, "device": features.device}
-    return torch.empty(shape, **options, memory_format=torch.channels_last)
+    return torch.empty(
+        shape, dtype=features.dtype, device=features.device, memory_format=torch.channels_last
+    )
 
 
 def alignment(*sizes: int) -> int:
-    """What channels and distances are multiples of, as far as kernels tell: 8 or 1."""
-    return 1 if any(size % 8 for size in sizes) else 8
+    """What channels and distances are multiples of, as far as kernels tell: 8, 4 or 1."""
+    return next(unit for unit in (8, 4, 1) if not any(size % unit for size in sizes))
 
 
 def device_of(tensor: Tensor) -> AbstractContextManager[object]:

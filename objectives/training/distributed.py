@@ -34,7 +34,8 @@ class DistributedTrainer(Trainer):
     batch; gradients are the mean over all images of the batch. So weights are those of one
     process, but for the order in which numbers are added, if batch normalisation is synchronised.
     What a network or a batch draws for itself (``drop_path``, ``mixup``, ``cutmix``) is drawn by
-    each process for its share, and differs from what one process draws.
+    each process for its share, and differs from what one process draws. Kernels are PyTorch's,
+    whatever the recipe says: ours see the images of one process alone.
 
     Args:
         model: As of `Trainer`.
@@ -58,6 +59,7 @@ class DistributedTrainer(Trainer):
         local_norms: bool = False,
         **options: Any,
     ) -> None:
+        settings = settings.model_copy(update={"kernels": "torch"})
         super().__init__(model, images, settings, **options)
         if ranks.is_whole(settings.batch_size):
             raise ValueError(
@@ -71,7 +73,8 @@ class DistributedTrainer(Trainer):
         if not local_norms:
             _warn_of_other_norms(self.model)
         outputs = _Outputs(self.model, bool(settings.auxiliary))
-        self._together = DistributedDataParallel(outputs, **{_SYNC: local_norms})
+        sync: dict[str, Any] = {_SYNC: local_norms}
+        self._together = DistributedDataParallel(outputs, **sync)
         self._draws = torch.Generator()
         if (mixing := self._mixing) is not None:
             self._mixing = lambda inputs, labels, _shared: mixing(inputs, labels, self._draws)

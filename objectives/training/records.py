@@ -41,10 +41,9 @@ def record_circumstances(
         threads: Number of CPU threads.
         seed: Seed of the study.
     """
-    cpu = f"cpu ({threads} threads, {platform.machine()})"
     attrs = {
         "input_shape": list(input_shape),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
+        "device": device_name(device, threads),
         "seed": seed,
         "versions": {
             "optnas": __version__,
@@ -55,6 +54,18 @@ def record_circumstances(
     }
     for name, value in attrs.items():
         trial.set_user_attr(name, value)
+
+
+def device_name(device: torch.device, threads: int) -> str:
+    """What a device is called on trials and beside networks.
+
+    Args:
+        device: The device.
+        threads: Number of CPU threads.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({threads} threads, {platform.machine()})"
 
 
 def record_memory(trial: Trial, device: torch.device) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from optnas.cli.cluster_commands import submit
 from optnas.cli.completion import completion, init_completion
 from optnas.cli.console import (
     epoch_printer,
@@ -374,7 +375,7 @@ def dashboard(
 
 
 for command in (
-    *(predict, export, verify, identify),
+    *(submit, predict, export, verify, identify),
     *(data, init, schema, list_, rank, compare, ls, rm, completion),
 ):
     app.command(name=command.__name__.rstrip("_"))(command)

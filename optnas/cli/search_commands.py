@@ -101,7 +101,7 @@ def resume(
         requested,
         as_json,
         accept_changed_data=accept_changed_data,
-        command=f"optnas resume {named}",
+        command=f"optnas resume {named}{f' --ray {shlex.quote(ray)}' if ray else ''}",
         target=named,
         ray=ray,
     )

@@ -201,7 +201,7 @@ def _check_nodes(config: StudyFile, nodes: Sequence[Mapping[str, Any]]) -> None:
 def _room(node: Mapping[str, Any], needs: Mapping[str, Any]) -> int:
     """How many workers a node has room for, when nothing else is there."""
     has, names = node["Resources"], {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
-    each = [has.get(names[key], 0.0) / need for key, need in needs.items() if need]
+    each: list[float] = [has.get(names[key], 0.0) / need for key, need in needs.items() if need]
     return math.floor(min(each) + 1e-9)
 
 

@@ -134,8 +134,9 @@ class Worker:
             if told is None:
                 events, told = [*self._first.items(), *self._since(self._told - 1)], self._told
             else:
-                self._news.wait_for(lambda: self._told > told or self._outcome, PATIENCE)
-                events, told = self._since(told), self._told
+                known = told
+                self._news.wait_for(lambda: self._told > known or self._outcome, PATIENCE)
+                events, told = self._since(known), self._told
             return Answer(self._place, self._pid(), events, told, self._outcome)
 
     def end(self) -> None:

@@ -11,7 +11,7 @@ from optnas.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.distributed import Store
+    from torch._C._distributed_c10d import Store
 
 # torch is imported when it is needed.
 
@@ -128,7 +128,9 @@ def _store(ranks: Ranks) -> "Store | None":
     folder = os.environ.get(FOLDER)
     if folder is None:
         return None
-    from torch.distributed import FileStore
+    from torch import distributed
 
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return FileStore(os.path.join(folder, f"attempt-{attempt}"), ranks.count)
+    return distributed.FileStore(  # type: ignore[attr-defined, no-any-return, unused-ignore]
+        os.path.join(folder, f"attempt-{attempt}"), ranks.count
+    )

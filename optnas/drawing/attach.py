@@ -63,21 +63,18 @@ def draw_best(handle: OpenStudy, path: Path) -> None:
     found = conclusions(handle, 1)
     if not found:
         raise UserError("no network has been trained yet; run the search first")
-    write_whole(path, FORMATS[path.suffix.lower()](_concluded(handle, found[0])))
+    write_whole(path, FORMATS[path.suffix.lower()](captioned_picture(handle, found[0])))
 
 
 def best_picture(handle: OpenStudy) -> Picture | None:
     """The picture of the network found, or the best so far; None if there is none."""
     found = conclusions(handle, 1)
-    return picture_with_caption(handle, found[0]) if found else None
+    drawn = [captioned_picture(handle, c) for c in found if is_drawn(c.architecture)]
+    return drawn[0] if drawn else None
 
 
-def picture_with_caption(handle: OpenStudy, conclusion: Conclusion) -> Picture | None:
-    """The picture of a network of a study; None if there is none of its kind."""
-    return _concluded(handle, conclusion) if is_drawn(conclusion.architecture) else None
-
-
-def _concluded(handle: OpenStudy, conclusion: Conclusion) -> Picture:
+def captioned_picture(handle: OpenStudy, conclusion: Conclusion) -> Picture:
+    """The picture of a network of a study, with its parameters and its value below."""
     trial = handle.study.get_trials(deepcopy=False)[conclusion.number]
     caption = _caption(handle, conclusion.architecture, trial.user_attrs, conclusion.value)
     return captioned(picture(conclusion.architecture, concat_of(handle)), caption)

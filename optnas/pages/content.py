@@ -222,9 +222,9 @@ def with_texts(value: Any, change: Callable[[str], str]) -> Any:
     """
     if isinstance(value, str):
         return change(value)
-    if isinstance(value, Picture | type):
+    if isinstance(value, Picture):
         return value
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return dataclasses.replace(value, **{k: with_texts(v, change) for k, v in fields.items()})
     if isinstance(value, Mapping):

@@ -54,18 +54,26 @@ class Footprint:
     def of(self, network: StudyNetwork) -> dict[str, Any]:
         """Energy of a network's training (Wh), whether it was measured, and emissions (g)."""
         joules, how = network.attribute(TRAIN_JOULES), "measured"
-        seconds, watts = network.attribute(TRAIN_SECONDS), self._watts(network)
+        seconds, watts = network.attribute(TRAIN_SECONDS), None
+        device = network.trial.user_attrs.get("device")
+        if isinstance(device, str):  # Else nothing was trained, as with a table.
+            watts = self.watts(device)
         if joules is None and seconds is not None and watts is not None:
             joules, how = seconds * watts, "estimated"
         if joules is None:
             return {"energy_wh": None, "energy": "", "co2e_g": None}
-        hours = joules / 3600
-        return {"energy_wh": hours, "energy": how, "co2e_g": hours / 1000 * self.carbon_intensity}
+        return {"energy_wh": joules / 3600, "energy": how, "co2e_g": self.grams(joules)}
 
-    def _watts(self, network: StudyNetwork) -> float | None:
-        device = network.trial.user_attrs.get("device")
-        if not isinstance(device, str):  # Nothing was trained, as with a table.
-            return None
+    def grams(self, joules: float) -> float:
+        """The emissions of an energy, in CO2-equivalent."""
+        return joules / 3.6e6 * self.carbon_intensity
+
+    def watts(self, device: str) -> float:
+        """The power of a device whose energy was not measured.
+
+        Args:
+            device: What trials call it.
+        """
         if self.power is not None:
             return self.power
         threads = _CPU.match(device)

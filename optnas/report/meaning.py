@@ -35,22 +35,43 @@ def remarks(handle: OpenStudy, found: Sequence[Conclusion], target: str) -> list
         found: The networks.
         target: How commands name the study.
     """
+    return [*incomparable(handle, found), *nothing_learnt(handle, found, target)]
+
+
+def incomparable(handle: OpenStudy, found: Sequence[Conclusion]) -> list[str]:
+    """What has to be said of values after trainings of other lengths.
+
+    Args:
+        handle: The study.
+        found: The networks.
+    """
     trials = handle.study.get_trials(deepcopy=False)
     epochs = {c.number: trial_epochs(trials[c.number]) for c in found}
-    lines = []
-    if len(set(epochs.values())) > 1:
-        each = ", ".join(f"trial {n} for {plural(e, 'epoch')}" for n, e in epochs.items())
-        lines.append(f"These values cannot be compared, after trainings of other lengths: {each}.")
+    if len(set(epochs.values())) < 2:
+        return []
+    each = ", ".join(f"trial {n} for {plural(e, 'epoch')}" for n, e in epochs.items())
+    return [f"These values cannot be compared, after trainings of other lengths: {each}."]
+
+
+def nothing_learnt(handle: OpenStudy, found: Sequence[Conclusion], target: str) -> list[str]:
+    """What has to be said of phases that are no better than a guess, and what follows.
+
+    Args:
+        handle: The study.
+        found: The networks.
+        target: How commands name the study.
+    """
+    trials = handle.study.get_trials(deepcopy=False)
     idle = phases_at_chance(handle, trials)
     if not idle:
-        return lines
+        return []
     names = " and ".join(filter(None, [", ".join(idle[:-1]), idle[-1]]))
     number = sum(t.value is not None and t.user_attrs.get(PHASE) in idle for t in trials)
     phases = f"{'phase' if len(idle) == 1 else 'phases'} {names}"
-    lines.append(
+    lines = [
         f"All {plural(number, 'trial')} of the {phases} are no better than a guess: nothing was "
         "learnt there, and what was changed is chance."
-    )
+    ]
     sound = next((c for c in found if trials[c.number].user_attrs.get(PHASE) not in idle), None)
     if sound is not None and sound is not found[0]:
         lines.append(

@@ -1,10 +1,13 @@
 """What came of a search: the network, how good it is, and what stands beside it."""
 
 import dataclasses
-import statistics
+import math
 from collections.abc import Sequence
 
-from optnas.drawing.attach import picture_with_caption
+import numpy as np
+
+from optnas.drawing.architectures import is_drawn, picture
+from optnas.drawing.attach import captioned_picture, concat_of
 from optnas.pages.content import (
     Block,
     Column,
@@ -16,7 +19,7 @@ from optnas.pages.content import (
     Table,
 )
 from optnas.report.costs import NetworkCosts
-from optnas.report.meaning import remarks
+from optnas.report.meaning import incomparable, nothing_learnt
 from optnas.report.table import digits, spelled, whole
 from optnas.report.tested import Kept, Tested
 from optnas.report.text import SHOWN, best_text
@@ -116,27 +119,39 @@ def result(
     """
     if found is None:
         return [Preformatted(best_text(handle, target))]
-    conclusion, searched = found.conclusion, metric_of(handle.study)
+    searched = metric_of(handle.study)
     blocks: list[Block] = [Facts(_facts(handle, found, costs, searched))]
     judgement = None if found.tested is None else found.tested.judgement
     if judgement is not None and judgement.is_chance:
         blocks.append(Paragraph("A guess could have this accuracy: nothing was learnt."))
     candidates = conclusions(handle, SHOWN)
-    blocks += [Paragraph(line) for line in remarks(handle, candidates, target)]
+    blocks += [Paragraph(line) for line in nothing_learnt(handle, candidates, target)]
     blocks += [Paragraph(line) for line in _better(handle, candidates)]
-    first, *others = in_words(conclusion.architecture)
-    blocks.append(Paragraph(f"{first[:1].upper()}{first[1:]}."))
-    if others:
-        blocks.append(Folded("The network in words", [Preformatted("\n".join(others))]))
-    drawn = picture_with_caption(handle, conclusion)
-    if drawn is not None:
-        blocks.append(Drawing(drawn, "Drawing of the best network"))
-    if len(found.kept) > 1 or any(len(each.trainings) > 1 for each in found.kept):
+    blocks += _network(handle, found)
+    if found.tested is not None and found.tested.verification:
+        blocks.append(_verification(found.kept[0].trainings))
+    elif len(found.kept) > 1 or any(len(each.trainings) > 1 for each in found.kept):
         blocks.append(_beside(found.kept))
     if len(candidates) > 1:
         blocks.append(_candidates(handle, candidates, searched))
     if costs.baselines:
         blocks.append(_human_designed(found, costs, searched))
+    return blocks
+
+
+def _network(handle: OpenStudy, found: Found) -> list[Block]:
+    """The network in words and drawn."""
+    architecture = found.conclusion.architecture
+    first, *others = in_words(architecture)
+    blocks: list[Block] = [Paragraph(f"{first[:1].upper()}{first[1:]}.")]
+    if others:
+        blocks.append(Folded("The network in words", [Preformatted("\n".join(others))]))
+    if is_drawn(architecture):
+        if found.tested is None:
+            drawn = captioned_picture(handle, found.conclusion)
+        else:  # The caption would be that of the search.
+            drawn = picture(architecture, concat_of(handle))
+        blocks.append(Drawing(drawn, "Drawing of the network found"))
     return blocks
 
 
@@ -182,7 +197,7 @@ def _facts(handle: OpenStudy, found: Found, costs: NetworkCosts, searched: Metri
 def _test_facts(tested: Tested, searched: Metric) -> list[Fact]:
     if tested.verification:
         return [
-            (f"{name}: {metric(key).name}", f"{value:.4f}", "people it had not seen")
+            (metric(key).title, f"{value:.4f}", f"{name}, whom it had not seen")
             for name, answers in list(tested.verification.items())[:2]
             for key, value in list(answers.items())[:2]
         ]
@@ -213,13 +228,29 @@ def _beside(kept: Sequence[Kept]) -> Table:
     for each in kept:
         accuracies = [training.test_accuracy for training in each.trainings]
         low, high = each.first.interval
-        mean, between = statistics.mean(accuracies), f"{low:.4f} to {high:.4f}"
+        mean, between = np.mean(accuracies), f"{low:.4f} to {high:.4f}"
         if len(accuracies) > 1:
-            between = f"standard deviation {statistics.stdev(accuracies):.4f}"
+            between = f"standard deviation {np.std(accuracies, ddof=1):.4f}"
         costs = (each.first.params, each.first.multiply_adds)
         rows.append([each.name, f"{mean:.4f}", between, str(len(accuracies)), *map(whole, costs)])
     title = "Trained by the same recipe, tested on the same images"
     return Table(title, columns, rows, titled=True, sortable=True)
+
+
+def _verification(trainings: Sequence[Tested]) -> Table:
+    """What sets of faces say of a network, over all its trainings."""
+    headings = [Column("set", text=True), Column("measure", text=True), Column("value")]
+    rows = []
+    for name, answers in trainings[0].verification.items():
+        for key in answers:
+            values = [each.verification.get(name, {}).get(key, math.nan) for each in trainings]
+            row = [name, metric(key).name, f"{np.mean(values):.4f}"]
+            if len(values) > 1:
+                row.append(f"{np.std(values, ddof=1):.4f}")
+            rows.append(row)
+    if len(trainings) > 1:
+        headings.append(Column(f"deviation of {len(trainings)} trainings"))
+    return Table("People whom the network had not seen", headings, rows, titled=True)
 
 
 def _candidates(handle: OpenStudy, candidates: Sequence[Conclusion], searched: Metric) -> Folded:
@@ -241,7 +272,8 @@ def _candidates(handle: OpenStudy, candidates: Sequence[Conclusion], searched: M
         for each in candidates
     ]
     table = Table("The best networks in the eyes of the strategy", columns, rows, titled=True)
-    return Folded("Other networks that the search would train", [table])
+    notes = [Paragraph(line) for line in incomparable(handle, candidates)]
+    return Folded("Other networks that the search would train", [table, *notes])
 
 
 def _human_designed(found: Found, costs: NetworkCosts, searched: Metric) -> Table:

@@ -90,7 +90,7 @@ def networks_table(
     """
     space = handle.config.search_space
     shown = best_first([*networks, *costs.baselines])[:rows]
-    table = costs.rows(shown, space)
+    table = costs.rows(networks, space)[:rows]  # In the same order.
     used = {
         field: column
         for field, column in COLUMNS.items()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
-from annotated_types import Ge, Le
+from annotated_types import Ge
 
 from optnas.study.folders import network_folder
 from optnas.study.opening import OpenStudy
@@ -22,6 +22,7 @@ MISTAKES = "mistakes.png"
 _LARGEST_FILE = 1 << 25
 _GREATEST_SIDE = 128
 _CONFIG = pydantic.ConfigDict(allow_inf_nan=False)
+_Number = Annotated[float, pydantic.AllowInfNan(True)]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_CONFIG)
@@ -80,7 +81,8 @@ class Tested:
     """A network, or an ensemble, that was trained and tested.
 
     Args:
-        test_accuracy: The share of the test images that it is right on.
+        test_accuracy: The share of the test images that it is right on; of a face network NaN,
+            unless its first set of pairs gave one.
         test_images: How many there are.
         chosen_by_test: Whether the search chose it by these images.
         params: Parameters.
@@ -89,13 +91,14 @@ class Tested:
         origin: Where its architecture comes from.
         epochs: How long it was trained; None of an ensemble.
         train_seconds: What that took; None of an ensemble.
+        device: What it was trained on; empty where nobody says it.
         train_images: Images it was trained on; None of an ensemble.
         member_accuracies: Of an ensemble: those of its networks alone.
         judgement: How good it is by class; None of what version 0.1.0 kept.
         verification: Of a face network: what every set of test pairs gave.
     """
 
-    test_accuracy: Annotated[float, Ge(0), Le(1)]
+    test_accuracy: _Number
     test_images: Annotated[int, Ge(1)]
     chosen_by_test: bool
     params: int
@@ -105,9 +108,16 @@ class Tested:
     epochs: int | None = None
     train_seconds: float | None = None
     train_images: int | None = None
+    device: str = ""
     member_accuracies: tuple[float, ...] = ()
     judgement: Judgement | None = None
-    verification: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    verification: dict[str, dict[str, _Number]] = dataclasses.field(default_factory=dict)
+
+    @pydantic.model_validator(mode="after")
+    def _share(self) -> "Tested":
+        if not self.verification and not 0 <= self.test_accuracy <= 1:
+            raise ValueError("the test accuracy must be a share")
+        return self
 
     @property
     def interval(self) -> tuple[float, float]:

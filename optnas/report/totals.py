@@ -89,7 +89,11 @@ def what_it_took(
         ("CO2e", f"{_mass(total.grams)}", f"at {costs.footprint.carbon_intensity:g} g per kWh"),
     ]
     rows = [_row(f"search, {device}", spent) for device, spent in searched.items()]
-    rows += [_training_row(each) for each in kept if each.first.train_seconds is not None]
+    rows += [
+        _training_row(each, costs.footprint)
+        for each in kept
+        if each.first.train_seconds is not None
+    ]
     headings = ["networks", "hours", "energy (Wh)", "CO2e (g)"]
     columns = [Column("what", text=True), *map(Column, headings), Column("energy is", text=True)]
     table = Table("What it took", columns, rows)
@@ -113,11 +117,15 @@ def _row(name: str, spent: Spent) -> list[str]:
     return [name, f"{spent.networks:,}", *map(digits, numbers), how]
 
 
-def _training_row(kept: Kept) -> list[str]:
-    """Of a final training nobody has written down the device."""
+def _training_row(kept: Kept, footprint: Footprint) -> list[str]:
     seconds = sum(training.train_seconds or 0.0 for training in kept.trainings)
+    device, number = kept.first.device, len(kept.trainings)
     name = f"final training, {kept.name}"
-    return [name, f"{len(kept.trainings)}", digits(seconds / 3600), "", "", "not known"]
+    if not device:
+        return [name, f"{number}", digits(seconds / 3600), "", "", "not known"]
+    joules = seconds * footprint.watts(device)
+    spent = Spent(number, seconds, joules / 3600, footprint.grams(joules), estimated=True)
+    return _row(f"{name}, {device}", spent)
 
 
 def _energy(watt_hours: float) -> str:

@@ -40,7 +40,7 @@ class Display:
         """A trial has finished."""
 
     def note(self, text: str) -> None:
-        """A line between the trials: what was decided about the workers, say."""
+        """A line between the trials: what was decided about the workers, or where they are."""
 
     def interrupted(self, ending: Interruption) -> None:
         """Ctrl-C or SIGTERM was heard; called from another thread."""

@@ -23,7 +23,7 @@ from optnas.running.events import Display, PoolEvents, WorkerDisplay
 from optnas.running.gpu_sharing import GpuSharing, WorkerControl
 from optnas.running.loop import BudgetUsedUp, Loop
 from optnas.running.placement import WorkerPlan, check_gpus, plan_workers
-from optnas.running.signals import Interruption, Signals
+from optnas.running.signals import TAKEN_BACK, Interruption, Signals
 from optnas.running.workers import Pool, SendEvent, Work, WorkerPool
 from optnas.storage.artifacts import Artifacts, check_artifacts, mark_artifacts, open_artifacts
 from optnas.study.budget import may_go_on, may_start
@@ -161,7 +161,7 @@ def _run_alone(
     data: _Data,
     *,
     number: int = 0,
-    heard: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
+    heard: tuple[signal.Signals, ...] = (signal.SIGINT, *TAKEN_BACK),
     is_dismissed: Callable[[], bool] = lambda: False,
     patient: bool = False,
 ) -> Outcome:
@@ -345,7 +345,7 @@ def _work(
         workers.device(number),
         data,
         number=number,
-        heard=(signal.SIGTERM,),
+        heard=TAKEN_BACK,
         is_dismissed=lambda: display.is_dismissed,
         patient=True,  # Its siblings wait, too.
     )

@@ -23,6 +23,12 @@ AGAIN = 1.0
 PAUSING = 4.0
 """Seconds in which a training that is asked to pause comes to its next batch, and is kept."""
 
+TAKEN_BACK: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)  # Windows has the first alone.
+)
+"""What clusters send before they take a machine back. As they choose which, all mean the same."""
 _ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)  # Not on Windows.
 
 
@@ -54,7 +60,8 @@ class Signals:
     Args:
         stop: Called at every signal.
         heard: The signals.
-        patience: Seconds after SIGTERM in which the run should end of itself; None waits for ever.
+        patience: Seconds after SIGTERM, or what means it, in which the run should end of itself;
+            None waits for ever.
         answer: Called from another thread as soon as the first signal is there, even if Python
             comes to handle it only when a long operation is over.
     """
@@ -62,7 +69,7 @@ class Signals:
     def __init__(
         self,
         stop: Callable[[], None],
-        heard: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
+        heard: tuple[signal.Signals, ...] = (signal.SIGINT, *TAKEN_BACK),
         *,
         patience: float | None = GRACE,
         answer: Callable[[Interruption], None] = lambda ending: None,
@@ -135,7 +142,7 @@ class Signals:
         self.ending = "interrupted" if number == signal.SIGINT else "terminated"
         if signal.SIGINT in self._heard:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        if number == signal.SIGTERM and self._patience is not None and self._deadline is None:
+        if number != signal.SIGINT and self._patience is not None and self._deadline is None:
             self._deadline = time.monotonic() + self._patience
         if is_first and _ALARM is not None:
             self._before[_ALARM] = signal.signal(_ALARM, self._insist)

@@ -5,11 +5,15 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optnas.devices.ranks import FOLDER, started_as
 from optnas.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from torch.distributed.launcher.api import LaunchConfig
 
 MAX_RESTARTS = 3
 """How often the processes are started again, from the last checkpoint, when one of them dies."""
@@ -64,7 +68,7 @@ def start_together(count: int, arguments: Sequence[str]) -> None:
             del os.environ[FOLDER]
 
 
-def _config(kind: type, count: int, folder: str) -> object:
+def _config(kind: Callable[..., "LaunchConfig"], count: int, folder: str) -> "LaunchConfig":
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
     return kind(

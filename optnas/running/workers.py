@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import optuna
 
 from optnas.errors import RunError, UserError
-from optnas.running.signals import Interruption, Signals
+from optnas.running.signals import TAKEN_BACK, Interruption, Signals
 
 SendEvent = Callable[[str, Any], bool]
 """What a worker says: the name of an event, and what there is to know of it.
@@ -215,7 +215,7 @@ class WorkerPool:
         code = worker.process.exitcode or 0
         if self._deadline is not None or (worker.is_dismissed and code < 0):
             return
-        if code == -signal.SIGTERM:  # Somebody wanted it to end, before it could say so.
+        if -code in TAKEN_BACK:  # Somebody wanted it to end, before it could say so.
             self._endings.append("terminated")
             self._tell_lost(worker)
         elif code >= 0:

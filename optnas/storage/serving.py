@@ -1,6 +1,7 @@
 """A server before a database: who asks it needs neither its password nor a route to it."""
 
 import contextlib
+import errno
 import socket
 import warnings
 from pathlib import Path
@@ -43,9 +44,13 @@ def serve(target: str, *, host: str, port: int) -> None:
 def _check_free(host: str, port: int) -> None:
     """Refuse an address that is taken, or not this machine's: gRPC would share it silently."""
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family) as asked:
+        place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(place[0]) as asked:
             asked.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            asked.bind((host, port))
+            asked.bind(place[4])
+        with socket.socket(place[0]) as other:
+            other.settimeout(1.0)
+            if other.connect_ex(place[4]) == 0:
+                raise OSError(errno.EADDRINUSE, "Address already in use")
     except OSError as error:
         raise StorageError(f"{host}:{port}: {error.strerror or error}") from None
