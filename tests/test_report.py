@@ -111,6 +111,8 @@ def test_a_search_without_an_end_is_not_called_unfinished(
     ending = ending_text(Outcome(found, "budget"), "optnas run x --set=a=1", "x")
     assert ("before the search is finished" in ending) == (why == "the search is not finished")
     assert "run `optnas run x --set=a=1`" in ending
+    monkeypatch.setattr(Outcome, "best", so_far[0])
+    ending = ending_text(Outcome(found, "budget"), "optnas run x --set=a=1", "x")
     assert "train it: optnas retrain x\n" in ending  # Which has no --set.
 
 

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from optnas.config import plugins
@@ -139,7 +140,10 @@ def _block(fields: dict[str, FieldInfo], given: dict[str, Any]) -> list[str]:
         elif field.is_required():
             lines.append(f"  {key}:")
         else:
-            lines.append(f"  #{key}: {_scalar(field.default)}")
+            default = field.get_default(call_default_factory=True)
+            if isinstance(default, BaseModel):
+                default = default.model_dump(mode="json")
+            lines.append(f"  #{key}: {_scalar(default)}")
     return lines
 
 

@@ -178,9 +178,7 @@ def ending_text(outcome: "Outcome", command: str, target: str) -> str:
         return f"{text} No network has been trained yet."
     if outcome.best is None:
         return f"{text} No network could be trained: see the reasons above."
-    command = command.removeprefix("optnas run ").removeprefix("optnas resume ")
-    command = command.partition(" --ray")[0]  # Other commands need no cluster.
-    return f"{text}\n\n{best_text(handle, command)}"
+    return f"{text}\n\n{best_text(handle, target)}"
 
 
 def _kept_lines(handle: OpenStudy) -> list[str]:
