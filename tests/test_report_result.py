@@ -128,6 +128,9 @@ def test_networks_that_people_designed_stand_beside_it(found):
     named = dataclasses.replace(designed, name="ResNet-44")
     text = markdown(report(found, "made.yaml", NetworkCosts(baselines=[named])))
     assert "| ResNet-44 | 0.9500 | 7 | 9 |" in text
+    assert "| the network found | 0.9000 | 16,254 | 5,000 |" in text
+    page = report_page(found, "made.yaml", NetworkCosts(baselines=[named]))
+    assert not re.search(r"<th[^>]*></th>", page)
     assert len(re.findall(r"^\|.*\| complete \|", text, re.M)) == 6
     assert len(re.findall(r"^\|.*\| ResNet-44 \|.*\| complete \|", text, re.M)) == 1
 

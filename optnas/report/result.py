@@ -135,7 +135,7 @@ def result(
     if len(candidates) > 1:
         blocks.append(_candidates(handle, candidates, searched))
     if costs.baselines:
-        blocks.append(_human_designed(found, costs, searched))
+        blocks.append(_human_designed(handle, found, costs, searched))
     return blocks
 
 
@@ -171,18 +171,13 @@ def _better(handle: OpenStudy, candidates: Sequence[Conclusion]) -> list[str]:
 
 def _facts(handle: OpenStudy, found: Found, costs: NetworkCosts, searched: Metric) -> list[Fact]:
     conclusion, tested = found.conclusion, found.tested
-    attrs = handle.study.get_trials(deepcopy=False)[conclusion.number].user_attrs
     facts = [] if tested is None else _test_facts(tested, searched)
     chosen = "by which the search chose it"
     facts.append((f"Validation {searched.name}", f"{conclusion.value:.4f}", chosen))
-    if tested is None:
-        params = params_of(handle, conclusion.architecture, attrs)
-        adds = attrs.get("multiply_adds")
-    else:
-        params, adds = tested.params, tested.multiply_adds
+    params, adds = _sizes(handle, found)
     if params is not None:
         facts.append(("Parameters", count(params), "" if params < 10_000 else f"{params:,}"))
-    if isinstance(adds, int):
+    if adds is not None:
         facts.append(("Multiply-adds", count(adds), "for one image"))
     milliseconds = costs.milliseconds.get(conclusion.architecture)
     if milliseconds is not None:
@@ -192,6 +187,17 @@ def _facts(handle: OpenStudy, found: Found, costs: NetworkCosts, searched: Metri
         remark = f"{tested.epochs:,} epochs on {tested.train_images:,} images"
         facts.append(("Final training", spelled(tested.train_seconds), remark))
     return facts
+
+
+def _sizes(handle: OpenStudy, found: Found) -> tuple[int | None, int | None]:
+    """Parameters and multiply-adds of the network, as it was trained last."""
+    if found.tested is not None:
+        return found.tested.params, found.tested.multiply_adds
+    conclusion = found.conclusion
+    attrs = handle.study.get_trials(deepcopy=False)[conclusion.number].user_attrs
+    adds = attrs.get("multiply_adds")
+    params = params_of(handle, conclusion.architecture, attrs)
+    return params, adds if type(adds) is int else None
 
 
 def _test_facts(tested: Tested, searched: Metric) -> list[Fact]:
@@ -276,15 +282,17 @@ def _candidates(handle: OpenStudy, candidates: Sequence[Conclusion], searched: M
     return Folded("Other networks that the search would train", [table, *notes])
 
 
-def _human_designed(found: Found, costs: NetworkCosts, searched: Metric) -> Table:
+def _human_designed(
+    handle: OpenStudy, found: Found, costs: NetworkCosts, searched: Metric
+) -> Table:
     columns = [
         Column("network", text=True),
         Column(f"validation {searched.name}"),
         Column("parameters"),
         Column("multiply-adds (one image)"),
     ]
-    conclusion = found.conclusion
-    rows = [["the network found", f"{conclusion.value:.4f}", "", ""]]
+    sizes = ("" if number is None else whole(number) for number in _sizes(handle, found))
+    rows = [["the network found", f"{found.conclusion.value:.4f}", *sizes]]
     for network in costs.baselines:
         value = "" if network.accuracy is None else f"{network.accuracy:.4f}"
         numbers = [network.attribute(name) for name in ("params", "multiply_adds")]
