@@ -114,8 +114,9 @@ def checked_plugins(study: StudyKeys, folder: Path, source: Source) -> dict[str,
             raise source.error(("retrain", "compile"), str(error)) from None
     whole = pruning_of(pruner).whole_training
     if None not in (whole, train.epochs) and train.epochs != whole:
+        key = "epochs" if pruner_choice.options.get("first") is None else "first"
         text = f"this pruner is for trainings of {whole} epochs, not {train.epochs}"
-        raise source.error(("pruner", "epochs"), f"{text}: change this key or train.epochs")
+        raise source.error(("pruner", key), f"{text}: change this key or train.epochs")
     return {
         "space": _spelled_out(space_choice, space),
         "sampler": sampler_choice,
