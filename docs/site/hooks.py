@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -41,6 +42,7 @@ SPACES: Mapping[str, spaces.Space[Any]] = {
 """Of each a network is drawn, for `<!-- drawing: NAME -->`."""
 
 
+@event_priority(100)  # Before mkdocstrings looks at what there is.
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Give mkdocstrings a tree in which the packages lie as they are installed."""
     shutil.rmtree(COPY, ignore_errors=True)
