@@ -77,10 +77,12 @@ def test_other_versions_are_refused_in_a_line():
 
 
 def test_the_modules_of_a_study_are_those_it_names_and_those_they_import(tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "__init__.py").write_text("from mine.data import images\n")
-    (tmp_path / "mine" / "data.py").write_text("import helper, json, numpy\n")
-    (tmp_path / "helper.py").write_text("import mine\ndef later():\n    import far\n")
+    (tmp_path / "clusters_mine").mkdir()
+    (tmp_path / "clusters_mine" / "__init__.py").write_text(
+        "from clusters_mine.data import images\n"
+    )
+    (tmp_path / "clusters_mine" / "data.py").write_text("import helper, json, numpy\n")
+    (tmp_path / "helper.py").write_text("import clusters_mine\ndef later():\n    import far\n")
     (tmp_path / "far.py").write_text("")
     (tmp_path / "numpy.py").write_text("an installed one is taken")
     (tmp_path / "other.py").write_text("")
@@ -91,8 +93,8 @@ def test_the_modules_of_a_study_are_those_it_names_and_those_they_import(tmp_pat
     keys = {"study": "mine", "data": "digits"}
     study = study_from_dict({**keys, "objective": "objective:Mine"}, tmp_path)
     assert [path.name for path in own_modules(study)] == ["far.py", "objective.py"]
-    study = study_from_dict({**keys, "data": "mine:images"}, tmp_path)
-    assert [path.name for path in own_modules(study)] == ["far.py", "helper.py", "mine"]
+    study = study_from_dict({**keys, "data": "clusters_mine:images"}, tmp_path)
+    assert [path.name for path in own_modules(study)] == ["clusters_mine", "far.py", "helper.py"]
     assert own_modules(study_from_dict(keys, tmp_path)) == []
 
 

@@ -26,16 +26,16 @@ class Rows(RowSpace):
 class Table(Tabular):
     def __call__(self, trial):
         import colorsys, nearby
-        print(f"runs with {colorsys.__file__} {nearby.__file__}")
+        print(f"runs with {colorsys.__file__} {nearby.__file__}\\n", end="")
         return super().__call__(trial)
 
 def load():
     import colorsys, nearby
-    print(f"loads with {colorsys.__file__} {nearby.__file__}")
+    print(f"loads with {colorsys.__file__} {nearby.__file__}\\n", end="")
     images = np.arange(30 * 36, dtype=np.uint8).reshape(30, 6, 6)
     return images, [0, 1, 2] * 10, images[:6], [0, 1, 2] * 2
 
-print(f"is made with {wave.__file__} {beside.__file__}")
+print(f"is made with {wave.__file__} {beside.__file__}\\n", end="")
 """
 TRAINED = """
 study: s

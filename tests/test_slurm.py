@@ -187,21 +187,22 @@ def test_the_script_is_one_of_slurms(slurm, study, tmp_path, monkeypatch):
 def test_jobs_are_workers_of_the_study(study, tmp_path):
     """With submitit's own processes in the place of Slurm's."""
     pytest.importorskip("submitit")
+    before = set(living())
     (tmp_path / "naps.yaml").write_text(NAPS.replace("seconds: 0.3", "seconds: 0.05"))
     submit(order_of(load_study_file(tmp_path / "naps.yaml")), tmp_path / "logs", cluster="local")
     wait_for(lambda: finished(study) == 6)
     logs = [path.read_text() for path in (tmp_path / "logs").rglob("*.out")]
-    wait_for(
-        lambda: (
-            not [
-                p
-                for p in psutil.Process().children(recursive=True)
-                if p.is_running() and p.status() != psutil.STATUS_ZOMBIE
-            ]
-        )
-    )
+    wait_for(lambda: not set(living()) - before)
     assert len(logs) == 2
     assert any('"event": "trial"' in text for text in logs)
+
+
+def living() -> Iterator[int]:
+    """The processes that this one has started, a server of other tests, say."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                yield process.pid
 
 
 @pytest.mark.parametrize(
