@@ -8,8 +8,10 @@ from pathlib import Path
 import damaging
 import pytest
 from damaging import command, contents, damage_attribute, damage_bytes, damage_rows, fresh
+from optuna.distributions import FloatDistribution
 
 import optnas
+from optnas.trials.damage import _are_numbers, fits
 from optnas.trials.failures import is_grounds, one_line
 
 STUDY = """\
@@ -41,6 +43,15 @@ def check(folder: Path, name: str, harm: str, *commands: tuple[str, ...]) -> Non
         assert code in (0, 1, 2), (harm, verb, said)
         assert "Traceback" not in said, (harm, verb, said)
         assert "\x1b" not in said, (harm, verb, said)
+
+
+@pytest.mark.parametrize(
+    "value", [{"x": [1, 10**400]}, [-(10**400)], [True], ["1"], [float("nan")], [float("inf")]]
+)
+def test_numbers_that_nobody_could_have_written_are_none(value):
+    assert not _are_numbers(value)
+    assert _are_numbers([10**300, -(10**300), 0.5])
+    assert not fits(FloatDistribution(0, 1), 10**400)
 
 
 @pytest.mark.parametrize("kind", HARMS)

@@ -7,6 +7,7 @@ relied on is checked here, once, before anybody reads it.
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -94,13 +95,15 @@ def fits(distribution: Any, value: Any) -> bool:
     """Whether a parameter of this distribution can have a value."""
     try:
         return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return False
 
 
 def is_number(value: Any, *_: Any) -> bool:
-    """Whether something is a number, finite or not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether something is a number, finite or not; no integer that is too large for a float."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, float)
 
 
 def _is_count(value: Any, *_: Any) -> bool:
