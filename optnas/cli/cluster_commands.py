@@ -1,5 +1,6 @@
 """The commands that hand a search over to a cluster's queue."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -53,4 +54,6 @@ def submit(
         return
     folder.mkdir(exist_ok=True)
     jobs = submit_order(order, folder)
-    print(f"queued: {', '.join(jobs)}\nlogs: {folder}\nNext: optnas status {file}")
+    print(
+        f"queued: {', '.join(jobs)}\nlogs: {folder}\nNext: optnas status {shlex.quote(str(file))}"
+    )
