@@ -293,10 +293,11 @@ def _conclusion_fields(handle: OpenStudy, conclusion: Conclusion) -> dict[str, A
 
 def _best_trial(handle: OpenStudy) -> dict[str, Any] | None:
     try:
-        trial = handle.study.best_trial
+        # A copy would be read whole, and with it every epoch of every trial.
+        trial = handle.study._get_best_trial(deepcopy=False)
     except ValueError:  # None is complete and feasible.
         return None
-    return {"number": trial.number, "value": trial.value, "params": trial.params}
+    return {"number": trial.number, "value": trial.value, "params": dict(trial.params.items())}
 
 
 def _counts(counts: dict[str, int]) -> str:
