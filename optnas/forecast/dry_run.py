@@ -12,7 +12,7 @@ from optnas.config import plugins
 from optnas.config.contract import Objective, Rehearsal, objective_class, strategy_of
 from optnas.config.file import StudyFile
 from optnas.forecast.ahead import Ahead, look_ahead
-from optnas.forecast.left import DRIFT, OFF, course_seconds
+from optnas.forecast.left import DRIFT, OFF, PER_EPOCH, PER_TRIAL, course_seconds
 from optnas.forecast.pace import Pace, observed_pace
 from optnas.forecast.ranges import Span, at_most_wide, span_of
 from optnas.forecast.rehearsing import Rehearsals, Rehearsed, rehearse
@@ -23,9 +23,6 @@ from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import OpenStudy, open_study
 from optnas.study.unstored import unstored
 
-PER_TRIAL, PER_EPOCH = 0.15, 0.03
-"""Seconds beside training: drawing a trial's network and storing it; storing an epoch and its
-checkpoint."""
 START = Span(3.0, 8.0)
 """Seconds until the first trial: torch is imported, the images are read."""
 STORED_TRIAL, STORED_EPOCH = 25_000, 500
