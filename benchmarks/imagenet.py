@@ -61,6 +61,7 @@ SHORT: dict[str, dict[str, Any]] = {
     },
     "stagewise": {
         "sampler.iterations": 1,
+        "objective.further_epochs": 1,
         "train.epochs": 2,
         "train.batch_size": 64,
         "data.validation": 200,
