@@ -1,16 +1,17 @@
 """What is said of a search before it begins and while it runs, beside what comes of it.
 
-    python benchmarks/forecast.py --data FOLDER [--only NAME ...] [--output FILE]
+    python benchmarks/forecast.py --data FOLDER [--minutes 11] [--output FILE]
 
 Ten real searches on one thread of this machine, of the digits and of photos, which are images of
 CIFAR-10 written as JPEG files; FOLDER holds its cifar-10-batches-py. First the dry run of each,
 then the search: its wall-clock time, the start of the program included, and what its display said
-every second of the time left. Ten minutes on a machine that does nothing else. FILE gets every
-number, and is written after every search.
+every second of the time left. Ten minutes on a machine that does nothing else; after --minutes no
+search is begun. FILE gets every number, and is written after every search.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import pickle
@@ -317,6 +318,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, help="Folder of cifar-10-batches-py.")
     parser.add_argument("--only", nargs="*", default=list(SEARCHES), help="Names of searches.")
+    parser.add_argument("--minutes", type=float, default=60.0, help="Then none is begun.")
     parser.add_argument("--output", type=Path, help="JSON file.")
     parser.add_argument("--watch", nargs=2, metavar=("FILE", "OUTPUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -326,7 +328,8 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in about().items()))
     print(f"\n| {' | '.join(HEADINGS)} |\n{'|---' * len(HEADINGS)}|", flush=True)
     rows: dict[str, dict[str, Any]] = {}
-    for name in options.only:
+    until = time.monotonic() + 60 * options.minutes
+    for name in itertools.takewhile(lambda _: time.monotonic() < until, options.only):
         rows[name] = measured(name, options.data)
         print(line(name, rows[name]), flush=True)
         if options.output is not None:

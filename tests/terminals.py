@@ -36,7 +36,7 @@ _CELLS: dict[str, Any] = {"space": {"name": "cell", "nodes": 2}}
 _SUPERNET: dict[str, Any] = _CELLS | {
     "objective": {
         "name": "supernet_classification",
-        "search": {"epochs": 1, "cells": 3, "batch_size": 32},
+        "search": {"epochs": 1, "operator_epochs": 1, "cells": 3, "batch_size": 32},
     }
 }
 _CHAIN: dict[str, Any] = {"space": {"name": "chain", "depth": [2, 4], "width": [4, 8]}}

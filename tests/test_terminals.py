@@ -108,7 +108,7 @@ def test_no_row_is_broken(search, size, workers):
     display = LiveDisplay(console, clock)
     display._live.auto_refresh = False  # This test says when.
     above: list[str] = []
-    fed = 0
+    fed, shown = 0, False
     with display:
         for what, trial in shown_again(display, clock, search, workers):
             display._live.refresh()
@@ -119,11 +119,13 @@ def test_no_row_is_broken(search, size, workers):
             kept = rows[: -len(below)]
             assert kept[: len(above)] == above
             new = [] if trial is None or not trial.params else trial_lines(trial, columns)
+            if new and not shown:
+                new = [header(metric_of(search[0].study), columns), *new]
+            shown = shown or bool(new)
             if what != "start":
                 assert kept[len(above) :] == [row.rstrip() for row in new]
             above = kept
     assert above[0].startswith("study ")
-    assert header(metric_of(search[0].study), columns).rstrip() in above
     assert terminal.feed(out.getvalue()[fed:].replace("\n", "\r\n").encode()) == above
     assert not terminal.screen.wrapped
 
