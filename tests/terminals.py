@@ -1,20 +1,24 @@
 """What a terminal shows of a search, frame by frame, and what is broken there.
 
+    python tests/terminals.py --study FILE [--seconds 90] [--captures DIR]
     python tests/terminals.py [STRATEGY ...] [--workers 1,4] [--into 60x20,json] [--captures DIR]
 
 Runs a short search of every strategy in a terminal of every size, with one worker and with four,
 then with `--json` and into a pipe; prints what is broken and how long the clock stood still at
-most. Frames are kept in DIR, each with its time, to be looked at.
+most. Frames are kept in DIR, each with its time, to be looked at. --study does that for a study of
+your own, in a terminal of 80x24, which hears Ctrl-C after so many seconds.
 """
 
 import argparse
 import fcntl
 import itertools
 import json
+import math
 import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -30,6 +34,7 @@ import pyte
 from optnas.cli.console import COMMAND
 from optnas.units import plural
 
+OPTNAS = [sys.executable, "-c", "from optnas.cli import main; main()"]
 SIZES = ((60, 20), (80, 24), (120, 40))
 DIGITS = {"name": "digits", "classes": [0, 1, 2], "samples": 0.3}
 _CELLS: dict[str, Any] = {"space": {"name": "cell", "nodes": 2}}
@@ -128,9 +133,17 @@ class Terminal:
 
 
 def frames(
-    command: list[str], columns: int, lines: int, folder: Path
+    command: list[str], columns: int, lines: int, folder: Path, stop: float = math.inf
 ) -> Iterator[tuple[float, Terminal]]:
-    """Run a command in a terminal; the time and the terminal whenever it has come to rest."""
+    """Run a command in a terminal; the time and the terminal whenever it has come to rest.
+
+    Args:
+        command: The command.
+        columns: Characters of a row.
+        lines: Rows.
+        folder: Where it runs.
+        stop: Seconds after which it hears Ctrl-C.
+    """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "CI")}
@@ -141,6 +154,9 @@ def frames(
     os.close(slave)
     terminal, start, is_new = Terminal(columns, lines), time.monotonic(), False
     while True:
+        if time.monotonic() - start > stop:
+            process.send_signal(signal.SIGINT)
+            stop = math.inf
         if select.select([master], [], [], 0.03)[0]:
             try:
                 data = os.read(master, 1 << 16)
@@ -163,20 +179,30 @@ RUNNING = re.compile(r"running (\d+ s|[\d:]+ [mh])")
 class Watcher:
     """Judges the frames of a search.
 
+    Args:
+        stop: Seconds after which it hears Ctrl-C.
+
     Attributes:
         broken: What is broken, in words.
+        frames: How many there were.
         still: Seconds for which the clock stood still, at most.
+        answered: Seconds until Ctrl-C was answered; None if that was not seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stop: float = math.inf) -> None:
         self.broken: list[str] = []
-        self.still = 0.0
+        self.frames, self.still = 0, 0.0
+        self.answered: float | None = None
+        self._stop = stop
         self._clock: tuple[str, float] | None = None
         self._above: list[str] = []
 
     def see(self, seconds: float, terminal: Terminal) -> None:
         """A frame."""
         rows = terminal.screen.text()
+        self.frames += 1
+        if self.answered is None and any(row.startswith("Interrupted") for row in rows):
+            self.answered = seconds - self._stop
         clocks = [found[1] for row in rows if (found := RUNNING.search(row))]
         if len(clocks) > 1:
             self.broken.append(f"{seconds:.1f} s: {len(clocks)} footers")
@@ -199,40 +225,55 @@ class Watcher:
             self.broken.append("no trial was shown")
 
 
-def _command(strategy: str, workers: int, folder: Path, *others: str) -> list[str]:
-    (folder / "study.yaml").write_text(json.dumps(keys(strategy)))
-    words = ["run", "study.yaml", "--workers", str(workers), *others]
-    return [sys.executable, "-c", "from optnas.cli import main; main()", *words]
-
-
 def watch(
-    strategy: str, workers: int, size: tuple[int, int], captures: Path | None
-) -> tuple[list[str], float]:
-    """Run a search in a terminal; what is broken, and for how long the clock stood still."""
-    watcher, kept = Watcher(), []
-    with tempfile.TemporaryDirectory() as name:
-        command = _command(strategy, workers, Path(name))
-        for seconds, terminal in frames(command, *size, Path(name)):
-            watcher.see(seconds, terminal)
-            shown = "\n".join(f"|{row:<{size[0]}}|" for row in terminal.screen.display)
-            kept.append(f"--- {seconds:.2f} s\n{shown}")
+    command: list[str],
+    size: tuple[int, int],
+    folder: Path,
+    capture: Path | None,
+    stop: float = math.inf,
+) -> Watcher:
+    """Run a search in a terminal, and judge it.
+
+    Args:
+        command: The command.
+        size: Columns and rows.
+        folder: Where it runs.
+        capture: A file for the frames; None keeps none.
+        stop: Seconds after which it hears Ctrl-C.
+    """
+    watcher, kept = Watcher(stop), []
+    for seconds, terminal in frames(command, *size, folder, stop):
+        watcher.see(seconds, terminal)
+        shown = "\n".join(f"|{row:<{size[0]}}|" for row in terminal.screen.display)
+        kept.append(f"--- {seconds:.2f} s\n{shown}")
     watcher.end(terminal)
-    if captures is not None:
-        captures.mkdir(parents=True, exist_ok=True)
-        path = captures / f"{strategy}-{workers}-{size[0]}x{size[1]}.txt"
+    if capture is not None:
+        capture.parent.mkdir(parents=True, exist_ok=True)
         whole = "\n".join(terminal.screen.text())
-        path.write_text("\n".join([*kept, "--- in the end, all of it", whole]))
-    return watcher.broken, watcher.still
+        capture.write_text("\n".join([*kept, "--- in the end, all of it", whole]))
+    return watcher
 
 
-def listen(strategy: str, workers: int, *, as_json: bool) -> list[str]:
+def recorded(study: Path, seconds: float, captures: Path | None) -> int:
+    """Run a study file, stop it after a while, and print what was seen; 1 if it is broken."""
+    path = captures and captures / f"{study.stem}.txt"
+    seen = watch([*OPTNAS, "run", study.name], (80, 24), study.parent, path, seconds)
+    answer = "never" if seen.answered is None else f"after {seen.answered:.2f} s"
+    print(
+        f"{seen.frames} frames; the clock stood still for {seen.still:.2f} s at most; Ctrl-C was "
+        f"answered {answer}"
+    )
+    print("".join(f"  {line}\n" for line in seen.broken), end="")
+    return int(bool(seen.broken))
+
+
+def listen(command: list[str], folder: Path, *, as_json: bool) -> list[str]:
     """Run a search into a pipe; what is broken."""
     broken, last = [], time.monotonic()
-    with tempfile.TemporaryDirectory() as name:
-        command = _command(strategy, workers, Path(name), *(["--json"] if as_json else []))
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=name
-        )
+    command = [*command, "--json"] if as_json else command
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             now = time.monotonic()
@@ -258,19 +299,29 @@ def main() -> int:
     parser.add_argument("--workers", default="1,4")
     everything = ",".join([*(f"{columns}x{rows}" for columns, rows in SIZES), "json", "pipe"])
     parser.add_argument("--into", default=everything)
+    parser.add_argument("--study", type=Path)
+    parser.add_argument("--seconds", type=float, default=90.0)
     parser.add_argument("--captures", type=Path)
     options = parser.parse_args()
     bad = 0
+    if options.study is not None:
+        return recorded(options.study, options.seconds, options.captures)
     for strategy, workers, into in itertools.product(
         options.strategies, map(int, options.workers.split(",")), options.into.split(",")
     ):
         said = ""
-        if into in ("json", "pipe"):
-            broken = listen(strategy, workers, as_json=into == "json")
-        else:
-            columns, rows = map(int, into.split("x"))
-            broken, still = watch(strategy, workers, (columns, rows), options.captures)
-            said = f"; the clock stood still for {still:.1f} s at most"
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "study.yaml").write_text(json.dumps(keys(strategy)))
+            command = [*OPTNAS, "run", "study.yaml", "--workers", str(workers)]
+            if into in ("json", "pipe"):
+                broken = listen(command, folder, as_json=into == "json")
+            else:
+                columns, rows = map(int, into.split("x"))
+                path = options.captures and options.captures / f"{strategy}-{workers}-{into}.txt"
+                seen = watch(command, (columns, rows), folder, path)
+                broken = seen.broken
+                said = f"; the clock stood still for {seen.still:.1f} s at most"
         where = f"{strategy}, {plural(workers, 'worker')}, {into}"
         print(f"{where}: {'broken' if broken else 'sound'}{said}", flush=True)
         print("".join(f"  {line}\n" for line in broken), end="", flush=True)
