@@ -173,9 +173,8 @@ def class_rows(fields: Mapping[str, Any]) -> list[list[str]]:
     rows = [["class", *SPLITS, "all", "share"]]
     for place, name in enumerate(fields["class_names"]):
         numbers = [f"{split[place]:,}" for split in counts]
-        rows.append(
-            [printable(name), *numbers, f"{totals[place]:,}", f"{totals[place] / whole:.1%}"]
-        )
+        shown = printable(name).replace("\n", "\\n")
+        rows.append([shown, *numbers, f"{totals[place]:,}", f"{totals[place] / whole:.1%}"])
     return rows
 
 
