@@ -15,7 +15,7 @@ from optnas.pages.content import (
     Section,
     Table,
 )
-from optnas.pages.text import printable
+from optnas.pages.text import in_a_line, printable
 from optnas.study.data import data_seen_with
 from optnas.study.objectives import ObjectiveMaker
 
@@ -173,8 +173,9 @@ def class_rows(fields: Mapping[str, Any]) -> list[list[str]]:
     rows = [["class", *SPLITS, "all", "share"]]
     for place, name in enumerate(fields["class_names"]):
         numbers = [f"{split[place]:,}" for split in counts]
-        shown = printable(name).replace("\n", "\\n")
-        rows.append([shown, *numbers, f"{totals[place]:,}", f"{totals[place] / whole:.1%}"])
+        rows.append(
+            [in_a_line(name), *numbers, f"{totals[place]:,}", f"{totals[place] / whole:.1%}"]
+        )
     return rows
 
 
