@@ -137,7 +137,9 @@ def _kept(
 ) -> Description:
     """A trained network in its folder, with what is said of it."""
     served = _served(trainer.judged, architecture, images, network)
-    weights = safetensors.torch.save(served.state_dict())
+    # Tensors of their own: safetensors takes none that layers share, nor views.
+    state = {name: t.contiguous().clone() for name, t in served.state_dict().items()}
+    weights = safetensors.torch.save(state)
     description = Description(
         **said,
         **_costs(served, trainer, images),
