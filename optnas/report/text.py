@@ -26,7 +26,7 @@ from optnas.study.record import metric_of
 from optnas.trials.attributes import CONTINUES, PHASE, STEP
 from optnas.trials.lineage import without_weights
 from optnas.trials.outcomes import epochs_kept, is_interrupted, outcome
-from optnas.units import plural, size
+from optnas.units import duration, plural, size
 
 if TYPE_CHECKING:
     from optnas.running.runner import Outcome
@@ -89,6 +89,8 @@ def status_text(handle: OpenStudy, target: str = "") -> str:
         or "nothing",
         "used": ", ".join(
             f"{_amount(spent[name])}{f' of {budget[name]}' if budget[name] else ''} {name}"
+            if budget[name] or name != "hours"
+            else f"{duration(3600 * spent[name])} of training"
             for name in ("trials", "epochs", "hours")
         ),
         "best": "-" if best is None else f"{metric_of(handle.study).name} {best:.4f}",
