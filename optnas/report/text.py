@@ -17,7 +17,7 @@ from optnas.storage.artifacts import open_artifacts
 from optnas.storage.checkpoints import UNNEEDED, checkpoint_of
 from optnas.storage.retention import needed
 from optnas.storage.urls import StorageError
-from optnas.study.budget import used_budget
+from optnas.study.budget import may_start, used_budget
 from optnas.study.data import seen_fields, seen_lines
 from optnas.study.folders import network_folder
 from optnas.study.networks import params_of
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 SHOWN = 5
 """How many networks are shown, best first."""
+GOES_ON = "not finished"
+"""The state of a search that may go on."""
 
 
 def status_fields(handle: OpenStudy) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def status_text(handle: OpenStudy, target: str = "") -> str:
     best = fields["best_value"]
     rows = {
         "study": f"{fields['study']} ({fields['sampler']})",
-        "state": "finished" if fields["finished"] else "not finished",
+        "state": state_text(handle),
         "trials": _counts(fields["outcomes"]),
         "phases": _counts(fields["phases"]),
         "running": ", ".join(
@@ -112,7 +114,16 @@ def next_command(handle: OpenStudy, target: str) -> str:
         target: How commands name this study.
     """
     goes_on = "resume" if "://" in target else "run"
-    return f"optnas {'best' if handle.is_finished else goes_on} {target}"
+    return f"optnas {goes_on if state_text(handle) == GOES_ON else 'best'} {target}"
+
+
+def state_text(handle: OpenStudy) -> str:
+    """Whether a search is finished, or may go on."""
+    if handle.is_finished:
+        return "finished"
+    trials = handle.study.get_trials(deepcopy=False)
+    runs = any(trial.state == TrialState.RUNNING for trial in trials)
+    return GOES_ON if runs or may_start(handle.config.budget, trials) else "budget used up"
 
 
 def best_fields(handle: OpenStudy) -> dict[str, Any]:
