@@ -124,6 +124,10 @@ class Loop:
                         raise
                     self._trouble.lasts(error, self._signals)
 
+    def stop(self) -> None:
+        """Start no further trial, and wait for none; from any thread."""
+        self._study._stop_flag = True
+
     def recover(self) -> list[FrozenTrial]:
         """End the trials of dead workers, and those whose end this one could not write.
 
