@@ -410,3 +410,28 @@ def test_a_display_forgets_the_trial_that_ended_alone():
     assert [each["number"] for each in watch.pulses()] == [5]
     watch.ended(0, SimpleNamespace(number=5))
     assert watch.pulses() == []
+
+
+# On CUDA.
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("kernels", ["auto", "torch"])
+def test_on_a_gpu_trials_beside_others_come_to_the_same(kernels):
+    """Each in a thread with a stream and graphs of its own, of the product's objective."""
+    digits = load_images(DataSettings(name="digits"), seed=0)
+    recipe = TrainSettings(kernels=kernels, deterministic=True, batch_size=32)
+    objective = Classification(SPACE, digits, train=recipe, device="cuda", seed=0)
+
+    def evaluate(width: int) -> FrozenTrial:
+        study = study_of()
+        study.enqueue_trial(candidate(width, epochs=4))
+        study.optimize(objective, n_trials=1)
+        return study.trials[-1]
+
+    widths = (8, 12, 16, 16)
+    beside = at_once([lambda width=width: evaluate(width) for width in widths])
+    assert all(trial.user_attrs["memory_shared"] for trial in beside)
+    for width, trial in zip(widths, beside, strict=True):
+        assert "eager_reason" not in trial.user_attrs
+        assert outcome(trial) == outcome(evaluate(width))
