@@ -79,7 +79,7 @@ def trained(seed: int, kernels: str, options: argparse.Namespace) -> Any:
     generator = torch.Generator().manual_seed(seed)
     architecture = ChainArchitecture(options.depth, options.width)
     model = build_model(architecture, images.input_shape, images.classes, generator)
-    recipe = TrainSettings(batch_size=64, lr=0.1, kernels=kernels)
+    recipe = TrainSettings(batch_size=64, kernels=kernels, precision=options.precision)
     images = images.to(torch.device(options.device))
     trainer = Trainer(model, images, recipe, epochs=options.epochs, seed=seed)
     for _ in range(options.epochs):
@@ -117,6 +117,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--width", type=int, default=11, help="No multiple of 8 is filled up.")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--samples", type=float, default=1.0, help="Share of the images.")
     parser.add_argument("--margin", type=float, default=0.01, help="Accuracy that matters.")
     parser.add_argument("--output", type=Path, help="JSON file.")

@@ -22,6 +22,7 @@ from optnas.config.settings import (
     initial_recipe,
 )
 from optnas.objectives.data.images import Images, load_images
+from optnas.objectives.feasibility import record_costs
 from optnas.objectives.networks.build import build_model
 from optnas.objectives.networks.inference import inference_times
 from optnas.objectives.networks.sizes import candidate_network, check_settings
@@ -33,12 +34,7 @@ from optnas.objectives.training.memory import bound_compiled_code, is_out_of_mem
 from optnas.objectives.training.metrics import Metric, check_metric
 from optnas.objectives.training.neighbours import here
 from optnas.objectives.training.progress import Progress
-from optnas.objectives.training.records import (
-    check_device,
-    record_circumstances,
-    record_costs,
-    record_memory,
-)
+from optnas.objectives.training.records import check_device, record_circumstances, record_memory
 from optnas.objectives.training.trainer import Trainer
 from optnas.objectives.training.trial_training import CandidateFailure, TrialTraining, parent_trial
 from optnas.seeds import derive_seed, study_seed

@@ -1,20 +1,16 @@
 """The device of a training, and what a trial records of where and how it ran."""
 
 import platform
-from collections.abc import Mapping
 
 import optuna
 import torch
 from optuna.trial import Trial
-from torch import nn
 
 from optnas._version import __version__
 from optnas.errors import UserError
-from optnas.objectives.limits import over_limits
-from optnas.objectives.networks.build import count_params, forward_costs
 from optnas.objectives.training.memory import device_memory, peak_memory
 from optnas.objectives.training.neighbours import here
-from optnas.trials.attributes import DEVICE_MEMORY, FAILURE_REASON, MEMORY_SHARED
+from optnas.trials.attributes import DEVICE_MEMORY, MEMORY_SHARED
 
 
 def check_device(device: str | None) -> None:
@@ -59,33 +55,6 @@ def record_circumstances(
     }
     for name, value in attrs.items():
         trial.set_user_attr(name, value)
-
-
-def record_costs(
-    trial: Trial,
-    model: nn.Module,
-    input_shape: tuple[int, int, int],
-    limits: Mapping[str, int],
-) -> bool:
-    """Record what a network costs, and hold it to the limits.
-
-    Args:
-        trial: The trial.
-        model: Its network.
-        input_shape: Channels, height and width of an image.
-        limits: The greatest costs, of some of them.
-
-    Returns:
-        Whether it keeps them.
-    """
-    costs = {"params": count_params(model), **vars(forward_costs(model, input_shape))}
-    for name, cost in costs.items():
-        trial.set_user_attr(name, cost)
-    broken = over_limits(trial, costs, limits)
-    if broken:
-        reason = ", ".join(f"{name} {costs[name]} > {limits[name]}" for name in broken)
-        trial.set_user_attr(FAILURE_REASON, f"over the limit: {reason}")
-    return not broken
 
 
 def device_name(device: torch.device, threads: int) -> str:

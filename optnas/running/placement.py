@@ -42,8 +42,8 @@ def streams_notice(device: str | None) -> str | None:
     if is_gpu(device or _default_device()):
         return None
     return (
-        "workers.streams: on the CPU these are threads that share one Python interpreter; "
-        "`workers: {count: N}` has processes, which make more of its cores"
+        "workers.streams: elsewhere than on CUDA these are threads that share one Python "
+        "interpreter; processes, `workers: {count: N}`, make more of the cores"
     )
 
 
