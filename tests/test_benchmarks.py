@@ -209,3 +209,23 @@ def test_a_layer_of_a_chain_has_eleven_kernels_instead_of_fifteen():
     for kernels, per_layer in (("auto", 11), ("torch", 15)):
         few, many = (counted(depth, 8, kernels=kernels) for depth in (2, 4))
         assert many.total() - few.total() == 2 * per_layer, many - few
+
+
+@pytest.mark.parametrize("name", ["ftso", "econas", "randgrow", "stagewise"])
+def test_studies_on_imagenet_are_shortened_but_not_otherwise(name, tmp_path):
+    """What is trained is the shipped files' own network by their own recipe."""
+    from argparse import Namespace
+
+    from imagenet import FILES, STUDIES, shortened
+
+    from optnas.config.file import load_study_file
+
+    options = Namespace(size=64, data=tmp_path)
+    short = load_study_file(shortened(name, tmp_path, options)).retrain
+    whole = load_study_file(STUDIES / FILES[name]).retrain
+    assert (short.epochs, short.batch_size) == (2, 64)
+    changed = {"epochs", "batch_size", "warmup_epochs", "top", "data"}
+    assert short.model_dump(exclude=changed) == whole.model_dump(exclude=changed)
+    if whole.data is not None:
+        less = {"root", "size", "validation"}
+        assert short.data.model_dump(exclude=less) == whole.data.model_dump(exclude=less)
