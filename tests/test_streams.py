@@ -366,6 +366,20 @@ def test_all_trials_are_handed_back(naps, number):
     assert {t.user_attrs["failure_reason"] for t in naps.trials} == {"interrupted"}
 
 
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+def test_threads_that_do_not_end_are_given_up(naps, signals):
+    """They sleep, and ask nobody."""
+    naps.file.write_text(NAPS.replace("seconds: 0.1", "seconds: 90"))
+    naps.start("--streams", 2, "--device", "cpu")
+    naps.wait_for(lambda: sum(bool(t.params) for t in naps.trials) == 2)
+    for number in signals:
+        os.kill(naps.process.pid, number)
+        time.sleep(0.5)
+    code, _, err = naps.end()
+    assert (code, err) == (130 if len(signals) == 2 else 0, "")
+    assert [t.user_attrs["failure_reason"] for t in naps.trials] == ["interrupted"] * 2
+
+
 def test_a_killed_process_loses_all_its_trials_and_none_of_them_for_good(naps):
     naps.file.write_text(NAPS + "budget: {trials: 8}\n")
     naps.start("--workers", 1, "--streams", 3, "--device", "cpu")

@@ -140,8 +140,7 @@ class Signals:
             signal.set_wakeup_fd(before)
             os.close(ours)
             self._wakeup = None
-        if _ALARM in self._before:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        self.insist_no_more()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
@@ -165,6 +164,11 @@ class Signals:
         # Only once: the second may come while the first is seen to.
         if is_first:
             self._interrupt()
+
+    def insist_no_more(self) -> None:
+        """Whoever was to be interrupted is."""
+        if _ALARM in self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _interrupt(self) -> None:
         """Interrupt what may be, unless it comes to its end or to a pause by itself."""

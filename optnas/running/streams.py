@@ -1,12 +1,13 @@
 """Trials of one process at once: threads, each of which has a loop of its own."""
 
 import threading
+import time
 from collections.abc import Sequence
 
 from optnas.running.loop import Loop
 from optnas.running.signals import Signals
 
-LOOK = 0.1
+LOOK = 0.05
 """Seconds between two looks at whether something has happened to a thread."""
 LAST = 1.0
 """Seconds in which threads may still end after a second Ctrl-C."""
@@ -33,35 +34,50 @@ def run_at_once(loops: Sequence[Loop], signals: Signals) -> None:
     for thread in threads:
         thread.start()
     try:
-        while any(thread.is_alive() for thread in threads):
-            _join(threads, LOOK)
+        while not _have_ended(threads):
             if signals.ending is None and any(thread.error for thread in threads):
                 signals.end("terminated")
     except KeyboardInterrupt:  # The second one, or it took too long.
-        _join(threads, LAST)
-        raise
+        signals.insist_no_more()
+        until = time.monotonic() + LAST
+        while time.monotonic() < until and not _have_ended(threads):
+            pass
+        for thread in threads:
+            thread.give_up()
+        if not any(thread.error for thread in threads):
+            raise
     errors = [thread.error for thread in threads if thread.error is not None]
     if errors:
         raise errors[0]
 
 
-def _join(threads: Sequence[threading.Thread], seconds: float) -> None:
-    """Wait for all threads, for so long at most."""
-    for thread in threads:
-        thread.join(seconds / len(threads))
+def _have_ended(threads: Sequence["_Thread"]) -> bool:
+    """Whether all have, after a moment.
+
+    Not by `Thread.join`, after whose interruption Python takes a thread for ended that is not.
+    """
+    time.sleep(LOOK)
+    return all(thread.has_ended for thread in threads)
 
 
 class _Thread(threading.Thread):
     """Runs a loop.
 
     Attributes:
+        has_ended: Whether the loop has.
         error: What it ended with, if that was no interruption.
     """
 
     def __init__(self, loop: Loop, name: str) -> None:
         super().__init__(name=name, daemon=True)
+        self.has_ended = False
         self.error: BaseException | None = None
         self._loop = loop
+
+    def give_up(self) -> None:
+        """Hand back what it trains, if it has not ended."""
+        if not self.has_ended and self.ident is not None:
+            self._loop.give_up(self.ident)
 
     def run(self) -> None:
         try:
@@ -70,3 +86,5 @@ class _Thread(threading.Thread):
             pass  # What it trained is handed back.
         except BaseException as error:
             self.error = error
+        finally:
+            self.has_ended = True
