@@ -30,11 +30,12 @@ class WorkerPlan:
 
 def plan_workers(workers: Workers) -> WorkerPlan:
     """The workers that settings ask for on this machine."""
-    if workers.per_device is None:
+    number = workers.per_device
+    if number is None:
         return WorkerPlan(workers, workers.count or 1)
     devices = workers.devices or (_default_device(),)
     workers = workers.model_copy(update={"devices": devices})
-    return WorkerPlan(workers, workers.per_device * len(devices))
+    return WorkerPlan(workers, number * len(devices))
 
 
 def streams_notice(device: str | None) -> str | None:
