@@ -24,7 +24,6 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,8 @@ from optnas.config.keys import Workers
 from optnas.running.runner import run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import itertools
+
 from servers import PostgreSQL
 
 EPOCHS = 3
@@ -96,7 +97,7 @@ class Tally:
     def _statement(self, _connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
         words = statement.split()
         kind = words[0]
-        for word, following in zip(words, words[1:], strict=False):
+        for word, following in itertools.pairwise(words):
             if word in ("FROM", "INTO", "UPDATE"):
                 kind = f"{words[0]} {following.strip('(,;')}"
                 break
@@ -228,9 +229,7 @@ class Watch:
         return scale * (server_then - server), scale * (busy_then - busy)
 
 
-def measure(
-    server: PostgreSQL, strategy: str, workers: int, options: argparse.Namespace
-) -> Row:
+def measure(server: PostgreSQL, strategy: str, workers: int, options: argparse.Namespace) -> Row:
     """One run."""
     with tempfile.TemporaryDirectory() as name, Watch(server) as watch:
         folder = Path(name)

@@ -19,6 +19,7 @@ from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optnas.errors import UserError
+from optnas.storage.rows import trial_of_id, trials_of_study
 from optnas.trials.damage import DamagedError, damage_text, damages, without
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -110,9 +111,10 @@ class CheckedDatabase(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        known = (study_id, states, included_trial_ids, trial_id_greater_than)
+        asked = (study_id, states, included_trial_ids, trial_id_greater_than)
         try:
-            return self.checks(super()._get_trials(*known))
+            with self.engine.connect() as connection:
+                return self.checks(trials_of_study(connection, *asked))
         except UserError:
             raise
         except (*UNREADABLE, AssertionError) as error:
@@ -122,7 +124,8 @@ class CheckedDatabase(RDBStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         try:
-            return self.checks([super().get_trial(trial_id)])[0]
+            with self.engine.connect() as connection:
+                return self.checks([trial_of_id(connection, trial_id)])[0]
         except (UserError, KeyError):
             raise
         except (*UNREADABLE, AssertionError) as error:
