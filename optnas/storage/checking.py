@@ -19,7 +19,7 @@ from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optnas.errors import UserError
-from optnas.storage.rows import trial_of_id, trials_of_study
+from optnas.storage.database import Database
 from optnas.trials.damage import DamagedError, damage_text, damages, without
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -94,7 +94,7 @@ def _decoded(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-class CheckedDatabase(RDBStorage):
+class CheckedDatabase(Database):
     """A database whose rows are data, whatever they hold."""
 
     checks: Checks
@@ -111,10 +111,9 @@ class CheckedDatabase(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        asked = (study_id, states, included_trial_ids, trial_id_greater_than)
+        known = (study_id, states, included_trial_ids, trial_id_greater_than)
         try:
-            with self.engine.connect() as connection:
-                return self.checks(trials_of_study(connection, *asked))
+            return self.checks(super()._get_trials(*known))
         except UserError:
             raise
         except (*UNREADABLE, AssertionError) as error:
@@ -124,8 +123,7 @@ class CheckedDatabase(RDBStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         try:
-            with self.engine.connect() as connection:
-                return self.checks([trial_of_id(connection, trial_id)])[0]
+            return self.checks([super().get_trial(trial_id)])[0]
         except (UserError, KeyError):
             raise
         except (*UNREADABLE, AssertionError) as error:
@@ -140,7 +138,7 @@ class CheckedDatabase(RDBStorage):
             rows = connection.execute(sqlalchemy.text(query), {"id": study_id}).all()
         for trial_id, number in rows:
             try:
-                yield super().get_trial(trial_id)
+                yield RDBStorage.get_trial(self, trial_id)
             except (*UNREADABLE, AssertionError):
                 trial = create_trial(state=TrialState.FAIL)
                 trial.number, trial._trial_id = number, trial_id

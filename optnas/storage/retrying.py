@@ -75,6 +75,7 @@ METHODS = (
 DATABASE_METHODS = (  # Which Optuna calls from behind its cache.
     "_create_new_trial",
     "_set_trial_param",
+    "set_trial_attrs",
     "_get_trials",
     "_get_best_trial_id",
     "get_trial_param",
