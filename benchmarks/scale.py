@@ -92,7 +92,7 @@ class Tally:
         self._counts: collections.Counter[str] = collections.Counter()
         engine = sqlalchemy.engine.Engine
         sqlalchemy.event.listen(engine, "before_cursor_execute", self._statement)
-        sqlalchemy.event.listen(engine, "begin", lambda _: self._counts.update(["BEGIN"]))
+        sqlalchemy.event.listen(engine, "begin", self._begin)
 
     def _statement(self, _connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
         words = statement.split()
@@ -102,6 +102,11 @@ class Tally:
                 kind = f"{words[0]} {following.strip('(,;')}"
                 break
         self._counts[kind] += 1
+
+    def _begin(self, connection: sqlalchemy.Connection) -> None:
+        # Otherwise each statement is its own, which nobody opens nor ends.
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            self._counts["BEGIN"] += 1
 
     def write(self) -> None:
         """What was counted so far, and the processor time."""

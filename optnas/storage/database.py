@@ -1,4 +1,4 @@
-"""Optuna's storage in a database, with what a trial reads and writes in as few statements as can be.
+"""Optuna's storage in a database, with few statements for what a trial reads and writes.
 
 A trial of a strategy makes some twenty entries. Optuna asks for each whether the trial still runs,
 in a transaction of its own, which with what opens and ends it is five round trips to a server.
@@ -9,7 +9,7 @@ import contextlib
 import functools
 import json
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy
 from optuna.distributions import (
@@ -23,9 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from optnas.storage.rows import trial_of_id, trials_of_study
-
-Attr = tuple[Literal["user", "system"], str, Any]
-"""An attribute of a trial: whose, its name, its value."""
+from optnas.trials.writing import Attr
 
 _INSERTS: Mapping[str, Any] = {
     "sqlite": sqlite.insert,
@@ -152,12 +150,12 @@ class Database(RDBStorage):
 
 _STATE = sqlalchemy.select(_Trial.state).where(_Trial.trial_id == sqlalchemy.bindparam("trial"))
 _KEYS: Mapping[Any, tuple[str, ...]] = {
-    **{model: ("trial_id", "key") for model in _ATTRS.values()},
+    **dict.fromkeys(_ATTRS.values(), ("trial_id", "key")),
     _Report: ("trial_id", "step"),
     _Param: ("trial_id", "param_name"),
 }
 _FIELDS: Mapping[Any, tuple[str, ...]] = {
-    **{model: ("value_json",) for model in _ATTRS.values()},
+    **dict.fromkeys(_ATTRS.values(), ("value_json",)),
     _Report: ("intermediate_value", "intermediate_value_type"),
     _Param: ("param_value", "distribution_json"),
 }
