@@ -92,6 +92,8 @@ class PoolEvents:
         self._config = config
         self._display = display
         self._shares_gpus = shares_gpus
+        # A trial is looked up for somebody alone.
+        self._shows_trials = getattr(display.trial, "__func__", None) is not Display.trial
 
     def listen(self, worker: int, event: str, value: Any) -> None:
         if event == GONE:
@@ -117,7 +119,7 @@ class PoolEvents:
             self._display.epoch(types.SimpleNamespace(**value), worker)
             if self.sharing is not None:
                 self.sharing.epoch(worker, value["number"])
-        elif event == "trial":
+        elif event == "trial" and (self._shows_trials or self.sharing is not None):
             trial = self.find(value)
             self._display.trial(trial, worker)
             if self.sharing is not None:
@@ -126,7 +128,9 @@ class PoolEvents:
     def find(self, number: int) -> FrozenTrial:
         """The trial with a number, as the storage shows it."""
         assert self.opened is not None
-        return self.opened.study.get_trials(deepcopy=False)[number]
+        study = self.opened.study
+        storage, known = study._storage, study._study_id
+        return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(known, number))
 
     def note(self, text: str) -> None:
         """Show a decision."""
