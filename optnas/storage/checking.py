@@ -51,7 +51,8 @@ class Checks:
 
     def __init__(self) -> None:
         self.found: dict[tuple[int, str], str] | None = None
-        self._sound: set[int] = set()
+        self._sound: dict[int, FrozenTrial | None] = {}
+        """None for one that has ended."""
 
     def __call__(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The trials.
@@ -60,7 +61,8 @@ class Checks:
             DamagedError: If something is wrong with one, unless it is left out.
         """
         for trial in trials:
-            if trial._trial_id in self._sound:
+            id_ = trial._trial_id
+            if id_ in self._sound and (self._sound[id_] is None or self._sound[id_] is trial):
                 continue
             check_number(trial.number, trial._trial_id)
             for key, expected in list(damages(trial)):
@@ -68,8 +70,7 @@ class Checks:
                     raise DamagedError(damage_text(trial.number, key, expected))
                 self.found[trial.number, key] = expected
                 without(trial, key)
-            if trial.state.is_finished():
-                self._sound.add(trial._trial_id)
+            self._sound[trial._trial_id] = None if trial.state.is_finished() else trial
         return list(trials)
 
 

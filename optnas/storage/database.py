@@ -22,7 +22,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from optnas.storage.rows import trial_of_id, trials_of_study
+from optnas.storage.rows import Running, trial_of_id, trials_of_study
 from optnas.trials.writing import Attr
 
 _INSERTS: Mapping[str, Any] = {
@@ -39,6 +39,10 @@ _ATTRS = {"user": models.TrialUserAttributeModel, "system": models.TrialSystemAt
 class Database(RDBStorage):
     """A database; the answers are those of Optuna's class."""
 
+    @functools.cached_property
+    def _running(self) -> Running:
+        return Running()
+
     def _get_trials(
         self,
         study_id: int,
@@ -49,7 +53,12 @@ class Database(RDBStorage):
         assert states is None or isinstance(states, Collection)
         with self._reads() as connection:
             return trials_of_study(
-                connection, study_id, states, included_trial_ids, trial_id_greater_than
+                connection,
+                study_id,
+                states,
+                included_trial_ids,
+                trial_id_greater_than,
+                self._running,
             )
 
     def get_trial(self, trial_id: int) -> FrozenTrial:

@@ -4,7 +4,6 @@ Whoever decides reads what the trials that run have so far: with many workers hu
 again and again. Optuna makes an object of its mapper of each, which takes ten times as long.
 """
 
-import collections
 import json
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -26,7 +25,6 @@ _TRIALS = sqlalchemy.select(
     _Trial._datetime_start_utc,
     _Trial._datetime_complete_utc,
 )
-_Parts = dict[int, dict[Any, Any]]
 
 
 def trials_of_study(
@@ -35,8 +33,9 @@ def trials_of_study(
     states: Collection[Any] | None,
     included: Collection[int],
     after: int,
+    running: "Running",
 ) -> list[FrozenTrial]:
-    """Trials of a study, by id.
+    """Trials of a study, by id, not to be modified.
 
     Args:
         connection: To the database.
@@ -44,6 +43,7 @@ def trials_of_study(
         states: Those asked for; None for all.
         included: Ids of trials up to ``after`` that are asked for, too.
         after: The id after which all are asked for; -1 for all that there are.
+        running: What is known of those that run.
 
     Raises:
         KeyError: If there is no such study.
@@ -64,11 +64,11 @@ def trials_of_study(
         known = sqlalchemy.select(_Study.study_id).where(_Study.study_id == study_id)
         if connection.execute(known).first() is None:
             raise KeyError(models.NOT_FOUND_MSG)
-    return _with_parts(connection, sorted(found, key=lambda row: row[0]))
+    return [running.made(raw) for raw in _raw(connection, sorted(found, key=lambda row: row[0]))]
 
 
 def trial_of_id(connection: sqlalchemy.Connection, trial_id: int) -> FrozenTrial:
-    """A trial.
+    """A trial, which nobody else has.
 
     Raises:
         KeyError: If there is none.
@@ -76,39 +76,74 @@ def trial_of_id(connection: sqlalchemy.Connection, trial_id: int) -> FrozenTrial
     found = connection.execute(_TRIALS.where(_Trial.trial_id == trial_id)).all()
     if not found:
         raise KeyError(models.NOT_FOUND_MSG)
-    return _with_parts(connection, found)[0]
+    return _built(_raw(connection, found)[0])
 
 
-def _with_parts(connection: sqlalchemy.Connection, found: Sequence[Any]) -> list[FrozenTrial]:
-    trials: list[FrozenTrial] = []
+class Running:
+    """The trials that ran when they were last read: those that did not change are not made anew."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[_Raw, FrozenTrial]] = {}
+
+    def made(self, raw: "_Raw") -> FrozenTrial:
+        """The trial that these rows make."""
+        trial_id, _, state, *_ = raw[0]
+        known = self._known.get(trial_id)
+        if known is not None and known[0] == raw:
+            return known[1]
+        trial = _built(raw)
+        if state.is_finished():
+            self._known.pop(trial_id, None)
+        else:
+            self._known[trial_id] = (raw, trial)
+        return trial
+
+
+_Raw = tuple[Any, ...]
+"""What the tables have of a trial: its row, then lists of the rows of its parameters, user
+attributes, system attributes, reports and values."""
+
+
+def _raw(connection: sqlalchemy.Connection, found: Sequence[Any]) -> list[_Raw]:
+    raw: list[_Raw] = []
     for rows in _portions(found):
-        ids = [row[0] for row in rows]
-        params = _read(connection, PARAMS, ids)
-        user, system = _read_attrs(connection, ids)
-        reports = _read(connection, REPORTS, ids)
+        parts = {row[0]: ([], [], [], [], []) for row in rows}
+        given = {"ids": list(parts)}
+        for trial_id, *rest in connection.execute(_PARAMS, given):
+            parts[trial_id][0].append(rest)
+        for which, trial_id, _, *rest in connection.execute(_ATTRS, given):
+            parts[trial_id][which].append(rest)
+        for trial_id, *rest in connection.execute(_REPORTS, given):
+            parts[trial_id][3].append(rest)
         # Those that run have none.
-        values = _read(connection, VALUES, [row[0] for row in rows if row[2].is_finished()])
-        trials += [
-            FrozenTrial(
-                number=number,
-                state=state,
-                value=None,
-                values=_values(values.get(trial_id)),
-                datetime_start=local_time(began),
-                datetime_complete=local_time(ended),
-                params={name: pair[0] for name, pair in params[trial_id].items()},
-                distributions={name: pair[1] for name, pair in params[trial_id].items()},
-                user_attrs=user[trial_id],
-                system_attrs=system[trial_id],
-                intermediate_values=reports[trial_id],
-                trial_id=trial_id,
-            )
-            for trial_id, number, state, began, ended in rows
-        ]
-    return trials
+        ended = [row[0] for row in rows if row[2].is_finished()]
+        if ended:
+            for trial_id, *rest in connection.execute(_VALUES, {"ids": ended}):
+                parts[trial_id][4].append(rest)
+        raw += [(tuple(row), *parts[row[0]]) for row in rows]
+    return raw
 
 
-def _values(by_objective: dict[int, float] | None) -> list[float] | None:
+def _built(raw: _Raw) -> FrozenTrial:
+    (trial_id, number, state, began, ended), params, user, system, reports, values = raw
+    decoded = {name: PARAMS.decode(*fields) for name, *fields in params}
+    return FrozenTrial(
+        number=number,
+        state=state,
+        value=None,
+        values=_values({key: VALUES.decode(*fields) for key, *fields in values}),
+        datetime_start=local_time(began),
+        datetime_complete=local_time(ended),
+        params={name: pair[0] for name, pair in decoded.items()},
+        distributions={name: pair[1] for name, pair in decoded.items()},
+        user_attrs={key: json.loads(text) for key, text in user},
+        system_attrs={key: json.loads(text) for key, text in system},
+        intermediate_values={step: REPORTS.decode(*fields) for step, *fields in reports},
+        trial_id=trial_id,
+    )
+
+
+def _values(by_objective: dict[int, float]) -> list[float] | None:
     if not by_objective:
         return None
     values: list[float] = [0] * len(by_objective)
@@ -117,20 +152,13 @@ def _values(by_objective: dict[int, float] | None) -> list[float] | None:
     return values
 
 
-def _read(connection: sqlalchemy.Connection, table: Table, ids: Sequence[int]) -> _Parts:
-    """The rows of trials, decoded, by id and key."""
-    parts: _Parts = collections.defaultdict(dict)
-    if ids:
-        query = sqlalchemy.select(table.model.trial_id, table.key, *table.fields)
-        query = query.where(table.model.trial_id.in_(ids)).order_by(table.order)
-        for trial_id, key, *fields in connection.execute(query):
-            parts[trial_id][key] = table.decode(*fields)
-    return parts
+def _rows_of(table: Table) -> Any:
+    query = sqlalchemy.select(table.model.trial_id, table.key, *table.fields)
+    return query.where(table.model.trial_id.in_(_IDS)).order_by(table.order)
 
 
-def _read_attrs(connection: sqlalchemy.Connection, ids: Sequence[int]) -> tuple[_Parts, _Parts]:
-    """User and system attributes of trials, in one statement: their tables are alike."""
-    parts: tuple[_Parts, _Parts] = collections.defaultdict(dict), collections.defaultdict(dict)
+def _attrs() -> Any:
+    """User and system attributes, in one statement: their tables are alike."""
     queries = [
         sqlalchemy.select(
             sqlalchemy.literal_column(str(which)).label("which"),
@@ -138,13 +166,15 @@ def _read_attrs(connection: sqlalchemy.Connection, ids: Sequence[int]) -> tuple[
             table.order.label("place"),
             table.key,
             *table.fields,
-        ).where(table.model.trial_id.in_(ids))
-        for which, table in enumerate((USER, SYSTEM))
+        ).where(table.model.trial_id.in_(_IDS))
+        for which, table in ((1, USER), (2, SYSTEM))
     ]
-    both = sqlalchemy.union_all(*queries)
-    for which, trial_id, _, key, text in connection.execute(both.order_by("which", "place")):
-        parts[which][trial_id][key] = json.loads(text)
-    return parts
+    return sqlalchemy.union_all(*queries).order_by("which", "place")
+
+
+_IDS = sqlalchemy.bindparam("ids", expanding=True)
+_PARAMS, _REPORTS, _VALUES = map(_rows_of, (PARAMS, REPORTS, VALUES))
+_ATTRS = _attrs()
 
 
 def _portions(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
