@@ -21,6 +21,8 @@ DECIDED = 2.0
 """Seconds after which is decided anew although no trial says more: its study might."""
 LOOK = 1.0
 """Seconds after which a trial that waits for another's decision looks at all of them, too."""
+LONGER = 1.5
+"""How much longer the next pause of a trial is that waits for another's decision."""
 LONGEST_PAUSE = 0.5
 """Seconds after which a trial that waits looks again, at most."""
 
@@ -109,7 +111,7 @@ class Turns:
             time.sleep(pause)
             if not self._decides_before(self.study._storage.get_trial(last._trial_id)):
                 return
-            pause = TURN
+            pause = min(LONGER * pause, LONGEST_PAUSE)
 
     def _kept_lease(self) -> float:
         """Until when the trial's lease lasts; renewed where that is soon.

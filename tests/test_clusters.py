@@ -113,7 +113,7 @@ def test_the_modules_of_a_study_are_those_it_names_and_those_they_import(tmp_pat
             ["--ray", "postgresql+psycopg://h/db", "one"],
             ["--ray", "local", "postgresql+psycopg://h/db", "one"],
         ),
-        (["--ray", "h:6379", "sqlite:///a.db", "one"], ["--ray", "h:6379", "sqlite:///a.db", "one"]),
+        (["--ray", "h:1", "sqlite:///a.db", "one"], ["--ray", "h:1", "sqlite:///a.db", "one"]),
         (["--ray", "ray://h:10001", "one"], ["--ray", "ray://h:10001", "one"]),
     ],
 )

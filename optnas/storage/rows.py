@@ -80,7 +80,7 @@ def trial_of_id(connection: sqlalchemy.Connection, trial_id: int) -> FrozenTrial
 
 
 class Running:
-    """The trials that ran when they were last read: those that did not change are not made anew."""
+    """The trials that ran when they were last read: one that did not change is the same object."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[_Raw, FrozenTrial]] = {}
