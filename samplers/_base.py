@@ -189,10 +189,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
 
     def is_finished(self, study: Study) -> bool:
         """Whether the strategy is done, so that no further trial should be started."""
-        trials = all_trials(study)
-        if sum(CLAIM in trial.system_attrs for trial in trials) < self.least_claims:
-            return False  # Known without reading what was claimed, of however many trials.
-        return self._is_over(study, self._history(study, trials))
+        return self._is_over(study, all_trials(study))
 
     # How Optuna sees the strategy.
 
@@ -260,15 +257,20 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         self._explain_failure(study, own)
         trials = list(all_trials(study))
         trials[own.number] = own
-        if self._is_over(study, self._history(study, trials)):
+        if self._is_over(study, trials):
             # Nobody comes after this one.
             fail_dead(study._storage, trials, self.max_retries)
             _stop(study)
 
     # Deciding and claiming.
 
-    def _is_over(self, study: Study, history: History) -> bool:
+    def _is_over(self, study: Study, trials: list[FrozenTrial]) -> bool:
         """Whether there is nothing to propose, nor to wait for."""
+        if sum(CLAIM in trial.system_attrs for trial in trials) < self.least_claims:
+            return False  # Known without reading what was claimed, and without a proposal.
+        return self._ends(study, self._history(study, trials))
+
+    def _ends(self, study: Study, history: History) -> bool:
         return self._decide(study, history) is Step.DONE
 
     def _decide(self, study: Study, history: History) -> Candidate | LostCandidate | Step:

@@ -135,20 +135,28 @@ class Database(RDBStorage):
 
     @contextlib.contextmanager
     def _reads(self) -> Iterator[sqlalchemy.Connection]:
-        with self.engine.connect() as connection:
+        with self._connected() as connection:
             # There a transaction would show what others write meanwhile, too.
             yield self._alone(connection)
 
     @contextlib.contextmanager
     def _writes(self, *, is_one: bool) -> Iterator[sqlalchemy.Connection]:
         """For one statement, or for several that are all done or none."""
-        with self.engine.connect() as connection:
+        with self._connected() as connection:
             if is_one:
-                yield self._alone(connection)
-                connection.commit()
-            else:
-                with connection.begin():
-                    yield connection
+                self._alone(connection)
+            yield connection
+            connection.commit()
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[sqlalchemy.Connection]:
+        with self.engine.connect() as connection:
+            try:
+                yield connection
+            except sqlalchemy.exc.SQLAlchemyError:
+                # A commit that failed may have left its transaction open, with its locks.
+                connection.invalidate()
+                raise
 
     def _alone(self, connection: sqlalchemy.Connection) -> sqlalchemy.Connection:
         """A connection whose every statement is a transaction, where that saves round trips."""
