@@ -107,7 +107,7 @@ attributes, system attributes, reports and values."""
 def _raw(connection: sqlalchemy.Connection, found: Sequence[Any]) -> list[_Raw]:
     raw: list[_Raw] = []
     for rows in _portions(found):
-        parts = {row[0]: ([], [], [], [], []) for row in rows}
+        parts: dict[int, tuple[list[Any], ...]] = {row[0]: ([], [], [], [], []) for row in rows}
         given = {"ids": list(parts)}
         for trial_id, *rest in connection.execute(_PARAMS, given):
             parts[trial_id][0].append(rest)
@@ -172,7 +172,7 @@ def _attrs() -> Any:
     return sqlalchemy.union_all(*queries).order_by("which", "place")
 
 
-_IDS = sqlalchemy.bindparam("ids", expanding=True)
+_IDS: sqlalchemy.BindParameter[Any] = sqlalchemy.bindparam("ids", expanding=True)
 _PARAMS, _REPORTS, _VALUES = map(_rows_of, (PARAMS, REPORTS, VALUES))
 _ATTRS = _attrs()
 
