@@ -173,7 +173,7 @@ class Memory:
     def _training(
         self, network: Architecture, epochs: int, seed: Any, pictures: Images, tested: slice
     ) -> Training:
-        network = _canonical(network)
+        network = canonical(network)
         key = json.dumps([network.to_json(), epochs, seed])
         if key in self._known:
             return self._known[key]
@@ -194,7 +194,7 @@ class Memory:
         return self._known[key]
 
 
-def _canonical(network: Architecture) -> Architecture:
+def canonical(network: Architecture) -> Architecture:
     """The same network with the edges of every node in one order: it is trained once."""
     if not isinstance(network, CellArchitecture):
         return network
@@ -297,7 +297,7 @@ def perform(name: str, options: argparse.Namespace) -> None:
     finds: dict[str, list[list[Architecture]]] = {}
     for label, _, found in searches(memory, table, options.seeds):
         finds.setdefault(label, []).append(found)
-    networks = {_canonical(network) for rows in finds.values() for row in rows for network in row}
+    networks = {canonical(network) for rows in finds.values() for row in rows for network in row}
     lines = [f"{name}, {options.seeds} seeds, {len(networks)} networks found"]
     accuracies = {}
     for kind, judge in (("candidate", memory.candidate), ("final", memory.final)):
