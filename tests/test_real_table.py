@@ -25,9 +25,7 @@ def real_table(monkeypatch):
     rng = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (20, 1, 8, 8), generator=rng, dtype=torch.uint8)
     labels = torch.arange(20) % 2
-    noise = Images(
-        *(pixels, labels) * 3, class_names=("a", "b"), augmentation=Augmentation()
-    )
+    noise = Images(*(pixels, labels) * 3, class_names=("a", "b"), augmentation=Augmentation())
     monkeypatch.setattr(real_table, "images", lambda name, data: noise)
     monkeypatch.setattr(real_table, "TEST", 10)
     return real_table
