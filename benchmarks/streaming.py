@@ -1,16 +1,18 @@
 """Images read while they are trained on, against torchvision's reference loop.
 
     python benchmarks/streaming.py [--data FOLDER] [--images 2000] [--loaders 2] [--repeats 3]
-        [--train]
+        [--train] [--output FILE]
 
 An epoch of random resized crops of 224 pixels, mirrored and normalised, out of JPEGs of 500 x 375
 pixels: optnas with so many readers, and torch's DataLoader with so many processes over
-torchvision's ImageFolder and its reference transforms. Both in turn; the ratio of processor times
-counts, child processes included. FOLDER is made of random pictures if it is not there. --train
-trains a small network on the images, the same on both sides.
+torchvision's ImageFolder and its reference transforms. Both in turn, each first every other time;
+the ratio of processor times counts, child processes included. FOLDER is made of random pictures if
+it is not there. --train trains a small network on the images, the same on both sides.
 """
 
 import argparse
+import dataclasses
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _harness import Row, Turn, about, row
+from _harness import Row, Turn, alternate, measure
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
@@ -115,10 +117,16 @@ def _work() -> float:
 def measured(root: Path, loaders: int, repeats: int, *, trains: bool) -> Row:
     """Both sides in turn, after a first turn of each that is not counted."""
     sides = [ours(root, loaders), theirs(root, loaders)]
-    turns = [[turn(side, trains) for side in sides] for _ in range(repeats + 1)][1:]
-    product, rival = ([pair[side] for pair in turns] for side in (0, 1))
-    assert {each.result for each in product} == {each.result for each in rival}
-    return row(product, rival, images=product[0].result, loaders=loaders)
+    counts = set()
+
+    def timed(side: int) -> Turn:
+        taken = turn(sides[side], trains)
+        counts.add(taken.result)
+        return taken
+
+    made = alternate(lambda: timed(0), lambda: timed(1), repeats, loaders=loaders)
+    (images,) = counts  # Both have seen as many.
+    return dataclasses.replace(made, notes={"images": images, **made.notes})
 
 
 def main() -> None:
@@ -129,18 +137,20 @@ def main() -> None:
     parser.add_argument("--loaders", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--train", action="store_true")
+    parser.add_argument("--output", type=Path, help="JSON file; what it has is not repeated.")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(about())
     with tempfile.TemporaryDirectory() as folder:
         root = options.data or Path(folder) / "pictures"
         if not root.exists():
             make_folder(root, options.images)
         name = "an epoch with a step" if options.train else "an epoch of images"
-        result = measured(root, options.loaders, options.repeats, trains=options.train)
+        case = functools.partial(
+            measured, root, options.loaders, options.repeats, trains=options.train
+        )
+        result = measure([(name, case)], options.output)[name]
         share = 1 / result.work if result.work else float("nan")
-        print(f"{name}: {share:.3f} of the processor time, {1 / result.ratio:.3f} of the time")
-        print(result)
+        print(f"\n{name}: {share:.3f} of the processor time, {1 / result.ratio:.3f} of the time")
 
 
 if __name__ == "__main__":

@@ -98,8 +98,9 @@ class MacroMicroSampler(ReplaySampler[LayeredArchitecture]):
         paper leaves open follows the authors' code: the third strike ends a phase, an accepted
         network clears the strikes and a neutral one does not; the width phase accepts ties and
         goes on with the last epochs of the depth phase; the final network has the macro width.
-        The width phase never leaves the space's range, and no width falls below 1. The paper
-        trains every network from random weights, as is the default.
+        The width phase never leaves the space's range, and no width falls below 1. Accuracies
+        closer than 1e-6 are equal. The paper trains every network from random weights, as is the
+        default.
     """
 
     sets_epochs = True

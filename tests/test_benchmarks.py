@@ -200,3 +200,23 @@ def test_the_published_search_goes_on_where_it_was_left_on_the_same_gpu(
     assert total.value == expected
     assert total.what == "the published search, 3 of 86 evaluations, 33 of 1,042 epochs"
     assert len(json.loads(output.read_text())["search"]) == 3
+
+
+@pytest.mark.parametrize("name", ["ftso", "econas", "randgrow", "stagewise"])
+def test_studies_on_imagenet_are_shortened_but_not_otherwise(name, tmp_path):
+    """What is trained is the shipped files' own network by their own recipe."""
+    from argparse import Namespace
+
+    from imagenet import FILES, STUDIES, shortened
+
+    from optnas.config.file import load_study_file
+
+    options = Namespace(size=64, data=tmp_path)
+    short = load_study_file(shortened(name, tmp_path, options)).retrain
+    whole = load_study_file(STUDIES / FILES[name]).retrain
+    assert (short.epochs, short.batch_size) == (2, 64)
+    changed = {"epochs", "batch_size", "warmup_epochs", "top", "data"}
+    assert short.model_dump(exclude=changed) == whole.model_dump(exclude=changed)
+    if whole.data is not None:
+        less = {"root", "size", "validation"}
+        assert short.data.model_dump(exclude=less) == whole.data.model_dump(exclude=less)

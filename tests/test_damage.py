@@ -1,5 +1,7 @@
 """Whatever a storage holds, commands end without a traceback, and touch nothing of others'."""
 
+import itertools
+import json
 import random
 import shutil
 import sqlite3
@@ -11,7 +13,8 @@ from damaging import command, contents, damage_attribute, damage_bytes, damage_r
 from optuna.distributions import FloatDistribution
 
 import optnas
-from optnas.trials.damage import _are_numbers, fits
+from optnas.storage.opening import open_storage
+from optnas.trials.damage import DamagedError, _are_numbers, fits
 from optnas.trials.failures import is_grounds, one_line
 
 STUDY = """\
@@ -93,6 +96,30 @@ def test_the_doctor_lists_every_damaged_line_of_a_journal(healthy, tmp_path):
     assert code == 2
     assert "line 41 of the journal is damaged" in said
     assert journal.read_bytes() == b"".join(lines)
+
+
+def test_every_field_of_a_journal_may_hold_anything(healthy, tmp_path):
+    """Of each kind of operation one line, with each of its fields replaced, or gone."""
+    path = fresh(healthy, tmp_path / "study") / "ward.log"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    last = {log["op_code"]: index for index, log in enumerate(lines)}
+    assert len(last) > 7
+    odd = ({"id": "thesis.tex"}, ["x"], None, True, 1.5, "1", 10**30, ...)
+    refused = 0
+    for index, value in itertools.product(last.values(), odd):
+        for key in lines[index]:
+            log = lines[index] | {key: value}
+            if value is ...:
+                del log[key]
+            changed = [*lines[:index], log, *lines[index + 1 :]]
+            path.write_text("".join(json.dumps(each) + "\n" for each in changed))
+            try:
+                storage = open_storage(f"journal:///{path}", create=False)
+                for study in storage.get_all_studies():
+                    storage.get_all_trials(study._study_id)
+            except DamagedError:
+                refused += 1
+    assert refused > 100
 
 
 def test_a_damaged_search_goes_on_or_is_refused(healthy, tmp_path):

@@ -395,3 +395,63 @@ def test_networks_for_large_images_equal_hand_counts(stem, side):
     expected = network.num_params(3, 1000) - own["small"] + own[stem]
     assert count_params(model) == expected
     assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 1000)
+
+
+def test_a_network_grown_for_ilsvrc_equals_hand_counts():
+    """Three rounds of growth, 48 channels, three convolutions first, 1,000 classes, 224 pixels.
+
+    Nothing here comes from what is counted but the list of increments: layer 0 has 144 channels,
+    cells 1 to 20 have 48, 96 from cell 7 on and 192 from cell 14 on, at 28, 14 and 7 pixels.
+    """
+    network = chain(GrowthSpace(), 3, seed=5)[-1]
+    assert len(network.increments) == 60
+    widths = [144] + [48] * 6 + [96] * 7 + [192] * 7
+    sides = [28] * 7 + [14] * 7 + [7] * 7
+    counts = [
+        (27 * 72 + 2 * 72, 27 * 72 * 112**2),
+        (9 * 72 * 144 + 2 * 144, 9 * 72 * 144 * 56**2),
+        (9 * 144 * 144 + 2 * 144, 9 * 144 * 144 * 28**2),
+    ]
+
+    def pointwise(before: int, after: int, side: int) -> tuple[int, int]:
+        return before * after + 2 * after, before * after * side**2
+
+    def separable(kernel: int, width: int, side: int) -> tuple[int, int]:
+        weights = 2 * (kernel**2 * width + width**2)  # Applied twice, each with a normalisation.
+        return weights + 4 * width, weights * side**2
+
+    def adapted(source: int, target: int) -> list[tuple[int, int]]:
+        """The halvings from a layer to the shape of a cell, or a change of channels alone."""
+        width, side, steps = widths[source], sides[source], []
+        while side > sides[target]:
+            side //= 2
+            after = {14: 96, 7: 192}[side]
+            steps.append(pointwise(width, after, side))
+            width = after
+        return steps + (
+            [] if width == widths[target] else [pointwise(width, widths[target], side)]
+        )
+
+    for cell in range(1, 21):
+        width, side = widths[cell], sides[cell]
+        if widths[cell - 1] != width:
+            counts.append(pointwise(widths[cell - 1], width, sides[cell - 1]))
+        counts.append(separable(3, width, side))
+        if cell in (7, 14):
+            counts.append(pointwise(width, width, side))
+    for increment in network.increments:
+        width, side = widths[increment.target], sides[increment.target]
+        counts.append(pointwise(3 * width, width, side))
+        for layer, name in zip(increment.inputs, increment.operations, strict=True):
+            # What an increment makes has the shape of its cell.
+            source = layer if layer <= 20 else network.increments[layer - 21].target
+            counts += adapted(source, increment.target)
+            if name.startswith("sep_conv"):
+                counts.append(separable(int(name[-1]), width, side))
+    params, adds = (sum(part) for part in zip(*counts, strict=True))
+    with torch.device("meta"):
+        model = build_model(
+            dataclasses.replace(network, channels=48), (3, 224, 224), 1000, stem="large"
+        )
+    assert count_params(model) == params + 2 * 192 + 192 * 1000 + 1000
+    assert count_multiply_adds(model, (3, 224, 224)) == adds + 192 * 1000

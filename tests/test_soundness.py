@@ -41,6 +41,12 @@ def noise(begin: int, end: int) -> Callable[[Path], None]:
     return harm
 
 
+def no_text(path: Path) -> None:
+    content = path.read_bytes()
+    assert b"CREATE TABLE trials" in content
+    path.write_bytes(content.replace(b"CREATE TABLE trials", b"CREATE \xcb\xcbBLE trials"))
+
+
 def folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -53,6 +59,7 @@ HARMS = {
     "encrypted": (encrypted, "encrypted, or a file of another kind"),
     "header": (noise(16, 60), "damaged"),
     "schema": (noise(100, PAGE - 96), "damaged"),
+    "no text in the schema": (no_text, "the schema is no UTF-8"),
     "pages": (noise(2 * PAGE, 30 * PAGE), "damaged"),
     "a folder": (folder, "is a folder"),
 }

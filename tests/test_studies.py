@@ -192,6 +192,7 @@ def test_the_stage_wise_searches_have_the_papers_setting(name):
         )
     if name.startswith("imagenet"):
         assert (train.epochs, space.stages, config.data.stream) == (50, 4, True)
+        assert (objective["further_epochs"], train.milestones) == (100, (100, 150))
         assert objective["transfer"] == str(STUDIES / "resnet152.pth")
 
 

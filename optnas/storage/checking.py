@@ -15,7 +15,7 @@ import sqlalchemy
 from optuna.distributions import json_to_distribution
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._storage import JournalOperation
+from optuna.storages.journal._storage import NOT_FOUND_MSG, JournalOperation
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optnas.errors import UserError
@@ -169,7 +169,7 @@ class LineCheckedBackend(JournalFileBackend):
         try:
             for log in super().read_logs(log_number_from):
                 number += 1
-                if not isinstance(log, dict) or not isinstance(log.get("op_code"), int):
+                if not _is_operation(log):
                     raise DamagedError(_line_text(number))
                 yield log
         except DamagedError:
@@ -186,11 +186,41 @@ class LineCheckedBackend(JournalFileBackend):
                 log: Any = None
                 with contextlib.suppress(ValueError, RecursionError):
                     log = json.loads(line)
-                if isinstance(log, dict) and isinstance(log.get("op_code"), int):
+                if _is_operation(log):
                     yield log
                 else:
                     damaged.append(number + 1)
                     yield dict(_NOTHING)
+
+
+_OF_STUDY: Mapping[str, type] = {"study_id": int}
+_OF_TRIAL: Mapping[str, type] = {"trial_id": int}
+_FIELDS: Mapping[int, Mapping[str, type]] = {
+    JournalOperation.CREATE_STUDY: {"study_name": str, "directions": list},
+    JournalOperation.DELETE_STUDY: _OF_STUDY,
+    JournalOperation.SET_STUDY_USER_ATTR: {**_OF_STUDY, "user_attr": dict},
+    JournalOperation.SET_STUDY_SYSTEM_ATTR: {**_OF_STUDY, "system_attr": dict},
+    JournalOperation.CREATE_TRIAL: _OF_STUDY,
+    JournalOperation.SET_TRIAL_PARAM: {**_OF_TRIAL, "param_name": str, "distribution": str},
+    JournalOperation.SET_TRIAL_STATE_VALUES: {**_OF_TRIAL, "state": int},
+    JournalOperation.SET_TRIAL_INTERMEDIATE_VALUE: {**_OF_TRIAL, "step": int},
+    JournalOperation.SET_TRIAL_USER_ATTR: {**_OF_TRIAL, "user_attr": dict},
+    JournalOperation.SET_TRIAL_SYSTEM_ATTR: {**_OF_TRIAL, "system_attr": dict},
+    JournalOperation.DISCARD_TRIALS: {},
+}
+"""What Optuna's replay takes for granted of each operation: fields, and their types in JSON."""
+
+
+def _is_operation(log: Any) -> bool:
+    """Whether a line of a journal is an operation that can be replayed, or refused as a whole."""
+    if type(log) is not dict or type(code := log.get("op_code")) is not int:
+        return False
+    # Exact types: true and 1.0 are as good a key as 1, and name the same trial.
+    return (
+        code in _FIELDS
+        and type(log.get("worker_id")) is str
+        and all(type(log.get(key)) is kind for key, kind in _FIELDS[code].items())
+    )
 
 
 _NOTHING = {"op_code": JournalOperation.DELETE_STUDY, "study_id": -1, "worker_id": ""}
@@ -242,12 +272,7 @@ class CheckedProxy(GrpcStorageProxy):
 
 def _is_refusal(error: BaseException) -> bool:
     """Whether Optuna's replay refused an operation of this process, not a line of the file."""
-    frame = error.__traceback__
-    while frame is not None:
-        if frame.tb_frame.f_code.co_name in ("_study_exists", "_trial_exists_and_updatable"):
-            return True
-        frame = frame.tb_next
-    return isinstance(error, KeyError) and "does not exist" in str(error)
+    return isinstance(error, KeyError) and error.args == (NOT_FOUND_MSG,)
 
 
 def _line_text(number: int) -> str:

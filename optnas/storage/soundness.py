@@ -96,6 +96,8 @@ def _unsound(path: Path) -> str | None:
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0.5)) as connection:
             connection.set_progress_handler(lambda: time.monotonic() > until, 100_000)
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except UnicodeDecodeError:  # In what sqlite says, which quotes the schema.
+        return "the schema is no UTF-8"
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0)
         is_damage = code & 0xFF in _NOT_SOUND or code == _CUT_OFF
