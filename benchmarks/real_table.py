@@ -6,12 +6,12 @@ The data's FOLDER holds FashionMNIST/ and cifar-10-batches-py/. A table is a dat
 resolution, and a space: 240 chains, or 210 networks of cells. A candidate trains nine epochs on
 1,000 images and is judged by 1,000 others. Every strategy searches at equal epochs, with and
 without geometric rungs, 40 times; what it finds is judged by two test accuracies: of that
-training, on 4,000 images, and of another training, longer and of all 2,000 images, on 6,000
-others.
+training, on 4,000 images, and of three others, longer and of all 2,000 images, on 6,000 others.
 
-A training whose result the output has is not done again, so the strategies share what they train,
-and the same command goes on where it was stopped. Macro-micro, which draws nothing, trains anew
-with every seed. `NAME.txt` in the output has who finds what, `NAME.json` every accuracy.
+What the output has is not done again, so the strategies share what they train, and the same
+command goes on where it was stopped. Macro-micro, which draws nothing, trains anew with every
+seed. `NAME.txt` in the output has who finds what, `NAME.json` the networks, `NAME.jsonl` every
+training.
 """
 
 import argparse
@@ -52,6 +52,8 @@ EPOCHS = 9
 FINAL_EPOCHS = 10
 TRAIN, VALIDATION, TEST = 1000, 1000, 4000
 BUDGETS = (100, 300)
+FINALS = ("final", "final 2", "final 3")
+"""The seeds of the trainings of what was found: one alone would decide who leads by luck."""
 RECIPE = TrainSettings(lr=0.05, batch_size=32, threads=1)
 SHARED = 0
 """The seed of the trainings that the strategies share."""
@@ -91,7 +93,10 @@ TABLES = {
     "fashion_mnist-chain": Table("fashion_mnist", CHAINS),
     "fashion_mnist-cell": Table("fashion_mnist", SmallCells(), CELLS),
 }
-MAKERS: dict[str, Callable[[Space[Any], int], BaseSampler]] = {
+Maker = Callable[[Space[Any], int], BaseSampler]
+Finds = dict[str, list[list[str]]]
+"""For every label and seed the networks of the budgets, as JSON."""
+MAKERS: dict[str, Maker] = {
     "surrogate": lambda space, seed: SurrogateSampler(space, seed=seed),
     "local_search": lambda space, seed: LocalSearchSampler(space, seed=seed),
     "regularized_evolution": lambda space, seed: RegularizedEvolutionSampler(space, seed=seed),
@@ -103,7 +108,6 @@ PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
     "": optuna.pruners.NopPruner,
     "+rungs": lambda: HierarchicalPruner(first=1, factor=3),
 }
-MACRO_MICRO = "macro_micro"
 
 
 def images(name: str, data: Path) -> Images:
@@ -161,14 +165,18 @@ class Memory:
         """What is trained on."""
         return self._images
 
-    def candidate(self, network: Architecture, epochs: int = EPOCHS, seed: int = SHARED) -> Any:
+    def candidate(
+        self, network: Architecture, epochs: int = EPOCHS, seed: int = SHARED
+    ) -> Training:
         """The training of a candidate."""
         return self._training(network, epochs, seed, self._images, slice(TEST))
 
-    def final(self, network: Architecture) -> Any:
-        """The training of what was found, on the validation images too."""
+    def final(self, network: Architecture) -> Training:
+        """The mean training of what was found, on the validation images too."""
         pictures = self._images.with_validation_in_training()
-        return self._training(network, FINAL_EPOCHS, "final", pictures, slice(TEST, None))
+        unseen = slice(TEST, None)
+        tests = [self._training(network, FINAL_EPOCHS, s, pictures, unseen).test for s in FINALS]
+        return Training([], float(np.mean(tests)))
 
     def _training(
         self, network: Architecture, epochs: int, seed: Any, pictures: Images, tested: slice
@@ -243,26 +251,28 @@ def _pick(study: optuna.Study, space: Space[Any]) -> Architecture:
     return space.from_trial(study.best_trial)
 
 
-def searches(
-    memory: Memory, table: Table, seeds: int
-) -> Iterator[tuple[str, int, list[Architecture]]]:
-    """Label, seed and finds of every search."""
+def contenders(table: Table, memory: Memory) -> Iterator[tuple[str, Maker, str]]:
+    """Label, sampler and rungs of all that search a table."""
     for name, make in MAKERS.items():
         for rungs in PRUNERS:
-            for seed in range(seeds):
-                sampler = make(table.space, seed)
-                yield name + rungs, seed, searched(memory, table.space, sampler, rungs, seed)
+            yield name + rungs, make, rungs
     if isinstance(table.space, ChainSpace):
-        for seed in range(seeds):
-            macro = MacroMicroSampler(
-                table.space,
-                in_channels=memory.images.in_channels,
-                classes=memory.images.classes,
-                # So it is done within 100 epochs.
-                epochs=5,
-                micro_epochs=5,
-            )
-            yield MACRO_MICRO, seed, searched(memory, table.space, macro, "", seed)
+        shape = {"in_channels": memory.images.in_channels, "classes": memory.images.classes}
+        # So it is done within 100 epochs.
+        short = {"epochs": 5, "micro_epochs": 5}
+        yield "macro_micro", lambda space, _: MacroMicroSampler(space, **shape, **short), ""
+
+
+def searches(memory: Memory, table: Table, seeds: int, path: Path) -> Finds:
+    """What every contender finds with every seed, for each budget; as JSON in a file."""
+    finds: Finds = json.loads(path.read_text()) if path.exists() else {}
+    for label, make, rungs in contenders(table, memory):
+        done = finds.setdefault(label, [])
+        for seed in range(len(done), seeds):
+            found = searched(memory, table.space, make(table.space, seed), rungs, seed)
+            done.append([network.to_json() for network in found])
+            path.write_text(json.dumps(finds) + "\n")
+    return finds
 
 
 def judged(found: dict[str, np.ndarray]) -> Iterator[str]:
@@ -294,27 +304,22 @@ def perform(name: str, options: argparse.Namespace) -> None:
     """Search, judge, and write who finds what."""
     table, path = TABLES[name], options.output / name
     memory = Memory(table, options.data, path.with_suffix(".jsonl"))
-    finds: dict[str, list[list[Architecture]]] = {}
-    for label, _, found in searches(memory, table, options.seeds):
-        finds.setdefault(label, []).append(found)
-    networks = {canonical(network) for rows in finds.values() for row in rows for network in row}
-    lines = [f"{name}, {options.seeds} seeds, {len(networks)} networks found"]
-    accuracies = {}
+    finds = searches(memory, table, options.seeds, path.with_suffix(".json"))
+    read = table.space.architecture_class.from_json
+    texts = {text for rows in finds.values() for row in rows for text in row}
+    networks = {text: canonical(read(text)) for text in sorted(texts)}
+    lines = [f"{name}, {options.seeds} seeds, {len(set(networks.values()))} networks found"]
     for kind, judge in (("candidate", memory.candidate), ("final", memory.final)):
-        accuracies[kind] = {
-            label: [[judge(network).test for network in row] for row in rows]
-            for label, rows in finds.items()
-        }
-        lines.append(f"\nTest accuracy in percent of the {kind}'s training")
-        lines += judged({label: np.array(rows) for label, rows in accuracies[kind].items()})
+        tests = {text: judge(network).test for text, network in networks.items()}
+        lines.append(f"\nTest accuracy in percent, {kind}")
+        lines += judged({k: np.vectorize(tests.get)(rows) for k, rows in finds.items()})
         if kind == "candidate":
-            lines.append(_told(memory, table, networks))
+            lines.append(_told(memory, set(networks.values())))
         path.with_suffix(".txt").write_text("\n".join(lines) + "\n")
-        path.with_suffix(".json").write_text(json.dumps(accuracies) + "\n")
     print("\n".join(lines), flush=True)
 
 
-def _told(memory: Memory, table: Table, networks: set[Architecture]) -> str:
+def _told(memory: Memory, networks: set[Architecture]) -> str:
     """How much validation says of the test, over what was found."""
     trainings = [memory.candidate(network) for network in networks]
     tests = [training.test for training in trainings]

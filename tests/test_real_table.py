@@ -28,6 +28,7 @@ def real_table(monkeypatch):
     noise = Images(*(pixels, labels) * 3, class_names=("a", "b"), augmentation=Augmentation())
     monkeypatch.setattr(real_table, "images", lambda name, data: noise)
     monkeypatch.setattr(real_table, "TEST", 10)
+    monkeypatch.setattr(real_table, "FINAL_EPOCHS", 1)
     return real_table
 
 
@@ -37,15 +38,15 @@ def remembered(real_table, folder: Path, name: str = "fashion_mnist-chain"):
 
 def test_what_was_trained_is_known_after_a_kill(real_table, tmp_path, monkeypatch):
     first = remembered(real_table, tmp_path)
-    trained = [first.candidate(CHAIN), first.candidate(CHAIN, 2, 1), first.final(CHAIN)]
-    assert [len(training.curve) for training in trained] == [9, 2, 0]
+    trained = [first.candidate(CHAIN, 2), first.candidate(CHAIN, 1, 1), first.final(CHAIN)]
+    assert [len(training.curve) for training in trained] == [2, 1, 0]
     file = tmp_path / "trainings.jsonl"
     whole = file.read_bytes()
     file.write_bytes(whole + whole[:50])
     again = remembered(real_table, tmp_path)
     assert file.read_bytes() == whole
     monkeypatch.setattr(real_table, "Trainer", None)  # Nothing is trained twice.
-    assert [again.candidate(CHAIN), again.candidate(CHAIN, 2, 1), again.final(CHAIN)] == trained
+    assert [again.candidate(CHAIN, 2), again.candidate(CHAIN, 1, 1), again.final(CHAIN)] == trained
 
 
 def test_networks_that_only_name_their_edges_otherwise_are_one(real_table, tmp_path):
