@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from optnas.config.settings import DataSettings
-from optnas.objectives.data.arrays import load_arrays
+from optnas.objectives.data.arrays import images_of, load_arrays
 from optnas.objectives.data.errors import DataError
+from optnas.objectives.data.reading import concerns
 
 
 def returned(shape, labels=None, count=12):
@@ -125,3 +126,47 @@ def test_every_image_has_a_digest_of_its_bytes_shape_and_type():
     second = loaded((other, [0, 1] * 2, other, [0, 1] * 2)).rows["content"]
     assert len(set(first.tolist())) == 1
     assert first[0] != second[0]
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.rand(12, 3, 8, 8).bfloat16(),
+        torch.rand(12, 3, 8, 8).to_sparse(),
+        torch.empty(12, 3, 8, 8, device="meta", dtype=torch.uint8),
+    ],
+)
+def test_tensors_that_are_no_arrays_are_refused(images):
+    with pytest.raises(DataError, match=r"train_images of `mine:load` must be an array"):
+        loaded((images, [0, 1] * 6, images, [0, 1] * 6))
+
+
+def test_labels_that_are_names_once_and_numbers_once_are_refused():
+    x, y, test, _ = returned((5, 6))
+    with pytest.raises(DataError, match=r"names .* and integers .*: '0' and 0 come first"):
+        loaded((x, y.astype(str), test, y[:4]))
+
+
+def test_half_characters_are_no_name():
+    x = returned((5, 6))[0]
+    labels = ["\ud800", "a"] * 6
+    with pytest.raises(DataError, match="is no text"):
+        loaded((x, labels, x, labels))
+
+
+def test_a_function_that_ends_the_program_has_failed():
+    def load():
+        raise SystemExit(3)
+
+    with pytest.raises(DataError, match="failed: SystemExit: 3"):
+        images_of(load, DataSettings(name="mine:load"))
+
+
+def test_what_to_mind_of_classes():
+    counts = {"train": (3, 3, 3), "validation": (0, 0, 0), "test": (1, 0, 1)}
+    said = concerns(("Cat", "cat ", "nan"), counts)
+    assert [line.partition(":")[0] for line in said] == [
+        "the classes 'Cat', 'cat ' differ in case or spaces only",
+        "a class is called 'nan'",
+        "there is no test image of cat ",
+    ]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from runtimes import NEEDS, fresh, needs
+from torch import nn
 
 import optnas
 from optnas import cli
@@ -18,9 +19,12 @@ from optnas.objectives.data.images import load_images
 from optnas.objectives.kept import trained
 from optnas.objectives.kept.exports import exporting, forms
 from optnas.objectives.kept.exports.exporting import export
+from optnas.objectives.networks.build import BUILDERS
 from optnas.spaces import (
+    SPACES,
     CellSpace,
     ChainArchitecture,
+    ChainSpace,
     GrowthSpace,
     NasBench201Architecture,
     StageArchitecture,
@@ -267,3 +271,46 @@ def test_wide_kernels_on_devices_are_said():
     model = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 7, groups=4))
     assert any("23 to 42 times" in note for note in exporting._notes("executorch", model))
     assert exporting._notes("onnx", model) == ()
+
+
+class Together(nn.Module):
+    """A recurrent layer after two that share their weight."""
+
+    def __init__(self, in_channels: int, classes: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(in_channels, in_channels, 1) for _ in range(2))
+        self.second.weight = self.first.weight
+        self.read = nn.GRU(8, classes, batch_first=True)
+
+    def forward(self, images):
+        return self.read(self.second(self.first(images)).mean(1))[1][0]
+
+
+class TogetherArchitecture(ChainArchitecture):
+    pass
+
+
+class TogetherSpace(ChainSpace):
+    architecture_class = TogetherArchitecture
+
+
+def test_layers_that_share_a_weight_are_kept_and_what_cannot_be_python_is_said(
+    images, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(BUILDERS, TogetherArchitecture, lambda a, i, c: Together(i, c))
+    monkeypatch.setitem(SPACES, "together", TogetherSpace)
+    trained.retrain(
+        TogetherArchitecture(1, 1),
+        images,
+        TrainSettings(epochs=1, lr=0.05),
+        tmp_path,
+        network={},
+        seed=0,
+        origin={},
+        device=torch.device("cpu"),
+    )
+    network = optnas.load(tmp_path).network
+    assert network.first.weight is network.second.weight
+    with pytest.raises(UserError, match="cannot be written for python: RNNBase"):
+        export(tmp_path, "python")
+    assert not (tmp_path / "model.py").exists()

@@ -192,3 +192,39 @@ def test_names_that_are_no_utf8_can_be_said(tmp_path):
     classes, _ = found(tree(tmp_path, "bar/0.png"))
     assert classes == ("bar", r"caf\xe9")
     " ".join(classes).encode()
+
+
+def test_splits_in_splits_are_no_classes(tmp_path):
+    paths = splits("train/train", "train/val")
+    with pytest.raises(DataError, match=r"train holds folders named like splits again.*`root`"):
+        by_folders(tree(tmp_path, *paths))
+
+
+def test_data_sets_beside_each_other_are_no_classes(tmp_path):
+    paths = splits("first/train", "first/test", "second/train", "second/test")
+    with pytest.raises(DataError, match=r"could be first, second, or the folders .* cat, dog"):
+        by_folders(tree(tmp_path, *paths))
+
+
+def test_a_link_to_itself_and_what_is_no_file_are_left_out(tmp_path):
+    root = tree(tmp_path, *splits("train"))
+    (root / "train/cat/self.png").symlink_to("self.png")
+    os.mkfifo(root / "train/cat/pipe.png")
+    listing = by_folders(root)
+    assert len(listing.entries) == 2
+    assert listing.left_out["links that lead nowhere"] == ["train/cat/self.png"]
+    assert listing.left_out["no regular files"] == ["train/cat/pipe.png"]
+
+
+def test_folders_beyond_any_sense_are_refused(tmp_path):
+    tree(tmp_path, "cat/0.png", "dog/0.png", f"cat/{'d/' * 120}")
+    with pytest.raises(DataError, match="nested more than 100 deep"):
+        by_folders(tmp_path)
+
+
+def test_folders_that_become_one_class_are_named(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    root = tree(tmp_path, f"{composed}/0.png", f"{decomposed}/1.png", "bar/0.png")
+    assert by_folders(root).remarks == [
+        f"folders whose names look the same are one class: {composed}"
+    ]

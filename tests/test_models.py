@@ -251,7 +251,48 @@ class LooksAtItsNumbers(nn.Module):
         return self.layer(logits)
 
 
+class Gain(nn.Conv2d):
+    """Inherits a `reset_parameters` that does not know of all its parameters."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 1)
+        self.gain = nn.Parameter(torch.empty(channels, 1, 1).fill_(0.5))
+
+    def forward(self, images):
+        return super().forward(images) * self.gain
+
+
+class Residual(nn.Module):
+    """Sets the weights of a layer of torch.nn anew, and keeps a tensor that is no buffer."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.layer = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.layer.weight)
+        self.scale = torch.full((channels, 1, 1), 0.5)
+
+    def forward(self, images):
+        return images + self.scale * self.layer(images)
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(channels, channels, 1) for _ in range(2))
+        self.second.weight = self.first.weight
+
+    def forward(self, images):
+        return self.second(self.first(images))
+
+
 LAYERS = {
+    "gain": lambda n, side: Gain(n),
+    "residual": lambda n, side: Residual(n),
+    "tied": lambda n, side: Tied(n),
+    "lazy": lambda n, side: nn.Sequential(nn.LazyConv2d(3, 1), nn.LazyBatchNorm2d()),
+    "spectral norm": lambda n, side: nn.utils.spectral_norm(nn.Conv2d(n, n, 1)),
     "prelu": lambda n, side: nn.PReLU(n),
     "group norm": lambda n, side: nn.GroupNorm(1, n),
     "layer norm": lambda n, side: nn.LayerNorm([n, side, side]),
@@ -310,6 +351,11 @@ def test_what_a_constructor_sets_stays(own):
     scale = own("scale", 3).own
     assert torch.equal(scale.scale, torch.linspace(0.5, 1, 5))
     assert sorted(scale.order.tolist()) == list(range(5))
+    assert (own("gain", 3).own.gain == 0.5).all()
+    residual, tied = own("residual", 3).own, own("tied", 3).own
+    assert not residual.layer.weight.any()
+    assert residual.scale.tolist() == [[[0.5]]] * 4
+    assert tied.first.weight is tied.second.weight
 
 
 @pytest.mark.parametrize(
@@ -326,6 +372,8 @@ def test_what_a_constructor_sets_stays(own):
         ("volume", 4 * 25 * 2),
         ("scale", 0),
         ("weight norm", 25 * 4 * 4),
+        ("tied", 2 * 25 * 4 * 4),
+        ("lazy", 25 * 4 * 3),
     ],
 )
 def test_layers_of_ones_own_are_counted(own, layer, expected):

@@ -164,6 +164,9 @@ WRONG = {
     "0 to 255": (torch.full((2, 3, 16, 16), 255.0), "values from 255 to 255"),
     "normalised": (torch.linspace(-2, 2, 1536).view(2, 3, 16, 16), "values from -2 to 2"),
     "no number": (torch.full((2, 3, 16, 16), torch.nan), "nan"),
+    "one byte": (torch.zeros(2, 3, 16, 16).to(torch.float8_e4m3fn), "float8_e4m3fn"),
+    "sparse": (torch.zeros(2, 3, 16, 16).to_sparse(), "sparse_coo float32"),
+    "an array": (np.zeros((2, 3, 16, 16), np.uint8), "got a ndarray"),
     "half, too large": (torch.full((2, 3, 16, 16), 3, dtype=torch.float16), "float16"),
 }
 
@@ -204,6 +207,11 @@ def test_the_checks_stay_outside_what_is_exported(model):
         ({"a": 1}, "a dict is no image"),
         (b"bytes", "a bytes is no image"),
         (7, "a int is no image"),
+        (np.array([[1, None], [3, 4]]), r"uint8, uint16, or floats in \[0, 1\]: object"),
+        (np.zeros((9, 9), "M8[s]"), "datetime64"),
+        (torch.zeros(3, 16, 16).to_sparse(), "a tensor that is no array"),
+        (torch.zeros(3, 16, 16, device="meta"), "a tensor that is no array"),
+        (Image.new("RGB", (0, 5)), "0 x 5 pixels shows nothing"),
         ("nowhere.png", "No such file"),
     ],
 )
@@ -219,7 +227,8 @@ def test_a_bad_file_is_named_and_the_rest_is_predicted(photos, model, tmp_path):
     good = tmp_path / "below" / "b.png"
     good.parent.mkdir()
     good.write_bytes(next(photos.glob("test/bars/*.png")).read_bytes())
-    bad, fine = model.predict(tmp_path)
+    with pytest.warns(UserWarning, match=r"left out: .*\.hidden\.png; .*notes\.txt"):
+        bad, fine = model.predict(tmp_path)
     assert (Path(bad.source).name, bad.label, bad.probability) == ("a.png", None, None)
     assert "no image of a known format" in bad.error
     assert fine.label in ("disc", "bars")
@@ -227,6 +236,17 @@ def test_a_bad_file_is_named_and_the_rest_is_predicted(photos, model, tmp_path):
         model.predict(tmp_path / "a.png")
     with pytest.raises(UserError, match="holds no images"):
         model.predict(_empty(tmp_path))
+
+
+def test_folders_are_walked_as_those_of_the_training(photos, model, tmp_path):
+    (tmp_path / "linked").symlink_to(photos / "test" / "bars")
+    (tmp_path / "@eaDir").mkdir()
+    (tmp_path / "@eaDir" / "0.png").write_bytes(b"no image")
+    (tmp_path / "linked.png").symlink_to("linked.png")
+    with pytest.warns(UserWarning, match=r"\(1\): @eaDir; links .* linked\.png"):
+        found = model.predict(tmp_path, batch_size=10**30)
+    assert [Path(each.source).name for each in found] == [f"{i:02}.png" for i in range(PER_CLASS)]
+    assert not any(each.error for each in found)
 
 
 def _empty(folder: Path) -> Path:

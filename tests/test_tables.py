@@ -100,6 +100,11 @@ def test_a_table_may_lie_in_the_folder_and_leaves_images_out(root):
         ('{"file": "a.png"}\n', "expected the columns"),
         ('{"file": "a.png", "label": "cat"}\n[1]\n', "labels.csv:2: expected an object"),
         ('{"file": "a.png", "label": 1.5}\n', "`label` must be the name"),
+        ('{"file": "a.png", "label": "\\ud800"}\n', "`label` must be the name"),
+        ('{"file": "\\ud800.png", "label": "cat"}\n', "`file` must be the path"),
+        ('{"file": "a.png", "label": "cat", "Label": "dog"}\n', "a column is there twice"),
+        ("file,label\na,cat\nsub/b,dog\nc,cat\n", "3 of 3 files are not in .*a, c, sub/b. The"),
+        ("file,label\n../photos/a.png,cat\na.png,dog\n", "'a.png' is of another class"),
     ],
 )
 def test_tables_that_contradict_themselves(root, text, message):
@@ -113,4 +118,7 @@ def test_tables_that_cannot_be_read(root):
     path = root / "labels.csv"
     path.write_bytes(b"file,label\na.png,caf\xe9\n")
     with pytest.raises(DataError, match=r"labels\.csv:2: not UTF-8"):
+        by_table(root, path)
+    path.write_bytes(b"PK\x03\x04\0\0")
+    with pytest.raises(DataError, match=r"labels\.csv is no text: save the table as CSV"):
         by_table(root, path)

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+import os
 import pickle
 from pathlib import Path
 
@@ -388,3 +389,45 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_made(images, tmp_
     with pytest.raises(ValueError, match="`compile` must be false"):
         retrain(images, folder, train=train, compiled=True)
     assert not folder.exists()
+
+
+EDITS = {
+    "a deviation of 0": ({"std": [0.0]}, "`std` must hold a positive number for each of 1"),
+    "a mean too many": ({"mean": [0.5, 0.5]}, "`mean` must hold a number for each of 1 channels"),
+    "images beyond any": ({"input_shape": [1, 10**5, 10**5]}, "`input_shape` must be of 1 to"),
+    "a depth of 0": ({"preprocessing": {"integers": 0}}, "`preprocessing` has a number out of"),
+    "no colour": ({"preprocessing": {"background": [999, 0, 0]}}, "`preprocessing` has a number"),
+    "a later rule": ({"preprocessing": {"sharpen": 1}}, "preprocessing: sharpen: Unexpected"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_description_of_no_images_is_refused(network, edit):
+    fields, said = EDITS[edit]
+    known = json.loads((network / "network.json").read_text())
+    (network / "network.json").write_text(json.dumps(known | fields))
+    assert said in refusal(network)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda tensor: torch.full_like(tensor, torch.nan), "not finite"),
+        (lambda tensor: tensor.half(), "torch.float16, not torch.float32"),
+        (lambda tensor: tensor[:1], "size mismatch"),
+    ],
+)
+def test_weights_of_no_training_are_refused(network, damage, said):
+    state = safetensors.torch.load_file(network / "weights.safetensors")
+    state = {name: damage(t) if t.is_floating_point() else t for name, t in state.items()}
+    content = safetensors.torch.save(state)
+    (network / "weights.safetensors").write_bytes(content)
+    known = json.loads((network / "network.json").read_text())
+    known["weights_sha256"] = hashlib.sha256(content).hexdigest()
+    (network / "network.json").write_text(json.dumps(known))
+    assert said in refusal(network)
+
+
+def test_a_description_of_gigabytes_is_not_read(network):
+    os.truncate(network / "network.json", 2**34)
+    assert "it has 17,179,869,184 bytes" in refusal(network)

@@ -14,7 +14,7 @@ from optnas.extensions.importing import PluginError, load_reference, modules_of
 from optnas.objectives.data import legacy
 from optnas.objectives.data.errors import DataError, shown, some
 from optnas.objectives.data.found import FoundImages, rows_of
-from optnas.objectives.data.names import TEST, class_name, ordered
+from optnas.objectives.data.names import TEST, class_name, is_text, ordered
 from optnas.objectives.data.splits import RawImages
 
 _LAYOUTS = {"NHW": 3, "NHWC": 4, "NCHW": 4}
@@ -47,7 +47,7 @@ def images_of(function: Callable[[], Any], settings: DataSettings) -> FoundImage
     """
     try:
         returned = function()
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise DataError(f"`{settings.name}` failed: {type(error).__name__}: {error}") from error
     if settings.reading == 1:
         return legacy.load_arrays(returned, settings.name)
@@ -107,6 +107,12 @@ def _classes(train: list[Any], test: list[Any], name: str) -> list[Any]:
         DataError: If there are too few, or test images are of others.
     """
     values = set(train)
+    kinds = [{type(value) for value in part} for part in (train, test)]
+    if kinds[0] != kinds[1]:
+        raise DataError(
+            f"`{name}` has names for labels in one part and integers in the other: "
+            f"{train[0]!r} and {test[0]!r} come first; give both alike."
+        )
     if len(values) < 2 or not values.issuperset(test):
         raise DataError(
             f"`{name}` must have two or more classes in its training labels and no other ones in "
@@ -128,11 +134,11 @@ def _in_order(values: set[Any]) -> list[Any]:
 
 
 def _array(values: Any, what: str) -> np.ndarray:
-    if isinstance(values, Tensor):
-        return values.detach().cpu().numpy()
     try:
+        if isinstance(values, Tensor):
+            return values.detach().cpu().numpy()
         return np.asarray(values)
-    except Exception as error:  # lists of several lengths, and whatever an own class does
+    except Exception as error:  # lists of several lengths, sparse tensors, own classes
         raise DataError(f"{what} must be an array: {error}") from None
 
 
@@ -198,4 +204,6 @@ def _name(text: str | bytes, what: str) -> str:
         raise DataError(f"{what}: {shown(text)} is no UTF-8 text.") from None
     if not name.strip():
         raise DataError(f"{what}: there is an empty name.")
+    if not is_text(name):
+        raise DataError(f"{what}: {shown(repr(name))} is no text.")
     return name

@@ -162,7 +162,7 @@ def read(
     try:
         return _read(content, framing, crop, digests)
     except Exception as error:  # whatever a decoder may raise about a damaged file
-        raise Unreadable(path, reason_of(content, error)) from error
+        raise Unreadable(path, reason_of(content, error, reads_heif())) from error
 
 
 def read_opened(picture: "Image.Image", framing: Framing) -> Picture:

@@ -23,7 +23,7 @@ from optnas.objectives.data.membership import (
     divide,
     narrowed,
 )
-from optnas.objectives.data.reading import Reading, digest_of, imbalance, split_counts, twins_of
+from optnas.objectives.data.reading import Reading, concerns, digest_of, split_counts, twins_of
 from optnas.objectives.data.splits import RawImages
 
 
@@ -63,20 +63,20 @@ def divided(
     rows = rows.copy()
     rows["split"] = splits
     membership = Membership(rows, found.class_names)
-    totals = np.bincount(rows["label"], minlength=len(found.class_names)).tolist()
     used = _narrowed(rows, splits, settings, seed)
+    counts = split_counts(rows["label"][used], splits[used], len(found.class_names))
     reading = Reading(
         name=settings.name,
         place=found.place,
         class_names=found.class_names,
-        counts=split_counts(rows["label"][used], splits[used], len(found.class_names)),
+        counts=counts,
         shape=(int(found.pixels.shape[1]), int(found.pixels.shape[2]), int(found.pixels.shape[3])),
         digest=digest_of(membership),
         twins=twins_of(rows, splits, names),
         membership=membership.joined(known),
         **{
             **found.about,
-            "remarks": (*remarks, *imbalance(found.class_names, totals)),
+            "remarks": tuple(dict.fromkeys((*remarks, *concerns(found.class_names, counts)))),
         },
     )
     # In an order of what they hold: renamed files change nothing.

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from optnas.objectives.data.decoding import HEIF_SUFFIXES, suffixes
@@ -23,6 +23,8 @@ _CURES = {
     ),
 }
 _OTHERS = "files that are no images"
+_DEEPEST = 100
+"""Folders in folders that are followed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,12 +96,14 @@ def walk(root: Path, left_out: dict[str, list[str]]) -> Tree:
         left_out: Where to say what was not taken.
 
     Raises:
-        DataError: If a folder cannot be read.
+        DataError: If a folder cannot be read, or they are nested more than 100 deep.
     """
     known = suffixes()
 
     def look(path: str, name: str, shown_as: str, above: frozenset[tuple[int, int]]) -> Tree:
         tree = Tree(name, path, [], {})
+        if len(above) > _DEEPEST:
+            raise DataError(f"{shown(path)}: folders are nested more than {_DEEPEST} deep.")
         try:
             entries = sorted(os.scandir(path), key=lambda entry: entry.name)
         except OSError as error:
@@ -108,7 +112,7 @@ def walk(root: Path, left_out: dict[str, list[str]]) -> Tree:
             where = f"{shown_as}{entry.name}"
             if is_junk(entry.name):
                 left_out.setdefault("hidden or system entries", []).append(where)
-            elif entry.is_dir():
+            elif _is(entry.is_dir):
                 stat = entry.stat()
                 place = (stat.st_dev, stat.st_ino)
                 if place in above:
@@ -117,10 +121,11 @@ def walk(root: Path, left_out: dict[str, list[str]]) -> Tree:
                 below = look(entry.path, entry.name, f"{where}/", above | {place})
                 tree.folders[entry.name] = below
             elif (suffix := os.path.splitext(entry.name)[1].lower()) in known:
-                if entry.is_file():
+                if _is(entry.is_file):
                     tree.images.append(entry.name)
                 else:
-                    left_out.setdefault("links that lead nowhere", []).append(where)
+                    why = "links that lead nowhere" if entry.is_symlink() else "no regular files"
+                    left_out.setdefault(why, []).append(where)
             else:
                 cure = _CURES.get(suffix)
                 kind = suffix or "no suffix"
@@ -133,6 +138,14 @@ def walk(root: Path, left_out: dict[str, list[str]]) -> Tree:
     except OSError as error:
         raise DataError(f"{shown(root)} cannot be read: {error.strerror}.") from None
     return look(os.fspath(root), root.name, "", frozenset({(stat.st_dev, stat.st_ino)}))
+
+
+def _is(asked: Callable[[], bool]) -> bool:
+    """What an entry says of itself; of a link to itself nothing is true."""
+    try:
+        return asked()
+    except OSError:
+        return False
 
 
 def left_out_lines(left_out: dict[str, list[str]]) -> list[str]:
@@ -262,6 +275,13 @@ def _check_split_folders(tree: Tree, splits: dict[str, str], root: Path) -> None
             f"Expected a folder of images for each class in {shown(root / train)}; {seen}. "
             f"Images without such folders need a table (`labels`)."
         )
+    inner = {split_of(name) for name in tree.folders[train].classes}
+    if TRAIN in inner and None not in inner:
+        raise DataError(
+            f"{shown(root / train)} holds folders named like splits again: "
+            f"{_seen(tree.folders[train])}; {seen}. Name the folder of the splits as `root`, or "
+            "rename the classes."
+        )
 
 
 def _class_folders(tree: Tree, root: Path, listing: Listing) -> list[Entry]:
@@ -272,6 +292,9 @@ def _class_folders(tree: Tree, root: Path, listing: Listing) -> list[Entry]:
             f"{', '.join(sorted(suffixes()))}.{_cures(listing, empty[0])} Remove the folder if it "
             "is no class."
         )
+    merged = [label for label, n in Counter(map(_label, tree.classes)).items() if n > 1]
+    if merged:
+        listing.remarks.append(f"folders whose names look the same are one class: {some(merged)}")
     inner = {
         label: {name: split for name in folder.folders if (split := split_of(name)) is not None}
         for label, folder in tree.classes.items()
@@ -289,6 +312,19 @@ def _class_folders(tree: Tree, root: Path, listing: Listing) -> list[Entry]:
 def _inner_splits(tree: Tree, inner: dict[str, dict[str, str]], root: Path) -> list[Entry]:
     """The layout CLASS/SPLIT/..."""
     entries = []
+    parts = [tree.classes[label].folders[name] for label in inner for name in inner[label]]
+    below = {frozenset(part.classes) for part in parts if not part.images}
+    if (
+        len(inner) > 1
+        and len(below) == 1
+        and len(min(below)) > 1
+        and not any(part.images for part in parts)
+    ):
+        raise DataError(
+            f"The classes in {shown(root)} could be {some(inner)}, or the folders in their "
+            f"splits: {some(ordered(min(below)))}. Name one of {some(inner)} as `root`, or say "
+            "what is what in a table (`labels`)."
+        )
     for label, splits in inner.items():
         folder = tree.classes[label]
         others = [name for name in folder.classes if name not in splits]

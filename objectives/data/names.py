@@ -44,6 +44,15 @@ def split_of(name: str) -> str | None:
     return _SPLIT_NAMES[letters]
 
 
+def is_text(name: str) -> bool:
+    """Whether it can be written as UTF-8; strings of JSON may hold halves of characters."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def class_name(name: str) -> str:
     """The name of a class: names that look the same are the same."""
     return unicodedata.normalize("NFC", name)

@@ -15,6 +15,7 @@ from optnas.objectives.data.names import SPLITS
 
 IMBALANCE = 5.0
 """The largest class has so many times the images of the smallest before that is said."""
+_NO_LABEL = ("nan", "<na>", "n/a", "null")
 _SIZES = 4
 _KEPT_SIZES = 20
 
@@ -268,6 +269,37 @@ def conversions(facts: np.ndarray, framing: Framing, channels: int) -> list[str]
         kinds = ", ".join(f"{mode} {number:,}" for mode, number in others.items())
         lines.append(f"to {target}: {kinds}")
     return lines
+
+
+def concerns(class_names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> list[str]:
+    """What to mind of classes: their names, where they have no images, and how they differ.
+
+    Args:
+        class_names: One name per class.
+        counts: Images per class in every split.
+    """
+    lines = []
+    alike: dict[str, list[str]] = {}
+    for name in class_names:
+        alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            lines.append(
+                f"the classes {some(map(repr, names))} differ in case or spaces only: if they "
+                "are one, give them one name"
+            )
+    lines += [
+        f"a class is called {shown(name)!r}: if that says that there is no label, take its "
+        "images out"
+        for name in class_names
+        if name.casefold() in _NO_LABEL
+    ]
+    for split in SPLITS:
+        lonely = [n for n, count in zip(class_names, counts[split], strict=True) if not count]
+        if lonely and any(counts[split]):
+            lines.append(f"there is no {split} image of {some(lonely)}")
+    totals = np.sum([counts[split] for split in SPLITS], axis=0).tolist()
+    return lines + imbalance(class_names, totals)
 
 
 def imbalance(class_names: Sequence[str], totals: Sequence[int]) -> list[str]:

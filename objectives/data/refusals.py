@@ -8,14 +8,16 @@ _OTHERS = (
 )
 
 
-def reason_of(content: bytes, error: Exception) -> str:
+def reason_of(content: bytes, error: Exception, reads_heif: bool = False) -> str:
     """Why a file cannot be read, in a line."""
     if not content:
         return "the file is empty"
     if type(error).__name__ != "UnidentifiedImageError":
         return str(error).strip().partition("\n")[0] or type(error).__name__
     if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
-        return "it is HEIC: pip install 'optnas[heif]'"
+        return "it is damaged HEIC" if reads_heif else "it is HEIC: pip install 'optnas[heif]'"
+    if content[4:8] == b"ftyp" and content[8:12] in (b"avif", b"avis"):
+        return "it is AVIF: convert it to PNG"
     start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
     for beginning, reason in _OTHERS:
         if start.startswith(beginning):

@@ -10,7 +10,14 @@ from typing import Any
 
 from optnas.objectives.data.errors import DataError, counted, shown, some
 from optnas.objectives.data.listing import Entry, Listing, walk
-from optnas.objectives.data.names import SPLITS, TRAIN, class_name, ordered, split_of
+from optnas.objectives.data.names import (
+    SPLITS,
+    TRAIN,
+    class_name,
+    is_text,
+    ordered,
+    split_of,
+)
 
 _COLUMNS = ("file", "label", "split")
 _Row = tuple[int, dict[str, Any]]
@@ -57,10 +64,23 @@ def by_table(root: Path, table: Path) -> Listing:
     places = {name: place for place, name in enumerate(listing.class_names)}
     listing.entries.sort(key=lambda entry: (places[entry.label], entry.name))
     others: dict[str, list[str]] = {}
-    unnamed = [name for _, name in walk(root, others).every() if name not in entries]
+    there = {name for _, name in walk(root, others).every()}
+    _check_there(listing.entries, there, root, table)
+    unnamed = sorted(there.difference(entries))
     if unnamed:
         listing.left_out["images that the table does not name"] = unnamed
     return listing
+
+
+def _check_there(entries: list[Entry], there: set[str], root: Path, table: Path) -> None:
+    """Refuse a table most of whose files are not there: its paths start somewhere else."""
+    missing = [e.name for e in entries if e.name not in there and not os.path.exists(e.path)]
+    if 2 * len(missing) > len(entries):
+        raise DataError(
+            f"{shown(table)}: {len(missing):,} of {counted(len(entries), 'file')} are not in "
+            f"{shown(root)}: {some(missing, 3)}. The column file holds paths from `root`, with "
+            "their suffixes."
+        )
 
 
 def _rows(table: Path) -> Iterator[_Row]:
@@ -71,6 +91,8 @@ def _rows(table: Path) -> Iterator[_Row]:
             f"`labels`: {shown(table)} cannot be read: {error.strerror}; expected a CSV file with "
             "the columns file, label and, if wanted, split."
         ) from None
+    if b"\0" in content[:4096] and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{shown(table)} is no text: save the table as CSV, in UTF-8.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -96,6 +118,8 @@ def _json_rows(text: str, table: Path) -> Iterator[_Row]:
                 'as {"file": "a.png", "label": "cat"}.'
             )
         values = {_column(key): value for key, value in row.items()}
+        if len(values) < len(row):
+            raise DataError(f"{shown(table)}:{number}: a column is there twice: {some(row)}.")
         _check_columns(values, table, number)
         yield number, values
 
@@ -138,12 +162,12 @@ def _check_columns(columns: Any, table: Path, line: int) -> None:
 def _entry(row: dict[str, Any], root: Path, table: Path, line: int) -> Entry:
     file, label, split = (row.get(name) for name in _COLUMNS)
     where = f"{shown(table)}:{line}"
-    if not isinstance(file, str) or not file.strip() or "\0" in file:
+    if not isinstance(file, str) or not file.strip() or "\0" in file or not is_text(file):
         raise DataError(f"{where}: `file` must be the path of an image in {shown(root)}.")
     if isinstance(label, int) and not isinstance(label, bool):
         label = str(label)
-    if not isinstance(label, str) or not label.strip():
-        raise DataError(f"{where}: `label` must be the name of a class: {label!r}.")
+    if not isinstance(label, str) or not label.strip() or not is_text(label):
+        raise DataError(f"{where}: `label` must be the name of a class: {shown(repr(label))}.")
     part = split_of(split.strip()) if isinstance(split, str) and split.strip() else None
     if part is None and split not in (None, "") and (not isinstance(split, str) or split.strip()):
         raise DataError(f"{where}: `split` must be train, validation or test: {split!r}.")
@@ -151,8 +175,8 @@ def _entry(row: dict[str, Any], root: Path, table: Path, line: int) -> Entry:
     if "\\" in name and not (root / name).exists():  # Written on another system.
         name = os.path.normpath(file.strip().replace("\\", "/"))
     path = os.path.join(root, name)
-    if os.path.isabs(name):
-        name = os.path.relpath(name, root)
+    if os.path.isabs(name) or name.startswith(os.pardir):
+        name = os.path.relpath(path, root)
     return Entry(path, name, class_name(label.strip()), part)
 
 

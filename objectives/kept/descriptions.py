@@ -12,6 +12,8 @@ from optnas.objectives.kept.preprocessing import Preprocessing
 
 NETWORK = "network.json"
 ENSEMBLE = "ensemble.json"
+LARGEST = 2**28
+"""Bytes of a description: a confusion matrix of 5,000 classes."""
 
 D = TypeVar("D")
 
@@ -108,6 +110,9 @@ def _described(path: Path, kind: type[D], what: str) -> D | None:
     if not path.exists():
         return None
     try:
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise UserError(f"{path}: not the description of {what}: it has {size:,} bytes")
         return pydantic.TypeAdapter(kind).validate_json(path.read_bytes())
     except pydantic.ValidationError as error:
         wrong = error.errors()[0]

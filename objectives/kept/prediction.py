@@ -1,6 +1,7 @@
 """Answers of a kept network to what people have: files, folders, pictures, arrays, tensors."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from optnas.errors import UserError
 from optnas.objectives.data.decoding import suffixes
+from optnas.objectives.data.listing import left_out_lines, walk
 from optnas.objectives.kept.preprocessing import Preprocessing, single_images
 
 BATCH = 64
@@ -114,8 +116,8 @@ class Reader:
             return (image_files(path), True) if path.is_dir() else ([path], False)
         if isinstance(given, Tensor | np.ndarray):
             is_tensor = isinstance(given, Tensor)
-            values = _numbers(given) if isinstance(given, Tensor) else given
             try:
+                values = _numbers(given) if isinstance(given, Tensor) else given
                 images = single_images(values, self.shape, first=is_tensor)
             except ValueError as error:
                 raise UserError(f"{error}; this network takes {self._wanted()}.") from None
@@ -135,31 +137,32 @@ class Reader:
 
 def _numbers(tensor: Tensor) -> np.ndarray:
     """A tensor as an array, which has no bfloat16."""
-    tensor = tensor.detach().cpu()
-    found: np.ndarray = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    return found
+    try:
+        tensor = tensor.detach().cpu()
+        return np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())
+    except (TypeError, RuntimeError) as error:  # sparse, quantised, without data
+        raise ValueError(f"a tensor that is no array is no image: {error}") from None
 
 
 def image_files(folder: Path) -> list[Path]:
     """The images in a folder and in those below it, in the order of their names.
 
+    A warning says what was left out, by the rules of training's folders.
+
     Raises:
-        UserError: If there is none.
+        UserError: If there is none, or a folder cannot be read.
     """
-    known = suffixes()
-    found = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in known
-        and path.is_file()
-        and not any(
-            part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts
-        )
-    ]
+    left_out: dict[str, list[str]] = {}
+    found = sorted(Path(path) for path, _ in walk(folder, left_out).every())
+    lines = "; ".join(left_out_lines(left_out))
     if not found:
+        known = ", ".join(sorted(suffixes()))
         raise UserError(
-            f"{folder} holds no images: expected files {', '.join(sorted(known))} in it or below."
+            f"{folder} holds no images: expected files {known} in it or below."
+            + (f" Left out: {lines}." if lines else "")
         )
+    if lines:
+        warnings.warn(f"{folder}: left out: {lines}", stacklevel=3)
     return found
 
 
@@ -213,7 +216,7 @@ def answered(
     """
     if batch_size < 1:
         raise UserError(f"`batch_size` must be greater than or equal to 1: {batch_size}.")
-    left = iter(sources)
+    left, batch_size = iter(sources), min(batch_size, len(sources))
     with ThreadPoolExecutor(_READERS, thread_name_prefix="optnas-predict") as readers:
         while chunk := list(islice(left, batch_size)):
             read = list(readers.map(lambda source: _read(reader, source), chunk))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pydantic
 import torch
 from torch import Tensor
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _FRACTIONS = 1e-4
 """How far floats may leave [0, 1], as interpolation leaves it."""
 _CHANNELS = (1, 2, 3, 4)
+_TAKEN = "images in arrays must be uint8, uint16, or floats in [0, 1]"
 _DARK = 15.9
 """By how much the greatest of samples may be below white: as 12 bits are to 16."""
 
@@ -43,6 +45,9 @@ class Preprocessing:
         fraction: Share of the sides that is kept in the middle before.
         reading: The rules by which files are decoded; 1 are those of version 0.1.
     """
+
+    # What a later version says besides, nobody here can do.
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
 
     resize: Resize = "squash"
     background: tuple[int, int, int] = (255, 255, 255)
@@ -71,6 +76,8 @@ class Preprocessing:
             ValueError: If its samples are not of the depth of the training's.
         """
         _check_channels(shape[0])
+        if 0 in image.size:
+            raise ValueError(f"an image of {image.width} x {image.height} pixels shows nothing")
         framing = self._framing(shape)
         return self._finished(read_opened(image, framing), framing, shape, "an image")
 
@@ -119,6 +126,8 @@ class Preprocessing:
             return values
         if values.dtype == np.bool_:
             return np.where(values, 255, 0).astype(np.uint8)
+        if values.dtype.kind not in "iuf":
+            raise ValueError(f"{_TAKEN}: {values.dtype}")
         low, high = float(values.min()), float(values.max())
         rounded: np.ndarray
         if _is_sixteen_bits(values):
@@ -128,10 +137,7 @@ class Preprocessing:
         if values.dtype.kind == "f" and low >= -_FRACTIONS and high <= 1 + _FRACTIONS:
             rounded = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
             return rounded
-        raise ValueError(
-            "images in arrays must be uint8, uint16, or floats in [0, 1]: "
-            f"{values.dtype} with values from {low:.4g} to {high:.4g}"
-        )
+        raise ValueError(f"{_TAKEN}: {values.dtype} with values from {low:.4g} to {high:.4g}")
 
 
 def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
@@ -145,10 +151,14 @@ def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
         ValueError: If it is not uint8, or floats in [0, 1], of shape (N, C, H, W). The message
             says what it is.
     """
-    got = f"{str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}"
-    is_known = images.dtype == torch.uint8 or images.dtype.is_floating_point
+    got = _described(images)
+    is_known = isinstance(images, Tensor) and images.layout == torch.strided
+    is_known = is_known and (
+        images.dtype == torch.uint8
+        or (images.dtype.is_floating_point and images.dtype.itemsize > 1)
+    )
     if is_known and images.ndim == 4 and tuple(images.shape[1:]) == shape:
-        if images.dtype == torch.uint8 or not images.numel():
+        if images.dtype == torch.uint8 or not images.numel() or images.is_meta:
             return
         low, high = (value.item() for value in images.detach().aminmax())
         if math.isfinite(low + high) and low >= -_FRACTIONS and high <= 1 + _FRACTIONS:
@@ -160,6 +170,13 @@ def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
         f"(N, {channels}, {height}, {width}), and got {got}. "
         "`model.predict` takes images of any size as files, arrays or PIL images."
     )
+
+
+def _described(images: Any) -> str:
+    if not isinstance(images, Tensor):
+        return f"a {type(images).__name__}"
+    kind = "" if images.layout == torch.strided else f"{images.layout} "
+    return f"{kind}{images.dtype} of shape {tuple(images.shape)}".replace("torch.", "")
 
 
 def single_images(

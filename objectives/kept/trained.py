@@ -18,7 +18,7 @@ from optnas.devices.ranks import join
 from optnas.errors import UserError
 from optnas.objectives.data.image_files import ImageFiles
 from optnas.objectives.data.images import Images
-from optnas.objectives.kept.bounds import check_sizes
+from optnas.objectives.kept.bounds import check_images_of, check_sizes, check_weights
 from optnas.objectives.kept.cards import card
 from optnas.objectives.kept.classifiers import Classifier
 from optnas.objectives.kept.descriptions import NETWORK, Description, describe
@@ -40,6 +40,10 @@ from optnas.storage.files import write_whole
 
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"
+_NOT_WHOLE = (
+    *(OSError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError),
+    safetensors.SafetensorError,
+)
 
 
 def retrain(
@@ -133,7 +137,9 @@ def _kept(
 ) -> Description:
     """A trained network in its folder, with what is said of it."""
     served = _served(trainer.judged, architecture, images, network)
-    weights = safetensors.torch.save(served.state_dict())
+    # Tensors of their own: safetensors takes none that layers share, nor views.
+    state = {name: t.contiguous().clone() for name, t in served.state_dict().items()}
+    weights = safetensors.torch.save(state)
     description = Description(
         **said,
         **_costs(served, trainer, images),
@@ -312,6 +318,7 @@ def read(folder: Path) -> tuple[Description, nn.Module]:
         weights = (folder / WEIGHTS).read_bytes()
         if hashlib.sha256(weights).hexdigest() != description.weights_sha256:
             raise ValueError(f"{WEIGHTS} is not the file that {NETWORK} describes")
+        check_images_of(description)
         check_sizes(description.architecture, description.network, weights)
         network = build_model(
             architecture_of(description),
@@ -319,9 +326,11 @@ def read(folder: Path) -> tuple[Description, nn.Module]:
             len(description.class_names),
             **description.network,
         )
-        network.load_state_dict(safetensors.torch.load(weights))
-    except (OSError, ValueError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
-        reason = str(error).partition("\n")[0]
+        state = safetensors.torch.load(weights)
+        check_weights(state, network.state_dict())
+        network.load_state_dict(state)
+    except _NOT_WHOLE as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{folder} holds no whole network: {reason}") from None
     return description, network
 

@@ -1,5 +1,6 @@
 """Networks of architectures: from what a space names to a module with fresh weights."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,7 +17,15 @@ from optnas.objectives.networks.costs import (
 )
 from optnas.objectives.networks.faces import FaceNetwork
 from optnas.objectives.networks.growth import GrowthNetwork
-from optnas.objectives.networks.initialisation import drawn_from, initialise, is_initialised
+from optnas.objectives.networks.initialisation import (
+    Constructing,
+    blank,
+    drawn_from,
+    has_blanks,
+    initialise,
+    is_initialised,
+    is_lazy,
+)
 from optnas.objectives.networks.known import KnownArchitecture, known_network
 from optnas.objectives.networks.nasbench201 import NasBench201Network
 from optnas.objectives.networks.stages import stage_network
@@ -173,9 +182,12 @@ def build_on_meta(
     build = _builder(architecture, input_shape, options)
     try:
         with torch.device("meta"):
-            return build(input_shape[0], classes)
+            model = build(input_shape[0], classes)
+        if not is_lazy(model):
+            return model
     except (RuntimeError, NotImplementedError):
-        return _built_at_once(build, input_shape, classes, torch.Generator().manual_seed(0))
+        pass
+    return _built_at_once(build, input_shape, classes, torch.Generator().manual_seed(0))
 
 
 def _builder(
@@ -237,19 +249,27 @@ def _built(
     if classes < 2:
         raise ValueError(f"`classes` must be greater than or equal to 2: {classes}.")
     # On the meta device the layers draw nothing, so the global generator stays untouched.
+    made_here = getattr(build, "func", build).__module__.startswith("optnas.")
+    constructing = Constructing()
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), contextlib.nullcontext() if made_here else constructing:
             model = build(input_shape[0], classes)
     except (RuntimeError, NotImplementedError):  # A constructor that looks at its own numbers.
         return _built_at_once(build, input_shape, classes, generator)
-    if not is_initialised(model):
+    if not (is_initialised(model) if made_here else constructing.can_be_repeated(model)):
         return _built_at_once(build, input_shape, classes, generator)
+    before = torch.get_rng_state() if generator is None else generator.get_state()
     # As `to_empty` does, which imports half of torch's compiler to copy meta tensors' layouts.
-    model._apply(  # type: ignore[no-untyped-call]
-        lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype)
-    )
+    model._apply(_empty if made_here else blank)  # type: ignore[no-untyped-call]
     initialise(model, generator)
+    if not made_here and has_blanks(model):
+        torch.set_rng_state(before) if generator is None else generator.set_state(before)
+        return _built_at_once(build, input_shape, classes, generator)
     return model
+
+
+def _empty(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
 def _built_at_once(
@@ -260,4 +280,9 @@ def _built_at_once(
 ) -> NetworkModule:
     """A network some of whose weights only its constructor can draw."""
     with drawn_from(generator), torch.device("cpu"):
-        return build(input_shape[0], classes)
+        model = build(input_shape[0], classes)
+        if is_lazy(model):
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, *input_shape))
+            model.train()
+    return model

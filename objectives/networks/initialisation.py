@@ -1,10 +1,11 @@
 """First weights, drawn from a generator of their own, of whatever layers a network has."""
 
 import math
+from collections import Counter
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from optnas.objectives.networks.mixtures import ArchitectureWeights
@@ -50,6 +51,70 @@ def _draw_weights(part: nn.Conv2d | nn.Linear, generator: torch.Generator | None
 def is_initialised(model: nn.Module) -> bool:
     """Whether `initialise` sets everything that the constructors of a network set."""
     return all(_can_reset(part) for part in model.modules() if _has_state(part))
+
+
+def is_lazy(model: nn.Module) -> bool:
+    """Whether a layer waits for its first input to know its size."""
+    return any(nn.parameter.is_lazy(tensor) for tensor in _state(model))
+
+
+class Constructing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Watches what the constructors of somebody's network write into its tensors.
+
+    A layer of torch.nn writes once into each of its own, and `initialise` can do that again. What
+    is written more often or never was set by the network's own constructor, and would be lost.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._written: list[Tensor] = []  # Kept, so that no other takes the place of one.
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        first = next(iter(func._schema.arguments), None)
+        if args and first is not None and first.alias_info and first.alias_info.is_write:
+            self._written.append(args[0])
+        return result
+
+    def can_be_repeated(self, model: nn.Module) -> bool:
+        """Whether nothing is lost if `initialise` sets the tensors of this network again."""
+        if is_lazy(model) or not is_initialised(model):
+            return False
+        places = [tensor.untyped_storage()._cdata for tensor in _state(model)]
+        counts = Counter(tensor.untyped_storage()._cdata for tensor in self._written)
+        is_shared = len(set(places)) < len(places)
+        others = [value for part in model.modules() for value in vars(part).values()]
+        return (
+            not is_shared
+            and all(counts[place] == 1 for place in places)
+            and not any(isinstance(value, Tensor) for value in others)
+        )
+
+
+def blank(tensor: Tensor) -> Tensor:
+    """A tensor of the same shape, full of what no initialisation sets."""
+    return torch.full(tensor.shape, _blank_of(tensor), dtype=tensor.dtype)
+
+
+def has_blanks(model: nn.Module) -> bool:
+    """Whether something of a network that was blank still is."""
+    return any(
+        bool((t != t).any() if t.is_floating_point() else (t == _blank_of(t)).any())
+        for t in _state(model)
+    )
+
+
+def _blank_of(tensor: Tensor) -> float:
+    is_real = tensor.dtype.is_floating_point or tensor.dtype.is_complex
+    if is_real or tensor.dtype == torch.bool:
+        return math.nan if is_real else 0
+    return torch.iinfo(tensor.dtype).min
+
+
+def _state(model: nn.Module) -> list[Tensor]:
+    """Parameters and buffers of all parts, those twice that two parts share."""
+    parts = [(*part._parameters.values(), *part._buffers.values()) for part in model.modules()]
+    return [tensor for part in parts for tensor in part if tensor is not None]
 
 
 def drawn_from(generator: torch.Generator | None) -> "_Drawing":

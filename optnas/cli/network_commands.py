@@ -111,6 +111,8 @@ def load_network(folder: Path, device: str = "cpu") -> Any:
     from optnas.errors import UserError
     from optnas.extensions.importing import load_part
 
+    if device.partition(":")[0] == "meta":
+        raise UserError("--device meta: there are no numbers; take cpu or cuda")
     try:
         return load_part("load")(folder, device)
     except UserError:
@@ -130,11 +132,13 @@ def _existing(path: Path) -> Path:
 
 def _watched(found: Iterator[Any], total: int, unread: list[Any]) -> Iterator[Any]:
     """The predictions; how many there are already is said on stderr, and which cannot be read."""
+    from optnas.pages.text import in_a_line
+
     is_seen = total > _SHOWN_EVERY and sys.stderr.isatty()
     for number, each in enumerate(found, start=1):
         if each.error is not None:
             unread.append(each)
-            print(f"optnas: {each.source}: {each.error}", file=sys.stderr)
+            print(in_a_line(f"optnas: {each.source}: {each.error}"), file=sys.stderr)
         if is_seen and (number % _SHOWN_EVERY == 0 or number == total):
             end = "\n" if number == total else "\r"
             print(f"{number:,} of {total:,} images", end=end, file=sys.stderr, flush=True)
@@ -142,9 +146,11 @@ def _watched(found: Iterator[Any], total: int, unread: list[Any]) -> Iterator[An
 
 
 def _write_text(found: Iterable[Any]) -> None:
+    from optnas.pages.text import in_a_line
+
     for each in found:
         if each.error is None:
-            print(f"{each.source}: {each.text()}")
+            print(in_a_line(f"{each.source}: {each.text()}"))
 
 
 def _write_json(found: Iterable[Any]) -> None:

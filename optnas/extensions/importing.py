@@ -138,7 +138,7 @@ def _imported(what: str, entry: EntryPoint) -> Any:
             f"the {what} {entry.name!r} cannot be imported: no module {error.name!r} among the "
             "installed packages or in the study file's folder"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"the {what} {entry.name!r} cannot be imported: {type(error).__name__}: {error}"
         ) from error

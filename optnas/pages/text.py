@@ -20,6 +20,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def in_a_line(text: str) -> str:
+    """The same in a line: tabs and line feeds are seen, too."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def without_paths(text: str, folders: Sequence[str] = ()) -> str:
     """A text that tells nobody where the files of this machine are.
 

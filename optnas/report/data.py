@@ -15,7 +15,7 @@ from optnas.pages.content import (
     Section,
     Table,
 )
-from optnas.pages.text import printable
+from optnas.pages.text import in_a_line, printable
 from optnas.study.data import data_seen_with
 from optnas.study.objectives import ObjectiveMaker
 
@@ -174,7 +174,7 @@ def class_rows(fields: Mapping[str, Any]) -> list[list[str]]:
     for place, name in enumerate(fields["class_names"]):
         numbers = [f"{split[place]:,}" for split in counts]
         rows.append(
-            [printable(name), *numbers, f"{totals[place]:,}", f"{totals[place] / whole:.1%}"]
+            [in_a_line(name), *numbers, f"{totals[place]:,}", f"{totals[place] / whole:.1%}"]
         )
     return rows
 

@@ -212,10 +212,10 @@ def _written(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Of torch's own exporters, about themselves.
                 forms.write(form, model, example, place, about)
+                difference = _difference(model, forms.runner(form, place), tests)
         except Exception as error:  # whatever a converter says of a network that it cannot take
             reason = str(error).strip().partition("\n")[0]
             raise UserError(f"this network cannot be written for {form}: {reason}") from error
-        difference = _difference(model, forms.runner(form, place), tests)
         if not difference <= GREATEST_DIFFERENCE:
             raise UserError(
                 f"the {form} file differs from the network by {difference:.2g} on {len(tests)} "

@@ -106,7 +106,8 @@ def _flattened(model: nn.Module, graph: fx.Graph) -> tuple[list[str], dict[str, 
         else:
             owner, _, key = target.rpartition(".")
             tensor = getattr(model.get_submodule(owner), key)
-            empty = f"torch.zeros({tuple(tensor.shape)!r})"
+            kind = "" if tensor.dtype == torch.float32 else f", dtype={tensor.dtype}"
+            empty = f"torch.zeros({tuple(tensor.shape)!r}{kind})"
             is_parameter = isinstance(tensor, nn.Parameter)
             layers[name] = (
                 f"self.{name} = nn.Parameter({empty})"
