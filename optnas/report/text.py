@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from optnas.config import plugins
 from optnas.config.contract import data_set
+from optnas.errors import UserError
 from optnas.extensions.describing import described
 from optnas.extensions.importing import load_entry
 from optnas.report.meaning import could_be_guessed, remarks
@@ -294,6 +295,8 @@ def _conclusion_fields(handle: OpenStudy, conclusion: Conclusion) -> dict[str, A
 def _best_trial(handle: OpenStudy) -> dict[str, Any] | None:
     try:
         trial = handle.study.best_trial
+    except UserError:
+        raise
     except ValueError:  # None is complete and feasible.
         return None
     return {"number": trial.number, "value": trial.value, "params": trial.params}
