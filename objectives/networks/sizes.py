@@ -66,7 +66,7 @@ def check_settings(
     """
     check_options(architecture, options)
     check_training(architecture, train)
-    reason = _refusal(architecture, options, input_shape, classes)
+    reason = _refusal(architecture, options, input_shape, classes) if options else None
     # A network that cannot be built without them either says nothing of the options.
     if reason is not None and _refusal(architecture, {}, input_shape, classes) is None:
         raise UserError(f"network: {reason}")
