@@ -50,11 +50,15 @@ WorkerCount = Annotated[
     typer.Option("--workers", min=1, help="Processes that search. Default: as the study says."),
 ]
 PerDevice = Annotated[
-    str | None,
+    int | None,
+    typer.Option("--per-device", min=1, help="Processes on each device instead."),
+]
+Streams = Annotated[
+    int | None,
     typer.Option(
-        "--per-device",
-        metavar="N|auto",
-        help="Processes on each device instead: a number, or as many as make it faster.",
+        "--streams",
+        min=1,
+        help="Trials that each process trains at once, on a GPU. Default: as the study says.",
     ),
 ]
 Devices = Annotated[

@@ -71,8 +71,11 @@ class Watch:
         self._gpus = use_of(used)
 
     def ended(self, worker: int, trial: FrozenTrial) -> None:
-        """A worker has finished a trial."""
-        self._pulses.pop(worker, None)
+        """A worker has finished a trial; others that it trains at the same time go on."""
+        heard, pulses = self._pulses.pop(worker, (0.0, ()))
+        others = [pulse for pulse in pulses if pulse["number"] != trial.number]
+        if others:  # Of other threads of the worker.
+            self._pulses[worker] = (heard, others)
         before = self._trials[: trial.number]
         self._trials = [*before, trial, *self._trials[trial.number + 1 :]]
         self._has_changed = True
@@ -108,7 +111,7 @@ class Watch:
         now = self._clock()
         for heard, pulses in self._pulses.values():  # What nobody has written down yet.
             trained += sum(pulse["running"] + now - heard for pulse in pulses)
-        workers = max(1, len(self._pulses))
+        workers = max(1, sum(max(1, len(pulses)) for _, pulses in self._pulses.values()))
         # Little is known of it before some trials have ended.
         passed = self.elapsed
         return min(workers, (trained + 60.0 * workers) / (passed + 60.0))
@@ -254,8 +257,9 @@ def pulse_line(pulse: Mapping[str, Any], metric: Metric, since: float = 0.0) -> 
     batches = pulse["batches"]
     share = 0.0 if not batches else min(1.0, pulse["batch"] / batches)
     epoch = min(pulse["epoch"] + 1, max(1, pulse["epochs"]))
-    parts.append(f"epoch {epoch} of {pulse['epochs']}")
-    parts.append(f"{bar(share)} {100 * share:3.0f}%")
+    if pulse["epochs"]:  # It trains already.
+        parts.append(f"epoch {epoch} of {pulse['epochs']}")
+        parts.append(f"{bar(share)} {100 * share:3.0f}%")
     if pulse["accuracy"] is not None:
         parts.append(f"{metric.name} {pulse['accuracy']:.4f}")
     parts.append(_clock_text(pulse["seconds"] + pulse["running"] + since))

@@ -173,7 +173,7 @@ def _disk(
         return None
     smallest, typical, greatest = (each.costs for each in networks)
     # The new state of a network is written before the old one is removed.
-    workers = handle.config.workers.count or 1
+    workers = (handle.config.workers.count or 1) * handle.config.workers.streams
     states = Span(2 * workers * smallest.state_bytes, 2 * workers * greatest.state_bytes)
     kept = _kept(handle, ahead.trials)
     stays = kept.scaled(4 * typical.params * OFF / DRIFT, 4 * typical.params * OFF * DRIFT)

@@ -124,6 +124,16 @@ class Loop:
                         raise
                     self._trouble.lasts(error, self._signals)
 
+    def stop(self) -> None:
+        """Start no further trial, and wait for none; from any thread."""
+        self._study._stop_flag = True
+
+    def give_up(self, thread: int) -> None:
+        """Hand back what a thread works on that does not end; its result will be dropped."""
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if is_own(trial, thread):
+                fail_as_lost(self._study._storage, trial, INTERRUPTED)
+
     def recover(self) -> list[FrozenTrial]:
         """End the trials of dead workers, and those whose end this one could not write.
 

@@ -77,15 +77,15 @@ def worker_is_dead(trial: FrozenTrial) -> bool:
     return has_candidate and lease_expired(trial)
 
 
-def is_own(trial: FrozenTrial) -> bool:
-    """Whether the lease of ``trial`` is that of this very thread of this process."""
+def is_own(trial: FrozenTrial, thread: int | None = None) -> bool:
+    """Whether the lease of ``trial`` is that of this very thread of this process, or another."""
     lease = trial.system_attrs.get(LEASE)
     return (
         lease is not None
         and is_local(trial)
         and lease["pid"] == os.getpid()
         and lease["started"] == _process_start(os.getpid())
-        and lease.get("thread") == threading.get_ident()
+        and lease.get("thread") == (threading.get_ident() if thread is None else thread)
     )
 
 
