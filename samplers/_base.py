@@ -21,7 +21,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.samplers._batches import Candidate, Step
-from optnas.samplers._history import History, LostCandidate, TrialReader
+from optnas.samplers._history import History, LostCandidate, TrialReader, results_alone
 from optnas.samplers._options import Count, check_options
 from optnas.samplers._outlook import Outlook
 from optnas.samplers._turns import Turns, all_trials, names_candidate, promise_decision
@@ -129,7 +129,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         All finished networks, where the strategy does not know better.
         """
         trials = all_trials(study)
-        results = [r for r in self._history(study, trials).results if math.isfinite(r.value)]
+        results = [r for r in results_alone(trials) if math.isfinite(r.value)]
         return [
             (result.number, architecture, result.value)
             for result in sorted(results, key=lambda result: -result.value)

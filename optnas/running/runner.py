@@ -112,8 +112,26 @@ def run(
         RunError: If a trial could not go on because of the machine, or a worker died and was not
             replaced. Nothing is lost.
     """
-    config = config_to_run(config)
-    display = display or Display()
+    return run_as_made(
+        config_to_run(config),
+        display=display or Display(),
+        device=device,
+        workers=workers,
+        accept_changed_data=accept_changed_data,
+        sees_like=sees_like,
+    )
+
+
+def run_as_made(
+    config: StudyFile,
+    *,
+    display: Display,
+    device: str | None = None,
+    workers: Workers | None = None,
+    accept_changed_data: bool = False,
+    sees_like: OpenStudy | None = None,
+) -> Outcome:
+    """The same with a configuration as `config_to_run` returns it, which opens the storage."""
     warn_of_kept_settings(config)
     workers = workers or config.workers
     if device is not None and not workers.devices:

@@ -5,6 +5,7 @@ another, or stumbles over them; a trial that it could read is held to `optnas.tr
 """
 
 import contextlib
+import datetime
 import functools
 import json
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -294,6 +295,12 @@ _ROWS: Mapping[str, tuple[str, Callable[..., Any], str]] = {
         "SELECT number, 'state', state FROM trials ORDER BY number",
         lambda state: TrialState[state],
         "a state",
+    ),
+    "times": (
+        "SELECT number, 'datetime_start', datetime_start, datetime_complete FROM trials "
+        "ORDER BY number",
+        lambda *times: [datetime.datetime.fromisoformat(str(t)) for t in times if t is not None],
+        "a time",
     ),
     "trial_params": (
         "SELECT number, param_name, distribution_json, param_value FROM trial_params "
