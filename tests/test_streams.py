@@ -407,9 +407,9 @@ def test_an_error_in_one_thread_ends_the_run(naps):
 def test_a_display_forgets_the_trial_that_ended_alone():
     watch = Watch()
     watch.pulse([pulse.Pulse(number=n, epochs=1).fields() for n in (4, 5)], 0)
-    watch.ended(0, SimpleNamespace(number=4))
+    watch.ended(0, SimpleNamespace(number=4, params={}))
     assert [each["number"] for each in watch.pulses()] == [5]
-    watch.ended(0, SimpleNamespace(number=5))
+    watch.ended(0, SimpleNamespace(number=5, params={}))
     assert watch.pulses() == []
 
 

@@ -30,17 +30,18 @@ from optnas.trials.attributes import (
     LOST,
     MACHINE,
 )
-from optnas.trials.claims import Claim, queued_params
+from optnas.trials.claims import Claim, is_repeated, queued_params
 from optnas.trials.failures import (
     fail_as_lost,
     fail_dead,
+    fail_own,
     failed_attempts,
     is_grounds,
     is_lost,
     mark_failure,
     one_line,
 )
-from optnas.trials.leases import is_own, renew_lease
+from optnas.trials.leases import renew_lease
 
 PATIENCE = 60.0
 """Seconds for which a machine that lets no trial go on is tried again."""
@@ -131,9 +132,8 @@ class Loop:
 
     def give_up(self, thread: int) -> None:
         """Hand back what a thread works on that does not end; its result will be dropped."""
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if is_own(trial, thread):
-                fail_as_lost(self._study._storage, trial, INTERRUPTED)
+        trials = self._study.get_trials(deepcopy=False)
+        fail_own(self._study._storage, trials, INTERRUPTED, thread)
 
     def recover(self) -> list[FrozenTrial]:
         """End the trials of dead workers, and those whose end this one could not write.
@@ -150,9 +150,8 @@ class Loop:
             for trial in abandoned:
                 reason = "its worker died before it wrote a lease"
                 fail_as_lost(study._storage, trial, reason)
-            broken_off = [t for t in trials if t.state == TrialState.RUNNING and is_own(t)]
-            for trial in broken_off:
-                fail_as_lost(study._storage, trial, f"{MACHINE}how it ended could not be stored")
+            reason = f"{MACHINE}how it ended could not be stored"
+            broken_off = fail_own(study._storage, trials, reason)
             dead = fail_dead(study._storage, trials, self._config.max_retries)
             if not (abandoned or broken_off or dead):
                 return trials
@@ -284,7 +283,7 @@ class Loop:
             return
         trials = self._study.get_trials(deepcopy=False)
         frozen = trials[trial.number]
-        if _is_repeated(frozen, trials):
+        if is_repeated(frozen, trials):
             raise optuna.TrialPruned("Another trial goes on with the same lost one.")
         if not has_room(budget, trials, trial.number):
             if queued_params(frozen):
@@ -396,11 +395,3 @@ def _queue_lost(study: optuna.Study, trials: Sequence[FrozenTrial], max_retries:
             study.enqueue_trial(given, user_attrs={CONTINUES: trial.number})
             is_any = True
     return is_any
-
-
-def _is_repeated(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether a trial was queued for a lost one with which an earlier trial goes on."""
-    lost = trial.user_attrs.get(CONTINUES)
-    if lost is None or not queued_params(trial):
-        return False
-    return any(other.user_attrs.get(CONTINUES) == lost for other in trials[: trial.number])

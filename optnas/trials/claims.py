@@ -1,13 +1,13 @@
 """The candidates that trials were given, or queued with."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from optnas.trials.attributes import CLAIM
+from optnas.trials.attributes import CLAIM, CONTINUES
 from optnas.trials.writing import Attr, write_attrs
 
 
@@ -51,3 +51,11 @@ def queued_params(trial: FrozenTrial) -> Mapping[str, Any]:
     """The parameters that a trial was queued with."""
     fixed: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
     return fixed
+
+
+def is_repeated(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+    """Whether a trial was queued for a lost one with which an earlier trial goes on."""
+    lost = trial.user_attrs.get(CONTINUES)
+    if lost is None or not queued_params(trial):
+        return False
+    return any(other.user_attrs.get(CONTINUES) == lost for other in trials[: trial.number])
