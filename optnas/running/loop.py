@@ -35,11 +35,12 @@ from optnas.trials.claims import queued_params
 from optnas.trials.failures import (
     fail_as_lost,
     fail_dead,
+    fail_own,
     is_grounds,
     mark_failure,
     one_line,
 )
-from optnas.trials.leases import is_own, renew_lease
+from optnas.trials.leases import renew_lease
 
 PATIENCE = 60.0
 """Seconds for which a machine that lets no trial go on is tried again."""
@@ -130,9 +131,8 @@ class Loop:
 
     def give_up(self, thread: int) -> None:
         """Hand back what a thread works on that does not end; its result will be dropped."""
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if is_own(trial, thread):
-                fail_as_lost(self._study._storage, trial, INTERRUPTED)
+        trials = self._study.get_trials(deepcopy=False)
+        fail_own(self._study._storage, trials, INTERRUPTED, thread)
 
     def recover(self) -> list[FrozenTrial]:
         """End the trials of dead workers, and those whose end this one could not write.
@@ -149,9 +149,8 @@ class Loop:
             for trial in abandoned:
                 reason = "its worker died before it wrote a lease"
                 fail_as_lost(study._storage, trial, reason)
-            broken_off = [t for t in trials if t.state == TrialState.RUNNING and is_own(t)]
-            for trial in broken_off:
-                fail_as_lost(study._storage, trial, f"{MACHINE}how it ended could not be stored")
+            reason = f"{MACHINE}how it ended could not be stored"
+            broken_off = fail_own(study._storage, trials, reason)
             dead = fail_dead(study._storage, trials, self._config.max_retries)
             if not (abandoned or broken_off or dead):
                 return trials
