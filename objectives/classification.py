@@ -212,8 +212,8 @@ class Classification(Retrains, Rehearses):
             device=device,
             **options,
         )
-        example = space.random(np.random.default_rng(0))
-        check_settings(example, objective._network, train)
+        example, seen = space.random(np.random.default_rng(0)), objective.images
+        check_settings(example, objective._network, train, seen.input_shape, seen.classes)
         objective._sized(example)
         return objective
 

@@ -75,10 +75,6 @@ class EndlessSampler(StrategySampler[A]):
             known = self._named[number] = (trial, self.space.named_by(trial))
         return known[1]
 
-    def _is_over(self, study: Study, history: History) -> bool:
-        # Deciding twice a trial would double what a proposal costs, for nothing in most spaces.
-        return history.claims >= self._size and super()._is_over(study, history)
-
     def new_random(
         self, history: History, rng: np.random.Generator, phase: str
     ) -> Candidate | None:

@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from optnas.config import plugins
 from optnas.config.contract import data_set
+from optnas.errors import UserError
 from optnas.extensions.describing import described
 from optnas.extensions.importing import load_entry
 from optnas.report.meaning import could_be_guessed, remarks
@@ -308,6 +309,8 @@ def _best_trial(handle: OpenStudy) -> dict[str, Any] | None:
     try:
         # A copy would be read whole, and with it every epoch of every trial.
         trial = handle.study._get_best_trial(deepcopy=False)
+    except UserError:
+        raise
     except ValueError:  # None is complete and feasible.
         return None
     return {"number": trial.number, "value": trial.value, "params": dict(trial.params.items())}

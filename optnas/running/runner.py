@@ -28,7 +28,7 @@ from optnas.running.signals import TAKEN_BACK, Interruption, Signals
 from optnas.running.streams import run_at_once
 from optnas.running.workers import Pool, SendEvent, Work, WorkerPool
 from optnas.storage.artifacts import Artifacts, check_artifacts, mark_artifacts, open_artifacts
-from optnas.study.budget import may_go_on, may_start
+from optnas.study.budget import limits_epochs, may_go_on, may_start
 from optnas.study.data import (
     DataReading,
     SeenData,
@@ -273,9 +273,10 @@ def _check_may_go_on(progress: Any, handle: OpenStudy, signals: Signals) -> None
     """
     if signals.ending is not None:  # Python drops what is raised inside some callbacks.
         raise KeyboardInterrupt
-    if progress.epoch < progress.epochs and not may_go_on(
-        handle.config.budget, handle.study.get_trials(deepcopy=False)
-    ):
+    budget = handle.config.budget
+    if progress.epoch == progress.epochs or not limits_epochs(budget):
+        return
+    if not may_go_on(budget, handle.study.get_trials(deepcopy=False)):
         raise BudgetUsedUp
 
 

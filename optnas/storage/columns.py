@@ -200,7 +200,9 @@ class Columns:
             ).where(_Trial.study_id == self._study_id)
             self._times = self._gathered(
                 query,
-                lambda row, found: found.update({row[0]: (_local(row[1]), _local(row[2]))}),
+                lambda row, found: found.update(
+                    {row[0]: (local_time(row[1]), local_time(row[2]))}
+                ),
             )
         return self._times[trial_id]
 
@@ -256,7 +258,7 @@ class Columns:
         return value
 
 
-def _local(time: datetime.datetime | None) -> datetime.datetime | None:
+def local_time(time: datetime.datetime | None) -> datetime.datetime | None:
     """A time of the database, in UTC, as Optuna gives it: here, and without saying so."""
     if time is None:
         return None
