@@ -6,19 +6,25 @@ import importlib.util
 import json
 import re
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 from _harness import about
 from epoch import NETWORKS, Network, chain, images_of, part, plain, product, training
 from search import SEARCH, network_of
 
+from optnas.config.settings import TrainSettings
+from optnas.objectives.classification import Classification
 from optnas.objectives.data.images import Images
 from optnas.objectives.training.trainer import Trainer
+from optnas.spaces import ChainArchitecture, ChainSpace
 
 ROOT = Path(__file__).parents[1]
 TRACE = ROOT / "tests" / "data" / "macro_micro_traces.json"
@@ -33,7 +39,7 @@ EPOCHS_OF: dict[str, Network] = {
 WIDTHS = (60, 58, 56, 54, 52, 50, 46, 42, 38, 34)
 STREAMS = (1, 2, 4, 8)
 TESTS = ("test_cuda_graphs.py", "test_memory.py", "test_gpus.py", "test_gpu_sharing.py")
-TESTS += ("test_padding.py", "test_kernels.py")
+TESTS += ("test_padding.py", "test_kernels.py", "test_streams.py")
 # What kernels do, told from their names; the first that fits.
 KINDS = {
     "batch norm": "batch_?norm|bn_",
@@ -272,38 +278,47 @@ def profile(what: str, step: Callable[[], object], device: str) -> Iterator[Row]
 
 
 def streams(task: Task) -> Iterator[Row]:
-    """Graphs of several trainings of one process replayed at once, on a stream each."""
-    number = 2 if task.quick else 150
-    for name in list(EPOCHS_OF)[: 1 if task.quick else 2]:
-        made: list[Callable[[], object]] = []
-        kept, single = [], 0.0
+    """Epochs of trials that one process trains at once, in threads with a stream each."""
+    depths = (10, 20)[: 1 if task.quick else None]
+    images = part(task.images, *((160, 72) if task.quick else (15_000, 1_000)))
+    recipe = TrainSettings(epochs=2 if task.quick else 4)
+    for depth in depths:
+        space = ChainSpace(depth=(depth, depth), width=(64, 64))
+        objective = Classification(space, images, train=recipe, device=task.device, seed=0)
+        ends_of(objective, chain(depth, 64), 1)  # Kernels are made.
+        single = 0.0
         for count in STREAMS[: 2 if task.quick else None]:
-            while len(made) < count:
-                trainer = task.training(EPOCHS_OF[name], task.few, seed=len(made))
-                trainer.train_epoch()
-                kept.append(trainer)
-                made.append(stepping(trainer))
-            on = [_stream(trainer) for trainer in kept]
-
-            def work(on: Any = on, made: Any = made) -> None:
-                for _ in range(number):
-                    for stream, step in zip(on, made, strict=True):
-                        with stream:
-                            step()
-
-            rate = count * number / seconds(task.device, work)
+            ends = ends_of(objective, chain(depth, 64), count)
+            # From when each has trained an epoch until one has trained all.
+            first, last = max(min(each) for each in ends), min(max(each) for each in ends)
+            done = sum(first < end <= last for each in ends for end in each)
+            rate = done / (last - first) if first < last else 0.0
             single = single or rate
-            what = f"steps of {count} trainings at once, {name}"
-            yield Row("streams", what, rate, "a second", number, f"{rate / single:.2f} of one")
-        del made, kept, on
+            what = f"epochs of {count} trials at once, chain ({depth}, 64)"
+            note = f"{rate / single:.2f} of one; {len(images.train_images):,} images"
+            yield Row("streams", what, rate, "a second", done, note)
         forget(task.device)
 
 
-def _stream(trainer: Trainer) -> contextlib.AbstractContextManager[Any]:
-    staged = trainer._staged
-    if staged is None or staged._graph is None:
-        return contextlib.nullcontext()
-    return torch.cuda.stream(staged._graph._stream)
+def ends_of(
+    objective: Classification, architecture: ChainArchitecture, count: int
+) -> list[list[float]]:
+    """When the epochs of so many trials ended that threads train at once; a list for each."""
+    ends: dict[int, list[float]] = {}
+
+    def on_epoch(_: Any) -> None:
+        ends.setdefault(threading.get_ident(), []).append(time.perf_counter())
+
+    def train() -> None:
+        study = optuna.create_study(study_name="streams", direction="maximize")
+        study.enqueue_trial(objective.space.to_params(architecture))
+        study.optimize(objective, n_trials=1)
+
+    objective.on_epoch = on_epoch
+    with ThreadPoolExecutor(count) as pool:
+        for trained in [pool.submit(train) for _ in range(count)]:
+            trained.result()
+    return list(ends.values())
 
 
 def topology(task: Task) -> Iterator[Row]:

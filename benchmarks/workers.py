@@ -2,14 +2,15 @@
 
     python benchmarks/workers.py [--workers 1 2 4 8] [--storages sqlite journal URL ...] [--json]
     python benchmarks/workers.py --device cuda --per-device 1 2 4 8 [--set cifar10 --data FOLDER]
+    python benchmarks/workers.py --device cuda --streams 1 2 4 8 [--set cifar10 --data FOLDER]
 
 Populations and random search: trials per second while all workers work, beside one worker, so
 that their start is left out. Macro-micro, whose decisions follow one another: the time of the
 whole search beside one worker's. A storage is `sqlite`, `journal` or a database server's URL.
 
-With `--device` random chains of ten layers are trained there by so many workers of one device:
-the multiply-adds of the trained epochs per second. Whether MPS is running is told with the
-machine; measure with and without it.
+With `--device` random chains of ten layers are trained there by so many processes, or by so many
+streams of one: the multiply-adds of the trained epochs per second. Whether MPS is running is told
+with the machine; measure processes with and without it.
 """
 
 import argparse
@@ -127,7 +128,8 @@ def together(trials: list[FrozenTrial], workers: int) -> tuple[list[FrozenTrial]
     """The trials that ended while all workers worked, and how long that was."""
     ends: dict[int, list[float]] = {}
     for trial in trials:
-        ends.setdefault(trial.system_attrs[LEASE]["pid"], []).append(ended(trial))
+        lease = trial.system_attrs[LEASE]
+        ends.setdefault((lease["pid"], lease.get("thread")), []).append(ended(trial))
     first, last = max(map(min, ends.values())), min(map(max, ends.values()))
     assert len(ends) == workers, "a worker came too late: raise --trials"
     assert first < last, "the workers did not work together: raise --trials"
@@ -162,7 +164,8 @@ def train(workers: int, options: argparse.Namespace) -> Training:
             "train": {"epochs": options.epochs},
             "budget": {"trials": options.trials * workers},
         }
-        plan = Workers(devices=(options.device,), per_device=workers)
+        how = "per_device" if options.streams is None else "streams"
+        plan = Workers(devices=(options.device,), **{how: workers})
         trials = [t for t in run(study_from_dict(keys), workers=plan).study.trials if t.params]
     done, seconds = together(trials, workers)
     work = sum(t.user_attrs["multiply_adds"] * t.user_attrs["epochs_trained"] for t in done)
@@ -174,7 +177,7 @@ def train(workers: int, options: argparse.Namespace) -> Training:
 def train_all(options: argparse.Namespace) -> Iterator[Training]:
     """Every study of real trainings, beside the first."""
     single = 0.0
-    for workers in options.per_device:
+    for workers in options.streams or options.per_device:
         made = train(workers, options)
         single = single or made.rate / workers
         yield dataclasses.replace(made, speedup=made.rate / single)
@@ -207,6 +210,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, help="Trials per worker: 40; of trainings 10.")
     parser.add_argument("--device", help="Train there instead of sleeping.")
     parser.add_argument("--per-device", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--streams", type=int, nargs="+", help="In one process instead.")
     parser.add_argument("--set", default="digits", help="The data set of trainings.")
     parser.add_argument("--data", help="Its folder.")
     parser.add_argument("--epochs", type=int, default=5, help="Epochs of a training.")

@@ -22,22 +22,17 @@ from optnas.config.settings import (
     initial_recipe,
 )
 from optnas.objectives.data.images import Images, load_images
-from optnas.objectives.limits import over_limits
-from optnas.objectives.networks.build import build_model, count_params, forward_costs
+from optnas.objectives.feasibility import record_costs
+from optnas.objectives.networks.build import build_model
 from optnas.objectives.networks.inference import inference_times
 from optnas.objectives.networks.sizes import candidate_network, check_settings
 from optnas.objectives.rehearsal import Rehearses
 from optnas.objectives.retraining import Retrains
 from optnas.objectives.suggested import suggest_epochs
-from optnas.objectives.training.allocator import kept_memory
-from optnas.objectives.training.determinism import deterministic_algorithms
-from optnas.objectives.training.memory import (
-    bound_compiled_code,
-    is_out_of_memory,
-    release,
-    reset_peak_memory,
-)
+from optnas.objectives.training.at_work import at_work
+from optnas.objectives.training.memory import bound_compiled_code, is_out_of_memory, release
 from optnas.objectives.training.metrics import Metric, check_metric
+from optnas.objectives.training.neighbours import here
 from optnas.objectives.training.progress import Progress
 from optnas.objectives.training.records import check_device, record_circumstances, record_memory
 from optnas.objectives.training.trainer import Trainer
@@ -80,6 +75,9 @@ class Classification(Retrains, Rehearses):
     (``accumulation``: 2), which leaves the gradients what they are but lets batch normalisation
     see halves: it is a function of the device too. If that does not help, the trial ends with the
     value 0 and a violated constraint ``memory``; broken limits end alike.
+
+    Several threads may call it at once: they share the images and the device, where each computes
+    on a stream of its own. What runs out of memory beside others is first trained alone.
 
     Args:
         space: The search space.
@@ -214,8 +212,8 @@ class Classification(Retrains, Rehearses):
             device=device,
             **options,
         )
-        example = space.random(np.random.default_rng(0))
-        check_settings(example, objective._network, train)
+        example, seen = space.random(np.random.default_rng(0)), objective.images
+        check_settings(example, objective._network, train, seen.input_shape, seen.classes)
         objective._sized(example)
         return objective
 
@@ -231,7 +229,6 @@ class Classification(Retrains, Rehearses):
 
     def __call__(self, trial: Trial) -> float:
         torch.set_num_threads(self.train.threads)
-        reset_peak_memory(self.device)
         try:
             return self._judge(trial)
         except optuna.TrialPruned as pruned:
@@ -255,7 +252,6 @@ class Classification(Retrains, Rehearses):
             trial.set_constraint("memory", 1.0)
             reason = str(error).partition("\n")[0]
             trial.set_user_attr(FAILURE_REASON, f"out of memory: {reason}")
-            record_memory(trial, self.device)
             return 0.0
 
     def trained(self, trial: Trial, trainer: Trainer) -> None:
@@ -275,7 +271,7 @@ class Classification(Retrains, Rehearses):
         """The value of a trial."""
         architecture = self.space.suggest(trial)
         self._record_circumstances(trial)
-        with deterministic_algorithms(self.train.deterministic), kept_memory():
+        with at_work(trial, self.train, self.device):
             return self._evaluate(trial, architecture)
 
     def _evaluate(self, trial: Trial, architecture: Architecture) -> float:
@@ -287,24 +283,29 @@ class Classification(Retrains, Rehearses):
         seed = self._training_seed(trial, architecture, schedule, parent)
         sized, options = self._sized(architecture)
         model = self._build(sized, options, seed)
-        if not self._is_feasible(trial, model):
+        if not record_costs(trial, model, self._shown.input_shape, self._limits):
             return 0.0
         further = self.further_epochs(trial)
-        trainer = self._trainer(
-            model.to(self.device),
-            self._shown,
-            recipe,
-            epochs=schedule,
-            further_epochs=further,
-            seed=seed,
-            metric=self.metric,
-        )
-        training = self._training(trial, trainer)
-        if not training.resume(trials):
-            self._begin(training, parent, sized)
+
+        def begun() -> TrialTraining:
+            trainer = self._trainer(
+                model.to(self.device),
+                self._shown,
+                recipe,
+                epochs=schedule,
+                further_epochs=further,
+                seed=seed,
+                metric=self.metric,
+            )
+            training = self._training(trial, trainer)
+            if not training.resume(trials):
+                self._begin(training, parent, sized)
+            return training
+
+        training = here().fitting(begun)
         try:
             training.run(epochs)
-            self.trained(trial, trainer)
+            here().fitting(lambda: self.trained(trial, training.trainer))
             if further:
                 training.run(epochs + further)
         finally:
@@ -378,18 +379,6 @@ class Classification(Retrains, Rehearses):
             if is_out_of_memory(error):
                 raise
             raise CandidateFailure(f"cannot be built: {error}") from error
-
-    def _is_feasible(self, trial: Trial, model: nn.Module) -> bool:
-        """Record what the network costs, and hold it to the limits."""
-        forward = forward_costs(model, self._shown.input_shape)
-        costs = {"params": count_params(model), **vars(forward)}
-        for name, cost in costs.items():
-            trial.set_user_attr(name, cost)
-        broken = over_limits(trial, costs, self._limits)
-        if broken:
-            reason = ", ".join(f"{name} {costs[name]} > {self._limits[name]}" for name in broken)
-            trial.set_user_attr(FAILURE_REASON, f"over the limit: {reason}")
-        return not broken
 
     def _sized(self, architecture: Architecture) -> tuple[Architecture, dict[str, Any]]:
         """The architecture and the options of the network that judges it."""

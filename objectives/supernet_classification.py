@@ -19,11 +19,12 @@ from optnas.objectives.networks.build import build_supernet
 from optnas.objectives.networks.supernet import MixedNetwork
 from optnas.objectives.rehearsal import Rehearsal
 from optnas.objectives.tabular import Tabular
-from optnas.objectives.training.allocator import kept_memory
+from optnas.objectives.training.at_work import at_work
 from optnas.objectives.training.bilevel import BilevelTrainer, SearchRecipe
-from optnas.objectives.training.determinism import deterministic_algorithms
+from optnas.objectives.training.neighbours import here
 from optnas.objectives.training.records import record_memory
 from optnas.objectives.training.search_rates import search_rates, warmup_epochs
+from optnas.objectives.training.trial_training import TrialTraining
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import (
     Architecture,
@@ -139,7 +140,7 @@ class SupernetClassification(Classification):
         if not named.isdisjoint(self._topologies.choices):
             edges = self._topologies.suggest(trial)
         self._record_circumstances(trial)
-        with deterministic_algorithms(self.train.deterministic), kept_memory():
+        with at_work(trial, self.train, self.device):
             if phase == TOPOLOGY_PHASE and edges is not None:
                 self._try_topology(trial, edges)
             else:
@@ -194,9 +195,14 @@ class SupernetClassification(Classification):
         shown = None if edges is None else edges.to_json()
         seed = derive_seed(study_seed(trial.study, self._seed), "search", phase, shown)
         trial.set_user_attr(TRAINING_SEED, seed)
-        trainer = self._searching(phase, edges, seed)
-        training = self._training(trial, trainer, prunable=False)
-        training.resume(trial.storage.get_all_trials(trial.study._study_id, deepcopy=False))
+
+        def begun() -> tuple[BilevelTrainer, TrialTraining]:
+            trainer = self._searching(phase, edges, seed)
+            training = self._training(trial, trainer, prunable=False)
+            training.resume(trial.storage.get_all_trials(trial.study._study_id, deepcopy=False))
+            return trainer, training
+
+        trainer, training = here().fitting(begun)
         try:
             training.run(self._search_epochs(phase))
         finally:

@@ -146,12 +146,16 @@ class Killer:
         file: The study file; the study is new.
         rng: Says when, and whom.
         workers: How many run at any time: one that is killed is replaced.
+        streams: How many trials each trains at once.
     """
 
-    def __init__(self, file: Path, rng: random.Random, *, workers: int = 1) -> None:
+    def __init__(
+        self, file: Path, rng: random.Random, *, workers: int = 1, streams: int = 1
+    ) -> None:
         self._file = file
         self._rng = rng
         self._count = workers
+        self._streams = streams
         self._workers: list[BaseProcess] = []
         self._handle: OpenStudy | None = None
         self._finished: dict[int, tuple[TrialState, float | None]] = {}
@@ -184,7 +188,7 @@ class Killer:
         return self._ended(time.monotonic() - start, killed)
 
     def _start(self) -> BaseProcess:
-        process = CONTEXT.Process(target=_work, args=(str(self._file),))
+        process = CONTEXT.Process(target=_work, args=(str(self._file), self._streams))
         process.start()
         return process
 
@@ -318,12 +322,12 @@ def _begin() -> None:
     """What the first worker does, so that whoever comes next finds the server ready."""
 
 
-def _work(file: str) -> None:
+def _work(file: str, streams: int) -> None:
     """What a worker does; whatever it says is kept beside the study file."""
     log = os.open(Path(file).with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, sys.stderr.fileno())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    run(load_study_file(file), workers=Workers(count=1))
+    run(load_study_file(file), workers=Workers(count=1, streams=streams))
     with Path(file).with_suffix(".seconds").open("a") as seconds:
         seconds.write(f"{time.process_time()}\n")

@@ -202,6 +202,15 @@ def test_the_published_search_goes_on_where_it_was_left_on_the_same_gpu(
     assert len(json.loads(output.read_text())["search"]) == 3
 
 
+def test_a_layer_of_a_chain_has_eleven_kernels_instead_of_fifteen():
+    """One each of three convolutions and of what a normalisation takes; the depthwise one four."""
+    from kernel_count import counted
+
+    for kernels, per_layer in (("auto", 11), ("torch", 15)):
+        few, many = (counted(depth, 8, kernels=kernels) for depth in (2, 4))
+        assert many.total() - few.total() == 2 * per_layer, many - few
+
+
 @pytest.mark.parametrize("name", ["ftso", "econas", "randgrow", "stagewise"])
 def test_studies_on_imagenet_are_shortened_but_not_otherwise(name, tmp_path):
     """What is trained is the shipped files' own network by their own recipe."""

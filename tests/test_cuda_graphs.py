@@ -542,7 +542,7 @@ def test_a_capture_that_breaks_tells_the_first_error(runtime, raised, leaving, t
         graph.capture(step, torch.ones(2), torch.zeros(2))
     assert not graph.is_captured
     assert runtime.current == "default"
-    assert not graphs._capturing.locked()
+    assert not graphs.CAPTURING.locked()
 
 
 @pytest.mark.parametrize(("free", "fits"), [(99, False), (100, True)])

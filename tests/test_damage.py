@@ -194,6 +194,17 @@ def test_texts_for_numbers_are_told_or_not_asked_for(healthy, tmp_path, verb, ch
     check(folder, "ward.yaml", change, (verb,))
 
 
+@pytest.mark.parametrize("verb", ["status", "best", "run"])
+def test_a_time_that_is_none_is_told(healthy, tmp_path, verb):
+    folder = fresh(healthy, tmp_path / "study")
+    with sqlite3.connect(folder / "ward.db") as connection:
+        connection.execute("UPDATE trials SET datetime_start = 'yesterday' WHERE number = 2")
+    connection.close()
+    code, said, trace = command(verb, str(folder / "ward.yaml"))
+    assert (code, trace) == (2, None)
+    assert "trial 2: what is stored as 'datetime_start' is damaged: expected a time" in said
+
+
 @pytest.mark.parametrize("kind", damaging.MUTATIONS)
 def test_every_command_reads_a_damaged_study_or_refuses_it(studies, tmp_path, kind):
     """`make stress` damages two thousand."""

@@ -209,6 +209,9 @@ def test_what_cannot_be_is_refused_in_a_line(networks, tmp_path, monkeypatch):
         export(folder, "torch", int8=True)
     with pytest.raises(UserError, match=r"--output must end with \.pt2"):
         export(folder, "torch", tmp_path / "m.onnx")
+    for name in ("class", "my-net"):
+        with pytest.raises(UserError, match=f"nobody can import a module of the name '{name}'"):
+            export(folder, "python", tmp_path / f"{name}.py")
     with pytest.raises(UserError, match="holds no images"):
         export(folder, "torch", images=tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -4,12 +4,14 @@
 """
 
 import copy
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -19,9 +21,10 @@ from torch import distributed, nn
 from torch.nn import functional
 from trainings import train
 
-from optnas.config.settings import TrainSettings
+from optnas.config.settings import DataSettings, TrainSettings
 from optnas.devices.ranks import Ranks
 from optnas.objectives import kernels
+from optnas.objectives.data.images import load_images
 from optnas.objectives.kernels import Blocks, checking, convolution, networks, normalisation
 from optnas.objectives.kernels.rows import as_rows
 from optnas.objectives.networks.build import build_model, build_supernet
@@ -520,6 +523,32 @@ def test_they_compute_with_aligned_channels_and_filled_batches(
     for place in own._flat._places:
         whole = place.computed(own._flat._values)
         assert whole.count_nonzero() == place.own(own._flat._values).count_nonzero()
+
+
+def test_over_five_seeds_trainings_are_equivalent(supported, accelerated, monkeypatch):
+    """All of it, on digits: the interval of their mean difference lies within 0.01 of the loss.
+
+    `benchmarks/equivalence.py` trains on all digits, and compares accuracies.
+    """
+    monkeypatch.setattr(steps, "is_accelerated", acceleration.is_accelerated)
+    found = load_images(DataSettings(name="digits", classes=(0, 1), validation=20), seed=0)
+    few = dataclasses.replace(
+        found, train_images=found.train_images[:24], train_labels=found.train_labels[:24]
+    ).to(DEVICE)
+    differences = []
+    for seed in range(5):
+        pair = []
+        for kernels_of in ("auto", "torch"):
+            generator = torch.Generator().manual_seed(seed)
+            model = build_model(ChainArchitecture(2, 7), few.input_shape, 2, generator)
+            recipe = TrainSettings(batch_size=16, precision="bfloat16", kernels=kernels_of)
+            pair.append(train(Trainer(model, few, recipe, epochs=2, seed=seed), 2).history[-1])
+        own, plain = pair
+        assert abs(own.validation_accuracy - plain.validation_accuracy) < 1.5 / 20
+        differences.append(own.train_loss - plain.train_loss)
+    assert any(differences)  # Or torch is compared with itself.
+    spread = 2.132 * np.std(differences, ddof=1) / 5**0.5  # The t of 95 %, one-sided.
+    assert abs(np.mean(differences)) + spread < 0.01
 
 
 def test_images_that_fill_a_batch_count_for_nothing(supported):

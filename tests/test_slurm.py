@@ -16,6 +16,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from servers import free_port
 
+from optnas.cli.console import requested_workers
 from optnas.clusters.slurm import Order, check_order, script, submit
 from optnas.config.file import StudyFile, load_study_file
 from optnas.errors import UserError
@@ -203,6 +204,14 @@ def living() -> Iterator[int]:
         with contextlib.suppress(psutil.NoSuchProcess):
             if process.status() != psutil.STATUS_ZOMBIE:
                 yield process.pid
+
+
+def test_a_job_trains_as_many_trials_at_once_as_the_study_or_the_command_says(study):
+    for streams, words in ((1, []), (4, ["--streams", "4"])):
+        workers = requested_workers(study, 2, streams=streams)
+        order = Order(study.folder / "naps.yaml", study, workers, 60, {})
+        assert order.count == 2
+        assert order.command[2:] == ["--workers", "1", *words, "--json"]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Features as matrices, a row for every pixel, and how the work on them is divided."""
 
-import contextlib
 import dataclasses
+import threading
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
+
+_INTERPRETER = threading.RLock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,5 +67,9 @@ def alignment(*sizes: int) -> int:
 
 
 def device_of(tensor: Tensor) -> AbstractContextManager[object]:
-    """The tensor's device as the current one, on which Triton launches."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+    """The tensor's device as the current one, on which Triton launches.
+
+    Elsewhere than on CUDA Triton's interpreter runs programs, for one thread at a time: what it
+    runs is in variables of the process.
+    """
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else _INTERPRETER

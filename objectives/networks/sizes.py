@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from optnas.config.proxy import Proxy
 from optnas.config.settings import TrainSettings
 from optnas.errors import UserError
-from optnas.objectives.networks.build import BUILDERS
+from optnas.objectives.networks.build import BUILDERS, build_on_meta
 from optnas.spaces import Architecture
 
 A = TypeVar("A", bound=Architecture)
@@ -46,15 +46,44 @@ def check_training(architecture: Architecture, train: TrainSettings) -> None:
 
 
 def check_settings(
-    architecture: Architecture, options: Mapping[str, Any], train: TrainSettings
+    architecture: Architecture,
+    options: Mapping[str, Any],
+    train: TrainSettings,
+    input_shape: tuple[int, int, int],
+    classes: int,
 ) -> None:
     """Refuse what the network of this kind of architecture has not.
 
+    Args:
+        architecture: An example.
+        options: Options of its network.
+        train: How it is trained.
+        input_shape: Channels, height and width of the images.
+        classes: Number of classes.
+
     Raises:
-        UserError: As `check_options` and `check_training`.
+        UserError: As `check_options` and `check_training`, or because no network has such values.
     """
     check_options(architecture, options)
     check_training(architecture, train)
+    reason = _refusal(architecture, options, input_shape, classes) if options else None
+    # A network that cannot be built without them either says nothing of the options.
+    if reason is not None and _refusal(architecture, {}, input_shape, classes) is None:
+        raise UserError(f"network: {reason}")
+
+
+def _refusal(
+    architecture: Architecture,
+    options: Mapping[str, Any],
+    input_shape: tuple[int, int, int],
+    classes: int,
+) -> str | None:
+    """Why there is no such network; None if there is one."""
+    try:
+        build_on_meta(architecture, input_shape, classes, **options)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def candidate_network(

@@ -7,18 +7,20 @@ would run otherwise.
 Source: PyTorch's notes on CUDA semantics, "CUDA Graphs": whole-network capture.
 """
 
+import contextlib
+import gc
 import threading
 import warnings
 import weakref
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from optnas.objectives.training.memory import is_out_of_memory
+from optnas.objectives.training.memory import CAPTURING, is_out_of_memory
 
 Step = Callable[..., list[Tensor]]
 """Trains on a batch, inputs (N, C, H, W) and labels (M,), M at most N, or answers inputs alone;
@@ -30,12 +32,38 @@ LEAST_STEPS = 10 * WARM_UP
 """Steps from which a training captures: the warm-up is at most a tenth of them."""
 TOO_LITTLE_MEMORY = "there is too little memory for a graph beside the steps without one"
 
-# Streams of graphs that are gone, by device. A graph has one for itself as long as it lives:
-# PyTorch keeps a workspace of cuBLAS for every stream, and some versions free it with any graph
-# that was captured there. A new stream every time would leave the workspace of each behind.
+# Streams that nobody has, by device. A graph has one for itself as long as it lives: PyTorch
+# keeps a workspace of cuBLAS for every stream, and some versions free it with any graph that was
+# captured there. A new stream every time would leave the workspace of each behind, and PyTorch
+# makes 32 at most: those after them are the first ones again.
 _idle: defaultdict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
-# PyTorch allows one capture at a time in a process.
-_capturing = threading.Lock()
+
+
+def _borrowed(device: torch.device) -> torch.cuda.Stream:
+    """A stream that nobody has; whoever has it puts it back into ``_idle``."""
+    with contextlib.suppress(IndexError):  # Of a list that another thread was faster with.
+        return _idle[device].pop()
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return stream
+
+
+@contextlib.contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """What a thread does inside on a GPU goes to a stream of its own, beside those of others.
+
+    The main thread stays on the device's default stream, as everything elsewhere than on CUDA.
+    """
+    if device.type != "cuda" or threading.current_thread() is threading.main_thread():
+        yield
+        return
+    stream = _borrowed(device)
+    stream.wait_stream(torch.cuda.default_stream(device))  # What all share was made there.
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        stream.synchronize()
+        _idle[device].append(stream)
 
 
 def are_supported(device: torch.device) -> bool:
@@ -138,11 +166,8 @@ class StepGraph:
         if beside is not None:
             self._stream = beside._stream
             return
-        streams = _idle[device]
-        if not streams:
-            streams.append(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
-        self._stream = streams.pop()
-        weakref.finalize(self, streams.append, self._stream)
+        self._stream = _borrowed(device)
+        weakref.finalize(self, _idle[device].append, self._stream)
 
     @property
     def is_captured(self) -> bool:
@@ -152,6 +177,7 @@ class StepGraph:
     def fits(self) -> bool:
         """Whether there is memory for the graph, and for a step or an evaluation beside it."""
         used = torch.cuda.memory_allocated(self._device)
+        # Beside other trainings a guess: which of them had the most at once nobody knows.
         step = torch.cuda.max_memory_allocated(self._device) - used
         free, _ = torch.cuda.mem_get_info(self._device)
         return free + torch.cuda.memory_reserved(self._device) - used >= 2 * step
@@ -179,7 +205,7 @@ class StepGraph:
         # The step's error is to be told: leaving a broken capture raises one that says less.
         errors: list[RuntimeError] = []
         # The stream twice: older versions of PyTorch do not switch back when a capture failed.
-        with _capturing, self._on_device(), torch.cuda.stream(self._stream):
+        with _alone(), self._on_device(), torch.cuda.stream(self._stream):
             try:
                 # Only this thread is held to what a capture allows: others may be loading kernels.
                 with torch.cuda.graph(
@@ -212,6 +238,19 @@ class StepGraph:
             own.copy_(given)
         self._graph.replay()
         return [logits.clone() for logits in self._outputs]
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Nobody else captures meanwhile, and no graph or tensor of a cycle is freed in between."""
+    with CAPTURING:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collects:
+                gc.enable()
 
 
 def _capture(graph: StepGraph, step: Step, *batch: Tensor) -> str | None:

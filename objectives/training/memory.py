@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -15,6 +16,10 @@ Piece = TypeVar("Piece")
 # networks of many widths took another 100 MB in 500 trials. Networks of 20 cells, of 18 NASNet
 # cells and of 60 layers need about 200 at once.
 COMPILED = 256
+
+CAPTURING = threading.Lock()
+"""Held while a CUDA graph is captured: PyTorch allows one at a time in a process, and no freeing
+of kept memory meanwhile."""
 
 # These texts have no class of their own: main memory, the CUDA runtime and its libraries.
 _TEXTS = ("DefaultCPUAllocator", "out of memory", "_ALLOC_FAILED")
@@ -47,9 +52,15 @@ def release(error: BaseException, device: torch.device) -> None:
         device: What ran out of memory, or the host did.
     """
     traceback.clear_frames(error.__traceback__)
+    hand_back(device)
+
+
+def hand_back(device: torch.device) -> None:
+    """Hand memory that nobody uses any more back to a device."""
     gc.collect()
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        with CAPTURING:
+            torch.cuda.empty_cache()
 
 
 def in_pieces(

@@ -9,7 +9,8 @@ from optuna.trial import Trial
 from optnas._version import __version__
 from optnas.errors import UserError
 from optnas.objectives.training.memory import device_memory, peak_memory
-from optnas.trials.attributes import DEVICE_MEMORY
+from optnas.objectives.training.neighbours import here
+from optnas.trials.attributes import DEVICE_MEMORY, MEMORY_SHARED
 
 
 def check_device(device: str | None) -> None:
@@ -69,7 +70,12 @@ def device_name(device: torch.device, threads: int) -> str:
 
 
 def record_memory(trial: Trial, device: torch.device) -> None:
-    """Record the memory that a training took, as far as the device tells."""
+    """Record the memory that a training took, as far as the device tells.
+
+    Beside trainings of other threads it is that of all of them, and says so.
+    """
+    if here().is_shared:
+        trial.set_user_attr(MEMORY_SHARED, True)
     peak = peak_memory(device)
     if peak is not None:
         trial.set_user_attr("peak_memory_bytes", peak)

@@ -27,6 +27,7 @@ from optnas.objectives.training.determinism import deterministic_algorithms
 from optnas.objectives.training.epochs import BegunEpoch, EpochResult
 from optnas.objectives.training.memory import in_pieces
 from optnas.objectives.training.metrics import Metric, count_correct, counted, measured
+from optnas.objectives.training.neighbours import here
 from optnas.objectives.training.optimizers import set_rate
 from optnas.objectives.training.schedules import learning_rate
 from optnas.objectives.training.steps import BatchTrainer
@@ -128,7 +129,7 @@ class Trainer(BatchTrainer):
             validation = self._evaluate(images.validation_images, images.validation_labels)
         except Paused:
             epoch.now = self._generator.get_state()
-            epoch.took(time.perf_counter() - start, self._energy())
+            epoch.took(time.perf_counter() - start, self._joules())
             raise
         except BaseException:
             self.begun = None  # Nobody knows what of it was done.
@@ -141,7 +142,7 @@ class Trainer(BatchTrainer):
                 f"The loss is not finite in epoch {self.epoch + 1}: lower the learning rate."
             )
         held_out = len(images.validation_images)
-        epoch.took(time.perf_counter() - start, self._energy())
+        epoch.took(time.perf_counter() - start, self._joules())
         result = EpochResult(
             train_loss=loss / epoch.images,
             train_accuracy=correct / epoch.images,
@@ -152,6 +153,11 @@ class Trainer(BatchTrainer):
         )
         self.history.append(result)
         return result
+
+    def _joules(self) -> float | None:
+        """Energy since this was asked; unknown where it is that of other threads, too."""
+        joules = self._energy()
+        return None if here().is_shared else joules
 
     def evaluate(self, images: Pixels, labels: Tensor) -> float:
         """Fraction of images that are classified correctly.

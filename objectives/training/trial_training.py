@@ -21,6 +21,7 @@ from optnas.objectives.training.memory import (
     release,
     reset_peak_memory,
 )
+from optnas.objectives.training.neighbours import here
 from optnas.objectives.training.progress import Progress
 from optnas.objectives.training.trainer import NonFiniteLoss, Trainer
 from optnas.spaces import Architecture
@@ -152,7 +153,8 @@ class TrialTraining:
 
         What runs out of memory goes on once more from its last state, every batch in two parts.
         Where others hold memory of the device too, it is first tried as it was, because what was
-        missing may have been their doing, which says nothing of the network.
+        missing may have been their doing, which says nothing of the network: alone, once the
+        trainings of other threads have ended.
 
         Raises:
             CandidateFailure: If the loss is not finite.
@@ -170,8 +172,11 @@ class TrialTraining:
         """Train, in parts if memory does not suffice for whole batches."""
         if self._fits(epochs):
             return
-        if is_shared(self.trainer.device):
+        was_beside = here().is_shared
+        if was_beside or is_shared(self.trainer.device):
             self._go_back()
+            if was_beside:
+                here().have_alone(self.trainer.pulse)
             if self._fits(epochs):
                 return
         self._accumulate(2)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from optnas.cli.console import quiet_libraries, requested_workers
-from optnas.cli.options import File, WorkerCount
+from optnas.cli.options import File, Streams, WorkerCount
 
 
 def submit(
@@ -15,6 +15,7 @@ def submit(
         bool, typer.Option("--slurm", help="As an array of jobs of Slurm, a worker each.")
     ] = False,
     workers: WorkerCount = None,
+    streams: Streams = None,
     hours: Annotated[
         float, typer.Option(min=0.1, help="Time of a job; it is queued again afterwards.")
     ] = 4.0,
@@ -44,7 +45,7 @@ def submit(
         raise UserError(f"--option {wrong[0]}: expected KEY=VALUE")
     quiet_libraries()
     config = config_to_run(read_study_file(file))
-    asked = requested_workers(config, workers, None, None)
+    asked = requested_workers(config, workers, streams=streams)
     given = dict(text.split("=", 1) for text in options or ())
     order = Order(file, config, asked, max(1, round(60 * hours)), given)
     check_order(order)

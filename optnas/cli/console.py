@@ -29,15 +29,20 @@ COMMAND = re.compile(r"(train it|load it|next) *:? ")
 
 
 def requested_workers(
-    config: "StudyFile", count: int | None, per_device: str | None, devices: str | None
+    config: "StudyFile",
+    count: int | None,
+    per_device: int | None = None,
+    devices: str | None = None,
+    streams: int | None = None,
 ) -> "Workers":
     """The workers as a command asks for them; what it does not say is as the study says.
 
     Args:
         config: The study.
         count: Number of workers.
-        per_device: Number of workers on each device, or ``auto``.
+        per_device: Number of workers on each device.
         devices: Torch devices with commas between them.
+        streams: Number of trials that each trains at once.
 
     Raises:
         UserError: If it contradicts itself.
@@ -48,9 +53,9 @@ def requested_workers(
 
     settings: dict[str, Any] = config.workers.model_dump(mode="json")
     if count is not None or per_device is not None:
-        is_number = per_device is not None and per_device.isascii() and per_device.isdigit()
-        settings["count"] = count
-        settings["per_device"] = int(per_device) if per_device and is_number else per_device
+        settings |= {"count": count, "per_device": per_device}
+    if streams is not None:
+        settings["streams"] = streams
     if devices is not None:
         settings["devices"] = [name.strip() for name in devices.split(",") if name.strip()]
     return validated(Workers, settings, Source("the command line"), ("workers",))
@@ -69,7 +74,7 @@ def run_search(
     """Run a search and show it, then exit as it ended.
 
     Args:
-        config: The study file.
+        config: The configuration, as `config_to_run` returns it.
         workers: The worker processes.
         as_json: Whether to print a line of JSON for every event.
         command: The command that goes on with it.
@@ -98,9 +103,9 @@ def _runner(ray: str | None) -> Callable[..., "Outcome"]:
         from optnas.clusters.ray_run import run_on_ray
 
         return functools.partial(run_on_ray, address=ray)
-    from optnas.running.runner import run
+    from optnas.running.runner import run_as_made
 
-    return run
+    return run_as_made
 
 
 def forecast_search(

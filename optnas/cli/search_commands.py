@@ -6,7 +6,13 @@ from typing import Annotated
 
 import typer
 
-from optnas.cli.console import forecast_search, requested_workers, run_search, target_arguments
+from optnas.cli.console import (
+    forecast_search,
+    quiet_libraries,
+    requested_workers,
+    run_search,
+    target_arguments,
+)
 from optnas.cli.options import (
     AcceptChangedData,
     Allow,
@@ -16,6 +22,7 @@ from optnas.cli.options import (
     PerDevice,
     Ray,
     Set,
+    Streams,
     WorkerCount,
     Yes,
 )
@@ -27,6 +34,7 @@ def run(
     workers: WorkerCount = None,
     per_device: PerDevice = None,
     devices: Devices = None,
+    streams: Streams = None,
     ray: Ray = None,
     changes: Set = None,
     dry_run: Annotated[
@@ -49,6 +57,7 @@ def run(
     from optnas.errors import UserError
     from optnas.study.opening import config_to_run
 
+    quiet_libraries()  # Of what a file says, too.
     overrides = parse_overrides(changes or ())
     written = read_study_file(file, overrides)
     if not as_json:
@@ -58,7 +67,7 @@ def run(
     if restart:
         discard_written(written, yes=yes, out=sys.stderr if as_json else sys.stdout)
     config = config_to_run(written)
-    requested = requested_workers(config, workers, per_device, devices)
+    requested = requested_workers(config, workers, per_device, devices, streams)
     command = shlex.join(
         [
             *("optnas", "run", str(file), *(f"--set={text}" for text in changes or ())),
@@ -85,6 +94,7 @@ def resume(
     workers: WorkerCount = None,
     per_device: PerDevice = None,
     devices: Devices = None,
+    streams: Streams = None,
     ray: Ray = None,
     allow: Allow = None,
     accept_changed_data: AcceptChangedData = False,
@@ -93,9 +103,10 @@ def resume(
     """Go on with a search without its file: everything is in the storage."""
     from optnas.study.opening import open_existing
 
+    quiet_libraries()
     named = target_arguments(storage, study, allow)
     config = open_existing(storage, study, allow=allow or ()).config
-    requested = requested_workers(config, workers, per_device, devices)
+    requested = requested_workers(config, workers, per_device, devices, streams)
     run_search(
         config,
         requested,

@@ -66,7 +66,8 @@ class Order:
     @property
     def command(self) -> list[str]:
         """What a job does."""
-        return ["run", str(self.file.resolve()), "--workers", "1", "--json"]
+        streams = ["--streams", str(self.workers.streams)] if self.workers.streams > 1 else []
+        return ["run", str(self.file.resolve()), "--workers", "1", *streams, "--json"]
 
     @property
     def name(self) -> str:

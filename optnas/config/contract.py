@@ -150,6 +150,9 @@ class Objective(Protocol):
     takes by name what it needs of ``space``, ``data``, ``images``, ``train``, ``network``,
     ``proxy``, ``limits``, ``seed``, ``checkpoint``, ``checkpoints``, ``on_epoch``, ``device`` and
     ``folder``; its other parameters are the options of the file.
+
+    With `workers: {streams: N}` one objective is called by N threads at once: it keeps nothing of
+    a trial in itself, draws from generators of its own, and changes no switch of the process.
     """
 
     @property

@@ -347,12 +347,21 @@ def _paths(study: StudyKeys, folder: Path, source: Source) -> dict[str, Any]:
         raise source.error((key,), str(error)) from None
     retrain = study.retrain
     if retrain.data is not None:
-        retrain = retrain.model_copy(update={"data": _placed(retrain.data, folder)})
-    data = None if study.data is None else _placed(study.data, folder)
+        placed = _placed(retrain.data, folder, source, ("retrain", "data"))
+        retrain = retrain.model_copy(update={"data": placed})
+    data = None if study.data is None else _placed(study.data, folder, source, ("data",))
     return {"storage": storage, "artifacts": artifacts, "data": data, "retrain": retrain}
 
 
-def _placed(data: DataSettings, folder: Path) -> DataSettings:
+def _placed(
+    data: DataSettings, folder: Path, source: Source, keys: tuple[str, ...]
+) -> DataSettings:
     """The same data, its places as absolute paths."""
-    places = {key: getattr(data, key) for key in ("root", "labels") if getattr(data, key)}
-    return data.model_copy(update={key: absolute(place, folder) for key, place in places.items()})
+    places: dict[str, str] = {}
+    for key in ("root", "labels"):
+        if getattr(data, key):
+            try:
+                places[key] = absolute(getattr(data, key), folder)
+            except ValueError as error:
+                raise source.error((*keys, key), str(error)) from None
+    return data.model_copy(update=places)

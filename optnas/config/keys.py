@@ -1,7 +1,7 @@
 """The keys of a study file: types, defaults, bounds and help."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -126,11 +126,18 @@ class Workers(Settings):
         description="Torch devices, dealt out to the workers in turn. Default: CUDA where there "
         "is one.",
     )
-    per_device: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] | None = Field(
+    per_device: int | None = Field(
         default=None,
-        description="Processes on each of the devices, in place of `count`: a number, or `auto`, "
-        "which is as many as make a GPU faster, found out with the first trials, and on the CPU "
-        "one for every `train.threads` cores.",
+        ge=1,
+        le=256,
+        description="Processes on each of the devices, in place of `count`.",
+    )
+    streams: int = Field(
+        default=1,
+        ge=1,
+        le=8,
+        description="Trials that each process trains at once: threads, on a GPU a CUDA stream "
+        "each, which share its images and memory.",
     )
     max_restarts: int = Field(
         default=10, ge=0, description="How many workers that died are replaced in one run."

@@ -1,17 +1,27 @@
 """Where a study's storage and artifacts are, from what a study file says about them."""
 
+import os
 import os.path
 import re
 from pathlib import Path
 
 from optnas.extensions.importing import nearest
 
+_LONGEST = 255
+"""Bytes of a name in a path, for most file systems."""
 STORAGES = ("sqlite", "journal", "postgresql", "mysql", "grpc")
 
 
 def absolute(text: str, folder: Path) -> str:
-    """``text`` as an absolute path: ``~`` is the home folder, and others start in ``folder``."""
-    return os.path.abspath(os.path.join(folder, os.path.expanduser(text)))
+    """``text`` as an absolute path: ``~`` is the home folder, and others start in ``folder``.
+
+    Raises:
+        ValueError: If no file system has such a path.
+    """
+    path = os.path.abspath(os.path.join(folder, os.path.expanduser(text)))
+    if "\0" in path or any(len(os.fsencode(part)) > _LONGEST for part in path.split(os.sep)):
+        raise ValueError(f"a name in a path has 1 to {_LONGEST} bytes, and none of them is NUL")
+    return path
 
 
 def default_storage(study: str) -> str:
@@ -45,6 +55,11 @@ def storage_url(text: str, folder: Path) -> str:
         raise ValueError("a database in memory is lost with its process; name a file")
     if not rest.startswith("/"):
         raise ValueError(f"a URL of a file needs three slashes, as in '{scheme}:///study.db'")
+    if path.startswith("file:") or (mark and not re.fullmatch(r"(?:\w+=[^&]*&?)+", query)):
+        raise ValueError(
+            "a path cannot begin with 'file:' or hold a question mark, after which options such "
+            "as 'timeout=60' may stand; name another"
+        )
     path = absolute(path, folder)
     if "?" in path:
         raise ValueError("a URL cannot hold a path with a question mark; name another")

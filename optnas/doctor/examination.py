@@ -235,7 +235,7 @@ def _artifacts(handle: OpenStudy) -> Iterator[Finding]:
 def _impossible_workers(handle: OpenStudy) -> Iterator[Finding]:
     """Workers that this machine cannot have."""
     try:
-        check_gpus(plan_workers(handle.config.workers, handle.config.train.threads))
+        check_gpus(plan_workers(handle.config.workers))
     except UserError as error:
         what, _, cure = str(error).rpartition(": ")
         yield Finding("workers", what, f"{cure[0].upper()}{cure[1:]}")

@@ -8,10 +8,9 @@ from optuna.trial import FrozenTrial
 
 from optnas.config.file import StudyFile
 from optnas.running import heart
-from optnas.running.gpu_sharing import GpuSharing
 from optnas.running.placement import gpu_sharing_notice
 from optnas.running.signals import Interruption
-from optnas.running.workers import GONE, SendEvent
+from optnas.running.workers import SendEvent
 from optnas.study.opening import OpenStudy, open_study
 
 
@@ -47,14 +46,9 @@ class Display:
 
 
 class WorkerDisplay(Display):
-    """The display of a worker process: tells its parent.
-
-    Attributes:
-        is_dismissed: Whether the parent wants the worker to end.
-    """
+    """The display of a worker process: tells its parent."""
 
     def __init__(self, send: SendEvent) -> None:
-        self.is_dismissed = False
         self._send = send
 
     def start(self, handle: OpenStudy) -> None:
@@ -70,11 +64,14 @@ class WorkerDisplay(Display):
         self._send("pulse", pulses)
 
     def trial(self, trial: FrozenTrial, worker: int) -> None:
-        self.is_dismissed = not self._send("trial", trial.number)
+        self._send("trial", trial.number)
+
+    def note(self, text: str) -> None:
+        self._send("note", text)
 
 
 class PoolEvents:
-    """Shows what worker processes tell, and has somebody decide how many there are.
+    """Shows what worker processes tell.
 
     Args:
         config: The study.
@@ -83,21 +80,17 @@ class PoolEvents:
 
     Attributes:
         opened: The study, once a worker has made or opened it.
-        sharing: Decides how many workers there are, if that is not settled.
     """
 
     def __init__(self, config: StudyFile, display: Display, *, shares_gpus: bool = False) -> None:
         self.opened: OpenStudy | None = None
-        self.sharing: GpuSharing | None = None
         self._config = config
         self._display = display
         self._shares_gpus = shares_gpus
+        # A trial is looked up for somebody alone.
+        self._shows_trials = getattr(display.trial, "__func__", None) is not Display.trial
 
     def listen(self, worker: int, event: str, value: Any) -> None:
-        if event == GONE:
-            if self.sharing is not None and self.opened is not None:
-                self.sharing.lost(worker, value)
-            return
         if event == "ahead":
             if self.opened is not None:  # Another worker was faster.
                 self.note(value)
@@ -115,18 +108,13 @@ class PoolEvents:
                 self.note(gpu_sharing_notice())
         if event == "epoch":
             self._display.epoch(types.SimpleNamespace(**value), worker)
-            if self.sharing is not None:
-                self.sharing.epoch(worker, value["number"])
-        elif event == "trial":
-            trial = self.find(value)
-            self._display.trial(trial, worker)
-            if self.sharing is not None:
-                self.sharing.trial(worker, trial)
-
-    def find(self, number: int) -> FrozenTrial:
-        """The trial with a number, as the storage shows it."""
-        assert self.opened is not None
-        return self.opened.study.get_trials(deepcopy=False)[number]
+        elif event == "note":
+            self.note(value)
+        elif event == "trial" and self._shows_trials:
+            study = self.opened.study
+            storage, known = study._storage, study._study_id
+            trial_id = storage.get_trial_id_from_study_id_trial_number(known, value)
+            self._display.trial(storage.get_trial(trial_id), worker)
 
     def note(self, text: str) -> None:
         """Show a decision."""

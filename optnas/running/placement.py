@@ -9,53 +9,43 @@ from optnas.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class WorkerPlan:
-    """The workers that a run starts with.
+    """The workers that a run has.
 
     Args:
         workers: The settings; with ``per_device`` the devices are named.
-        count: Number of processes at the start.
-        is_measured: Whether more are added as is measured.
+        count: Number of processes.
     """
 
     workers: Workers
     count: int
-    is_measured: bool
 
     @property
     def shares_gpus(self) -> bool:
-        """Whether several processes are, or may come to be, on one GPU."""
+        """Whether several processes are on one GPU."""
         devices = self.workers.devices
         if not devices and self.count > 1 and gpus():  # Else there is no need to load torch.
             devices = (_default_device(),)
-        several = self.is_measured or self.count > len(devices)
-        return several and any(map(is_gpu, devices))
+        return self.count > len(devices) and any(map(is_gpu, devices))
 
 
-def plan_workers(workers: Workers, threads: int) -> WorkerPlan:
-    """The workers that settings ask for on this machine.
-
-    Args:
-        workers: The settings.
-        threads: Processor threads of one training.
-
-    Raises:
-        UserError: If there is no way to tell how many a device should have.
-    """
+def plan_workers(workers: Workers) -> WorkerPlan:
+    """The workers that settings ask for on this machine."""
     number = workers.per_device
     if number is None:
-        return WorkerPlan(workers, workers.count or 1, is_measured=False)
+        return WorkerPlan(workers, workers.count or 1)
     devices = workers.devices or (_default_device(),)
     workers = workers.model_copy(update={"devices": devices})
-    if isinstance(number, int):
-        return WorkerPlan(workers, number * len(devices), is_measured=False)
-    if all(map(is_gpu, devices)):
-        return WorkerPlan(workers, len(devices), is_measured=True)
-    if devices != ("cpu",):
-        raise UserError(
-            f"workers.per_device: auto is for CUDA devices alone, or for the CPU alone, and not "
-            f"for {', '.join(devices)}: give a number"
-        )
-    return WorkerPlan(workers, max(1, cores() // threads), is_measured=False)
+    return WorkerPlan(workers, number * len(devices))
+
+
+def streams_notice(device: str | None) -> str | None:
+    """What there is to say of several trainings in one process on a device, or None."""
+    if is_gpu(device or _default_device()):
+        return None
+    return (
+        "workers.streams: elsewhere than on CUDA these are threads that share one Python "
+        "interpreter; processes, `workers: {count: N}`, make more of the cores"
+    )
 
 
 def check_gpus(plan: WorkerPlan) -> None:
@@ -96,10 +86,3 @@ def _default_device() -> str:
     import torch  # Takes seconds, and commands that need no training do without.
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def cores() -> int:
-    """The processors that this process may use, and its container lets it use at a time."""
-    import joblib  # With its own pools: only where it is asked.
-
-    return int(joblib.cpu_count())

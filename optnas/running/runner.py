@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial
 
+from optnas.config.contract import Objective
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
 from optnas.config.paths import default_artifacts
@@ -20,13 +22,13 @@ from optnas.errors import RunError, UserError
 from optnas.forecast.start import said_at_start
 from optnas.running import heart
 from optnas.running.events import Display, PoolEvents, WorkerDisplay
-from optnas.running.gpu_sharing import GpuSharing, WorkerControl
 from optnas.running.loop import BudgetUsedUp, Loop
-from optnas.running.placement import WorkerPlan, check_gpus, plan_workers
+from optnas.running.placement import WorkerPlan, check_gpus, plan_workers, streams_notice
 from optnas.running.signals import TAKEN_BACK, Interruption, Signals
+from optnas.running.streams import run_at_once
 from optnas.running.workers import Pool, SendEvent, Work, WorkerPool
 from optnas.storage.artifacts import Artifacts, check_artifacts, mark_artifacts, open_artifacts
-from optnas.study.budget import may_go_on, may_start
+from optnas.study.budget import limits_epochs, may_go_on, may_start
 from optnas.study.data import (
     DataReading,
     SeenData,
@@ -43,6 +45,7 @@ from optnas.study.opening import (
     config_to_run,
     create_or_open,
     open_study,
+    reopened,
 )
 from optnas.study.record import RECORD
 from optnas.trials.failures import fail_dead, is_grounds, one_line
@@ -97,7 +100,7 @@ def run(
         display: What shows progress; None shows nothing.
         device: A torch device, where ``workers`` name none; None takes CUDA where there is one.
         workers: The worker processes; None takes those of the configuration. A single one is
-            this process, unless more of them may be added.
+            this process.
         accept_changed_data: Whether to go on with other images than the study has seen, which is
             recorded.
         sees_like: Another study, whose images this one must have, in the same splits.
@@ -109,16 +112,34 @@ def run(
         RunError: If a trial could not go on because of the machine, or a worker died and was not
             replaced. Nothing is lost.
     """
-    config = config_to_run(config)
-    display = display or Display()
+    return run_as_made(
+        config_to_run(config),
+        display=display or Display(),
+        device=device,
+        workers=workers,
+        accept_changed_data=accept_changed_data,
+        sees_like=sees_like,
+    )
+
+
+def run_as_made(
+    config: StudyFile,
+    *,
+    display: Display,
+    device: str | None = None,
+    workers: Workers | None = None,
+    accept_changed_data: bool = False,
+    sees_like: OpenStudy | None = None,
+) -> Outcome:
+    """The same with a configuration as `config_to_run` returns it, which opens the storage."""
     warn_of_kept_settings(config)
     workers = workers or config.workers
     if device is not None and not workers.devices:
         workers = workers.model_copy(update={"devices": (device,)})
-    plan = plan_workers(workers, config.train.threads)
+    plan = plan_workers(workers)
     data = _Data(accept_changed_data, None if sees_like is None else data_seen_by_study(sees_like))
-    if plan.count == 1 and not plan.is_measured:
-        return _run_alone(config, display, plan.workers.device(0), data)
+    if plan.count == 1:
+        return _run_alone(config, display, plan.workers, data)
     return _run_pool(config, display, plan, data)
 
 
@@ -157,78 +178,82 @@ def _told_in_a_line() -> Iterator[None]:
 def _run_alone(
     config: StudyFile,
     display: Display,
-    device: str | None,
+    workers: Workers,
     data: _Data,
     *,
     number: int = 0,
     heard: tuple[signal.Signals, ...] = (signal.SIGINT, *TAKEN_BACK),
-    is_dismissed: Callable[[], bool] = lambda: False,
     patient: bool = False,
 ) -> Outcome:
-    """Run a study in this process, as the worker with this number, until it is dismissed."""
+    """Run a study in this process, as the worker with this number."""
     with heart.beats(display.pulse, number):
-        return _run_here(
-            config,
-            display,
-            device,
-            data,
-            number=number,
-            heard=heard,
-            is_dismissed=is_dismissed,
-            patient=patient,
-        )
+        seen = data_seen_with(config, patient=patient)
+        maker = ObjectiveMaker(config, device=workers.device(number), seen=seen or data.like)
+        changes = data.check(seen, maker.reading)
+        in_channels, classes = maker.check()
+        check_artifacts(config.artifacts)
+        handle = create_or_open(config, in_channels=in_channels, classes=classes, patient=patient)
+        record_data(handle.study, maker.reading, seen, changes, config.artifacts)
+        return _search(handle, maker, display, workers, number, heard)
 
 
-def _run_here(
-    config: StudyFile,
+def _search(
+    handle: OpenStudy,
+    maker: ObjectiveMaker,
     display: Display,
-    device: str | None,
-    data: _Data,
-    *,
+    workers: Workers,
     number: int,
     heard: tuple[signal.Signals, ...],
-    is_dismissed: Callable[[], bool],
-    patient: bool,
 ) -> Outcome:
-    seen = data_seen_with(config, patient=patient)
-    maker = ObjectiveMaker(config, device=device, seen=seen or data.like)
-    changes = data.check(seen, maker.reading)
-    in_channels, classes = maker.check()
-    check_artifacts(config.artifacts)
-    handle = create_or_open(config, in_channels=in_channels, classes=classes, patient=patient)
-    study = handle.study
-    record_data(study, maker.reading, seen, changes, config.artifacts)
-    store = _own_store(handle)
+    """Search in an open study, in so many threads as the worker is to train trials at once."""
+    study, store = handle.study, _own_store(handle)
     checkpoints = handle.checkpoints(store)
+    loops: list[Loop] = []
+    turn = threading.Lock()  # Threads are told from one after the other.
 
     def stop() -> None:
-        with contextlib.suppress(RuntimeError):  # The loop has not begun, or is over.
-            study.stop()
+        for loop in loops:
+            loop.stop()
 
     signals = Signals(stop, heard, answer=display.interrupted)
 
     def on_epoch(progress: Any) -> None:
-        display.epoch(progress, number)
+        with turn:
+            display.epoch(progress, number)
         _check_may_go_on(progress, handle, signals)
 
     def on_trial(trial: FrozenTrial) -> None:
-        checkpoints.clean(study, trial)
-        display.trial(trial, number)
-        if is_dismissed():
-            stop()
+        with turn:
+            checkpoints.clean(study, trial)
+            display.trial(trial, number)
 
     objective = maker.make(checkpoints=checkpoints, on_epoch=on_epoch)
-    loop = Loop(handle, with_drawings(objective, handle, store), signals, on_trial)
-    loop.recover()
+    work = with_drawings(objective, handle, store)
+    own = [handle] if workers.streams == 1 else [reopened(handle) for _ in range(workers.streams)]
+    loops += [Loop(each, work, signals, on_trial) for each in own]
+    loops[0].recover()
     checkpoints.clean(study)  # What workers left that were killed before they could.
     _warn_of_lost_weights(checkpoints.find_lost(study))
-    if number == 0 and display.ahead is not None:
-        display.ahead(said_at_start(handle, objective))
-    display.start(handle)
+    if number == 0:
+        _show_start(handle, objective, display, workers)
+    else:
+        display.start(handle)
     with signals, contextlib.suppress(KeyboardInterrupt):
         if not handle.is_finished:
-            loop.run()
+            run_at_once(loops, signals)
     return Outcome(handle, signals.ending or _ending(handle))
+
+
+def _show_start(
+    handle: OpenStudy, objective: Objective, display: Display, workers: Workers
+) -> None:
+    """What the first of several workers has to say."""
+    if display.ahead is not None:
+        display.ahead(said_at_start(handle, objective))
+    display.start(handle)
+    notice = streams_notice(workers.device(0)) if workers.streams > 1 else None
+    if notice is not None:
+        display.note(notice)
 
 
 def _own_store(handle: OpenStudy) -> Artifacts:
@@ -248,9 +273,10 @@ def _check_may_go_on(progress: Any, handle: OpenStudy, signals: Signals) -> None
     """
     if signals.ending is not None:  # Python drops what is raised inside some callbacks.
         raise KeyboardInterrupt
-    if progress.epoch < progress.epochs and not may_go_on(
-        handle.config.budget, handle.study.get_trials(deepcopy=False)
-    ):
+    budget = handle.config.budget
+    if progress.epoch == progress.epochs or not limits_epochs(budget):
+        return
+    if not may_go_on(budget, handle.study.get_trials(deepcopy=False)):
         raise BudgetUsedUp
 
 
@@ -259,17 +285,13 @@ def _run_pool(config: StudyFile, display: Display, plan: WorkerPlan, data: _Data
     check_gpus(plan)
 
     def make_pool(work: Work, events: PoolEvents) -> WorkerPool:
-        pool = WorkerPool(
+        return WorkerPool(
             work,
             count=plan.count,
             max_restarts=plan.workers.max_restarts,
             listen=events.listen,
             answer=display.interrupted,
         )
-        if plan.is_measured:
-            control = WorkerControl(pool.add, pool.dismiss, events.find, events.note)
-            events.sharing = GpuSharing(plan, control)
-        return pool
 
     events = PoolEvents(config, display, shares_gpus=plan.shares_gpus)
     return _run_workers(
@@ -338,15 +360,13 @@ def _work(
     config: StudyFile, workers: Workers, data: _Data, number: int, send: SendEvent
 ) -> Interruption | None:
     """What a worker process does; its parent hears Ctrl-C for it."""
-    display = WorkerDisplay(send)
     outcome = _run_alone(
         config,
-        display,
-        workers.device(number),
+        WorkerDisplay(send),
+        workers,
         data,
         number=number,
         heard=TAKEN_BACK,
-        is_dismissed=lambda: display.is_dismissed,
         patient=True,  # Its siblings wait, too.
     )
     return outcome.ending if outcome.ending in ("interrupted", "terminated") else None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Literal
 
-from optnas.storage.transactions import awaits_transaction
+from optnas.storage.transactions import awaits_transaction, interrupted_when
 from optnas.trials import pulse
 
 Interruption = Literal["interrupted", "terminated"]
@@ -57,6 +57,9 @@ class Signals:
     run ends by itself. A second Ctrl-C does not wait for that, nor does a SIGTERM that was not
     heeded for seconds.
 
+    Handlers run in the main thread. Others are interrupted where they next come out of a
+    transaction, and nowhere else.
+
     Args:
         stop: Called at every signal.
         heard: The signals.
@@ -81,6 +84,7 @@ class Signals:
         self._deadline: float | None = None
         self._pausing_until: float | None = None
         self._interruptible = False
+        self._insists = False
         self._answer = answer
         self._wakeup: tuple[int, int] | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -89,6 +93,12 @@ class Signals:
     @contextlib.contextmanager
     def may_interrupt(self) -> Iterator[None]:
         """A signal raises KeyboardInterrupt inside."""
+        if threading.current_thread() is not threading.main_thread():
+            with interrupted_when(lambda: self._insists):
+                if self.ending is not None:
+                    raise KeyboardInterrupt
+                yield
+            return
         try:
             self._interruptible = True
             if self.ending is not None:
@@ -130,21 +140,24 @@ class Signals:
             signal.set_wakeup_fd(before)
             os.close(ours)
             self._wakeup = None
-        if _ALARM in self._before:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        self.insist_no_more()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
         sys.unraisablehook = self._unraisable
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
+        self.end("interrupted" if number == signal.SIGINT else "terminated")
+
+    def end(self, ending: Interruption) -> None:
+        """Have all that runs end, as at a signal; to be called in the main thread."""
         is_first = self.ending is None
-        self.ending = "interrupted" if number == signal.SIGINT else "terminated"
-        if signal.SIGINT in self._heard:
+        self.ending = ending
+        if signal.SIGINT in self._before:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        if number != signal.SIGINT and self._patience is not None and self._deadline is None:
+        if ending != "interrupted" and self._patience is not None and self._deadline is None:
             self._deadline = time.monotonic() + self._patience
-        if is_first and _ALARM is not None:
+        if is_first and _ALARM is not None and self._before:
             self._before[_ALARM] = signal.signal(_ALARM, self._insist)
             signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
         self._stop()
@@ -152,14 +165,20 @@ class Signals:
         if is_first:
             self._interrupt()
 
+    def insist_no_more(self) -> None:
+        """Whoever was to be interrupted is."""
+        if _ALARM in self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
     def _interrupt(self) -> None:
         """Interrupt what may be, unless it comes to its end or to a pause by itself."""
-        if self._interruptible and not self._pauses() and not awaits_transaction():
+        self._insists = not self._pauses()
+        if self._interruptible and self._insists and not awaits_transaction():
             raise KeyboardInterrupt
 
     def _pauses(self) -> bool:
         """Whether what trains was asked to pause, and has time for it."""
-        if self._pausing_until is None and pulse.pause():
+        if pulse.pause() and self._pausing_until is None:
             self._pausing_until = time.monotonic() + PAUSING
         return self._pausing_until is not None and time.monotonic() < self._pausing_until
 

@@ -19,16 +19,13 @@ import optuna
 from optnas.errors import RunError, UserError
 from optnas.running.signals import TAKEN_BACK, Interruption, Signals
 
-SendEvent = Callable[[str, Any], bool]
-"""What a worker says: the name of an event, and what there is to know of it.
-
-Returns whether the worker is to go on: not once it was dismissed."""
+SendEvent = Callable[[str, Any], None]
+"""What a worker says: the name of an event, and what there is to know of it."""
 Work = Callable[[int, SendEvent], Interruption | None]
 """What a worker does, given its number: a function at the top of a module. SIGTERM ends it."""
 
 PATH, SAFE_PATH, OURS = "PYTHONPATH", "PYTHONSAFEPATH", "optnas"
 """The variable that has Python leave the folder it starts in alone, and our mark in it."""
-GONE = "gone"
 WORKER_GRACE = 6.5
 """Seconds that workers have to end after SIGTERM."""
 
@@ -54,16 +51,10 @@ class _Worker:
     connection: Connection
     has_ended: bool = False
     """Whether it said that it came to its end."""
-    is_dismissed: bool = False
-    """Whether it was told to end, so that nobody takes its place."""
-    is_optional: bool = False
-    """Whether the others go on if it fails: as long as it has told nothing, if it came later."""
 
 
 class WorkerPool:
     """Processes that do the same work, until all of them come to their end.
-
-    More may join while it runs, and some be dismissed.
 
     One that dies (killed, out of memory) is replaced; one that fails with an error ends the
     others. Ctrl-C and SIGTERM end all of them with SIGTERM, and with SIGKILL when they take too
@@ -74,8 +65,7 @@ class WorkerPool:
         count: How many there are at the start.
         first: The number of the first of them.
         max_restarts: How many are replaced in all.
-        listen: Called with a worker's number and what it tells; and with ``GONE`` when one ended
-            before its time, of which the others go on, and whether another takes its place.
+        listen: Called with a worker's number and what it tells.
         answer: As of `optnas.running.signals.Signals`.
 
     Attributes:
@@ -136,27 +126,7 @@ class WorkerPool:
         """The numbers of the processes."""
         return [worker.process.pid for worker in self._workers if worker.process.pid]
 
-    def add(self, number: int) -> None:
-        """Start a further worker; to be called by ``listen``.
-
-        If it fails before it has told anything, for want of a device say, the others go on.
-        """
-        if self._deadline is None:
-            self._start(number, is_optional=True)
-
-    def dismiss(self, number: int) -> None:
-        """Let a worker end when it next tells something and heeds the answer.
-
-        What it does until then is done to its end, unless it is killed meanwhile: nobody takes
-        its place. To be called by ``listen``.
-        """
-        for worker in self._workers:
-            if worker.number == number and not worker.is_dismissed:
-                worker.is_dismissed = True
-                with contextlib.suppress(ConnectionError):  # It has just died.
-                    worker.connection.send(None)
-
-    def _start(self, number: int, *, is_optional: bool = False) -> None:
+    def _start(self, number: int) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
@@ -165,7 +135,7 @@ class WorkerPool:
         with _deaf_to_interrupts(), _installed_modules_first():
             process.start()
         theirs.close()
-        self._workers.append(_Worker(number, process, ours, is_optional=is_optional))
+        self._workers.append(_Worker(number, process, ours))
         if self._deadline is not None:  # A signal came while it was started.
             process.terminate()
 
@@ -196,30 +166,24 @@ class WorkerPool:
     def _take(self, worker: _Worker, event: str, value: Any) -> None:
         if event == "end":
             worker.has_ended = True
-            if not worker.is_dismissed:
-                self._endings.append(value)
-                if value is not None:
-                    self._tell_lost(worker)
+            self._endings.append(value)
         elif event == "error":
             worker.has_ended = True
-            self._fail(worker, value)
+            self._fail(value)
         elif event == "warning":
             warnings.warn(value, stacklevel=2)
         else:
-            # A pulse beats before there is anything that could fail.
-            worker.is_optional = worker.is_optional and event == "pulse"
             self._listen(worker.number, event, value)
 
     def _lose(self, worker: _Worker) -> None:
         """See to a worker that ended without a word."""
         code = worker.process.exitcode or 0
-        if self._deadline is not None or (worker.is_dismissed and code < 0):
+        if self._deadline is not None:
             return
         if -code in TAKEN_BACK:  # Somebody wanted it to end, before it could say so.
             self._endings.append("terminated")
-            self._tell_lost(worker)
         elif code >= 0:
-            self._fail(worker, RunError(f"worker {worker.number} failed; its error is above"))
+            self._fail(RunError(f"worker {worker.number} failed; its error is above"))
         elif self._restarts > 0:
             self._restarts -= 1
             nth = f"{self._max_restarts - self._restarts} of at most {self._max_restarts}"
@@ -228,23 +192,12 @@ class WorkerPool:
                 f"({nth})",
                 stacklevel=2,
             )
-            self._start(worker.number, is_optional=worker.is_optional)
-            self._tell_lost(worker, is_replaced=True)
+            self._start(worker.number)
         else:
             self.lost = f"worker {worker.number} was killed ({_name(-code)}) and not replaced"
             warnings.warn(f"{self.lost}; no restarts are left", stacklevel=2)
-            self._tell_lost(worker)
 
-    def _tell_lost(self, worker: _Worker, *, is_replaced: bool = False) -> None:
-        if self._deadline is None and not worker.is_dismissed:
-            self._listen(worker.number, GONE, is_replaced)
-
-    def _fail(self, worker: _Worker, error: Exception) -> None:
-        if worker.is_optional:
-            warning = f"worker {worker.number} cannot start ({error}); the others go on"
-            warnings.warn(warning, stacklevel=2)
-            self._tell_lost(worker)
-            return
+    def _fail(self, error: Exception) -> None:
         self._error = self._error or error
         self.end()
 
@@ -312,11 +265,10 @@ def _begin(work: Work, number: int, connection: Connection) -> None:
 
     turn = threading.Lock()  # What trains is told from a thread of its own.
 
-    def tell(event: str, value: Any) -> bool:
-        with turn:
-            with contextlib.suppress(ConnectionError):  # The parent is gone; `_end_with_parent`.
-                connection.send((event, value))
-            return not connection.poll()
+    def tell(event: str, value: Any) -> None:
+        # Without a parent: `_end_with_parent`.
+        with turn, contextlib.suppress(ConnectionError):
+            connection.send((event, value))
 
     def warn(message: Warning | str, *_details: Any, **_options: Any) -> None:
         tell("warning", str(message))

@@ -16,6 +16,9 @@ KERNELS = (3, 5, 7)
 
 T = TypeVar("T")
 
+LARGEST = 10_000
+"""The greatest depth and width of a range: what is beyond takes minutes to describe."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ChainArchitecture(Architecture):
@@ -241,9 +244,9 @@ class ChainSpace(Space[ChainArchitecture]):
 
 def _checked_range(name: str, bounds: tuple[int, int]) -> tuple[int, int]:
     integers = all(isinstance(bound, int) for bound in bounds)
-    if len(bounds) != 2 or not integers or not 1 <= bounds[0] <= bounds[1]:
+    if len(bounds) != 2 or not integers or not 1 <= bounds[0] <= bounds[1] <= LARGEST:
         raise ValueError(
-            f"`{name}` must be two integers, the least and the greatest, from 1 upwards: "
+            f"`{name}` must be two integers, the least and the greatest, from 1 to {LARGEST:,}: "
             f"{tuple(bounds)}."
         )
     return (bounds[0], bounds[1])

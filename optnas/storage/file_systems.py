@@ -1,5 +1,6 @@
 """What kind of file system a file is on; files that are written whole or not at all."""
 
+import os
 from pathlib import Path
 
 import psutil
@@ -25,7 +26,7 @@ def file_system(path: Path) -> str:
         mounts = psutil.disk_partitions(all=True)
     except OSError:  # The system does not tell.
         return ""
-    place, kind, length = path.resolve(), "", 0
+    place, kind, length = Path(os.path.realpath(path)), "", 0  # A link may lead to itself.
     for mount in mounts:
         # The last of equals: it covers what was mounted there before.
         if len(mount.mountpoint) >= length and place.is_relative_to(mount.mountpoint):

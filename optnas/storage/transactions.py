@@ -5,19 +5,28 @@ Raised inside, it could leave the lock of a journal behind, for which everybody 
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 LONGEST = 1.0
 """Seconds for which an interruption waits: a transaction that lasts longer waits for somebody."""
 
 
+def _never() -> bool:
+    return False
+
+
 class _Transaction(threading.local):
-    """This thread's: how many are within each other, since when, and whether one is awaited."""
+    """This thread's: how many are within each other, since when, and whether one is awaited.
+
+    Attributes:
+        is_asked: Says whether this thread is to be interrupted by itself, behind a transaction.
+    """
 
     depth = 0
     since = 0.0
     is_awaited = False
+    is_asked: Callable[[], bool] = staticmethod(_never)
 
 
 _NOW = _Transaction()
@@ -37,9 +46,24 @@ def transaction() -> Iterator[None]:
         yield
     finally:
         _NOW.depth -= 1
-        if not _NOW.depth and _NOW.is_awaited:
+        if not _NOW.depth and (_NOW.is_awaited or _NOW.is_asked()):
             _NOW.is_awaited = False
+            _NOW.is_asked = _never  # Once: what was interrupted is about to be stored.
             raise KeyboardInterrupt
+
+
+@contextmanager
+def interrupted_when(is_asked: Callable[[], bool]) -> Iterator[None]:
+    """Have a thread that no signal reaches interrupted inside: behind its next transaction.
+
+    Args:
+        is_asked: Whether it is to be.
+    """
+    before, _NOW.is_asked = _NOW.is_asked, is_asked
+    try:
+        yield
+    finally:
+        _NOW.is_asked = before
 
 
 def awaits_transaction() -> bool:

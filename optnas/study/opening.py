@@ -316,6 +316,15 @@ def open_study(config: StudyFile) -> OpenStudy:
     return _prepared(_as_made(config.written, stored, config.storage), study, stored)
 
 
+def reopened(handle: OpenStudy) -> OpenStudy:
+    """An open study once more, for another thread: by the storage that is open, but nothing else.
+
+    Samplers and pruners keep what they have read, and studies whether they were stopped.
+    """
+    study = optuna.load_study(study_name=handle.study.study_name, storage=handle.study._storage)
+    return _prepared(handle.config, study, read_record(study) or {})
+
+
 def _open_file(
     path: str,
     study_name: str | None,

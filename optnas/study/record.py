@@ -246,8 +246,9 @@ def check_directions(study: optuna.Study) -> None:
     """Refuse a study that does anything but maximise one value."""
     directions = [direction.name.lower() for direction in study.directions]
     if directions != ["maximize"]:
+        said = ", ".join(directions) or "none"
         raise UserError(
-            f"the study {study.study_name!r} has the directions {', '.join(directions)}, and "
+            f"the study {study.study_name!r} has the directions {said}, and "
             "studies of optnas maximise one value: restore a copy of its storage"
         )
 

@@ -58,6 +58,8 @@ TRAIN_JOULES = "train_joules"
 """Energy of a training that came to its end, where the device counted that of every epoch."""
 DEVICE_MEMORY = "device_memory"
 """What a GPU's memory held when a training ended: see `optnas.objectives.training.memory`."""
+MEMORY_SHARED = "memory_shared"
+"""Whether trainings of other threads used the device, and what it held is that of all of them."""
 
 MAX_EPOCHS = 1_000_000
 """The parameter ``epochs`` is suggested from 1 to this, where nobody knows better."""

@@ -114,6 +114,10 @@ def _is_finite(value: Any, *_: Any) -> bool:
     return is_number(value) and math.isfinite(value) and value >= 0
 
 
+def _are_seconds(value: Any, *_: Any) -> bool:
+    return _is_finite(value) and value < 1e12  # 30,000 years
+
+
 def _is_text(value: Any, *_: Any) -> bool:
     return isinstance(value, str)
 
@@ -214,7 +218,7 @@ USER: Rules = {
     attributes.FAILURE: (_is_text, "a text"),
     attributes.FAILURE_REASON: (_is_text, "a text"),
     attributes.ARCHITECTURE: (_is_architecture, "an architecture as JSON"),
-    attributes.TRAIN_SECONDS: (_is_finite, "a number of seconds"),
+    attributes.TRAIN_SECONDS: (_are_seconds, "a number of seconds"),
     attributes.SCHEDULE: (_is_count, "a number of epochs"),
     attributes.EPOCHS_TRAINED: (_is_count, "a number of epochs"),
     attributes.ACCUMULATION: (_is_count, "a number of parts"),

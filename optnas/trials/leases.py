@@ -35,8 +35,15 @@ def renew_lease(
     Returns:
         The lease.
     """
+    lease = new_lease(seconds, decides=decides)
+    storage.set_trial_system_attr(trial_id, LEASE, lease)
+    return lease
+
+
+def new_lease(seconds: float | None, *, decides: bool = False) -> dict[str, Any]:
+    """The lease that `renew_lease` writes."""
     pid = os.getpid()
-    lease: dict[str, Any] = {
+    return {
         "host": _host(),
         "boot": _boot(),
         "card": _card(),
@@ -46,8 +53,6 @@ def renew_lease(
         "until": None if seconds is None else time.time() + seconds,
         "decides": decides,
     }
-    storage.set_trial_system_attr(trial_id, LEASE, lease)
-    return lease
 
 
 def lease_expired(trial: FrozenTrial) -> bool:
@@ -77,15 +82,15 @@ def worker_is_dead(trial: FrozenTrial) -> bool:
     return has_candidate and lease_expired(trial)
 
 
-def is_own(trial: FrozenTrial) -> bool:
-    """Whether the lease of ``trial`` is that of this very thread of this process."""
+def is_own(trial: FrozenTrial, thread: int | None = None) -> bool:
+    """Whether the lease of ``trial`` is that of this very thread of this process, or another."""
     lease = trial.system_attrs.get(LEASE)
     return (
         lease is not None
         and is_local(trial)
         and lease["pid"] == os.getpid()
         and lease["started"] == _process_start(os.getpid())
-        and lease.get("thread") == threading.get_ident()
+        and lease.get("thread") == (threading.get_ident() if thread is None else thread)
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import keyword
 import os
 import shutil
 import tempfile
@@ -97,6 +98,8 @@ def export(
     path = output or folder / _name(chosen, raw, int8)
     if path.suffix != Path(NAMES[chosen]).suffix:
         raise UserError(f"--output must end with {Path(NAMES[chosen]).suffix}: {path}")
+    if chosen == "python" and (not path.stem.isidentifier() or keyword.iskeyword(path.stem)):
+        raise UserError(f"--output: nobody can import a module of the name {path.stem!r}")
     about = _about(description, kept, folder.resolve().name, raw)
     with _beside(path) as place:
         exported = _written(chosen, model, kept, real, place, about, int8)
@@ -116,7 +119,9 @@ def _form(form: str, int8: bool) -> Form:
 
 def _name(form: Form, raw: bool, int8: bool) -> str:
     stem, _, suffix = NAMES[form].partition(".")
-    return f"{stem}{'-raw' if raw else ''}{'-int8' if int8 else ''}.{suffix}"
+    between = "_" if form == "python" else "-"  # The name of a module has no hyphen.
+    said = [stem, *["raw"] * raw, *["int8"] * int8]
+    return f"{between.join(said)}.{suffix}"
 
 
 def _served(kept: Kept, raw: bool) -> nn.Module:

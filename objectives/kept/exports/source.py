@@ -17,8 +17,8 @@ _TEMPLATE = '''"""{kind} found by architecture search; its weights lie beside.
 
 Made by optnas; needs torch and safetensors alone.
 
-    import model
-    network = model.load()
+    import {module}
+    network = {module}.load()
     answers = network(images)  # {input} -> {output}
 """
 
@@ -71,6 +71,7 @@ def write_source(
     classes = about.get("class_names")
     text = _TEMPLATE.format(
         weights=path.with_suffix(".safetensors").name,
+        module=path.stem,
         input=about["input"],
         output=about["output"],
         kind="An image classifier" if classes is not None else "A face network",
