@@ -58,6 +58,7 @@ stress: $(STAMP)-test
 	$(BIN)/python -m pytest -q tests/test_exports.py tests/test_face_answers.py
 	CLUSTERS=1 $(BIN)/python -m pytest -q tests/test_ray.py
 	MUTATIONS=500 $(BIN)/python -m pytest -q tests/test_mutated_study_files.py
+	$(BIN)/python tests/terminals.py
 	KERNELS=300 $(BIN)/python -m pytest -q tests/test_kernels.py
 	TRITON_INTERPRET=0 $(BIN)/python tests/compiling.py --all
 	$(BIN)/python tests/stress.py --output .venv/stress.json

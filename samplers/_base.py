@@ -17,12 +17,11 @@ import optuna
 from annotated_types import Ge
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.samplers._batches import Candidate, Step
-from optnas.samplers._history import History, LostCandidate, TrialReader
+from optnas.samplers._history import History, LostCandidate, TrialReader, results_alone
 from optnas.samplers._options import Count, check_options
 from optnas.samplers._outlook import Outlook
 from optnas.samplers._turns import Turns, all_trials, names_candidate, promise_decision
@@ -35,6 +34,7 @@ from optnas.trials.attributes import (
     FAILURE,
     FAILURE_REASON,
     INTERRUPTED,
+    LEASE,
     LOST,
     MACHINE,
     MAX_EPOCHS,
@@ -44,8 +44,9 @@ from optnas.trials.attributes import (
 )
 from optnas.trials.claims import Claim
 from optnas.trials.failures import fail_dead, is_grounds, one_line
-from optnas.trials.leases import renew_lease
+from optnas.trials.leases import new_lease, renew_lease
 from optnas.trials.lineage import without_weights
+from optnas.trials.writing import Attr, write_attrs
 
 A = TypeVar("A", bound=Architecture)
 
@@ -128,7 +129,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         All finished networks, where the strategy does not know better.
         """
         trials = all_trials(study)
-        results = [r for r in self._history(study, trials).results if math.isfinite(r.value)]
+        results = [r for r in results_alone(trials) if math.isfinite(r.value)]
         return [
             (result.number, architecture, result.value)
             for result in sorted(results, key=lambda result: -result.value)
@@ -188,10 +189,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
 
     def is_finished(self, study: Study) -> bool:
         """Whether the strategy is done, so that no further trial should be started."""
-        trials = all_trials(study)
-        if sum(CLAIM in trial.system_attrs for trial in trials) < self.least_claims:
-            return False  # Known without reading what was claimed, of however many trials.
-        return self._is_over(study, self._history(study, trials))
+        return self._is_over(study, all_trials(study))
 
     # How Optuna sees the strategy.
 
@@ -259,15 +257,20 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         self._explain_failure(study, own)
         trials = list(all_trials(study))
         trials[own.number] = own
-        if self._is_over(study, self._history(study, trials)):
+        if self._is_over(study, trials):
             # Nobody comes after this one.
             fail_dead(study._storage, trials, self.max_retries)
             _stop(study)
 
     # Deciding and claiming.
 
-    def _is_over(self, study: Study, history: History) -> bool:
+    def _is_over(self, study: Study, trials: list[FrozenTrial]) -> bool:
         """Whether there is nothing to propose, nor to wait for."""
+        if sum(CLAIM in trial.system_attrs for trial in trials) < self.least_claims:
+            return False  # Known without reading what was claimed, and without a proposal.
+        return self._ends(study, self._history(study, trials))
+
+    def _ends(self, study: Study, history: History) -> bool:
         return self._decide(study, history) is Step.DONE
 
     def _decide(self, study: Study, history: History) -> Candidate | LostCandidate | Step:
@@ -286,7 +289,6 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
     def _claim(
         self, study: Study, trial: FrozenTrial, history: History, step: Candidate | LostCandidate
     ) -> dict[str, Any]:
-        storage = study._storage
         if isinstance(step, LostCandidate):
             attrs = {**step.claim.attrs, CONTINUES: step.number}
             claim = dataclasses.replace(step.claim, attrs=attrs, continues=step.number)
@@ -294,15 +296,15 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
             words = {STEP: step.step} if step.step else {}
             attrs = {PHASE: step.phase, **words, **step.attrs}
             claim = Claim(history.claims, step.params, attrs)
-        # In this order: whoever dies on the way can be told from the living, and whoever waits
-        # for this claim does not wait for what people alone read.
-        shown = {name: claim.attrs[name] for name in (PHASE, STEP) if name in claim.attrs}
-        _set_attrs(storage, trial, {k: v for k, v in claim.attrs.items() if k not in shown})
-        claim.write(storage, trial)
+        # In this order, where it cannot be at once: whoever dies on the way can be told from the
+        # living, and whoever waits for this claim does not wait for what people alone read.
+        user: list[Attr] = [("user", name, value) for name, value in claim.attrs.items()]
+        shown = [attr for attr in user if attr[1] in (PHASE, STEP)]
+        others = [attr for attr in user if attr not in shown]
         # The lease promises nothing from here on: an objective may take as long as it likes,
         # unless it renews the lease itself.
-        renew_lease(storage, trial._trial_id, None)
-        _set_attrs(storage, trial, shown)
+        lease: Attr = ("system", LEASE, new_lease(None))
+        write_attrs(study._storage, trial, [*others, claim.attr(), lease, *shown])
         return dict(claim.params)
 
     # Checks.
@@ -380,13 +382,6 @@ def _cause_of_failure() -> BaseException | None:
             return cause
         frame = frame.f_back
     return None
-
-
-def _set_attrs(storage: BaseStorage, trial: FrozenTrial, attrs: Mapping[str, Any]) -> None:
-    """Set user attributes, and show them on ``trial`` itself."""
-    for name, value in attrs.items():
-        storage.set_trial_user_attr(trial._trial_id, name, value)
-        trial.user_attrs[name] = value
 
 
 def _stop(study: Study) -> None:

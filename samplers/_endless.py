@@ -11,7 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas.samplers._base import StrategySampler
 from optnas.samplers._batches import Candidate, Step
-from optnas.samplers._history import History, Result
+from optnas.samplers._history import History, Result, results_alone
+from optnas.samplers._turns import all_trials
 from optnas.spaces import Architecture
 from optnas.spaces.axes import Axis
 
@@ -44,13 +45,14 @@ class EndlessSampler(StrategySampler[A]):
 
         A network that a pruner stopped comes after those that were trained to their end.
         """
-        history = self._history(study)
+        trials = all_trials(study)
         found: dict[A, tuple[int, A, float]] = {}
-        for result in self.networks(history):
-            number, architecture = _number(result), self.architecture(history, result)
+        for result in results_alone(trials):
+            number = _number(result)
+            architecture = self._named_by(trials[number], number)
             if architecture is not None and math.isfinite(result.value):
                 found.setdefault(architecture, (number, architecture, result.value))
-        pruned = {t.number for t in history.trials if t.state != TrialState.COMPLETE}
+        pruned = {n for n, trial in enumerate(trials) if trial.state != TrialState.COMPLETE}
         return sorted(found.values(), key=lambda entry: (entry[0] in pruned, -entry[2]))
 
     def networks(self, history: History) -> list[Result]:
@@ -64,15 +66,14 @@ class EndlessSampler(StrategySampler[A]):
     def architecture(self, history: History, result: Result) -> A | None:
         """The network of a result, or None if it names none: somebody may have added its trial."""
         number = _number(result)
-        trial = history.trials[number]
+        return self._named_by(history.trials[number], number)
+
+    def _named_by(self, trial: FrozenTrial, number: int) -> A | None:
+        """The network that a finished trial names, or None if it names none."""
         known = self._named.get(number)
         if known is None or known[0] is not trial:
             known = self._named[number] = (trial, self.space.named_by(trial))
         return known[1]
-
-    def _is_over(self, study: Study, history: History) -> bool:
-        # Deciding twice a trial would double what a proposal costs, for nothing in most spaces.
-        return history.claims >= self._size and super()._is_over(study, history)
 
     def new_random(
         self, history: History, rng: np.random.Generator, phase: str

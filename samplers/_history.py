@@ -210,6 +210,14 @@ class History:
         return [(k, r) for k, r in results if r is not None or k in self._running]
 
 
+def results_alone(trials: Sequence[FrozenTrial]) -> list[Result]:
+    """The results of the trials that were not cut off, by number, whatever they name.
+
+    Without what was claimed, which takes long to read of ten thousand trials.
+    """
+    return [_result(trial) for trial in trials if trial.state in _WITH_RESULT]
+
+
 def _asked(readings: Sequence[TrialReading]) -> list[Key]:
     """The candidates given, each once, in the order of their claims."""
     asked: dict[int, Key] = {}

@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial
 
 from optnas.samplers._base import StrategySampler
 from optnas.samplers._batches import Candidate
-from optnas.samplers._history import History, Result
+from optnas.samplers._history import History, Result, results_alone
 from optnas.samplers._options import Count, Positive
+from optnas.samplers._turns import all_trials
 from optnas.spaces import Architecture, Space
 
 A = TypeVar("A", bound=Architecture)
@@ -130,26 +131,29 @@ class PopulationSampler(StrategySampler[A]):
 
         A network that was trained for more rungs is better, whatever its age.
         """
-        history = self._history(study)
+        trials = all_trials(study)
         best: dict[A, Member] = {}
-        trained = self._finished(history, history.results)
+        trained = self._finished(trials, results_alone(trials))
         for member in sorted(trained, key=lambda m: (-m.rung, -m.value, m.number)):
-            if self._names(history.trials[member.number], member.number):
-                best.setdefault(self._network(history, member), member)
+            trial = trials[member.number]
+            if self._names(trial, member.number):
+                best.setdefault(self.space.from_trial(trial), member)
             if len(best) == BEST:
                 break
         return [(member.number, network, member.value) for network, member in best.items()]
 
     def _members(self, history: History, results: Sequence[Result]) -> list[Member]:
         """The finished networks among ``results``."""
-        trained = self._finished(history, results)
+        trained = self._finished(history.trials, results)
         return [m for m in trained if self._names(history.trials[m.number], m.number)]
 
-    def _finished(self, history: History, results: Sequence[Result]) -> Iterator[Member]:
+    def _finished(
+        self, trials: Sequence[FrozenTrial], results: Sequence[Result]
+    ) -> Iterator[Member]:
         """What was trained among ``results``, whether it names a network or not."""
         for result in results:
             if result.number is not None and math.isfinite(result.value):
-                rung = max(self.rung(history.trials[result.number]), 1)
+                rung = max(self.rung(trials[result.number]), 1)
                 yield Member(result.number, result.value, rung)
 
     def _names(self, trial: FrozenTrial, number: int) -> bool:

@@ -232,7 +232,7 @@ class ReplaySampler(StrategySampler[A]):
             replay.go_beyond(history)
         return _following(replay, history, rng)
 
-    def _is_over(self, study: Study, history: History) -> bool:
+    def _ends(self, study: Study, history: History) -> bool:
         return self.replay(history).next is None
 
     def weights_needed(self, study: Study) -> Collection[int]:

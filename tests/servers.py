@@ -52,6 +52,11 @@ class PostgreSQL:
         """Stop the server: ``fast`` cuts connections off, ``immediate`` is a crash."""
         self._run("pg_ctl", "--wait", f"--mode={mode}", "stop")
 
+    @property
+    def pid(self) -> int:
+        """The number of the process whose children all others of the server are."""
+        return int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+
     def new_database(self) -> str:
         """The URL of a new, empty database."""
         import psycopg

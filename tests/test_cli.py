@@ -239,19 +239,24 @@ def test_the_schema_is_json(optnas_command):
     assert "study" in json.loads(out)["properties"]
 
 
+LARGE = ("--data", "cifar10")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sampler", "space", "rungs"),
     [
         ((), "macro_micro", "chain", False),
-        (("--trials", "40"), "surrogate", "chain", True),
-        (("--trials", "5"), "random", "chain", False),
-        (("--space", "cell"), "surrogate", "cell", True),
-        (("--space", "cell", "--trials", "60"), "surrogate", "cell", True),
-        (("--full", "--space", "cell", "--trials", "60"), "surrogate", "cell", True),
-        (("--space", "growth", "--trials", "60"), "randgrow", "growth", False),
-        (("--space", "stage"), "stage_wise", "stage", False),
-        (("--space", "stage", "--sampler", "tpe", "--trials", "30"), "tpe", "stage", True),
-        (("--space", "cell", "--sampler", "econas", "--trials", "9"), "econas", "cell", False),
+        (("--trials", "40"), "surrogate", "chain", False),
+        ((*LARGE, "--trials", "40"), "surrogate", "chain", True),
+        ((*LARGE, "--trials", "5"), "random", "chain", False),
+        (("--space", "cell"), "surrogate", "cell", False),
+        ((*LARGE, "--space", "cell"), "surrogate", "cell", True),
+        ((*LARGE, "--space", "cell", "--trials", "60"), "surrogate", "cell", True),
+        ((*LARGE, "--full", "--space", "cell", "--trials", "60"), "surrogate", "cell", True),
+        ((*LARGE, "--space", "growth", "--trials", "60"), "randgrow", "growth", False),
+        ((*LARGE, "--space", "stage"), "stage_wise", "stage", False),
+        ((*LARGE, "--space", "stage", "--sampler", "tpe", "--trials", "30"), "tpe", "stage", True),
+        ((*LARGE, "--sampler", "econas", "--trials", "9"), "econas", "chain", False),
     ],
 )
 def test_init_proposes_by_space_and_budget(

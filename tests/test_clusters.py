@@ -108,6 +108,13 @@ def test_the_modules_of_a_study_are_those_it_names_and_those_they_import(tmp_pat
         (["--ray", "10.0.0.1:6379", "study.yaml"], ["--ray", "10.0.0.1:6379", "study.yaml"]),
         (["study.yaml", "--ray=auto"], ["study.yaml", "--ray=auto"]),
         (["study.yaml"], ["study.yaml"]),
+        (["--ray", "sqlite:///a.db", "one"], ["--ray", "local", "sqlite:///a.db", "one"]),
+        (
+            ["--ray", "postgresql+psycopg://h/db", "one"],
+            ["--ray", "local", "postgresql+psycopg://h/db", "one"],
+        ),
+        (["--ray", "h:1", "sqlite:///a.db", "one"], ["--ray", "h:1", "sqlite:///a.db", "one"]),
+        (["--ray", "ray://h:10001", "one"], ["--ray", "ray://h:10001", "one"]),
     ],
 )
 def test_ray_may_be_asked_for_without_an_address(given, expected):

@@ -101,7 +101,7 @@ def test_the_time_left_is_a_range_that_passes(watch, clock):
     watch.foresee()
     assert watch.left() == "20 to 90 min left"
     clock.now += 600
-    assert watch.left() == "10 to 80 min left"
+    assert watch.left() == "13 to 80 min left"  # At most 6-fold, though neither end has passed.
     clock.now += 1e6
     assert watch.left() == "0 to 1 s left"
 
@@ -121,6 +121,20 @@ def test_the_range_is_the_narrower_the_more_is_known():
     assert width(ahead, trials) == 2
     assert width(ahead, [trial(n, 0.5) for n in range(12)]) == 5  # No depth to be settled.
     assert shown_span(Left(ahead, None), trials) is None
+
+
+def test_what_is_no_training_counts_too(watch, clock, monkeypatch):
+    ahead = Ahead(has_end=True, bounds=(10, 10), courses=(), phases={}, per_trial=Span(1, 1))
+    monkeypatch.setattr(Ahead, "trials", Span(10, 10))
+    left = Left(ahead, seconds=Span(10.0, 20.0))
+    monkeypatch.setattr(watching, "time_left", lambda _: left)
+    for number in range(2, 32):  # Each takes 2 s, of which it trains for one.
+        clock.now += 2
+        watch.ended(0, trial(number, 0.5, train_seconds=1.0, epochs_trained=1))
+    watch.foresee()
+    low, high = watch.seconds_left()
+    assert low == pytest.approx(10 + 10, rel=0.1)
+    assert high == pytest.approx(20 + 10, rel=0.1)
 
 
 def test_several_workers_make_it_shorter(watch, clock):

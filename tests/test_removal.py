@@ -147,7 +147,7 @@ def test_studies_are_listed_by_folder_and_by_storage(folder):
     optuna.create_study(study_name="foreign", storage=f"sqlite:///{folder}/foreign.db")
     rows = {row["study"]: row for row in studies_in(str(folder))}
     assert rows.keys() == {"tiny", "later", "foreign"}
-    assert (rows["tiny"]["state"], rows["tiny"]["trials"]) == ("stopped", 2)
+    assert (rows["tiny"]["state"], rows["tiny"]["trials"]) == ("budget used up", 2)
     assert 0 <= rows["tiny"]["best"] <= 1
     assert rows["tiny"]["file"] == str(folder / "tiny.yaml")
     assert rows["later"]["state"] == "not started"

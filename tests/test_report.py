@@ -116,6 +116,15 @@ def test_a_search_without_an_end_is_not_called_unfinished(
     assert "train it: optnas retrain x\n" in ending  # Which has no --set.
 
 
+def test_a_used_up_budget_is_no_search_to_go_on_with(tmp_path):
+    found = opened(tmp_path, [trial(0, 0.5)], budget={"trials": 2})
+    assert "not finished" in status_text(found, "x")
+    assert status_text(found, "x").endswith("optnas run x")
+    found.study.add_trial(trial(1, 0.5))
+    assert "state    budget used up" in status_text(found, "x")
+    assert status_text(found, "x").endswith("optnas best x")
+
+
 def test_a_network_that_grew_is_told_in_words(tmp_path):
     found = opened(tmp_path, growing(), space={"name": "growth", "cells": 1, "channels": 4})
     text = best_text(found, "made.yaml")

@@ -200,9 +200,14 @@ class Failures:
 
     def __init__(self, storage: RDBStorage, when: str) -> None:
         self.left = 0
-        sqlalchemy.event.listen(storage.scoped_session.session_factory, when, self._fail)
+        self._is_late = when == "after_commit"
+        dialect = storage.engine.dialect
+        self._commit = dialect.do_commit
+        dialect.do_commit = self._fail
 
-    def _fail(self, _session) -> None:
+    def _fail(self, connection) -> None:
+        if self.left <= 0 or self._is_late:
+            self._commit(connection)
         if self.left > 0:
             self.left -= 1
             raise sqlalchemy.exc.OperationalError("COMMIT", {}, Exception("connection lost"))

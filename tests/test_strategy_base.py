@@ -1,6 +1,7 @@
 """Claims, ticket order, leases, adoption, waiting and failures, on the replay base."""
 
 import dataclasses
+import math
 import os
 import pickle
 import subprocess
@@ -603,6 +604,33 @@ def test_a_result_that_cannot_be_guessed_is_waited_for():
     study.optimize(objective, n_jobs=3)
     assert sorted(values(study)) == [(0, 0.0), (2, 2.0), (4, 4.0)]
     assert study.sampler.found(study) == Number(6)
+
+
+def test_who_waits_decides_anew_only_where_trials_say_more(monkeypatch):
+    monkeypatch.setattr("optnas.samplers._turns.DECIDED", math.inf)
+    waits = []
+
+    class One(StrategySampler[Number]):
+        def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
+            if not history.claims:
+                return Candidate({"x": 0}, phase="one")
+            if history.results:
+                return Step.DONE
+            waits.append(len(history.trials))
+            return Step.WAIT
+
+    def objective(trial):
+        Line().suggest(trial)
+        time.sleep(0.5)  # Some ten looks.
+        trial.set_user_attr("half", True)
+        time.sleep(0.5)
+        return 0.0
+
+    study = study_with(One(Line()))
+    study.optimize(objective, n_jobs=2)
+    assert values(study) == [(0, 0.0)]
+    # At first, and where the trial that runs got its parameter and its attribute.
+    assert 1 <= waits.count(2) <= 4
 
 
 def test_adopters_are_given_the_lost_trials_attributes():

@@ -172,6 +172,16 @@ def test_empty_blocks_and_blocks_without_a_name_have_defaults(folder: Path) -> N
             "Valid keys: params, multiply_adds",
         ),
         ("retrain: {zzz: 1}", "study.yaml:4: retrain.zzz: unknown key. Valid keys: epochs"),
+        # Known, but elsewhere, or by another name.
+        ("trials: 3", "study.yaml:4: trials: unknown key; did you mean 'budget.trials'? "),
+        (
+            "lr: 0.1",
+            "study.yaml:4: lr: unknown key; did you mean 'train.lr' or 'retrain.lr'? Valid keys: ",
+        ),
+        (
+            "train: {learning_rate: 1}",
+            "study.yaml:4: train.learning_rate: unknown key; did you mean 'lr'? ",
+        ),
         (
             "space: {name: chain, deph: [1, 2]}",
             "study.yaml:4: space.deph: unknown key; did you mean 'depth'? "

@@ -313,7 +313,9 @@ def read(folder: Path) -> tuple[Description, nn.Module]:
     """
     description = describe(folder)
     if description is None:
-        raise UserError(f"{folder} holds no trained network; `optnas retrain` makes one.")
+        makes = f"`optnas retrain {folder}` makes a folder that does"
+        hint = makes if folder.is_file() else "`optnas retrain` makes one"
+        raise UserError(f"{folder} holds no trained network; {hint}.")
     try:
         weights = (folder / WEIGHTS).read_bytes()
         if hashlib.sha256(weights).hexdigest() != description.weights_sha256:

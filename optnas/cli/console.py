@@ -74,7 +74,7 @@ def run_search(
     """Run a search and show it, then exit as it ended.
 
     Args:
-        config: The study file.
+        config: The configuration, as `config_to_run` returns it.
         workers: The worker processes.
         as_json: Whether to print a line of JSON for every event.
         command: The command that goes on with it.
@@ -103,9 +103,9 @@ def _runner(ray: str | None) -> Callable[..., "Outcome"]:
         from optnas.clusters.ray_run import run_on_ray
 
         return functools.partial(run_on_ray, address=ray)
-    from optnas.running.runner import run
+    from optnas.running.runner import run_as_made
 
-    return run
+    return run_as_made
 
 
 def forecast_search(

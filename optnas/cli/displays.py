@@ -125,14 +125,18 @@ class JsonDisplay(_Log):
 class PlainDisplay(_Log):
     """For logs and pipes: a line per finished trial, and one after half a minute's silence."""
 
+    _headings = ""
+
     def start(self, handle: OpenStudy) -> None:
         super().start(handle)
-        self._write(_opening(handle, self._ahead), header(metric_of(handle.study)))
+        self._headings = header(metric_of(handle.study))
+        self._write(_opening(handle, self._ahead))
 
     def trial(self, trial: FrozenTrial, worker: int) -> None:
         super().trial(trial, worker)
         if trial.params:
-            self._write(*trial_lines(trial))
+            first, self._headings = self._headings, ""
+            self._write(*filter(None, [first]), *trial_lines(trial))
 
     def note(self, text: str) -> None:
         self._write(text)
@@ -165,7 +169,7 @@ class LiveDisplay(Display):
             vertical_overflow="crop",
         )
 
-        self._ahead = ""
+        self._ahead = self._headings = ""
 
     def ahead(self, text: str) -> None:
         """What is forecast, before the study is open."""
@@ -186,7 +190,7 @@ class LiveDisplay(Display):
     def start(self, handle: OpenStudy) -> None:
         self._watch.start(handle)
         self._console.print(Text(printable(_opening(handle, self._ahead))))
-        self._print(header(metric_of(handle.study), self._console.width), style="bold")
+        self._headings = header(metric_of(handle.study), self._console.width)
 
     def epoch(self, progress: Any, worker: int) -> None:
         self._watch.look()
@@ -195,6 +199,10 @@ class LiveDisplay(Display):
         self._watch.ended(worker, trial)
         self._watch.look()
         style = "red" if trial.state == TrialState.FAIL and not is_interrupted(trial) else ""
+        if trial.params and self._headings:
+            # Not before: what a search may take is heard of when several workers are under way.
+            self._print(self._headings, style="bold")
+            self._headings = ""
         for line in trial_lines(trial, self._console.width) if trial.params else ():
             self._print(printable(line), style=style)
         self._live.refresh()

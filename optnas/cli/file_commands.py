@@ -68,7 +68,7 @@ def init(
         raise UserError(f"--root {root} {why}; name the folder of your images")
     proposal = proposed(space, trials)
     strategy, place = sampler or proposal.sampler, _place_in_file(root, path)
-    pruner = proposed_pruner(strategy, space, trials)
+    pruner = proposed_pruner(strategy, space, trials, data)
     text = template(
         *(path.stem, data, strategy),
         space=space,

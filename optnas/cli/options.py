@@ -111,6 +111,12 @@ def with_local_ray(arguments: list[str]) -> list[str]:
     for index, argument in enumerate(arguments):
         given.append(argument)
         after = arguments[index + 1] if index + 1 < len(arguments) else "-"
-        if argument == "--ray" and (after.startswith("-") or after.endswith((".yaml", ".yml"))):
+        if argument == "--ray" and not _may_be_address(after):
             given.append("local")
     return given
+
+
+def _may_be_address(argument: str) -> bool:
+    """Whether an argument is no option, study file or storage, which may follow `--ray`, too."""
+    is_url = "://" in argument and not argument.startswith("ray://")
+    return not (argument.startswith("-") or argument.endswith((".yaml", ".yml")) or is_url)

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial
 
 from optnas.cli.rows import cut
 from optnas.devices.gpus import Use, use_of
-from optnas.forecast.left import Left, time_left
+from optnas.forecast.left import PER_TRIAL, Left, time_left
 from optnas.forecast.ranges import WIDEST, Span, at_least_wide, at_most_wide
 from optnas.running.signals import Interruption
 from optnas.study.budget import budget_used_by
@@ -30,6 +30,9 @@ SETTLED, LATER = 2.0, 5.0
 """How many times as long as its lower end the range of the time left may be: once the depth is
 settled, and from the tenth trial on."""
 
+FEW = 3
+"""Trials for which what is believed beforehand of the time beside training counts."""
+
 Clock = Callable[[], float]
 
 
@@ -48,8 +51,9 @@ class Watch:
         self._look, self._forecast = _Rarely(clock), _Rarely(clock)
         self._metric = ACCURACY
         self._has_changed = True
-        self._used_at_start = 0.0
+        self._opened, self._used_at_start, self._ended = self._began, 0.0, 0
         self._span: Span | None = None
+        self._widest = WIDEST
         self._span_of = self._began
         self._pulses: dict[int, tuple[float, Sequence[Mapping[str, Any]]]] = {}
         self._gpus: list[Use] = []
@@ -59,7 +63,7 @@ class Watch:
 
     def start(self, handle: OpenStudy) -> None:
         """The study is open."""
-        self._handle = handle
+        self._handle, self._opened = handle, self._clock()
         self._metric = metric_of(handle.study)
         self.look()
         self._used_at_start = budget_used_by(self._trials).hours
@@ -78,6 +82,7 @@ class Watch:
             self._pulses[worker] = (heard, others)
         before = self._trials[: trial.number]
         self._trials = [*before, trial, *self._trials[trial.number + 1 :]]
+        self._ended += bool(trial.params)
         self._has_changed = True
 
     def look(self) -> None:
@@ -101,20 +106,28 @@ class Watch:
                 return
             finally:
                 self._handle.study._storage.remove_session()  # That of this thread.
+            self._widest = widest(left, self._trials)
             span = shown_span(left, self._trials)
-            self._span = None if span is None else span.scaled(1 / self._pace())
+            self._span = None if span is None else self._by_the_clock(span, left.ahead.trials)
             self._span_of = self._clock()
 
-    def _pace(self) -> float:
-        """Seconds of training in a second: more than 1 with several workers."""
+    def _by_the_clock(self, span: Span, trials: Span | None) -> Span:
+        """How long it takes to train for so many seconds, by trials of which each takes more.
+
+        Workers may wait for one another, for times that grow with those of training. One alone
+        has what it takes to store and draw a trial, however short its training.
+        """
         trained = 3600 * (budget_used_by(self._trials).hours - self._used_at_start)
         now = self._clock()
         for heard, pulses in self._pulses.values():  # What nobody has written down yet.
             trained += sum(pulse["running"] + now - heard for pulse in pulses)
         workers = max(1, sum(max(1, len(pulses)) for _, pulses in self._pulses.values()))
+        passed = now - self._opened
         # Little is known of it before some trials have ended.
-        passed = self.elapsed
-        return min(workers, (trained + 60.0 * workers) / (passed + 60.0))
+        if workers == 1:
+            beside = (max(0.0, passed - trained) + FEW * PER_TRIAL) / (self._ended + FEW)
+            return span if trials is None else span.plus(trials.scaled(beside))
+        return span.scaled(1 / min(workers, (trained + 60.0 * workers) / (passed + 60.0)))
 
     # What is said.
 
@@ -155,17 +168,23 @@ class Watch:
         """How long it will take."""
         if self._handle is None:
             return ""
-        if self._span is not None:
-            low, high = self._span
-            passed = self._clock() - self._span_of
-            return f"{span(max(0.0, low - passed), max(1.0, high - passed))} left"
+        seconds = self.seconds_left()
+        if seconds is not None:
+            return f"{span(*seconds)} left"
         if not self._handle.has_end and not any(vars(self._handle.config.budget).values()):
             return "goes on until Ctrl-C"
         return "time left: known after a trial"
 
     def seconds_left(self) -> tuple[float, float] | None:
-        """The same in seconds, as it was last thought."""
-        return self._span
+        """The same in seconds; None as long as nobody knows."""
+        if self._span is None:
+            return None
+        passed = self._clock() - self._span_of
+        low, high = self._span.low - passed, self._span.high - passed
+        if high <= 1:
+            return 0.0, 1.0
+        # What takes longer than was thought is not over in a moment.
+        return max(low, high / self._widest), high
 
     def gpus(self) -> list[str]:
         """A line for every GPU that trains."""
@@ -208,21 +227,25 @@ class Watch:
         return parts
 
 
-def shown_span(left: Left, trials: Sequence[FrozenTrial]) -> Span | None:
-    """The time left as it is shown: the more is known, the narrower it has to be.
+def widest(left: Left, trials: Sequence[FrozenTrial]) -> float:
+    """How many times as long as its lower end the time left may be: the less, the more is known.
 
     Args:
         left: What is left of a search.
         trials: Its trials.
     """
+    grew = any(trial.user_attrs.get(PHASE) == DEPTH for trial in trials)
+    if grew and DEPTH not in left.ahead.phases:
+        return SETTLED
+    return LATER if sum(map(is_counted, trials)) >= 10 else WIDEST
+
+
+def shown_span(left: Left, trials: Sequence[FrozenTrial]) -> Span | None:
+    """The time left as it is shown, if anybody knows it; arguments as of `widest`."""
     if left.seconds is None:
         return None
     # Whatever the strategy does, the machine may have less or more to do than now.
-    span = at_least_wide(left.seconds, SETTLED)
-    grew = any(trial.user_attrs.get(PHASE) == DEPTH for trial in trials)
-    if grew and DEPTH not in left.ahead.phases:
-        return at_most_wide(span, SETTLED)
-    return at_most_wide(span, LATER if sum(map(is_counted, trials)) >= 10 else WIDEST)
+    return at_most_wide(at_least_wide(left.seconds, SETTLED), widest(left, trials))
 
 
 class _Rarely:

@@ -81,7 +81,7 @@ def problem(
     path = min(by_path, key=lambda key: by_path[key][0]["type"] != "extra_forbidden")
     details = by_path[path]
     if details[0]["type"] == "extra_forbidden":
-        return path, _unknown_key(str(path[-1]), _keys_at(model, path[:-1]))
+        return path, _unknown_key(str(path[-1]), _keys_at(model, path[:-1]), model)
     if details[0]["type"] == "missing" and _at(data, path) is None:
         description = _model_at(model, path[:-1]).model_fields[str(path[-1])].description
         return path, f"this key is required. {description}"
@@ -137,11 +137,39 @@ def _phrase(detail: ErrorDetails) -> str:
     return phrase.format(**detail.get("ctx", {})) if phrase else f"other ({detail['msg']})"
 
 
-def _unknown_key(key: str, valid: Sequence[str]) -> str:
-    match = nearest(key, valid)
-    suggestion = f"; did you mean {match!r}?" if match else "."
+_SAID_OTHERWISE = {
+    "learning_rate": "lr",
+    "batch": "batch_size",
+    "dataset": "data",
+    "strategy": "sampler",
+    "algorithm": "sampler",
+    "search_space": "space",
+    "path": "root",
+    "folder": "root",
+}
+"""What other programs call a key."""
+
+
+def _unknown_key(key: str, valid: Sequence[str], model: type[pydantic.BaseModel]) -> str:
+    other = _SAID_OTHERWISE.get(key.casefold().replace("-", "_"), key)
+    # A key that is known elsewhere is misplaced rather than misspelt.
+    matches = [other] if other in valid else _blocks_with(model, other)
+    if not matches and (match := nearest(key, valid)):
+        matches = [match]
+    suggestion = f"; did you mean {' or '.join(map(repr, matches))}?" if matches else "."
     keys = f"Valid keys: {', '.join(valid)}" if valid else "There are no keys here"
     return f"unknown key{suggestion} {keys}"
+
+
+def _blocks_with(model: type[pydantic.BaseModel], key: str) -> list[str]:
+    """The blocks of a study file that have a key, with it: ``train.lr``."""
+    blocks = {
+        name: branch
+        for name, field in model.model_fields.items()
+        for branch in typing.get_args(field.annotation) or (field.annotation,)
+        if _is_model(branch)
+    }
+    return [f"{name}.{key}" for name, block in blocks.items() if key in block.model_fields]
 
 
 def _data_path(detail: ErrorDetails, data: Any) -> KeyPath:

@@ -25,9 +25,11 @@ def read_text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise StudyFileError(
-            f"{path}: no such file; `optnas init` writes one to start from"
-        ) from None
+        twin = path.with_suffix(".yml" if path.suffix == ".yaml" else ".yaml")
+        hint = (
+            f"did you mean {twin}?" if twin.exists() else "`optnas init` writes one to start from"
+        )
+        raise StudyFileError(f"{path}: no such file; {hint}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StudyFileError(f"{path}: cannot be read: {reason}") from None

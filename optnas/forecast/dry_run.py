@@ -12,9 +12,9 @@ from optnas.config import plugins
 from optnas.config.contract import Objective, Rehearsal, objective_class, strategy_of
 from optnas.config.file import StudyFile
 from optnas.forecast.ahead import Ahead, look_ahead
-from optnas.forecast.left import DRIFT, OFF, course_seconds
+from optnas.forecast.left import DRIFT, OFF, PER_EPOCH, PER_TRIAL, course_seconds
 from optnas.forecast.pace import Pace, observed_pace
-from optnas.forecast.ranges import Span, at_most_wide, span_of
+from optnas.forecast.ranges import Span, at_least_wide, at_most_wide, span_of
 from optnas.forecast.rehearsing import Rehearsals, Rehearsed, rehearse
 from optnas.storage.opening import explained, open_storage
 from optnas.storage.urls import storage_file
@@ -23,11 +23,11 @@ from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import OpenStudy, open_study
 from optnas.study.unstored import unstored
 
-PER_TRIAL, PER_EPOCH = 0.15, 0.03
-"""Seconds beside training: drawing a trial's network and storing it; storing an epoch and its
-checkpoint."""
 START = Span(3.0, 8.0)
 """Seconds until the first trial: torch is imported, the images are read."""
+NARROWEST = 2.0
+"""How many times as long as its lower end the range is at least: steps tried for a
+moment do not say more."""
 STORED_TRIAL, STORED_EPOCH = 25_000, 500
 """Bytes that stay of a trial and of an epoch: its drawings, and its rows in the database."""
 HULL = 20
@@ -155,7 +155,8 @@ def search_seconds(handle: OpenStudy, ahead: Ahead, pace: Pace, busy: float = 1.
     assert trials is not None
     assert epochs is not None
     beside = trials.scaled(PER_TRIAL).plus(epochs.scaled(PER_EPOCH))
-    return at_most_wide(trained.plus(beside).plus(START).scaled(1, busy))
+    span = trained.plus(beside).plus(START).scaled(1, busy)
+    return at_most_wide(at_least_wide(span, NARROWEST))
 
 
 def _each(ahead: Ahead, pace: Pace) -> Span:

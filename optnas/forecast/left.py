@@ -15,6 +15,9 @@ OFF = 1.25
 """How far the time of a network may be from what others took, either way."""
 DRIFT = 1.4
 """How far what a strategy comes to train may be from what is typical of the space."""
+PER_TRIAL, PER_EPOCH = 0.15, 0.03
+"""Seconds beside training: drawing a trial's network and storing it; storing an epoch and its
+checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from optnas.config.contract import strategy_of
 from optnas.pages.plots import HEIGHT, Line, Mark, Plot, Series
 from optnas.study.networks import StudyNetwork, network_lines, networks_of
 from optnas.trials.metric import ACCURACY, Metric
+from optnas.units import plural
 
 BEST, LATEST = 5, 3
 """Numbers of learning curves: of the most accurate networks, and of the latest ones."""
@@ -236,7 +237,14 @@ def populations(networks: Sequence[StudyNetwork], metric: Metric = ACCURACY) -> 
                 cycles.setdefault(network.number // CYCLE, []).append(_accuracy(network))
         means = [sum(values) / len(values) for values in cycles.values()]
         series.append(
-            Series(list(cycles), means, f"{rung} epochs", colour=index, line="solid", mark="point")
+            Series(
+                list(cycles),
+                means,
+                plural(rung, "epoch"),
+                colour=index,
+                line="solid",
+                mark="point",
+            )
         )
     note = f"As EcoNAS, figure 10: the mean of every {CYCLE} trials."
     title = f"{metric.title} by epochs"

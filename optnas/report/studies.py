@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from optnas.config.file import StudyFileError, read_study_file
 from optnas.config.paths import storage_url
 from optnas.errors import UserError
+from optnas.report.text import GOES_ON, state_text
 from optnas.storage.opening import explained, open_storage
 from optnas.storage.urls import StorageError, hide_password, storage_file
 from optnas.study.opening import counted_trials, open_existing
@@ -125,7 +126,9 @@ def _described(url: str, summary: StudySummary) -> dict[str, Any]:
         return _row(url, name, "cannot be opened here", trials=summary.n_trials, reason=reason)
     trials = handle.study.get_trials(deepcopy=False)
     running = sum(trial.state == TrialState.RUNNING for trial in trials)
-    state = "finished" if handle.is_finished else f"{running} running" if running else "stopped"
+    state = state_text(handle)
+    if state == GOES_ON:
+        state = f"{running} running" if running else "stopped"
     ended = counted_trials(handle.study)
     moments = [t.datetime_complete or t.datetime_start for t in trials]
     return _row(

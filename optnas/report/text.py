@@ -18,7 +18,7 @@ from optnas.storage.artifacts import open_artifacts
 from optnas.storage.checkpoints import UNNEEDED, checkpoint_of
 from optnas.storage.retention import needed
 from optnas.storage.urls import StorageError
-from optnas.study.budget import used_budget
+from optnas.study.budget import may_start, used_budget
 from optnas.study.data import seen_fields, seen_lines
 from optnas.study.folders import network_folder
 from optnas.study.networks import params_of
@@ -27,13 +27,15 @@ from optnas.study.record import metric_of
 from optnas.trials.attributes import CONTINUES, PHASE, STEP
 from optnas.trials.lineage import without_weights
 from optnas.trials.outcomes import epochs_kept, is_interrupted, outcome
-from optnas.units import plural, size
+from optnas.units import duration, plural, size
 
 if TYPE_CHECKING:
     from optnas.running.runner import Outcome
 
 SHOWN = 5
 """How many networks are shown, best first."""
+GOES_ON = "not finished"
+"""The state of a search that may go on."""
 
 
 def status_fields(handle: OpenStudy) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def status_text(handle: OpenStudy, target: str = "") -> str:
     best = fields["best_value"]
     rows = {
         "study": f"{fields['study']} ({fields['sampler']})",
-        "state": "finished" if fields["finished"] else "not finished",
+        "state": state_text(handle),
         "trials": _counts(fields["outcomes"]),
         "phases": _counts(fields["phases"]),
         "running": ", ".join(
@@ -90,6 +92,8 @@ def status_text(handle: OpenStudy, target: str = "") -> str:
         or "nothing",
         "used": ", ".join(
             f"{_amount(spent[name])}{f' of {budget[name]}' if budget[name] else ''} {name}"
+            if budget[name] or name != "hours"
+            else f"{duration(3600 * spent[name])} of training"
             for name in ("trials", "epochs", "hours")
         ),
         "best": "-" if best is None else f"{metric_of(handle.study).name} {best:.4f}",
@@ -111,7 +115,16 @@ def next_command(handle: OpenStudy, target: str) -> str:
         target: How commands name this study.
     """
     goes_on = "resume" if "://" in target else "run"
-    return f"optnas {'best' if handle.is_finished else goes_on} {target}"
+    return f"optnas {goes_on if state_text(handle) == GOES_ON else 'best'} {target}"
+
+
+def state_text(handle: OpenStudy) -> str:
+    """Whether a search is finished, or may go on."""
+    if handle.is_finished:
+        return "finished"
+    trials = handle.study.get_trials(deepcopy=False)
+    runs = any(trial.state == TrialState.RUNNING for trial in trials)
+    return GOES_ON if runs or may_start(handle.config.budget, trials) else "budget used up"
 
 
 def best_fields(handle: OpenStudy) -> dict[str, Any]:
@@ -294,12 +307,13 @@ def _conclusion_fields(handle: OpenStudy, conclusion: Conclusion) -> dict[str, A
 
 def _best_trial(handle: OpenStudy) -> dict[str, Any] | None:
     try:
-        trial = handle.study.best_trial
+        # A copy would be read whole, and with it every epoch of every trial.
+        trial = handle.study._get_best_trial(deepcopy=False)
     except UserError:
         raise
     except ValueError:  # None is complete and feasible.
         return None
-    return {"number": trial.number, "value": trial.value, "params": trial.params}
+    return {"number": trial.number, "value": trial.value, "params": dict(trial.params.items())}
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -87,6 +87,8 @@ class PoolEvents:
         self._config = config
         self._display = display
         self._shares_gpus = shares_gpus
+        # A trial is looked up for somebody alone.
+        self._shows_trials = getattr(display.trial, "__func__", None) is not Display.trial
 
     def listen(self, worker: int, event: str, value: Any) -> None:
         if event == "ahead":
@@ -108,8 +110,11 @@ class PoolEvents:
             self._display.epoch(types.SimpleNamespace(**value), worker)
         elif event == "note":
             self.note(value)
-        elif event == "trial":
-            self._display.trial(self.opened.study.get_trials(deepcopy=False)[value], worker)
+        elif event == "trial" and self._shows_trials:
+            study = self.opened.study
+            storage, known = study._storage, study._study_id
+            trial_id = storage.get_trial_id_from_study_id_trial_number(known, value)
+            self._display.trial(storage.get_trial(trial_id), worker)
 
     def note(self, text: str) -> None:
         """Show a decision."""

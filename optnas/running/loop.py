@@ -100,6 +100,7 @@ class Loop:
         self._seed = named_seed(handle.config.study, handle.config.seed)
         self._drawn = False
         self._known: list[FrozenTrial] = []
+        self._is_queued = True
         self._trouble = Trouble()
 
     def run(self) -> None:
@@ -164,7 +165,8 @@ class Loop:
             if self._signals.ending is not None or not may_go_on(budget, trials):
                 return False
             if may_start(budget, trials):
-                _queue_lost(self._study, trials, self._config.max_retries)
+                queued = _queue_lost(self._study, trials, self._config.max_retries)
+                self._is_queued = queued or any(t.state == TrialState.WAITING for t in trials)
                 return True
             if not any(map(_has_no_lease, trials)):
                 return False
@@ -179,7 +181,7 @@ class Loop:
         number = None
         attempt = Attempt()
         try:
-            trial = self._study.ask()
+            trial = self._ask()
             number = trial.number
             attempt = self._train(trial)
             finished = self._study.tell(trial, attempt.value, attempt.state, skip_if_finished=True)
@@ -198,6 +200,14 @@ class Loop:
             self._on_trial(finished)
         if attempt.error is not None:
             raise attempt.error
+
+    def _ask(self) -> Trial:
+        """A trial that somebody queued, or a new one."""
+        if self._is_queued:
+            return self._study.ask()
+        # What `ask` does, which reads all trials once more before it.
+        self._study._thread_local.cached_all_trials = None
+        return Trial(self._study, self._study._storage.create_new_trial(self._study._study_id))
 
     def _train(self, trial: Trial) -> Attempt:
         """Have the objective work on a trial, and mark the trial with what went wrong."""
@@ -364,11 +374,15 @@ def is_abandoned(trial: FrozenTrial) -> bool:
     )
 
 
-def _queue_lost(study: optuna.Study, trials: Sequence[FrozenTrial], max_retries: int) -> None:
+def _queue_lost(study: optuna.Study, trials: Sequence[FrozenTrial], max_retries: int) -> bool:
     """Queue the lost trials that no strategy takes up: of stock samplers, and people's own.
 
     Several workers may queue the same one; all but the first copy end when they begin.
+
+    Returns:
+        Whether there were any.
     """
+    is_any = False
     continued = {trial.user_attrs.get(CONTINUES) for trial in trials}
     for trial in trials:
         given = {**queued_params(trial), **trial.params}
@@ -380,6 +394,8 @@ def _queue_lost(study: optuna.Study, trials: Sequence[FrozenTrial], max_retries:
             and failed_attempts(trial, trials) <= max_retries
         ):
             study.enqueue_trial(given, user_attrs={CONTINUES: trial.number})
+            is_any = True
+    return is_any
 
 
 def _is_repeated(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:

@@ -28,7 +28,7 @@ from optnas.running.signals import TAKEN_BACK, Interruption, Signals
 from optnas.running.streams import run_at_once
 from optnas.running.workers import Pool, SendEvent, Work, WorkerPool
 from optnas.storage.artifacts import Artifacts, check_artifacts, mark_artifacts, open_artifacts
-from optnas.study.budget import may_go_on, may_start
+from optnas.study.budget import limits_epochs, may_go_on, may_start
 from optnas.study.data import (
     DataReading,
     SeenData,
@@ -112,8 +112,26 @@ def run(
         RunError: If a trial could not go on because of the machine, or a worker died and was not
             replaced. Nothing is lost.
     """
-    config = config_to_run(config)
-    display = display or Display()
+    return run_as_made(
+        config_to_run(config),
+        display=display or Display(),
+        device=device,
+        workers=workers,
+        accept_changed_data=accept_changed_data,
+        sees_like=sees_like,
+    )
+
+
+def run_as_made(
+    config: StudyFile,
+    *,
+    display: Display,
+    device: str | None = None,
+    workers: Workers | None = None,
+    accept_changed_data: bool = False,
+    sees_like: OpenStudy | None = None,
+) -> Outcome:
+    """The same with a configuration as `config_to_run` returns it, which opens the storage."""
     warn_of_kept_settings(config)
     workers = workers or config.workers
     if device is not None and not workers.devices:
@@ -255,9 +273,10 @@ def _check_may_go_on(progress: Any, handle: OpenStudy, signals: Signals) -> None
     """
     if signals.ending is not None:  # Python drops what is raised inside some callbacks.
         raise KeyboardInterrupt
-    if progress.epoch < progress.epochs and not may_go_on(
-        handle.config.budget, handle.study.get_trials(deepcopy=False)
-    ):
+    budget = handle.config.budget
+    if progress.epoch == progress.epochs or not limits_epochs(budget):
+        return
+    if not may_go_on(budget, handle.study.get_trials(deepcopy=False)):
         raise BudgetUsedUp
 
 

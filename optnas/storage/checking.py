@@ -20,6 +20,7 @@ from optuna.storages.journal._storage import NOT_FOUND_MSG, JournalOperation
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optnas.errors import UserError
+from optnas.storage.database import Database
 from optnas.trials.damage import DamagedError, damage_text, damages, without
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -51,7 +52,8 @@ class Checks:
 
     def __init__(self) -> None:
         self.found: dict[tuple[int, str], str] | None = None
-        self._sound: set[int] = set()
+        self._sound: dict[int, FrozenTrial | None] = {}
+        """None for one that has ended."""
 
     def __call__(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The trials.
@@ -60,7 +62,8 @@ class Checks:
             DamagedError: If something is wrong with one, unless it is left out.
         """
         for trial in trials:
-            if trial._trial_id in self._sound:
+            id_ = trial._trial_id
+            if id_ in self._sound and (self._sound[id_] is None or self._sound[id_] is trial):
                 continue
             check_number(trial.number, trial._trial_id)
             for key, expected in list(damages(trial)):
@@ -68,8 +71,7 @@ class Checks:
                     raise DamagedError(damage_text(trial.number, key, expected))
                 self.found[trial.number, key] = expected
                 without(trial, key)
-            if trial.state.is_finished():
-                self._sound.add(trial._trial_id)
+            self._sound[trial._trial_id] = None if trial.state.is_finished() else trial
         return list(trials)
 
 
@@ -94,7 +96,7 @@ def _decoded(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-class CheckedDatabase(RDBStorage):
+class CheckedDatabase(Database):
     """A database whose rows are data, whatever they hold."""
 
     checks: Checks
@@ -138,7 +140,7 @@ class CheckedDatabase(RDBStorage):
             rows = connection.execute(sqlalchemy.text(query), {"id": study_id}).all()
         for trial_id, number in rows:
             try:
-                yield super().get_trial(trial_id)
+                yield RDBStorage.get_trial(self, trial_id)
             except (*UNREADABLE, AssertionError):
                 trial = create_trial(state=TrialState.FAIL)
                 trial.number, trial._trial_id = number, trial_id

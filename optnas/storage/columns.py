@@ -14,13 +14,13 @@ from typing import Any
 import sqlalchemy
 from optuna.distributions import json_to_distribution
 from optuna.storages._rdb import models
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from optnas.trials import damage
 from optnas.trials.damage import DamagedError, damage_text, fits
 
 FEW = 20
-"""So many trials are read as a whole one by one; then all of them are."""
+"""So many trials are read as a whole one by one; then all that ended alike are."""
 
 ABSENT: Any = object()
 Query = sqlalchemy.Select[Any]
@@ -114,7 +114,7 @@ class Columns:
         self._counts: dict[Table, dict[int, int]] = {}
         self._having: dict[tuple[Table, Any], set[int]] = {}
         self._columns: dict[tuple[Table, Any], dict[int, Any]] = {}
-        self._all: dict[Table, dict[int, dict[Any, Any]]] = {}
+        self._all: dict[tuple[Table, TrialState], dict[int, dict[Any, Any]]] = {}
         self._single: dict[Table, dict[int, dict[Any, Any]]] = {}
         self._constraints: dict[int, dict[str, Any]] | None = None
         self._times: dict[int, tuple[Any, Any]] | None = None
@@ -130,7 +130,8 @@ class Columns:
 
     def has(self, table: Table, key: Any, trial_id: int) -> bool:
         """Whether a trial has a row of this key."""
-        if table is PARAMS or table in self._all or (table, key) in self._columns:
+        known = self._known(table, trial_id) is not None or (table, key) in self._columns
+        if table is PARAMS or known:
             return self.get(table, key, trial_id, ABSENT) is not ABSENT
         if (table, key) not in self._having:
             query = self._of_study(table, table.model.trial_id).where(table.key == key)
@@ -140,8 +141,9 @@ class Columns:
 
     def get(self, table: Table, key: Any, trial_id: int, default: Any = None) -> Any:
         """The value of a trial's row of this key."""
-        if table in self._all:
-            return self._all[table].get(trial_id, {}).get(key, default)
+        known = self._known(table, trial_id)
+        if known is not None:
+            return known.get(trial_id, {}).get(key, default)
         column = self._columns.get((table, key))
         if column is None and table is PARAMS and self._is_cheap(trial_id):
             # Who asks for one parameter of a network asks for the others, too.
@@ -160,15 +162,18 @@ class Columns:
     def whole(self, table: Table, trial_id: int) -> dict[Any, Any]:
         """All rows of a trial, by key."""
         single = self._single.setdefault(table, {})
-        if table not in self._all and trial_id not in single:
-            which = None if len(single) >= FEW else trial_id
-            rows = self._rows(table, which)
-            if which is None:
-                self._all[table] = rows
-            else:
-                single[trial_id] = rows.get(trial_id, {})
-        found = self._all[table].get(trial_id) if table in self._all else single[trial_id]
-        return found or {}
+        known = self._known(table, trial_id)
+        if known is None and trial_id not in single:
+            if len(single) < FEW:
+                single[trial_id] = self._rows(table, _Trial.trial_id == trial_id).get(trial_id, {})
+            else:  # Who asks for so many that a pruner stopped does not ask for the others.
+                state = self.trials[trial_id].state
+                known = self._all[table, state] = self._rows(table, _Trial.state == state)
+        return single[trial_id] if known is None else known.get(trial_id, {})
+
+    def _known(self, table: Table, trial_id: int) -> dict[int, dict[Any, Any]] | None:
+        """The rows of all trials that ended like a trial, by id and key, if they were read."""
+        return self._all.get((table, self.trials[trial_id].state))
 
     def _is_cheap(self, trial_id: int) -> bool:
         """Whether the parameters of a trial are known, or may be read alone."""
@@ -195,15 +200,16 @@ class Columns:
             ).where(_Trial.study_id == self._study_id)
             self._times = self._gathered(
                 query,
-                lambda row, found: found.update({row[0]: (_local(row[1]), _local(row[2]))}),
+                lambda row, found: found.update(
+                    {row[0]: (local_time(row[1]), local_time(row[2]))}
+                ),
             )
         return self._times[trial_id]
 
-    def _rows(self, table: Table, trial_id: int | None) -> dict[int, dict[Any, Any]]:
-        """All rows of a trial, or of all, by id and key."""
+    def _rows(self, table: Table, which: Any) -> dict[int, dict[Any, Any]]:
+        """All rows of some trials, by id and key."""
         query = self._of_study(table, table.model.trial_id, table.key, *table.fields)
-        if trial_id is not None:
-            query = query.where(table.model.trial_id == trial_id)
+        query = query.where(which)
 
         def take(row: Any, found: dict[int, Any]) -> None:
             if row[0] in self.trials:
@@ -252,7 +258,7 @@ class Columns:
         return value
 
 
-def _local(time: datetime.datetime | None) -> datetime.datetime | None:
+def local_time(time: datetime.datetime | None) -> datetime.datetime | None:
     """A time of the database, in UTC, as Optuna gives it: here, and without saying so."""
     if time is None:
         return None

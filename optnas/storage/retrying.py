@@ -75,6 +75,7 @@ METHODS = (
 DATABASE_METHODS = (  # Which Optuna calls from behind its cache.
     "_create_new_trial",
     "_set_trial_param",
+    "set_trial_attrs",
     "_get_trials",
     "_get_best_trial_id",
     "get_trial_param",
@@ -350,7 +351,8 @@ class PatientDatabase(_FinishesOnce, CheckedDatabase):
 
     def __init__(self, url: str) -> None:
         self.checks, self.outage = Checks(), Outage(url)
-        options = {"pool_pre_ping": True, "connect_args": _alive_options(url)}
+        # No ping before each use of a connection: what fails on one that is gone is done again.
+        options = {"pool_pre_ping": False, "connect_args": _alive_options(url)}
         super().__init__(engine_url(url), engine_kwargs=options)
 
 

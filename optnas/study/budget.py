@@ -86,9 +86,14 @@ def may_start(budget: Budget, trials: Sequence[FrozenTrial]) -> bool:
     return has_room(budget, trials, next(waiting, len(trials))) and may_go_on(budget, trials)
 
 
+def limits_epochs(budget: Budget) -> bool:
+    """Whether a running trial may have to end before its last epoch."""
+    return budget.epochs is not None or budget.hours is not None
+
+
 def may_go_on(budget: Budget, trials: Sequence[FrozenTrial]) -> bool:
     """Whether the budget allows a running trial another epoch."""
-    if budget.epochs is None and budget.hours is None:
+    if not limits_epochs(budget):
         return True
     spent = budget_used_by(trials)
     return (budget.epochs is None or spent.epochs < budget.epochs) and (

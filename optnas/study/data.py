@@ -147,8 +147,8 @@ def check_same(seen: SeenData | None, reading: DataReading | None, *, accept: bo
         place = _visible(str(seen.record.get("place")))
         raise ChangedData(
             f"the data is not what the study has seen (in {place}):{lines}\n"
-            "Restore it, give the study another name, or go on with other data by "
-            "--accept-changed-data."
+            "Restore it, give the study another name, begin anew by --restart, or go on with "
+            "other data by --accept-changed-data."
         )
     return changes
 

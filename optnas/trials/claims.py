@@ -8,6 +8,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from optnas.trials.attributes import CLAIM
+from optnas.trials.writing import Attr, write_attrs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +33,13 @@ class Claim:
         fields = trial.system_attrs.get(CLAIM)
         return None if fields is None else cls(**fields)
 
+    def attr(self) -> Attr:
+        """What says so on the trial."""
+        return "system", CLAIM, dataclasses.asdict(self)
+
     def write(self, storage: BaseStorage, trial: FrozenTrial) -> None:
         """Store the claim, and show it on ``trial`` itself."""
-        fields = dataclasses.asdict(self)
-        storage.set_trial_system_attr(trial._trial_id, CLAIM, fields)
-        trial.system_attrs[CLAIM] = fields
+        write_attrs(storage, trial, [self.attr()])
 
 
 def is_feasible(trial: FrozenTrial) -> bool:

@@ -35,8 +35,15 @@ def renew_lease(
     Returns:
         The lease.
     """
+    lease = new_lease(seconds, decides=decides)
+    storage.set_trial_system_attr(trial_id, LEASE, lease)
+    return lease
+
+
+def new_lease(seconds: float | None, *, decides: bool = False) -> dict[str, Any]:
+    """The lease that `renew_lease` writes."""
     pid = os.getpid()
-    lease: dict[str, Any] = {
+    return {
         "host": _host(),
         "boot": _boot(),
         "card": _card(),
@@ -46,8 +53,6 @@ def renew_lease(
         "until": None if seconds is None else time.time() + seconds,
         "decides": decides,
     }
-    storage.set_trial_system_attr(trial_id, LEASE, lease)
-    return lease
 
 
 def lease_expired(trial: FrozenTrial) -> bool:
