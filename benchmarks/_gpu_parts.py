@@ -279,6 +279,7 @@ def profile(what: str, step: Callable[[], object], device: str) -> Iterator[Row]
 
 def streams(task: Task) -> Iterator[Row]:
     """Epochs of trials that one process trains at once, in threads with a stream each."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     depths = (10, 20)[: 1 if task.quick else None]
     images = part(task.images, *((160, 72) if task.quick else (15_000, 1_000)))
     recipe = TrainSettings(epochs=2 if task.quick else 4)

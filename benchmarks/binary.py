@@ -8,7 +8,7 @@ studies/cifar10_binary.yaml says, which begin with plain or separable layers and
 the options make them smaller. Prints a Markdown table: means and standard deviations over the
 pairs of the best validation accuracy of a search and of the parameters of the network that it
 found, with Wilcoxon's signed-rank p against separable layers of 3. With --scratch a killed run
-goes on. The figures in docs/measurements/macro_micro.md come from here.
+goes on.
 """
 
 import argparse

@@ -79,7 +79,7 @@ def trained(seed: int, kernels: str, options: argparse.Namespace) -> Any:
     generator = torch.Generator().manual_seed(seed)
     architecture = ChainArchitecture(options.depth, options.width)
     model = build_model(architecture, images.input_shape, images.classes, generator)
-    recipe = TrainSettings(batch_size=64, kernels=kernels, precision=options.precision)
+    recipe = TrainSettings(batch_size=64, lr=0.1, kernels=kernels, precision=options.precision)
     images = images.to(torch.device(options.device))
     trainer = Trainer(model, images, recipe, epochs=options.epochs, seed=seed)
     for _ in range(options.epochs):

@@ -222,7 +222,16 @@ def measured(name: str, data: Path) -> dict[str, Any]:
         (folder / "study.yaml").write_text(yaml.safe_dump(study))
         said = _output([*OPTNAS, "run", "study.yaml", "--dry-run", "--json"], folder)
         load, start, before = os.getloadavg()[0], time.monotonic(), _processor_time()
-        _output([sys.executable, __file__, "--watch", "study.yaml", "watched.json"], folder)
+        _output(
+            [
+                sys.executable,
+                str(Path(__file__).resolve()),
+                "--watch",
+                "study.yaml",
+                "watched.json",
+            ],
+            folder,
+        )
         took, work = time.monotonic() - start, _processor_time() - before
         seen = json.loads((folder / "watched.json").read_text())
     forecast = json.loads(said)

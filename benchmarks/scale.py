@@ -1,7 +1,7 @@
 """What many workers on one database cost, and where more of them are no gain.
 
     python benchmarks/scale.py [--workers 1 4 16 32 64] [--strategies econas surrogate optuna]
-    python benchmarks/scale.py --workers 2 --seconds 0.5 --profile FOLDER
+    python benchmarks/scale.py --workers 2 --seconds 0.5 --kinds
 
 Worker processes on a PostgreSQL server that is started for it, with an objective that sleeps and
 reports three times. Of every run, once all workers work: the share of the time that they slept

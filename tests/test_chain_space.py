@@ -147,6 +147,7 @@ def test_stock_samplers_stay_in_the_range():
         (lambda: ChainArchitecture.from_json("[]"), "Expected a JSON object"),
         (lambda: ChainArchitecture.from_json('{"depth": 1}'), "Not a ChainArchitecture"),
         (lambda: ChainSpace(depth=(5, 2)), "`depth` must be two integers"),
+        (lambda: ChainSpace(depth=(5, 10**6)), "`depth` must be two integers, .* to 10,000"),
         (lambda: ChainSpace(width=(0, 2)), "`width` must be two integers"),
         (lambda: ChainSpace(kernels=(3, 4)), "`kernels` must be some of \\(3, 5, 7\\)"),
         (lambda: ChainSpace(kernels=()), "`kernels` must be some of"),

@@ -26,21 +26,23 @@ def study_file(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "workers", "kills"),
+    ("name", "workers", "streams", "kills"),
     [
-        ("macro-micro", 1, 3),
-        ("macro-micro", 3, 3),
-        ("randgrow", 1, 2),
-        ("econas", 1, 2),
-        ("ftso", 1, 2),
+        ("macro-micro", 1, 1, 3),
+        ("macro-micro", 3, 1, 3),
+        ("macro-micro", 1, 3, 3),
+        ("randgrow", 1, 1, 2),
+        ("econas", 1, 1, 2),
+        ("ftso", 1, 1, 2),
     ],
 )
-def test_searches_whose_workers_are_killed(undisturbed, tmp_path, name, workers, kills):
+def test_searches_whose_workers_are_killed(undisturbed, tmp_path, name, workers, streams, kills):
     alone = undisturbed[name]
-    killer = killing.Killer(study_file(tmp_path, name), random.Random(name), workers=workers)
+    file = study_file(tmp_path, name)
+    killer = killing.Killer(file, random.Random(name), workers=workers, streams=streams)
     disturbed = killer.search(kills=kills, span=alone.seconds / 2)
     assert disturbed.kills > 0
-    assert killing.differences(disturbed, alone, workers=workers) is None
+    assert killing.differences(disturbed, alone, workers=workers * streams) is None
 
 
 def test_another_search_is_told_apart(undisturbed):

@@ -65,6 +65,10 @@ def test_the_images_come_first_and_the_objective_last(tmp_path, events):
     ("change", "message"),
     [
         ({"network": {"cells": 3}}, "has no such option"),
+        (
+            {"space": "nasbench201", "network": {"cells": 4}},
+            "network: `cells` must be a positive multiple of 3",
+        ),
         ({"data": {"name": "images", "root": "nowhere"}}, "needs `root`"),
         ({"train": {"epochs": 1, "drop_path": 0.1}}, "has none"),
     ],

@@ -1,8 +1,10 @@
-"""Several trials at once in one process: the same values, one memory, nothing lost."""
+"""Several trials at once in one process: the same values, one memory, nothing lost.
+
+`test_kills.py` holds a search of such a process, killed, to one trial after the other.
+"""
 
 import json
 import os
-import random
 import signal
 import threading
 import time
@@ -12,7 +14,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import killing
 import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
@@ -403,28 +404,12 @@ def test_an_error_in_one_thread_ends_the_run(naps):
     assert all(t.state.is_finished() for t in naps.trials)
 
 
-@pytest.mark.parametrize("kills", [0, 3])
-def test_a_search_finds_the_same_killed_or_not(tmp_path, kills):
-    """Candidate for candidate and bit for bit, as one trial after the other does."""
-
-    def killer(kind: str, streams: int) -> killing.Killer:
-        file = tmp_path / kind / "killed.yaml"
-        file.parent.mkdir()
-        file.write_text(killing.STUDIES["macro-micro"])
-        return killing.Killer(file, random.Random(0), streams=streams)
-
-    alone = killer("alone", 1).search(kills=0, span=1.0)
-    beside = killer("beside", 3).search(kills=kills, span=alone.seconds / 2)
-    assert beside.kills == kills
-    assert killing.differences(beside, alone, workers=3) is None
-
-
 def test_a_display_forgets_the_trial_that_ended_alone():
     watch = Watch()
     watch.pulse([pulse.Pulse(number=n, epochs=1).fields() for n in (4, 5)], 0)
-    watch.ended(0, SimpleNamespace(number=4))
+    watch.ended(0, SimpleNamespace(number=4, params={}))
     assert [each["number"] for each in watch.pulses()] == [5]
-    watch.ended(0, SimpleNamespace(number=5))
+    watch.ended(0, SimpleNamespace(number=5, params={}))
     assert watch.pulses() == []
 
 

@@ -275,6 +275,11 @@ def test_empty_blocks_and_blocks_without_a_name_have_defaults(folder: Path) -> N
         ("storage: 'sqlite:///:memory:'", "study.yaml:4: storage: a database in memory is lost"),
         ("storage: sqlite://", "study.yaml:4: storage: a database in memory is lost"),
         ("storage: sqlite://x.db", "study.yaml:4: storage: a URL of a file needs three slashes"),
+        ("storage: sqlite:///a?b.db", "study.yaml:4: storage: a path cannot begin with 'file:'"),
+        ("storage: sqlite:///file:a?uri=true", "study.yaml:4: storage: a path cannot begin"),
+        ('storage: "sqlite:///a\\0.db"', "study.yaml:4: storage: a name in a path has 1 to 255"),
+        (f"storage: journal:///{'a' * 256}", "study.yaml:4: storage: a name in a path has 1 to"),
+        ('artifacts: "a\\0"', "study.yaml:4: artifacts: a name in a path has 1 to 255 bytes"),
         (
             "artifacts: s3://x",
             "study.yaml:4: artifacts: expected a folder that every worker can write",

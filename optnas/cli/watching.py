@@ -51,7 +51,8 @@ class Watch:
         self._look, self._forecast = _Rarely(clock), _Rarely(clock)
         self._metric = ACCURACY
         self._has_changed = True
-        self._opened, self._used_at_start, self._ended = self._began, 0.0, 0
+        self._counted_from, self._used_before = self._began, 0.0
+        self._ended: int | None = None
         self._span: Span | None = None
         self._widest = WIDEST
         self._span_of = self._began
@@ -63,10 +64,10 @@ class Watch:
 
     def start(self, handle: OpenStudy) -> None:
         """The study is open."""
-        self._handle, self._opened = handle, self._clock()
+        self._handle = handle
         self._metric = metric_of(handle.study)
         self.look()
-        self._used_at_start = budget_used_by(self._trials).hours
+        self._count_from_here()
 
     def pulse(self, pulses: Sequence[Mapping[str, Any]], worker: int) -> None:
         """What a worker trains."""
@@ -82,7 +83,11 @@ class Watch:
             self._pulses[worker] = (heard, others)
         before = self._trials[: trial.number]
         self._trials = [*before, trial, *self._trials[trial.number + 1 :]]
-        self._ended += bool(trial.params)
+        if self._ended is None:  # The first takes longer than others: much is made once.
+            self._ended = 0
+            self._count_from_here()
+        else:
+            self._ended += bool(trial.params)
         self._has_changed = True
 
     def look(self) -> None:
@@ -108,8 +113,15 @@ class Watch:
                 self._handle.study._storage.remove_session()  # That of this thread.
             self._widest = widest(left, self._trials)
             span = shown_span(left, self._trials)
-            self._span = None if span is None else self._by_the_clock(span, left.ahead.trials)
+            if span is not None:
+                span = at_least_wide(self._by_the_clock(span, left.ahead.trials), SETTLED)
+            self._span = span
             self._span_of = self._clock()
+
+    def _count_from_here(self) -> None:
+        """From now on it is seen how much of the time is training."""
+        self._counted_from = self._clock()
+        self._used_before = budget_used_by(self._trials).hours
 
     def _by_the_clock(self, span: Span, trials: Span | None) -> Span:
         """How long it takes to train for so many seconds, by trials of which each takes more.
@@ -117,16 +129,17 @@ class Watch:
         Workers may wait for one another, for times that grow with those of training. One alone
         has what it takes to store and draw a trial, however short its training.
         """
-        trained = 3600 * (budget_used_by(self._trials).hours - self._used_at_start)
+        trained = 3600 * (budget_used_by(self._trials).hours - self._used_before)
         now = self._clock()
         for heard, pulses in self._pulses.values():  # What nobody has written down yet.
             trained += sum(pulse["running"] + now - heard for pulse in pulses)
         workers = max(1, sum(max(1, len(pulses)) for _, pulses in self._pulses.values()))
-        passed = now - self._opened
+        passed = now - self._counted_from
         # Little is known of it before some trials have ended.
         if workers == 1:
-            beside = (max(0.0, passed - trained) + FEW * PER_TRIAL) / (self._ended + FEW)
-            return span if trials is None else span.plus(trials.scaled(beside))
+            beside = 0.0 if self._ended is None else max(0.0, passed - trained)
+            each = (beside + FEW * PER_TRIAL) / ((self._ended or 0) + FEW)
+            return span if trials is None else span.plus(trials.scaled(each))
         return span.scaled(1 / min(workers, (trained + 60.0 * workers) / (passed + 60.0)))
 
     # What is said.

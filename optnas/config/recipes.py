@@ -74,7 +74,9 @@ class TrainSettings(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 autocast on CUDA where supported, float32 on CPU."
     )
-    threads: int = Field(1, ge=1, description="CPU threads of one worker; results depend on it.")
+    threads: int = Field(
+        1, ge=1, le=1024, description="CPU threads of one worker; results depend on it."
+    )
     deterministic: bool = Field(False, description="Bitwise repeatable on CUDA too, but slower.")
     graphs: bool = Field(
         True,

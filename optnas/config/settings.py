@@ -311,7 +311,7 @@ class RetrainSettings(Settings):
     precision: Literal["auto", "float32", "bfloat16"] | None = Field(
         None, description="As in `train`."
     )
-    threads: int | None = Field(None, ge=1, description="As in `train`.")
+    threads: int | None = Field(None, ge=1, le=1024, description="As in `train`.")
     deterministic: bool | None = Field(None, description="As in `train`.")
     graphs: bool | None = Field(None, description="As in `train`.")
     kernels: Literal["auto", "torch"] | None = Field(None, description="As in `train`.")

@@ -7,7 +7,7 @@ import math
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import optuna
@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optnas.config.contract import strategy_of
 from optnas.errors import RunError, UserError
+from optnas.running.queueing import is_repeated, queue_lost
 from optnas.running.signals import Signals
 from optnas.seeds import derive_seed, named_seed, reseed
 from optnas.study.budget import has_room, may_go_on, may_start
@@ -30,17 +31,16 @@ from optnas.trials.attributes import (
     LOST,
     MACHINE,
 )
-from optnas.trials.claims import Claim, queued_params
+from optnas.trials.claims import queued_params
 from optnas.trials.failures import (
     fail_as_lost,
     fail_dead,
-    failed_attempts,
+    fail_own,
     is_grounds,
-    is_lost,
     mark_failure,
     one_line,
 )
-from optnas.trials.leases import is_own, renew_lease
+from optnas.trials.leases import renew_lease
 
 PATIENCE = 60.0
 """Seconds for which a machine that lets no trial go on is tried again."""
@@ -131,9 +131,8 @@ class Loop:
 
     def give_up(self, thread: int) -> None:
         """Hand back what a thread works on that does not end; its result will be dropped."""
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if is_own(trial, thread):
-                fail_as_lost(self._study._storage, trial, INTERRUPTED)
+        trials = self._study.get_trials(deepcopy=False)
+        fail_own(self._study._storage, trials, INTERRUPTED, thread)
 
     def recover(self) -> list[FrozenTrial]:
         """End the trials of dead workers, and those whose end this one could not write.
@@ -150,9 +149,8 @@ class Loop:
             for trial in abandoned:
                 reason = "its worker died before it wrote a lease"
                 fail_as_lost(study._storage, trial, reason)
-            broken_off = [t for t in trials if t.state == TrialState.RUNNING and is_own(t)]
-            for trial in broken_off:
-                fail_as_lost(study._storage, trial, f"{MACHINE}how it ended could not be stored")
+            reason = f"{MACHINE}how it ended could not be stored"
+            broken_off = fail_own(study._storage, trials, reason)
             dead = fail_dead(study._storage, trials, self._config.max_retries)
             if not (abandoned or broken_off or dead):
                 return trials
@@ -165,7 +163,7 @@ class Loop:
             if self._signals.ending is not None or not may_go_on(budget, trials):
                 return False
             if may_start(budget, trials):
-                queued = _queue_lost(self._study, trials, self._config.max_retries)
+                queued = queue_lost(self._study, trials, self._config.max_retries)
                 self._is_queued = queued or any(t.state == TrialState.WAITING for t in trials)
                 return True
             if not any(map(_has_no_lease, trials)):
@@ -284,7 +282,7 @@ class Loop:
             return
         trials = self._study.get_trials(deepcopy=False)
         frozen = trials[trial.number]
-        if _is_repeated(frozen, trials):
+        if is_repeated(frozen, trials):
             raise optuna.TrialPruned("Another trial goes on with the same lost one.")
         if not has_room(budget, trials, trial.number):
             if queued_params(frozen):
@@ -372,35 +370,3 @@ def is_abandoned(trial: FrozenTrial) -> bool:
         and started is not None
         and datetime.datetime.now() - started > UNLEASED
     )
-
-
-def _queue_lost(study: optuna.Study, trials: Sequence[FrozenTrial], max_retries: int) -> bool:
-    """Queue the lost trials that no strategy takes up: of stock samplers, and people's own.
-
-    Several workers may queue the same one; all but the first copy end when they begin.
-
-    Returns:
-        Whether there were any.
-    """
-    is_any = False
-    continued = {trial.user_attrs.get(CONTINUES) for trial in trials}
-    for trial in trials:
-        given = {**queued_params(trial), **trial.params}
-        if (
-            is_lost(trial)
-            and given
-            and Claim.of(trial) is None
-            and trial.number not in continued
-            and failed_attempts(trial, trials) <= max_retries
-        ):
-            study.enqueue_trial(given, user_attrs={CONTINUES: trial.number})
-            is_any = True
-    return is_any
-
-
-def _is_repeated(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether a trial was queued for a lost one with which an earlier trial goes on."""
-    lost = trial.user_attrs.get(CONTINUES)
-    if lost is None or not queued_params(trial):
-        return False
-    return any(other.user_attrs.get(CONTINUES) == lost for other in trials[: trial.number])

@@ -28,7 +28,7 @@ from optnas.trials.attributes import (
     LOST,
     MACHINE,
 )
-from optnas.trials.leases import is_of_process, worker_is_dead
+from optnas.trials.leases import is_of_process, is_own, worker_is_dead
 
 _DRIVERS = frozenset(
     {
@@ -136,6 +136,20 @@ def fail_as_lost(
         storage.set_trial_user_attr(trial._trial_id, FAILURE, kind)
         storage.set_trial_user_attr(trial._trial_id, FAILURE_REASON, reason)
         storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
+def fail_own(
+    storage: BaseStorage, trials: Sequence[FrozenTrial], reason: str, thread: int | None = None
+) -> bool:
+    """End the running trials of a thread of this process, by default of this one, as lost.
+
+    Returns:
+        Whether there were any.
+    """
+    own = [t for t in trials if t.state == TrialState.RUNNING and is_own(t, thread)]
+    for trial in own:
+        fail_as_lost(storage, trial, reason)
+    return bool(own)
 
 
 def fail_dead(storage: BaseStorage, trials: Sequence[FrozenTrial], max_retries: int) -> bool:
