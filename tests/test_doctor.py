@@ -542,20 +542,20 @@ def test_without_fix_nothing_is_written(grown, command):
     }
 
 
-def test_mending_is_done_once_and_the_search_goes_on(grown, command):
+def test_mending_is_done_once(grown, command):
     unwell(grown)
     code, out, _ = command(grown, "--fix")
     assert code == 0
     assert out.count(" Mended: ") == 3
     assert out.splitlines()[-2:] == [
         "'grown' (4 trials): 3 found, 3 mended.",
-        f"Next: optnas run {grown}",
+        f"Next: optnas best {grown}",
     ]
     url = f"sqlite:///{grown.with_suffix('.db')}"
     code, out, _ = command(url, "grown")
     assert (code, out.splitlines()) == (
         0,
-        ["Nothing is wrong with 'grown' (4 trials).", f"Next: optnas resume {url} grown"],
+        ["Nothing is wrong with 'grown' (4 trials).", f"Next: optnas best {url} grown"],
     )
 
 
@@ -568,7 +568,7 @@ def test_gpus_are_shown(grown, command, monkeypatch):
         [
             "NVIDIA H200: 149.4 GB of 150.0 GB free, compute mode default, MPS is not running.",
             "Nothing is wrong with 'grown' (3 trials).",
-            f"Next: optnas run {grown}",
+            f"Next: optnas best {grown}",
         ],
     )
     fields = json.loads(command(grown, "--json")[1])

@@ -20,6 +20,8 @@ GRACE = 5.0
 AGAIN = 1.0
 """Seconds after which an interruption that was not noticed is repeated."""
 
+ANSWERING = 1.0
+"""Seconds for which the answer to a signal is waited for at the end."""
 PAUSING = 4.0
 """Seconds in which a training that is asked to pause comes to its next batch, and is kept."""
 
@@ -87,6 +89,7 @@ class Signals:
         self._insists = False
         self._answer = answer
         self._wakeup: tuple[int, int] | None = None
+        self._listener: threading.Thread | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._unraisable = sys.unraisablehook
 
@@ -130,7 +133,8 @@ class Signals:
                     self._answer("interrupted" if is_interrupt else "terminated")
                     signals.read()  # Until the other end is closed.
 
-        threading.Thread(target=listen, daemon=True).start()
+        self._listener = threading.Thread(target=listen, daemon=True)
+        self._listener.start()
 
     def __exit__(self, *_: object) -> None:
         if not self._before:
@@ -140,6 +144,8 @@ class Signals:
             signal.set_wakeup_fd(before)
             os.close(ours)
             self._wakeup = None
+            if self._listener is not None:
+                self._listener.join(ANSWERING)  # So that its answer comes before what follows.
         self.insist_no_more()
         for number, handler in self._before.items():
             signal.signal(number, handler)
