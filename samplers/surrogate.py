@@ -1,6 +1,7 @@
 """A surrogate search: a Gaussian process on what is known proposes what to train next."""
 
 import dataclasses
+import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._encoding import Codes, Encoding
@@ -20,8 +23,8 @@ from optnas.spaces import Architecture
 if TYPE_CHECKING:
     from optnas.samplers._gaussian_process import GaussianProcess, Weights
 
-# Whatever needs SciPy is imported where something is proposed: that takes longer than all that a
-# command does which only looks at a study.
+# Whatever needs SciPy is imported where something is to be proposed: that takes longer than all
+# that a command does which only looks at a study.
 
 A = TypeVar("A", bound=Architecture)
 
@@ -137,6 +140,11 @@ class SurrogateSampler(EndlessSampler[A]):
         self._features = Features(self._encoding.axes, self._encoding.alike)
         self._rows: dict[Any, Codes] = {}
         self._fitted: tuple[bytes, Weights] | None = None
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        # All workers import it at once here; in their turns one would wait for the other.
+        importlib.import_module("optnas.samplers._gaussian_process")
+        super().before_trial(study, trial)
 
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
         evidence = self._evidence(history)
