@@ -46,6 +46,7 @@ class Pair:
 
 def interpreted() -> None:
     """Have trainings on the CPU run kernels as on CUDA, with tiles that suit the interpreter."""
+    round_as_devices_do()
     from optnas.objectives.kernels import Blocks, convolution, networks, normalisation
     from optnas.objectives.training import acceleration, steps
 
@@ -63,6 +64,23 @@ def interpreted() -> None:
     ]
     for where, name, value in changes:
         setattr(where, name, value)
+
+
+def round_as_devices_do() -> None:
+    """Have Triton's interpreter round to bfloat16: it cuts the digits off, which adds up."""
+    import numpy as np
+    import torch
+    from triton.runtime import interpreter
+
+    convert = interpreter._convert_float
+
+    def converted(values: Any, kind: Any, wanted: Any, mode: Any) -> Any:
+        if (str(kind), str(wanted)) != ("fp32", "bf16"):
+            return convert(values, kind, wanted, mode)
+        floats = torch.from_numpy(np.ascontiguousarray(values))
+        return floats.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+
+    interpreter._convert_float = converted
 
 
 def trained(seed: int, kernels: str, options: argparse.Namespace) -> Any:

@@ -1,7 +1,6 @@
 """A surrogate search: a Gaussian process on what is known proposes what to train next."""
 
 import dataclasses
-import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY
@@ -143,7 +142,8 @@ class SurrogateSampler(EndlessSampler[A]):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         # All workers import it at once here; in their turns one would wait for the other.
-        importlib.import_module("optnas.samplers._gaussian_process")
+        from optnas.samplers._gaussian_process import GaussianProcess  # noqa: F401
+
         super().before_trial(study, trial)
 
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:

@@ -190,8 +190,9 @@ def test_out_of_memory_is_an_infeasible_zero(images, monkeypatch, error):
 
 
 def test_a_network_larger_than_main_memory_is_an_infeasible_zero(images):
-    space = ChainSpace(depth=(1, 1), width=(4_000_000, 4_000_000))
-    params = space.to_params(space.architecture_class.uniform(1, 4_000_000)) | {"epochs": 1}
+    space = ChainSpace(depth=(2, 2), width=(10_000, 10_000), operations=("conv",), kernels=(7,))
+    network = space.architecture_class(2, 10_000, ("conv", "conv"), (7, 7))
+    params = space.to_params(network) | {"epochs": 1}
     trial = evaluate(Classification(space, images, seed=0), params)
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.0)
     assert trial.constraints["memory"] > 0

@@ -194,15 +194,28 @@ def test_texts_for_numbers_are_told_or_not_asked_for(healthy, tmp_path, verb, ch
     check(folder, "ward.yaml", change, (verb,))
 
 
-@pytest.mark.parametrize("verb", ["status", "best", "run"])
-def test_a_time_that_is_none_is_told(healthy, tmp_path, verb):
-    folder = fresh(healthy, tmp_path / "study")
+def without_a_time(folder: Path) -> None:
     with sqlite3.connect(folder / "ward.db") as connection:
         connection.execute("UPDATE trials SET datetime_start = 'yesterday' WHERE number = 2")
     connection.close()
+
+
+@pytest.mark.parametrize(("verb", "ends"), [("run", 2), ("doctor", 1)])
+def test_a_time_that_is_none_is_told(healthy, tmp_path, verb, ends):
+    folder = fresh(healthy, tmp_path / "study")
+    without_a_time(folder)
     code, said, trace = command(verb, str(folder / "ward.yaml"))
-    assert (code, trace) == (2, None)
+    assert (code, trace) == (ends, None)
     assert "trial 2: what is stored as 'datetime_start' is damaged: expected a time" in said
+
+
+@pytest.mark.parametrize("verb", ["status", "best"])
+def test_a_time_that_nobody_asks_for_changes_no_answer(healthy, tmp_path, verb):
+    folder = fresh(healthy, tmp_path / "study")
+    before = command(verb, str(folder / "ward.yaml"))
+    without_a_time(folder)
+    assert command(verb, str(folder / "ward.yaml")) == before
+    assert before[0] == 0
 
 
 @pytest.mark.parametrize("kind", damaging.MUTATIONS)

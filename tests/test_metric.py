@@ -79,8 +79,10 @@ def test_what_was_searched_is_named_where_it_is_told(searched, capsys):
     assert "macro-F1 (fraction)" in page
     assert "Macro-F1 is the best on the validation images" in page
     assert "accuracy" not in page.lower().replace("figure-accuracy", "")  # The name of a plot.
-    displays.PlainDisplay().start(searched)
-    assert capsys.readouterr().out.splitlines()[-1].split()[2] == "macro-F1"
+    display = displays.PlainDisplay()
+    display.start(searched)
+    display.trial(searched.study.trials[0], 0)
+    assert capsys.readouterr().out.splitlines()[-2].split()[2] == "macro-F1"
     displays.JsonDisplay().start(searched)
     assert json.loads(capsys.readouterr().out)["metric"] == "macro_f1"
 

@@ -20,13 +20,13 @@ from optnas.errors import UserError
 from optnas.running import events
 from optnas.running.runner import run
 from optnas.running.workers import WorkerPool
+from optnas.samplers import _base
 from optnas.storage.opening import open_storage
 from optnas.study.budget import used_budget
 from optnas.study.opening import create_or_open, open_existing
 from optnas.study.record import RECORD
 from optnas.trials import leases
 from optnas.trials.attributes import LEASE
-from optnas.trials.claims import Claim
 
 TINY = {
     "study": "tiny",
@@ -252,14 +252,14 @@ def test_a_signal_while_a_result_is_stored_leaves_no_trial_running(tmp_path, mon
 
 
 def test_a_signal_while_a_candidate_is_chosen_loses_it_not(tmp_path, undisturbed, monkeypatch):
-    original = Claim.write
+    original = _base.write_attrs
 
-    def interrupted(self, *arguments):
-        original(self, *arguments)
+    def interrupted(*arguments):
+        original(*arguments)
         monkeypatch.undo()
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Claim, "write", interrupted)
+    monkeypatch.setattr(_base, "write_attrs", interrupted)
     assert run(settings(tmp_path)).ending == "interrupted"
     again = run(settings(tmp_path))
     assert again.study.trials[1].user_attrs["continues"] == 0

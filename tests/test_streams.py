@@ -11,12 +11,11 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from test_cuda_graphs import random_images, staged, trainer
 from test_memory import CPU, SPACE, Memory, candidate, outcome, study_of
 from test_workers import LONG_NAPS, NAPS, lost, naps
@@ -407,9 +406,11 @@ def test_an_error_in_one_thread_ends_the_run(naps):
 def test_a_display_forgets_the_trial_that_ended_alone():
     watch = Watch()
     watch.pulse([pulse.Pulse(number=n, epochs=1).fields() for n in (4, 5)], 0)
-    watch.ended(0, SimpleNamespace(number=4, params={}))
+    first, second = create_trial(value=0.5), create_trial(value=0.5)
+    first.number, second.number = 4, 5
+    watch.ended(0, first)
     assert [each["number"] for each in watch.pulses()] == [5]
-    watch.ended(0, SimpleNamespace(number=5, params={}))
+    watch.ended(0, second)
     assert watch.pulses() == []
 
 
