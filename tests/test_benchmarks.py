@@ -114,6 +114,8 @@ def test_make_gpu_runs_to_its_end_without_a_gpu(tmp_path):
     assert set(ended.values()) == {"done"}
     figures = [row["value"] for row in rows if not isinstance(row["value"], str)]
     assert len(figures) > 20
+    passed = [row["value"] for row in rows if (row["part"], row["what"]) == ("tests", "passed")]
+    assert passed[0] > 0
     assert any("1 of 86 evaluations, 10 of 1,042 epochs" in row["what"] for row in rows)
 
 
