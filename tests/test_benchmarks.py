@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,30 @@ def test_a_part_that_does_not_end_is_ended_and_what_it_found_stays(
     monkeypatch.setitem(gpu.PARTS, "part", (part, 1.0))
     *rows, last = gpu.measured("part", None, 3.0 if found else 0.5)
     assert (len(rows), last.what, last.value) == (found, "ended", ending)
+
+
+def test_tests_that_are_cut_off_tell_what_failed_before(monkeypatch):
+    import _gpu_parts
+
+    def main(options, plugins):
+        failed = {"when": "call", "passed": False, "failed": True, "outcome": "failed"}
+        plugins[0].pytest_runtest_logreport(
+            types.SimpleNamespace(
+                nodeid="tests/test_a.py::b", longrepr="no such\nkernel", **failed
+            )
+        )
+        return pytest.ExitCode.INTERRUPTED  # As where SIGTERM comes.
+
+    monkeypatch.setattr(pytest, "main", main)
+    rows = []
+    with pytest.raises(KeyboardInterrupt):
+        rows.extend(_gpu_parts.tests(types.SimpleNamespace(quick=True)))
+    assert [(row.what, row.value) for row in rows[:3]] == [
+        ("test_a.py::b", "failed"),
+        ("passed", 0),
+        ("failed", 1),
+    ]
+    assert rows[0].note == "no such kernel"
 
 
 def test_without_a_gpu_it_says_how_to_try_it(monkeypatch):

@@ -499,6 +499,22 @@ def test_warm_up_runs_between_what_was_asked_for_before_and_after(runtime, broke
     assert runtime.current == "default"
 
 
+def test_it_warms_up_on_the_tensors_that_it_captures(runtime):
+    """Of which kernels are compiled, as they lie in memory: those of a batch may lie otherwise."""
+    graph, seen = graphs.StepGraph(DEVICE), []
+
+    def step(inputs):
+        seen.append((inputs.data_ptr(), inputs.tolist()))
+        return [inputs]
+
+    images = torch.arange(5.0)
+    graph.warm_up(step, images[:2])
+    graph.warm_up(step, images[3:])
+    graph.capture(step, images[1:3])
+    assert [values for _, values in seen] == [[0, 1], [3, 4], [1, 2]]
+    assert len({place for place, _ in seen}) == 1
+
+
 def test_what_was_captured_is_replayed_on_copies_and_copied_out(runtime):
     graph = graphs.StepGraph(DEVICE)
     seen = []
