@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from optnas.objectives.training.memory import CAPTURING, is_out_of_memory
+from optnas.objectives.training.neighbours import here
 
 Step = Callable[..., list[Tensor]]
 """Trains on a batch, inputs (N, C, H, W) and labels (M,), M at most N, or answers inputs alone;
@@ -176,9 +177,14 @@ class StepGraph:
         return self._graph is not None
 
     def fits(self) -> bool:
-        """Whether there is memory for the graph, and for a step or an evaluation beside it."""
+        """Whether there is memory for the graph, and for a step or an evaluation beside it.
+
+        Beside other trainings nobody knows whose memory it is: there it is tried, and what does
+        not fit after all is done again alone.
+        """
+        if here().is_shared:
+            return True
         used = torch.cuda.memory_allocated(self._device)
-        # Beside other trainings a guess: which of them had the most at once nobody knows.
         step = torch.cuda.max_memory_allocated(self._device) - used
         free, _ = torch.cuda.mem_get_info(self._device)
         return free + torch.cuda.memory_reserved(self._device) - used >= 2 * step
