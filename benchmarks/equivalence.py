@@ -6,7 +6,9 @@ Every seed trains a chain on digits twice, from the same weights on the same ima
 order: with `kernels: auto` (kernels in Triton, channels in eights, filled batches, parameters side
 by side) and with `kernels: torch`. The validation accuracies are compared pair by pair by two
 one-sided t-tests: the larger of their p-values is that of a difference of `--margin` or more.
-Where there is no GPU, Triton's interpreter runs the kernels on the CPU, which takes minutes.
+Where there is no GPU, Triton's interpreter runs the kernels on the CPU, which takes minutes for a
+seed; with `--rounding` torch's operations stand for them that round where they do, which takes a
+second: sums are in another order then.
 """
 
 import argparse
@@ -64,6 +66,48 @@ def interpreted() -> None:
     ]
     for where, name, value in changes:
         setattr(where, name, value)
+
+
+def rounding() -> None:
+    """Have operations of torch stand for the kernels, in float32, rounded where these round."""
+    import torch
+    from torch import Tensor
+    from torch.nn import functional
+
+    from optnas.objectives.kernels import networks
+
+    def depthwise(
+        x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int, *, relu: bool
+    ) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            seen = functional.relu(x.float()) if relu else x.float()
+            y = functional.conv2d(seen, weight, None, stride, padding, dilation, len(weight))
+            return y.to(x.dtype)
+
+    def batch_norm_relu(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        training: bool,
+        momentum: float,
+        eps: float,
+        relu: bool,
+        count: int | None,
+        *,
+        batches: Tensor,
+    ) -> Tensor:
+        batches += training
+        keys = {"training": training, "momentum": momentum, "eps": eps}
+        with torch.autocast("cpu", enabled=False):
+            y = functional.batch_norm(x[:count].float(), mean, var, weight, bias, **keys)
+            y = (functional.relu(y) if relu else y).to(x.dtype)
+        return functional.pad(y, (0, 0) * 3 + (0, len(x) - len(y)))
+
+    changes = {"depthwise": depthwise, "batch_norm_relu": batch_norm_relu}
+    for name, value in changes.items():
+        setattr(networks, name, value)
 
 
 def round_as_devices_do() -> None:
@@ -138,6 +182,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--samples", type=float, default=1.0, help="Share of the images.")
     parser.add_argument("--margin", type=float, default=0.01, help="Accuracy that matters.")
+    parser.add_argument("--rounding", action="store_true", help="No kernels; on the CPU.")
     parser.add_argument("--output", type=Path, help="JSON file.")
     return parser.parse_args()
 
@@ -147,6 +192,8 @@ def main() -> None:
     options = arguments()
     if options.device == "cpu":
         interpreted()
+        if options.rounding:
+            rounding()
     else:
         del os.environ["TRITON_INTERPRET"]
     import torch
