@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from optnas.objectives.data.errors import DataError, counted, some
+from optnas.objectives.data.errors import DataError, some
 from optnas.objectives.data.names import SPLITS
 from optnas.objectives.data.shares import quotas
+from optnas.units import plural
 
 TRAIN, VALIDATION, TEST = range(3)
 OPEN = 255
@@ -318,9 +319,9 @@ def _differences(before: Membership, after: Membership) -> Iterator[str]:
     count_fewer = -sum(number for number in more.values() if number < 0) - changed
     for number, what in ((count_more, "more"), (count_fewer, "fewer")):
         if number:
-            yield f"{counted(number, 'image')} {what}"
+            yield f"{plural(number, 'image')} {what}"
     if changed:
-        yield f"{counted(changed, 'image')} changed"
+        yield f"{plural(changed, 'image')} changed"
     yield from _moves(Membership(old, old_names), Membership(new, new_names))
 
 
@@ -351,6 +352,6 @@ def _moves(before: Membership, after: Membership) -> Iterator[str]:
     ranked = sorted(examples.items(), key=lambda pair: (-pair[1], pair[0]))
     shown = ", ".join(f"{text} {number:,}" for text, number in ranked[:3])
     if labels:
-        yield f"{counted(labels, 'label')} moved ({shown})"
+        yield f"{plural(labels, 'label')} moved ({shown})"
     elif moved:
-        yield f"{counted(moved, 'image')} in another split ({shown})"
+        yield f"{plural(moved, 'image')} in another split ({shown})"

@@ -11,11 +11,12 @@ import torch
 
 from optnas.config.settings import DataSettings
 from optnas.objectives.data.decoding import FACTS, Depths, Framing, Picture, finished, read_opened
-from optnas.objectives.data.errors import DataError, shown
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.data.folders import DEFAULT_SIZE, HOW, framing_of, preparation
 from optnas.objectives.data.found import FoundImages, rows_of
 from optnas.objectives.data.names import SPLITS, TEST, TRAIN, VALIDATION
 from optnas.objectives.data.reading import conversions, sizes_and_modes
+from optnas.units import shown
 
 # What the sets call their splits: the first that a set knows is taken.
 _SPLIT_NAMES = {

@@ -17,7 +17,7 @@ from optnas.storage.opening import explained, open_storage
 from optnas.storage.urls import StorageError, hide_password, storage_file
 from optnas.study.opening import counted_trials, open_existing
 from optnas.study.record import RECORD
-from optnas.units import count
+from optnas.units import aligned, count
 
 _SQLITE = b"SQLite format 3\x00"
 _JOURNAL = b'{"op_code"'
@@ -64,12 +64,7 @@ def studies_text(rows: list[dict[str, Any]], place: str) -> str:
         where = row["file"] or row["storage"]
         cells = (row["study"], row["sampler"] or "-", row["state"], count(row["trials"]))
         table.append((*cells, best, changed, where))
-    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]) - 1)]
-    lines = []
-    for line in table:
-        padded = [cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=True)]
-        lines.append("  ".join([*padded, line[-1]]))
-    return "\n".join(lines)
+    return "\n".join(aligned(table, left=range(len(table[0]))))
 
 
 def _study_files(folder: Path) -> Iterator[tuple[tuple[str, str], str]]:

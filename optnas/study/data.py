@@ -20,6 +20,7 @@ from optnas.storage.opening import explained, open_storage, release
 from optnas.storage.urls import storage_file
 from optnas.study.opening import OpenStudy
 from optnas.study.record import RECORD, stored_places
+from optnas.units import shown
 
 DATA = "optnas:data"
 """Study attribute: what was read, the images or where they are, and what was accepted."""
@@ -75,12 +76,7 @@ def seen_lines(study: optuna.Study) -> list[str]:
     for change in fields.get("accepted") or ():
         changes = "; ".join(str(line) for line in change.get("changes") or ())
         lines.append(f"changed data accepted before trial {change.get('trials')}: {changes}")
-    return [_visible(line) for line in lines]
-
-
-def _visible(text: str) -> str:
-    """A stored text, which somebody else may have written, without what controls a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return list(map(shown, lines))  # Somebody else may have written them.
 
 
 def seen_data(study: optuna.Study, artifacts: str) -> SeenData | None:
@@ -144,7 +140,7 @@ def check_same(seen: SeenData | None, reading: DataReading | None, *, accept: bo
     changes = reading.differences(seen.record)
     if changes and not accept:
         lines = "".join(f"\n  {line}" for line in changes)
-        place = _visible(str(seen.record.get("place")))
+        place = shown(seen.record.get("place"))
         raise ChangedData(
             f"the data is not what the study has seen (in {place}):{lines}\n"
             "Restore it, give the study another name, begin anew by --restart, or go on with "
