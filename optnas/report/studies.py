@@ -14,7 +14,7 @@ from optnas.config.paths import storage_url
 from optnas.errors import UserError
 from optnas.report.text import GOES_ON, state_text
 from optnas.storage.opening import explained, open_storage
-from optnas.storage.urls import StorageError, hide_password, storage_file
+from optnas.storage.urls import asked_url, hide_password, storage_file
 from optnas.study.opening import counted_trials, open_existing
 from optnas.study.record import RECORD
 from optnas.units import aligned, count
@@ -36,11 +36,7 @@ def studies_in(place: str) -> list[dict[str, Any]]:
         UserError: If there is no such place.
     """
     if "://" in place:
-        try:
-            rows = _in_storage(storage_url(place, Path.cwd()), strict=True)
-            return [_shown(row) for row in _newest(rows)]
-        except ValueError as error:
-            raise StorageError(f"{hide_password(place)}: {error}") from None
+        return [_shown(row) for row in _newest(_in_storage(asked_url(place), strict=True))]
     folder = Path(place)
     if not folder.is_dir():
         raise UserError(f"{place}: expected a folder, or the URL of a storage")
