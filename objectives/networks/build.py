@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from optnas.objectives.networks.cell_operations import convolutions
 from optnas.objectives.networks.cells import CellNetwork
 from optnas.objectives.networks.costs import (
     ForwardCosts,
@@ -118,15 +119,8 @@ class ChainNetwork(nn.Module):
 
 
 def _layer(operation: str, before: int, after: int, kernel: int, stride: int) -> nn.Sequential:
-    padding = kernel // 2
-    if operation == "conv":
-        convolutions = [nn.Conv2d(before, after, kernel, stride, padding, bias=False)]
-    else:
-        convolutions = [
-            nn.Conv2d(before, before, kernel, stride, padding, groups=before, bias=False),
-            nn.Conv2d(before, after, 1, bias=False),
-        ]
-    return nn.Sequential(nn.ReLU(), *convolutions, nn.BatchNorm2d(after))
+    layers = convolutions(operation, before, after, kernel, stride)
+    return nn.Sequential(nn.ReLU(), *layers, nn.BatchNorm2d(after))
 
 
 # A builder per kind of architecture, called with (architecture, in_channels, classes, **options).
