@@ -171,7 +171,7 @@ def test_trials_that_their_worker_forgot(
     handle = open_existing(str(ward))
     trials = [begun(handle) for _ in range(1 + began_another)]
     for trial in trials:
-        change_lease(trial, **{"host": lease.get("host", optnas.trials.leases._host())})
+        change_lease(trial, **{"host": lease.get("host", optnas.trials.leases.this_host())})
     change_lease(trials[0], **lease)
     if overdue:
         monkeypatch.setattr(diagnosis, "SILENCE", datetime.timedelta())
