@@ -122,6 +122,11 @@ class PopulationSampler(StrategySampler[A]):
     def rung(self, trial: FrozenTrial) -> int:
         """How far a finished trial was trained, in rungs, from 1."""
 
+    def found(self, study: Study) -> A | None:
+        """The best network that is finished, or None before there is one."""
+        # Not what a replay settles on, where a population is replayed.
+        return next((architecture for _, architecture, _ in self.candidates(study)), None)
+
     def candidates(self, study: Study) -> list[tuple[int, A, float]]:
         """Trial number, architecture and value of the five best networks, best first.
 
