@@ -244,7 +244,9 @@ class _CheckedTrials(BaseStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        return self.checks(super().get_all_trials(study_id, deepcopy, states))
+        # Of the storage that this is mixed into.
+        trials = super().get_all_trials(study_id, deepcopy, states)  # type: ignore[safe-super]
+        return self.checks(trials)
 
 
 class CheckedJournal(_CheckedTrials, JournalStorage):
