@@ -1,3 +1,4 @@
+import functools
 import itertools
 import json
 import signal
@@ -14,7 +15,6 @@ import pytest
 from conftest import SHARED
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from optnas.cli import main
 from optnas.config.file import StudyFile, study_from_dict
 from optnas.errors import UserError
 from optnas.experiments.comparison import Run, _check_spends, _cost, _summary, compare
@@ -253,16 +253,13 @@ def test_bad_input_ends_with_one_message_before_anything_is_made(
     arguments: list[str],
     message: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    command: Callable[..., Any],
 ) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(json.dumps(keys()))
-    monkeypatch.setattr(sys, "argv", ["optnas", "compare", str(file), *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+    code, _, err = command(file, *arguments)
+    assert code == 2
+    assert message in err
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 
@@ -409,18 +406,9 @@ def table_file(folder: Path, name: str = "small", **changes: Any) -> Path:
 
 
 @pytest.fixture
-def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def command(optnas_command: Callable[..., Any]) -> Callable[..., tuple[int, str, str]]:
     """Runs `optnas compare`: its exit code, and what it writes."""
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["optnas", "compare", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return run_command
+    return functools.partial(optnas_command, "compare")
 
 
 def fields_of(outcome: tuple[int, str, str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The doctor: what it finds, what it mends, and what it leaves alone."""
 
 import datetime
+import functools
 import json
 import os
 import shutil
@@ -502,16 +503,8 @@ def unwell(path: Path) -> None:
 
 
 @pytest.fixture
-def command(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
-    from optnas import cli
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["optnas", "doctor", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
+def command(optnas_command) -> Callable[..., tuple[int, str, str]]:
+    return functools.partial(optnas_command, "doctor")
 
 
 def test_without_fix_nothing_is_written(grown, command):

@@ -1,7 +1,7 @@
 import json
 import signal
-import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 from conftest import SHARED
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from optnas.cli import main
 from optnas.config.file import StudyFile, study_from_dict
 from optnas.config.proxy import Proxy
 from optnas.errors import UserError
@@ -180,16 +179,13 @@ def test_bad_input_ends_with_one_message(
     arguments: list[str],
     message: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    optnas_command: Callable[..., Any],
 ) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(json.dumps(config(tmp_path).model_dump(mode="json") | {"artifacts": "a"}))
-    monkeypatch.setattr(sys, "argv", ["optnas", "rank", str(file), *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+    code, _, err = optnas_command("rank", file, *arguments)
+    assert code == 2
+    assert message in err
 
 
 def test_settings_are_read_once_each() -> None:
