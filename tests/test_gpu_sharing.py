@@ -50,7 +50,7 @@ def test_the_workers_of_a_run(monkeypatch, keys, count, devices):
     assert (plan.count, plan.workers.devices) == (count, devices)
 
 
-def test_what_measured_how_many_pay_is_one_for_each_device(tmp_path, optnas_command):
+def test_what_measured_how_many_pay_is_one_for_each_device(tmp_path, optnas_command, monkeypatch):
     """In a file, and in what is stored of a study; both say it in a line, and run."""
     shutil.copy(NAPPING, tmp_path)
     file, url = tmp_path / "naps.yaml", f"sqlite:///{tmp_path / 'naps.db'}"
