@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from optnas.config.settings import DataSettings
+from optnas.errors import first_line
 from optnas.objectives.data.decoding import FACTS, Depths, Framing, Picture, finished, read_opened
 from optnas.objectives.data.errors import DataError
 from optnas.objectives.data.folders import DEFAULT_SIZE, HOW, framing_of, preparation
@@ -120,9 +121,10 @@ def _parts(cls: type[Any], root: Path, settings: DataSettings) -> dict[str | Non
 
 
 def _missing(settings: DataSettings, root: Path, error: Exception) -> DataError:
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
     cure = "" if settings.download else " Set `download: true`, or put its files there."
-    return DataError(f"`{settings.name}` cannot be read from {shown(root)}: {reason}.{cure}")
+    return DataError(
+        f"`{settings.name}` cannot be read from {shown(root)}: {first_line(error)}.{cure}"
+    )
 
 
 def _read(

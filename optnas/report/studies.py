@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from optnas.config.file import StudyFileError, read_study_file
 from optnas.config.paths import storage_url
-from optnas.errors import UserError
+from optnas.errors import UserError, first_line
 from optnas.report.text import GOES_ON, state_text
 from optnas.storage.opening import explained, open_storage
 from optnas.storage.urls import asked_url, hide_password, storage_file
@@ -113,7 +113,7 @@ def _described(url: str, summary: StudySummary) -> dict[str, Any]:
     try:
         handle = open_existing(url, name)
     except UserError as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         return _row(url, name, "cannot be opened here", trials=summary.n_trials, reason=reason)
     trials = handle.study.get_trials(deepcopy=False)
     running = sum(trial.state == TrialState.RUNNING for trial in trials)
