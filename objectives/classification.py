@@ -64,7 +64,7 @@ class Classification(Retrains, Rehearses):
     name and shape of one of the parent's is copied.
 
     Recorded as user attributes: ``params``, ``multiply_adds`` and ``memory_bytes`` (see
-    :class:`optnas.objectives.networks.build.ForwardCosts`), ``train_accuracy``, ``train_seconds``,
+    :class:`optnas.objectives.networks.costs.ForwardCosts`), ``train_accuracy``, ``train_seconds``,
     ``train_joules`` where the device counts them, ``epochs_trained`` (by this trial itself),
     ``peak_memory_bytes``, ``device_memory`` on CUDA (see
     `optnas.objectives.training.memory`), ``input_shape``, ``device``, ``seed``, ``versions``,

@@ -15,7 +15,8 @@ from optnas.config.settings import DataSettings, TrainSettings
 from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.images import Images, load_images
 from optnas.objectives.inheritance.adapters import inherit
-from optnas.objectives.networks.build import build_model, count_params, forward_costs
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.networks.costs import count_params, forward_costs
 from optnas.objectives.training import steps
 from optnas.objectives.training.alignment import aligned_shapes
 from optnas.objectives.training.determinism import deterministic_algorithms

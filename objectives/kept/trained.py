@@ -27,7 +27,8 @@ from optnas.objectives.kept.judgement import judge
 from optnas.objectives.kept.mistakes import MISTAKES, mistakes_png
 from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
 from optnas.objectives.kept.unfinished import TRAINING, go_on, train_to_end
-from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.networks.costs import count_multiply_adds, count_params
 from optnas.objectives.networks.known import LIBRARY, KnownArchitecture
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.determinism import deterministic_algorithms

@@ -10,12 +10,6 @@ from torch import Tensor, nn
 
 from optnas.objectives.networks.cell_operations import convolutions
 from optnas.objectives.networks.cells import CellNetwork
-from optnas.objectives.networks.costs import (
-    ForwardCosts,
-    count_multiply_adds,
-    count_params,
-    forward_costs,
-)
 from optnas.objectives.networks.faces import FaceNetwork
 from optnas.objectives.networks.growth import GrowthNetwork
 from optnas.objectives.networks.initialisation import (
@@ -42,18 +36,6 @@ from optnas.spaces import (
     Space,
     StageArchitecture,
 )
-
-__all__ = [
-    "BUILDERS",
-    "ChainNetwork",
-    "ForwardCosts",
-    "build_model",
-    "build_supernet",
-    "count_multiply_adds",
-    "count_params",
-    "forward_costs",
-    "initialise",
-]
 
 Builder = Callable[..., nn.Module]
 NetworkModule = TypeVar("NetworkModule", bound=nn.Module)

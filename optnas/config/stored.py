@@ -15,8 +15,9 @@ import pydantic
 from optnas.config import plugins
 from optnas.config.keys import PLUGINS, SUPPLIED, StudyKeys
 from optnas.config.messages import inner_model, key_text
-from optnas.config.plugins import Kind, PluginError
+from optnas.config.plugins import Kind
 from optnas.config.yaml import KeyPath
+from optnas.extensions.importing import PluginError
 
 OLD_BEHAVIOUR: Mapping[tuple[str, ...], Any] = {
     ("data", "reading"): 1,

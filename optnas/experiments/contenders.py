@@ -9,8 +9,8 @@ import yaml
 from optnas.config import plugins
 from optnas.config.contract import strategy_of
 from optnas.config.file import StudyFile
-from optnas.config.plugins import PluginError
 from optnas.errors import UserError
+from optnas.extensions.importing import PluginError
 
 Unit = Literal["epochs", "seconds", "trials"]
 
