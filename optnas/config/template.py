@@ -11,9 +11,9 @@ from pydantic.fields import FieldInfo
 
 from optnas.config import plugins
 from optnas.config.contract import Strategy, pruning_of, strategy_of
-from optnas.config.file import StudyFileError, study_from_dict
+from optnas.config.file import study_from_dict
 from optnas.config.keys import DEFAULT_EPOCHS, OPTIONAL_BLOCKS, PLUGINS, SUPPLIED, StudyKeys
-from optnas.config.messages import inner_model
+from optnas.config.messages import StudyFileError, inner_model
 from optnas.config.paths import default_storage, file_name
 from optnas.config.plugins import Kind
 

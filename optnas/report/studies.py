@@ -9,7 +9,8 @@ import optuna
 from optuna.study import StudySummary
 from optuna.trial import TrialState
 
-from optnas.config.file import StudyFileError, read_study_file
+from optnas.config.file import read_study_file
+from optnas.config.messages import StudyFileError
 from optnas.config.paths import storage_url
 from optnas.errors import UserError, first_line
 from optnas.report.text import GOES_ON, state_text

@@ -14,12 +14,12 @@ from optnas.config import plugins
 from optnas.config.contract import strategy_of
 from optnas.config.file import (
     StudyFile,
-    StudyFileError,
     Written,
     from_resolved,
     read_study_file,
     written_in_python,
 )
+from optnas.config.messages import StudyFileError
 from optnas.errors import UserError
 from optnas.seeds import named_seed
 from optnas.spaces import Architecture
