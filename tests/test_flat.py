@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from trainings import difference, same, train
+from trainings import difference, same, some, train
 
 from optnas.config.settings import DataSettings, TrainSettings
 from optnas.objectives.data.augment import Augmentation
@@ -38,12 +38,7 @@ RECIPES = [
 @pytest.fixture(scope="module")
 def digits() -> Images:
     found = load_images(DataSettings(name="digits", validation=45), seed=0)
-    return dataclasses.replace(
-        found,
-        train_images=found.train_images[:70],
-        train_labels=found.train_labels[:70],
-        augmentation=Augmentation(padding=1, flip=True),
-    )
+    return some(found, 70, augmentation=Augmentation(padding=1, flip=True))
 
 
 @pytest.fixture(autouse=True)

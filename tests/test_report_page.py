@@ -4,10 +4,10 @@ import dataclasses
 import functools
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 from optuna.trial import TrialState
+from readers import Reader
 from searches import growing, opened, trial
 
 from optnas.errors import UserError
@@ -18,26 +18,6 @@ from optnas.study.folders import page_path
 HOSTILE = "</pre></script><script>alert('x')</script><img src=http://example.org/x onerror=y>"
 GROWTH_KEYS = {"name": "growth", "cells": 1, "channels": 4}
 FAIL, RUNNING = TrialState.FAIL, TrialState.RUNNING
-
-
-class Reader(HTMLParser):
-    """The tags of a page with their attributes, and the cells of its tables."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    def counts(self) -> dict[str, int]:
-        names = [name for name, _ in self.tags]
-        return {name: names.count(name) for name in names}
 
 
 def test_the_page_tells_all_of_a_search(tmp_path):
