@@ -12,7 +12,7 @@ import numpy.typing as npt
 import optuna
 from optuna.trial import Trial
 
-from optnas.errors import UserError
+from optnas.errors import UserError, first_line
 from optnas.objectives.limits import over_limits
 from optnas.objectives.suggested import suggest_epochs
 from optnas.objectives.training.progress import Progress
@@ -202,8 +202,8 @@ class Table:
         except UserError:
             raise
         except Exception as error:  # zipfile, zlib and numpy raise what they like.
-            message = (str(error) or repr(error)).splitlines()[0]
-            raise UserError(f"{path}: not a table (an npz file of arrays): {message}") from None
+            message = f"not a table (an npz file of arrays): {first_line(error)}"
+            raise UserError(f"{path}: {message}") from None
         self._check_rows()
         names = self._arrays.get("arch")
         self._rows = None if names is None else {str(name): row for row, name in enumerate(names)}

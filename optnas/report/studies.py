@@ -9,15 +9,16 @@ import optuna
 from optuna.study import StudySummary
 from optuna.trial import TrialState
 
-from optnas.config.file import StudyFileError, read_study_file
+from optnas.config.file import read_study_file
+from optnas.config.messages import StudyFileError
 from optnas.config.paths import storage_url
-from optnas.errors import UserError
+from optnas.errors import UserError, first_line
 from optnas.report.text import GOES_ON, state_text
 from optnas.storage.opening import explained, open_storage
-from optnas.storage.urls import StorageError, hide_password, storage_file
+from optnas.storage.urls import asked_url, hide_password, storage_file
 from optnas.study.opening import counted_trials, open_existing
 from optnas.study.record import RECORD
-from optnas.units import count
+from optnas.units import aligned, count
 
 _SQLITE = b"SQLite format 3\x00"
 _JOURNAL = b'{"op_code"'
@@ -36,11 +37,7 @@ def studies_in(place: str) -> list[dict[str, Any]]:
         UserError: If there is no such place.
     """
     if "://" in place:
-        try:
-            rows = _in_storage(storage_url(place, Path.cwd()), strict=True)
-            return [_shown(row) for row in _newest(rows)]
-        except ValueError as error:
-            raise StorageError(f"{hide_password(place)}: {error}") from None
+        return [_shown(row) for row in _newest(_in_storage(asked_url(place), strict=True))]
     folder = Path(place)
     if not folder.is_dir():
         raise UserError(f"{place}: expected a folder, or the URL of a storage")
@@ -64,12 +61,7 @@ def studies_text(rows: list[dict[str, Any]], place: str) -> str:
         where = row["file"] or row["storage"]
         cells = (row["study"], row["sampler"] or "-", row["state"], count(row["trials"]))
         table.append((*cells, best, changed, where))
-    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]) - 1)]
-    lines = []
-    for line in table:
-        padded = [cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=True)]
-        lines.append("  ".join([*padded, line[-1]]))
-    return "\n".join(lines)
+    return "\n".join(aligned(table, left=range(len(table[0]))))
 
 
 def _study_files(folder: Path) -> Iterator[tuple[tuple[str, str], str]]:
@@ -122,7 +114,7 @@ def _described(url: str, summary: StudySummary) -> dict[str, Any]:
     try:
         handle = open_existing(url, name)
     except UserError as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         return _row(url, name, "cannot be opened here", trials=summary.n_trials, reason=reason)
     trials = handle.study.get_trials(deepcopy=False)
     running = sum(trial.state == TrialState.RUNNING for trial in trials)

@@ -100,6 +100,11 @@ def await_record(study: optuna.Study) -> dict[str, Any] | None:
         time.sleep(0.05)
 
 
+def identity_of(study: optuna.Study) -> str:
+    """What tells a study from others of its name; empty where it was made by version 0.1.0."""
+    return str(study.user_attrs.get(RECORD, {}).get("id", ""))
+
+
 def metric_of(study: optuna.Study) -> Metric:
     """What a study maximises: as its record says, or accuracy where it says nothing."""
     found: Any = study.user_attrs
