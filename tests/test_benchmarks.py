@@ -101,6 +101,42 @@ def test_equivalence_needs_means_that_differ_by_less_than_the_margin():
     assert tost([0.8, 0.99, 0.9, 0.95, 0.85], same, 0.02) > 0.05
 
 
+def test_what_stands_for_the_kernels_computes_what_they_do(monkeypatch):
+    """Of images that are all there and of some that fill a batch, with gradients."""
+    pytest.importorskip("triton")
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("kernels are compiled there, not interpreted")
+    import equivalence
+
+    from optnas.objectives import kernels
+    from optnas.objectives.kernels import Blocks, networks
+
+    for name in ("depthwise", "batch_norm_relu"):
+        monkeypatch.setattr(networks, name, getattr(networks, name))
+    equivalence.rounding()
+    shape, blocks = (3, 5, 4, 4), Blocks(rows=64, channels=8, chunks=1)
+    drawn = [
+        torch.randn(size, generator=torch.Generator().manual_seed(1))
+        for size in (shape, (5, 1, 3, 3), (5,), (5,), shape)
+    ]
+    found = []
+    for module, tiles in ((kernels, {"blocks": blocks}), (networks, {})):
+        x, weight, scale, shift = (part.clone().requires_grad_() for part in drawn[:4])
+        mean, var, batches = torch.zeros(5), torch.ones(5), torch.zeros((), dtype=torch.long)
+        both = tiles and {**tiles, "gradient_blocks": blocks}
+        y = module.depthwise(x.bfloat16(), weight, 1, 1, 1, relu=True, **both)
+        y = module.batch_norm_relu(
+            y, scale, shift, mean, var, True, 0.1, 1e-5, True, 2, batches=batches, **tiles
+        )
+        y.backward(drawn[4].bfloat16())
+        learnt = (each.grad for each in (x, weight, scale, shift))
+        found.append([y.detach().float()[:2], *learnt, mean, var, batches])
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(own, other, rtol=0.02, atol=0.02)
+
+
 def test_make_gpu_runs_to_its_end_without_a_gpu(tmp_path):
     output = tmp_path / "gpu.json"
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--output", str(output)]

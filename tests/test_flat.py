@@ -119,7 +119,7 @@ def test_parameters_take_as_many_operations_however_many_there_are(digits):
     # Of the images, of the mean's two ends and of its gradient.
     assert few["_to_copy"] == many["_to_copy"] <= 4
     assert few["_foreach_copy_"] == many["_foreach_copy_"] == 2  # Of bfloat16 and of float32.
-    for name in ("copy_", "linalg_vector_norm", "mul_", "_fused_sgd_"):
+    for name in ("copy_", "linalg_vector_norm", "clamp_", "_fused_sgd_"):
         assert few[name] == many[name] == 1
 
 
