@@ -14,13 +14,14 @@ from optnas.config.paths import storage_url
 from optnas.errors import UserError
 from optnas.report.text import GOES_ON, state_text
 from optnas.storage.opening import explained, open_storage
-from optnas.storage.urls import StorageError, hide_password, storage_file
+from optnas.storage.urls import Absent, StorageError, hide_password
 from optnas.study.opening import counted_trials, open_existing
 from optnas.study.record import RECORD
 from optnas.units import count
 
 _SQLITE = b"SQLite format 3\x00"
 _JOURNAL = b'{"op_code"'
+UNREADABLE = "cannot be opened here"
 _LARGEST_FILE = 1 << 16
 """Bytes of a study file at most."""
 
@@ -37,7 +38,7 @@ def studies_in(place: str) -> list[dict[str, Any]]:
     """
     if "://" in place:
         try:
-            rows = _in_storage(storage_url(place, Path.cwd()), strict=True)
+            rows = _in_storage(storage_url(place, Path.cwd()))
             return [_shown(row) for row in _newest(rows)]
         except ValueError as error:
             raise StorageError(f"{hide_password(place)}: {error}") from None
@@ -45,8 +46,15 @@ def studies_in(place: str) -> list[dict[str, Any]]:
     if not folder.is_dir():
         raise UserError(f"{place}: expected a folder, or the URL of a storage")
     files = dict(_study_files(folder))
-    urls = dict.fromkeys([*_storages(folder), *(url for url, _ in files)])
-    rows = [row for url in urls for row in _in_storage(url)]
+    rows: list[dict[str, Any]] = []
+    for url in dict.fromkeys([*_storages(folder), *(url for url, _ in files)]):
+        try:
+            rows += _in_storage(url)
+        except Absent:
+            continue  # Of studies that are not started, or a database of something else.
+        except UserError as error:
+            named = [study for place, study in files if place == url] or ["-"]
+            rows += [_row(url, study, UNREADABLE, reason=_first_line(error)) for study in named]
     for row in rows:
         row["file"] = files.pop((row["url"], row["study"]), None)
     waiting = [_row(url, study, "not started", file=file) for (url, study), file in files.items()]
@@ -69,6 +77,7 @@ def studies_text(rows: list[dict[str, Any]], place: str) -> str:
     for line in table:
         padded = [cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=True)]
         lines.append("  ".join([*padded, line[-1]]))
+    lines += dict.fromkeys(row["reason"] for row in rows if row["reason"] is not None)
     return "\n".join(lines)
 
 
@@ -98,18 +107,11 @@ def _storages(folder: Path) -> Iterator[str]:
             yield storage_url(f"journal:///{path}", Path.cwd())
 
 
-def _in_storage(url: str, *, strict: bool = False) -> list[dict[str, Any]]:
-    """The studies in a storage; none where it cannot be opened, unless that is to be said."""
-    path = storage_file(url)
-    if path is not None and not path.exists() and not strict:
-        return []
-    try:
-        with explained(url):
-            summaries = optuna.get_all_study_summaries(open_storage(url, create=False))
-    except UserError:
-        if strict:
-            raise
-        return []  # A database of something else.
+def _in_storage(url: str) -> list[dict[str, Any]]:
+    """The studies in a storage, which is only looked at."""
+    with explained(url):
+        storage = open_storage(url, create=False, reading=True)
+        summaries = optuna.get_all_study_summaries(storage)
     return [_described(url, summary) for summary in summaries]
 
 
@@ -120,10 +122,10 @@ def _described(url: str, summary: StudySummary) -> dict[str, Any]:
         best = None if summary.best_trial is None else summary.best_trial.value
         return _row(url, name, "not of optnas", trials=summary.n_trials, best=best)
     try:
-        handle = open_existing(url, name)
+        handle = open_existing(url, name, reading=True)
     except UserError as error:
-        reason = str(error).partition("\n")[0]
-        return _row(url, name, "cannot be opened here", trials=summary.n_trials, reason=reason)
+        reason = _first_line(error)
+        return _row(url, name, UNREADABLE, trials=summary.n_trials, reason=reason)
     trials = handle.study.get_trials(deepcopy=False)
     running = sum(trial.state == TrialState.RUNNING for trial in trials)
     state = state_text(handle)
@@ -140,6 +142,10 @@ def _described(url: str, summary: StudySummary) -> dict[str, Any]:
         best=max((t.value for t in ended if t.value is not None), default=None),
         changed=max((moment for moment in moments if moment is not None), default=None),
     )
+
+
+def _first_line(error: UserError) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _row(url: str, study: str, state: str, **fields: Any) -> dict[str, Any]:

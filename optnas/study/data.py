@@ -17,7 +17,7 @@ from optnas.config.file import StudyFile
 from optnas.errors import UserError
 from optnas.storage.artifacts import absent, open_artifacts
 from optnas.storage.opening import explained, open_storage, release
-from optnas.storage.urls import storage_file
+from optnas.storage.urls import Absent
 from optnas.study.opening import OpenStudy
 from optnas.study.record import RECORD, stored_places
 
@@ -115,16 +115,13 @@ def data_seen_with(config: StudyFile, *, patient: bool = False) -> SeenData | No
         config: The configuration.
         patient: Whether a server that does not answer is waited for.
     """
-    path = storage_file(config.storage)
-    if path is not None and not path.exists():
-        return None
-    storage = open_storage(config.storage, create=False, patient=patient)
-    try:
-        with explained(config.storage), contextlib.suppress(KeyError):
+    with explained(config.storage), contextlib.suppress(Absent, KeyError):
+        storage = open_storage(config.storage, create=False, patient=patient, reading=True)
+        try:
             study = optuna.load_study(study_name=config.study, storage=storage)
             return seen_data(study, config.artifacts)
-    finally:
-        release(storage)
+        finally:
+            release(storage)
     return None
 
 

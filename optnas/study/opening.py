@@ -28,7 +28,7 @@ from optnas.storage.artifacts import Artifacts, Folder
 from optnas.storage.checking import checks_of
 from optnas.storage.checkpoints import Checkpoints
 from optnas.storage.opening import explained, open_storage, release
-from optnas.storage.urls import Absent, StorageError, hide_password, not_started, storage_file
+from optnas.storage.urls import Absent, StorageError, hide_password, not_started
 from optnas.study.record import (
     FORMER,
     await_record,
@@ -222,8 +222,8 @@ def open_compared(
 def config_to_run(config: StudyFile | Written | Mapping[str, Any] | str | Path) -> StudyFile:
     """A configuration to run: with what its study was made with, if that exists.
 
-    Nothing is created, but for the tables of a database that had none. ``config`` is the path of
-    a study file, a mapping with its keys, or a configuration as it was written or checked.
+    Nothing is created. ``config`` is the path of a study file, a mapping with its keys, or a
+    configuration as it was written or checked.
 
     Raises:
         UserError: If the configuration is wrong, the study exists with another one, or the
@@ -252,17 +252,13 @@ def _stored(written: Written) -> tuple[dict[str, Any], str] | None:
     if written.place is None:
         return None
     url, name = written.place
-    path = storage_file(url)
-    if path is not None and not path.exists():
-        return None
-    storage = open_storage(url, create=False)
-    try:
-        with explained(url), contextlib.suppress(KeyError):
-            study = optuna.load_study(study_name=name, storage=storage)
-            stored = read_record(study)
+    with explained(url), contextlib.suppress(Absent, KeyError):
+        storage = open_storage(url, create=False, reading=True)
+        try:
+            stored = read_record(optuna.load_study(study_name=name, storage=storage))
             return None if stored is None else (stored, url)
-    finally:
-        release(storage)
+        finally:
+            release(storage)
     return None
 
 
@@ -305,13 +301,14 @@ def is_counted(trial: FrozenTrial) -> bool:
     return bool(trial.params) and trial.state.is_finished() and not is_lost(trial)
 
 
-def open_study(config: StudyFile) -> OpenStudy:
-    """Open the study of a configuration, which exists.
+def open_study(config: StudyFile, *, reading: bool = False) -> OpenStudy:
+    """Open the study of a configuration, which exists, perhaps only to look at it.
 
     Raises:
+        Absent: If it does not exist.
         UserError: As ``open_existing``.
     """
-    storage = open_storage(config.storage, create=False, patient=True)
+    storage = open_storage(config.storage, create=False, patient=True, reading=reading)
     study, stored = _load(storage, config.storage, config.study)
     return _prepared(_as_made(config.written, stored, config.storage), study, stored)
 

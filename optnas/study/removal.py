@@ -25,13 +25,13 @@ from optnas.config.paths import default_artifacts, split_bucket
 from optnas.config.stored import references
 from optnas.errors import UserError
 from optnas.storage.artifacts import absent, is_marked, open_artifacts
-from optnas.storage.opening import explained, open_storage
-from optnas.storage.urls import hide_password, storage_file
+from optnas.storage.opening import explained
+from optnas.storage.urls import Absent, hide_password, storage_file
 from optnas.study.folders import network_folder, page_path
 from optnas.study.opening import OpenStudy, counted_trials, open_existing
 from optnas.study.record import RECORD
 from optnas.trials.leases import worker_is_dead
-from optnas.units import size
+from optnas.units import plural, size
 
 _DRAWING = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MENTION = "artifacts:"
@@ -62,7 +62,7 @@ class Belongings:
         best = f", best value {max(values):.4f}" if values else ""
         place = hide_password(config.storage)
         whole = "the file with it, as it holds no other study" if self.file else "nothing else"
-        count = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
+        count = plural(len(trials), "trial")
         lines = [f"study {study.study_name!r} in {place}: {count}{best}; {whole}"]
         if self.artifacts:
             total = size(sum(self.artifacts.values()))
@@ -80,14 +80,9 @@ def study_of(written: Written) -> OpenStudy | None:
     if written.place is None:
         written.checked()  # It says what is wrong.
     assert written.place is not None
-    url, name = written.place
-    path = storage_file(url)
-    if path is not None and not path.exists():
-        return None
-    with explained(url):
-        if name not in optuna.get_all_study_names(open_storage(url, create=False)):
-            return None
-    return open_existing(url, name, allow=references(written.keys).values())
+    with contextlib.suppress(Absent):
+        return open_existing(*written.place, allow=references(written.keys).values())
+    return None
 
 
 def belongings(handle: OpenStudy) -> Belongings:
