@@ -362,6 +362,28 @@ def test_peoples_own_candidates_wait_for_a_budget(tmp_path):
     assert used_budget(study.study).trials == 5
 
 
+@pytest.mark.parametrize("sampler", ["random", "econas"])
+@pytest.mark.parametrize("value_", ["no operation", 1, None, 10**30, [1]])
+def test_a_queued_candidate_that_the_space_does_not_have_fails_alone(tmp_path, sampler, value_):
+    study = opened(tmp_path, sampler=sampler, budget={"trials": 1})
+    study.study.enqueue_trial({"edge_1_0": value_})
+    with pytest.warns(UserWarning, match="queued with edge_1_0 .* expected a value of Categ"):
+        loop(study, value)
+    assert [t.state.name for t in study.study.trials] == ["FAIL", "COMPLETE"]
+    assert study.study.trials[0].params == {}
+
+
+def test_a_number_out_of_range_is_never_stored(tmp_path):
+    """Nobody could read the study afterwards."""
+    space: dict[str, Any] = {"name": "chain", "depth": [2, 3], "width": [4, 8]}
+    study = opened(tmp_path, sampler="random", space=space, budget={"trials": 1})
+    study.study.enqueue_trial({"depth": 99})
+    with pytest.warns(UserWarning, match="queued with depth 99, expected a value of IntDist"):
+        loop(study, lambda trial: study.config.search_space.suggest(trial) and 0.5)
+    trials = opened(tmp_path, sampler="random", space=space).study.trials
+    assert [t.state.name for t in trials] == ["FAIL", "COMPLETE"]
+
+
 # Budgets.
 
 

@@ -32,6 +32,7 @@ from optnas.trials.attributes import (
     MACHINE,
 )
 from optnas.trials.claims import queued_params
+from optnas.trials.damage import fits
 from optnas.trials.failures import (
     fail_as_lost,
     fail_dead,
@@ -212,7 +213,8 @@ class Loop:
         try:
             with self._signals.may_interrupt():
                 self._begin(trial)
-                value = _number(self._objective(trial))
+                unfit = self._unfit(trial)
+                value = None if unfit else _number(self._objective(trial))
         except optuna.TrialPruned:
             return Attempt(state=TrialState.PRUNED)
         except (UpdateFinishedTrialError, UserError, RunError):
@@ -225,8 +227,10 @@ class Loop:
                 # of its own.
                 return self._failed(trial, LOST, INTERRUPTED, KeyboardInterrupt())
             return self._broken(trial, error)
+        if unfit:
+            warnings.warn(f"trial {trial.number} failed: {unfit}", stacklevel=2)
         if value is None:
-            return self._failed(trial, CANDIDATE, "the value is not a number")
+            return self._failed(trial, CANDIDATE, unfit or "the value is not a number")
         return Attempt(value)
 
     def _broken(self, trial: Trial, error: Exception) -> Attempt:
@@ -288,6 +292,21 @@ class Loop:
             if queued_params(frozen):
                 raise BudgetUsedUp
             raise optuna.TrialPruned("The budget is used up.")
+
+    def _unfit(self, trial: Trial) -> str:
+        """What a trial was queued with that the space does not have; empty for nothing.
+
+        Optuna would store it, and nobody could read it afterwards.
+        """
+        if not self._is_queued:
+            return ""
+        known = self._config.search_space.distributions()
+        queued = queued_params(self._study._storage.get_trial(trial._trial_id))
+        return "; ".join(
+            f"it was queued with {name} {value!r}, expected a value of {known[name]}"
+            for name, value in queued.items()
+            if name in known and not fits(known[name], value)
+        )
 
     def _seed_draws(self, number: int) -> None:
         """Make a stock sampler's draws a function of the trial's number.

@@ -103,6 +103,7 @@ _AWAY = (errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, er
 _BUSY = (errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK)
 _PASSING = (*_FULL, *_AWAY, *_BUSY)
 
+_READING_VERBS = ("get", "read")
 _JITTER = random.Random()  # Its own, so that nobody's seeds are disturbed.
 _READING = contextvars.ContextVar("_READING", default=False)
 
@@ -121,6 +122,8 @@ def patient(names: Iterable[str], passes: Callable[[Exception], bool]) -> Callab
 
 
 def _retried(method: Callable[..., Any], passes: Callable[[Exception], bool]) -> Any:
+    is_reading = method.__name__.lstrip("_").startswith(_READING_VERBS)
+
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         pause = 0.02
@@ -134,7 +137,7 @@ def _retried(method: Callable[..., Any], passes: Callable[[Exception], bool]) ->
                     raise
                 self.outage.lasts(error)
             else:
-                self.outage.is_over()
+                self.outage.is_over(wrote=not is_reading)
                 return result
             time.sleep(pause * _JITTER.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -152,7 +155,7 @@ class Outage:
     def __init__(self, url: str) -> None:
         self._url = url
         self._since: float | None = None
-        self._told = self._examined = False
+        self._told = self._examined = self._full = False
         self._file = storage_file(url) if url.startswith("sqlite") else None
 
     def check_sound(self, error: Exception) -> None:
@@ -183,9 +186,10 @@ class Outage:
         now = time.monotonic()
         self._since = since = now if self._since is None else self._since
         message = f"{hide_password(self._url)}: {reason_of(error, self._url)}"
-        patience = FULL_PATIENCE if is_full(error) else PATIENCE
+        self._full = is_full(error)
+        patience = FULL_PATIENCE if self._full else PATIENCE
         if now - since > patience:
-            why = "no room" if is_full(error) else "no answer"
+            why = "no room" if self._full else "no answer"
             raise StorageGone(
                 f"{message}: {why} for {patience:.0f} seconds; nothing is lost: the same command "
                 "goes on"
@@ -194,9 +198,10 @@ class Outage:
             self._told = True
             warnings.warn(f"{message}; trying again for {patience:.0f} seconds.", stacklevel=4)
 
-    def is_over(self) -> None:
-        """An attempt succeeded."""
-        self._since, self._told, self._examined = None, False, False
+    def is_over(self, *, wrote: bool = True) -> None:
+        """An attempt succeeded; what a full disk still lets read says nothing of its room."""
+        if wrote or not self._full:
+            self._since, self._told, self._examined, self._full = None, False, False, False
 
 
 def is_full(error: BaseException | None) -> bool:

@@ -37,6 +37,7 @@ from optnas.study.record import (
     check_whole,
     former_artifacts,
     new_record,
+    of_version,
     read_record,
     told_apart,
     write_record,
@@ -190,7 +191,8 @@ def _open_url(
     study, stored = _load(storage, url, study_name or names[0])
     stored = beside(stored, url)
     here = {**stored["config"], "folder": str(Path.cwd())}
-    return _prepared(from_resolved(here, url, allow), study, stored)
+    with of_version(stored):
+        return _prepared(from_resolved(here, url, allow), study, stored)
 
 
 def open_compared(
@@ -343,7 +345,8 @@ def _open_file(
     except UserError as error:
         written.checked()  # What is wrong with the file is said first.
         raise not_started(path, error) from None
-    config, changed = written.over(stored["config"], url)
+    with of_version(stored):
+        config, changed = written.over(stored["config"], url)
     if changed and refuse:
         raise _contradicted(config, changed)
     return _prepared(config, study, stored), changed
@@ -366,7 +369,8 @@ def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict
 
 def _as_made(written: Written, stored: Mapping[str, Any], storage: str) -> StudyFile:
     """What was written, with what the study was made with where it says nothing."""
-    config, changed = written.over(stored["config"], storage)
+    with of_version(stored):
+        config, changed = written.over(stored["config"], storage)
     if changed:
         raise _contradicted(config, changed)
     return config
