@@ -1,7 +1,6 @@
 """Storages of many workers: servers that go away, transactions that collide, answers lost."""
 
 import contextlib
-import errno
 import pickle
 import subprocess
 import sys
@@ -258,29 +257,6 @@ def test_an_outage_is_told_once(tmp_path, monkeypatch):
         assert str(warning.message).endswith("connection lost; trying again for 300 seconds.")
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize(
-    ("error", "verb", "passes"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), "get_all_studies", False),
-        (OSError(errno.ENOSPC, "No space left on device"), "create_new_study", True),
-        (ConnectionError("gone"), "get_all_studies", True),
-    ],
-)
-def test_what_a_full_disk_lets_read_ends_no_outage(tmp_path, monkeypatch, error, verb, passes):
-    """A worker reads all the time; else a search would wait for room for ever."""
-    storage = PatientDatabase(f"sqlite:///{tmp_path}/study.db")
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    storage.outage.lasts(error)
-    now = patient_storage.PATIENCE + 1
-    arguments = {"create_new_study": ([StudyDirection.MAXIMIZE], "s")}
-    getattr(storage, verb)(*arguments.get(verb, ()))
-    with (
-        contextlib.nullcontext() if passes else pytest.raises(StorageGone, match="no room for 60")
-    ):
-        storage.outage.lasts(error)
-=======
 def test_what_others_read_does_not_hide_what_one_cannot_write(monkeypatch):
     """As on a full disk, where one of several threads waits and the others go on."""
     monkeypatch.setattr(patient_storage, "PATIENCE", 0.05)
@@ -299,7 +275,6 @@ def test_what_others_read_does_not_hide_what_one_cannot_write(monkeypatch):
         assert time.monotonic() < until
         with pytest.raises(StorageGone, match=r"study\.db: away: no answer"):
             failed.result()
->>>>>>> main
 
 
 def test_results_of_others_are_not_taken_for_ones_own(tmp_path):

@@ -104,7 +104,6 @@ _AWAY = (errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, er
 _BUSY = (errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK)
 _PASSING = (*_FULL, *_AWAY, *_BUSY)
 
-_READING_VERBS = ("get", "read")
 _JITTER = random.Random()  # Its own, so that nobody's seeds are disturbed.
 _READING = contextvars.ContextVar("_READING", default=False)
 
@@ -123,8 +122,6 @@ def patient(names: Iterable[str], passes: Callable[[Exception], bool]) -> Callab
 
 
 def _retried(method: Callable[..., Any], passes: Callable[[Exception], bool]) -> Any:
-    is_reading = method.__name__.lstrip("_").startswith(_READING_VERBS)
-
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         pause = 0.02
@@ -138,7 +135,7 @@ def _retried(method: Callable[..., Any], passes: Callable[[Exception], bool]) ->
                     raise
                 self.outage.lasts(error)
             else:
-                self.outage.is_over(wrote=not is_reading)
+                self.outage.is_over()
                 return result
             time.sleep(pause * _JITTER.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -159,7 +156,7 @@ class Outage(threading.local):
     def __init__(self, url: str) -> None:
         self._url = url
         self._since: float | None = None
-        self._told = self._examined = self._full = False
+        self._told = self._examined = False
         self._file = storage_file(url) if url.startswith("sqlite") else None
 
     def __reduce__(self) -> tuple[type["Outage"], tuple[str]]:
@@ -193,10 +190,9 @@ class Outage(threading.local):
         now = time.monotonic()
         self._since = since = now if self._since is None else self._since
         message = f"{hide_password(self._url)}: {reason_of(error, self._url)}"
-        self._full = is_full(error)
-        patience = FULL_PATIENCE if self._full else PATIENCE
+        patience = FULL_PATIENCE if is_full(error) else PATIENCE
         if now - since > patience:
-            why = "no room" if self._full else "no answer"
+            why = "no room" if is_full(error) else "no answer"
             raise StorageGone(
                 f"{message}: {why} for {patience:.0f} seconds; nothing is lost: the same command "
                 "goes on"
@@ -205,10 +201,9 @@ class Outage(threading.local):
             self._told = True
             warnings.warn(f"{message}; trying again for {patience:.0f} seconds.", stacklevel=4)
 
-    def is_over(self, *, wrote: bool = True) -> None:
-        """An attempt succeeded; what a full disk still lets read says nothing of its room."""
-        if wrote or not self._full:
-            self._since, self._told, self._examined, self._full = None, False, False, False
+    def is_over(self) -> None:
+        """An attempt succeeded."""
+        self._since, self._told, self._examined = None, False, False
 
 
 def is_full(error: BaseException | None) -> bool:
