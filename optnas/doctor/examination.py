@@ -21,6 +21,7 @@ from optnas.doctor.trials import (
     mixed_environments,
     never_started,
     run_twice,
+    without_network,
     without_worker,
 )
 from optnas.errors import UserError
@@ -127,6 +128,7 @@ def examine(handle: OpenStudy, differing: Sequence[str] = ()) -> Iterator[Findin
     yield from _little_space(handle)
     yield from without_worker(handle)
     yield from run_twice(handle)
+    yield from without_network(handle)
     yield from never_started(handle)
     yield from _artifacts(handle)
     yield from _impossible_workers(handle)
