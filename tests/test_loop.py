@@ -2,6 +2,7 @@
 
 import datetime
 import errno
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -305,6 +306,32 @@ def test_who_ends_a_run_that_waits_is_answered_at_once(tmp_path, monkeypatch):
 
 
 # What others left.
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}/loop.db", "journal:///{}/loop.log"])
+@pytest.mark.parametrize("harm", ["deleted", "moved", "replaced"])
+def test_a_storage_that_is_gone_from_its_place_ends_the_run(tmp_path, monkeypatch, url, harm):
+    """What is written to a deleted file is lost, and nothing says so."""
+    monkeypatch.setattr("optnas.running.loop.PAUSES", ())
+    study = opened(tmp_path, storage=url.format(tmp_path), budget={"trials": 5})
+    path = tmp_path / url.rpartition("/")[2]
+    finished = []
+
+    def objective(trial: Trial) -> float:
+        finished.append(trial.number)
+        if harm == "replaced":
+            shutil.copy(path, tmp_path / "other")
+            (tmp_path / "other").replace(path)
+        elif harm == "moved":
+            path.rename(tmp_path / "elsewhere")
+        else:
+            path.unlink()
+        return value(trial)
+
+    words = "another file is in its place" if harm == "replaced" else "No such file"
+    with pytest.raises(RunError, match=words):
+        loop(study, objective)
+    assert finished == [0]
 
 
 def test_a_trial_that_never_got_a_lease_is_given_up(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from optnas.errors import RunError, UserError
 from optnas.running.queueing import is_repeated, queue_lost
 from optnas.running.signals import Signals
 from optnas.seeds import derive_seed, named_seed, reseed
+from optnas.storage.urls import identity_of_file
 from optnas.study.budget import has_room, may_go_on, may_start
 from optnas.study.opening import OpenStudy, is_counted
 from optnas.trials.attributes import (
@@ -103,6 +104,7 @@ class Loop:
         self._known: list[FrozenTrial] = []
         self._is_queued = True
         self._trouble = Trouble()
+        self._file = identity_of_file(handle.config.storage)
 
     def run(self) -> None:
         """Run trials until the strategy or the budget ends, or a signal comes.
@@ -159,6 +161,8 @@ class Loop:
     def _is_due(self) -> bool:
         """Whether another trial may start; it may be one that was lost."""
         budget = self._config.budget
+        if identity_of_file(self._config.storage) != self._file:
+            raise OSError(f"{self._config.storage}: another file is in its place")
         while True:
             self._known = trials = self.recover()
             if self._signals.ending is not None or not may_go_on(budget, trials):
