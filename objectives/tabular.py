@@ -13,7 +13,7 @@ import numpy.typing as npt
 import optuna
 from optuna.trial import Trial
 
-from optnas.errors import UserError
+from optnas.errors import UserError, first_line
 from optnas.objectives.limits import over_limits
 from optnas.objectives.suggested import suggest_epochs
 from optnas.objectives.training.progress import Progress
@@ -209,11 +209,9 @@ class Table:
         except UserError:
             raise
         except Exception as error:  # zipfile, zlib and numpy raise what they like.
-            message = (str(error) or repr(error)).splitlines()[0]
-            raise UserError(
-                f"{path}: not a table (an npz file of arrays): {message}. numpy.savez(path, "
-                "arch=names, val=accuracies) writes one."
-            ) from None
+            message = f"not a table (an npz file of arrays): {first_line(error)}"
+            hint = "numpy.savez(path, arch=names, val=accuracies) writes one."
+            raise UserError(f"{path}: {message}. {hint}") from None
         self._check_rows()
         self._rows = self._named_rows()
         self._timed = next(

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import json
 import os
 import shutil
@@ -172,7 +173,7 @@ def test_trials_that_their_worker_forgot(
     handle = open_existing(str(ward))
     trials = [begun(handle) for _ in range(1 + began_another)]
     for trial in trials:
-        change_lease(trial, **{"host": lease.get("host", optnas.trials.leases._host())})
+        change_lease(trial, **{"host": lease.get("host", optnas.trials.leases.this_host())})
     change_lease(trials[0], **lease)
     if overdue:
         monkeypatch.setattr(diagnosis, "SILENCE", datetime.timedelta())
@@ -515,16 +516,8 @@ def unwell(path: Path) -> None:
 
 
 @pytest.fixture
-def command(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
-    from optnas import cli
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["optnas", "doctor", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
+def command(optnas_command) -> Callable[..., tuple[int, str, str]]:
+    return functools.partial(optnas_command, "doctor")
 
 
 def test_without_fix_nothing_is_written(grown, command):

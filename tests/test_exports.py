@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from runtimes import NEEDS, fresh, needs
 from torch import nn
 
 import optnas
-from optnas import cli
 from optnas.config.settings import DataSettings, TrainSettings
 from optnas.errors import UserError
 from optnas.objectives.data.images import load_images
@@ -265,14 +263,11 @@ def test_an_ensemble_is_exported_whole(networks, images, tmp_path):
         export(folder, "torch", tmp_path / "raw.pt2", raw=True)
 
 
-def test_the_command_says_how_near_it_is(networks, tmp_path, monkeypatch, capsys):
-    arguments = [str(networks("chain")), "--to", "python", "--output", str(tmp_path / "net.py")]
+def test_the_command_says_how_near_it_is(networks, tmp_path, optnas_command):
+    arguments = [networks("chain"), "--to", "python", "--output", tmp_path / "net.py"]
     for further in ([], ["--json"]):
-        monkeypatch.setattr(sys, "argv", ["optnas", "export", *arguments, *further])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        assert end.value.code in (0, None)
-        out = capsys.readouterr().out
+        code, out, _ = optnas_command("export", *arguments, *further)
+        assert code == 0
         if further:
             assert json.loads(out)["difference"] < 1e-6
         else:

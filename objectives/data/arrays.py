@@ -12,10 +12,11 @@ from torch import Tensor
 from optnas.config.settings import DataSettings
 from optnas.extensions.importing import PluginError, load_reference, modules_of
 from optnas.objectives.data import legacy
-from optnas.objectives.data.errors import DataError, shown, some
+from optnas.objectives.data.errors import DataError, some
 from optnas.objectives.data.found import FoundImages, rows_of
 from optnas.objectives.data.names import TEST, class_name, is_text, ordered
 from optnas.objectives.data.splits import RawImages
+from optnas.units import shown
 
 _LAYOUTS = {"NHW": 3, "NHWC": 4, "NCHW": 4}
 _WANTED = "uint8 of shape (N, H, W), (N, H, W, C) or (N, C, H, W)"

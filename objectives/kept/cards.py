@@ -7,7 +7,7 @@ from optnas.objectives.kept.descriptions import Description, EnsembleDescription
 from optnas.objectives.kept.judgement import Interval, Judgement
 from optnas.objectives.kept.preprocessing import Preprocessing
 from optnas.trials.metric import metric
-from optnas.units import plural
+from optnas.units import plural, shown
 
 _SHOWN_CLASSES = 100
 _SHOWN_CONFUSION = 20
@@ -225,5 +225,4 @@ def _between(bounds: Interval) -> str:
 
 def _cell(text: str) -> str:
     """A name that ends no cell and no line of a table."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return shown.replace("|", "\\|")
+    return shown(text).replace("|", "\\|")

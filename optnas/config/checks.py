@@ -21,10 +21,10 @@ from optnas.config.keys import (
 )
 from optnas.config.messages import Source, found, problem
 from optnas.config.paths import absolute
-from optnas.config.plugins import Kind, PluginError
+from optnas.config.plugins import Kind
 from optnas.config.settings import TrainSettings, check_compile, check_cycles
 from optnas.config.yaml import KeyPath
-from optnas.extensions.importing import REFERENCE, unknown
+from optnas.extensions.importing import REFERENCE, PluginError, unknown
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from optnas.config import plugins
 from optnas.config.keys import OPTIONAL_BLOCKS, PLUGINS, SUPPLIED, StudyKeys
-from optnas.config.plugins import Kind, PluginError
+from optnas.config.plugins import Kind
+from optnas.extensions.importing import PluginError
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -9,15 +9,16 @@ import optuna
 from optuna.study import StudySummary
 from optuna.trial import TrialState
 
-from optnas.config.file import StudyFileError, read_study_file
+from optnas.config.file import read_study_file
+from optnas.config.messages import StudyFileError
 from optnas.config.paths import storage_url
-from optnas.errors import UserError
+from optnas.errors import UserError, first_line
 from optnas.report.text import GOES_ON, state_text
 from optnas.storage.opening import explained, open_storage
-from optnas.storage.urls import Absent, StorageError, hide_password
+from optnas.storage.urls import Absent, asked_url, hide_password
 from optnas.study.opening import counted_trials, open_existing
 from optnas.study.record import RECORD
-from optnas.units import count
+from optnas.units import aligned, count
 
 _SQLITE = b"SQLite format 3\x00"
 _JOURNAL = b'{"op_code"'
@@ -37,11 +38,7 @@ def studies_in(place: str) -> list[dict[str, Any]]:
         UserError: If there is no such place.
     """
     if "://" in place:
-        try:
-            rows = _in_storage(storage_url(place, Path.cwd()))
-            return [_shown(row) for row in _newest(rows)]
-        except ValueError as error:
-            raise StorageError(f"{hide_password(place)}: {error}") from None
+        return [_shown(row) for row in _newest(_in_storage(asked_url(place)))]
     folder = Path(place)
     if not folder.is_dir():
         raise UserError(f"{place}: expected a folder, or the URL of a storage")
@@ -54,7 +51,7 @@ def studies_in(place: str) -> list[dict[str, Any]]:
             continue  # Of studies that are not started, or a database of something else.
         except UserError as error:
             named = [study for place, study in files if place == url] or ["-"]
-            rows += [_row(url, study, UNREADABLE, reason=_first_line(error)) for study in named]
+            rows += [_row(url, study, UNREADABLE, reason=first_line(error)) for study in named]
     for row in rows:
         row["file"] = files.pop((row["url"], row["study"]), None)
     waiting = [_row(url, study, "not started", file=file) for (url, study), file in files.items()]
@@ -72,13 +69,8 @@ def studies_text(rows: list[dict[str, Any]], place: str) -> str:
         where = row["file"] or row["storage"]
         cells = (row["study"], row["sampler"] or "-", row["state"], count(row["trials"]))
         table.append((*cells, best, changed, where))
-    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]) - 1)]
-    lines = []
-    for line in table:
-        padded = [cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=True)]
-        lines.append("  ".join([*padded, line[-1]]))
-    lines += dict.fromkeys(row["reason"] for row in rows if row["reason"] is not None)
-    return "\n".join(lines)
+    reasons = dict.fromkeys(row["reason"] for row in rows if row["reason"] is not None)
+    return "\n".join([*aligned(table, left=range(len(table[0]))), *reasons])
 
 
 def _study_files(folder: Path) -> Iterator[tuple[tuple[str, str], str]]:
@@ -124,7 +116,7 @@ def _described(url: str, summary: StudySummary) -> dict[str, Any]:
     try:
         handle = open_existing(url, name, reading=True)
     except UserError as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         return _row(url, name, UNREADABLE, trials=summary.n_trials, reason=reason)
     trials = handle.study.get_trials(deepcopy=False)
     running = sum(trial.state == TrialState.RUNNING for trial in trials)
@@ -142,10 +134,6 @@ def _described(url: str, summary: StudySummary) -> dict[str, Any]:
         best=max((t.value for t in ended if t.value is not None), default=None),
         changed=max((moment for moment in moments if moment is not None), default=None),
     )
-
-
-def _first_line(error: UserError) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _row(url: str, study: str, state: str, **fields: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from optnas.trials.metric import Metric, metric
-from optnas.units import plural
+from optnas.units import aligned, plural
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,13 +156,10 @@ def comparison_report(
             ]
         )
     headings = ["network", "test accuracy", "parameters", "multiply-adds", "ms", "MB"]
-    widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
-    shown = [
-        "  ".join(f"{cell:>{w}}" for cell, w in zip(line, widths, strict=True))
-        for line in (headings, *lines)
-    ]
     note = "ms: one image on one thread of this machine; the same recipe, images and seeds"
-    return RetrainReport({"comparison": rows}, "\n".join((*shown, note)))
+    return RetrainReport(
+        {"comparison": rows}, "\n".join((*aligned([headings, *lines], left=()), note))
+    )
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import optuna
 import sqlalchemy
@@ -43,6 +44,7 @@ GRPC_TIMEOUT = 10.0
 """Seconds for which a storage proxy may take to answer the first time."""
 
 Opener = Callable[[str], BaseStorage]
+T = TypeVar("T")
 
 _BUSY = ("locked", "too many", "connection slots", "starting up", "shutting down")
 """Words about a storage that is there, but for others at the moment."""
@@ -100,11 +102,35 @@ def open_storage(
         return _open_file(url, kind, create=create, reading=reading)
 
 
+def ask_study(
+    url: str, name: str, ask: Callable[[optuna.Study], T], *, patient: bool = False
+) -> T | None:
+    """What there is to say of a study, if it exists; nothing is created.
+
+    Args:
+        url: The URL of its storage, which is left again.
+        name: The study's name.
+        ask: What says it.
+        patient: Whether a server that does not answer is waited for.
+
+    Raises:
+        StorageError: If the storage cannot be opened.
+    """
+    with explained(url), contextlib.suppress(Absent, KeyError):
+        storage = open_storage(url, create=False, patient=patient, reading=True)
+        try:
+            return ask(optuna.load_study(study_name=name, storage=storage))
+        finally:
+            release(storage)
+    return None
+
+
 def release(storage: BaseStorage) -> None:
     """Give the connections of a storage back that is not used for now: servers have few."""
-    if isinstance(storage, RDBStorage):
-        storage.remove_session()
-        storage.engine.dispose()
+    backend = getattr(storage, "_backend", storage)  # Behind Optuna's cache.
+    if isinstance(backend, RDBStorage):
+        backend.remove_session()
+        backend.engine.dispose()
 
 
 @contextlib.contextmanager

@@ -73,7 +73,7 @@ class ReadDatabase(CheckedDatabase):
                         take(row)
         except UserError:
             raise
-        except (*UNREADABLE, AssertionError) as error:
+        except UNREADABLE as error:
             raise DamagedError(self.diagnosis(error)) from error
 
     def _get_trials(

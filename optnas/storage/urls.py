@@ -7,6 +7,7 @@ from urllib.parse import quote
 import sqlalchemy
 from sqlalchemy.engine import URL, make_url
 
+from optnas.config.paths import storage_url
 from optnas.errors import UserError
 
 _SECRET_KEYS = ("password", "passwd", "passphrase", "secret", "token")
@@ -30,6 +31,18 @@ def not_started(file: str, error: UserError) -> UserError:
     if not isinstance(error, Absent):
         return error
     return Absent(f"{file}: not started: optnas run {shlex.quote(file)}")
+
+
+def asked_url(text: str) -> str:
+    """The URL of a storage that a person names, its path from the current folder.
+
+    Raises:
+        StorageError: If it is none.
+    """
+    try:
+        return storage_url(text, Path.cwd())
+    except ValueError as error:
+        raise StorageError(f"{hide_password(text)}: {error}") from None
 
 
 def storage_file(url: str) -> Path | None:

@@ -14,21 +14,20 @@ from optnas.config import plugins
 from optnas.config.contract import strategy_of
 from optnas.config.file import (
     StudyFile,
-    StudyFileError,
     Written,
     from_resolved,
     read_study_file,
     written_in_python,
 )
-from optnas.config.paths import storage_url
+from optnas.config.messages import StudyFileError
 from optnas.errors import UserError
 from optnas.seeds import named_seed
 from optnas.spaces import Architecture
 from optnas.storage.artifacts import Artifacts, Folder
 from optnas.storage.checking import checks_of
 from optnas.storage.checkpoints import Checkpoints
-from optnas.storage.opening import explained, open_storage, release
-from optnas.storage.urls import Absent, StorageError, hide_password, not_started
+from optnas.storage.opening import ask_study, explained, open_storage
+from optnas.storage.urls import Absent, StorageError, asked_url, hide_password, not_started
 from optnas.study.record import (
     FORMER,
     await_record,
@@ -143,7 +142,7 @@ def create_or_open(
                 ) from None
         write_record(study, record)
     check_whole(study)
-    return _prepared(config, study, record)
+    return prepared(config, study, record)
 
 
 def open_existing(
@@ -176,10 +175,7 @@ def _open_url(
     target: str, study_name: str | None, allow: Collection[str], **how: bool
 ) -> OpenStudy:
     """The study in a storage, by its URL; it is written to beside that storage."""
-    try:
-        url = storage_url(target, Path.cwd())
-    except ValueError as error:
-        raise StorageError(f"{hide_password(target)}: {error}") from None
+    url = asked_url(target)
     storage = open_storage(url, create=False, **how)
     with explained(url):
         names = [study.study_name for study in storage.get_all_studies()]
@@ -192,7 +188,7 @@ def _open_url(
     stored = beside(stored, url)
     here = {**stored["config"], "folder": str(Path.cwd())}
     with of_version(stored):
-        return _prepared(from_resolved(here, url, allow), study, stored)
+        return prepared(from_resolved(here, url, allow), study, stored)
 
 
 def open_compared(
@@ -253,15 +249,8 @@ def _stored(written: Written) -> tuple[dict[str, Any], str] | None:
     """The record of a study and the URL of its storage, if it exists and has one."""
     if written.place is None:
         return None
-    url, name = written.place
-    with explained(url), contextlib.suppress(Absent, KeyError):
-        storage = open_storage(url, create=False, reading=True)
-        try:
-            stored = read_record(optuna.load_study(study_name=name, storage=storage))
-            return None if stored is None else (stored, url)
-        finally:
-            release(storage)
-    return None
+    stored = ask_study(*written.place, read_record)
+    return None if stored is None else (stored, written.place[0])
 
 
 def conclusions(handle: OpenStudy, first: int | None = None) -> list[Conclusion]:
@@ -312,7 +301,7 @@ def open_study(config: StudyFile, *, reading: bool = False) -> OpenStudy:
     """
     storage = open_storage(config.storage, create=False, patient=True, reading=reading)
     study, stored = _load(storage, config.storage, config.study)
-    return _prepared(_as_made(config.written, stored, config.storage), study, stored)
+    return prepared(_as_made(config.written, stored, config.storage), study, stored)
 
 
 def reopened(handle: OpenStudy) -> OpenStudy:
@@ -321,7 +310,7 @@ def reopened(handle: OpenStudy) -> OpenStudy:
     Samplers and pruners keep what they have read, and studies whether they were stopped.
     """
     study = optuna.load_study(study_name=handle.study.study_name, storage=handle.study._storage)
-    return _prepared(handle.config, study, read_record(study) or {})
+    return prepared(handle.config, study, read_record(study) or {})
 
 
 def _open_file(
@@ -349,7 +338,7 @@ def _open_file(
         config, changed = written.over(stored["config"], url)
     if changed and refuse:
         raise _contradicted(config, changed)
-    return _prepared(config, study, stored), changed
+    return prepared(config, study, stored), changed
 
 
 def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict[str, Any]]:
@@ -384,7 +373,8 @@ def _contradicted(config: StudyFile, changed: Sequence[str]) -> StudyFileError:
     )
 
 
-def _prepared(config: StudyFile, study: optuna.Study, record: Mapping[str, Any]) -> OpenStudy:
+def prepared(config: StudyFile, study: optuna.Study, record: Mapping[str, Any]) -> OpenStudy:
+    """A study with its strategy and its pruner, made for the images of its record."""
     check_directions(study)
     seed = named_seed(config.study, config.seed)
     sampler = plugins.load("sampler", config.sampler.name, config.folder)

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import time
 import warnings
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from packaging.version import InvalidVersion, Version
 
 from optnas._version import __version__
 from optnas.config.file import StudyFile, StudyFileError
@@ -76,13 +76,16 @@ def of_version(record: Mapping[str, Any]) -> Iterator[None]:
         yield
     except StudyFileError as error:
         made = record.get("version", "")
-        with contextlib.suppress(InvalidVersion):
-            if Version(made) > Version(__version__):
-                raise StudyFileError(
-                    f"{error}\nThe study was made by optnas {made}, and {__version__} is "
-                    "installed, which may not know all of it: pip install -U optnas"
-                ) from None
-        raise
+        if _release(made) <= _release(__version__):
+            raise
+        raise StudyFileError(
+            f"{error}\nThe study was made by optnas {made}, and {__version__} is installed, which "
+            "may not know all of it: pip install -U optnas"
+        ) from None
+
+
+def _release(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
 def new_record(config: StudyFile, in_channels: int, classes: int) -> dict[str, Any]:
@@ -116,6 +119,11 @@ def await_record(study: optuna.Study) -> dict[str, Any] | None:
             # Once more: the record is older than the first trial.
             return stored or read_record(study)
         time.sleep(0.05)
+
+
+def identity_of(study: optuna.Study) -> str:
+    """What tells a study from others of its name; empty where it was made by version 0.1.0."""
+    return str(study.user_attrs.get(RECORD, {}).get("id", ""))
 
 
 def metric_of(study: optuna.Study) -> Metric:
