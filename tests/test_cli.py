@@ -46,6 +46,22 @@ def finished(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.parametrize("closed", [">&-", "<&- 2>&-"])
+def test_a_closed_stream_goes_nowhere(closed, tmp_path):
+    line = f"{Path(sys.executable).parent}/optnas list {closed}"
+    ended = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_ctrl_c_before_anything_else_answers_it(optnas_command, monkeypatch, study_file):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("optnas.config.file.read_study_file", interrupt)
+    code, _, err = optnas_command("run", study_file)
+    assert (code, err) == (130, "Interrupted; give the same command again to go on.\n")
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""

@@ -459,6 +459,15 @@ def test_several_tables_are_ranked_together(
     assert (tmp_path / "out" / "comparison.html").read_text().count('<g class="band">') == 4
 
 
+def test_a_study_counts_once(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    file = table_file(tmp_path, "first")
+    code, _, err = command(file, file, "--trials", 3)
+    assert (code, err) == (
+        2,
+        "optnas: a study is named twice, and would count twice in the ranking\n",
+    )
+
+
 def test_the_ranking_says_what_can_be_told_apart() -> None:
     rng = np.random.default_rng(0)
     noise = rng.random(20) / 10

@@ -1,5 +1,6 @@
 """The doctor: what it finds, what it mends, and what it leaves alone."""
 
+import contextlib
 import datetime
 import functools
 import json
@@ -235,6 +236,18 @@ def test_a_candidate_trained_twice_is_told(ward):
         "duplicate: trials 0, 1 have trained the same candidate to the end. "
         "Nothing is to be done: the first one counts."
     )
+
+
+@pytest.mark.parametrize("deleted", ["", "LIMIT 1"])
+def test_a_trial_whose_parameters_were_deleted_is_told(ward, deleted):
+    handle = open_existing(str(ward))
+    handle.study.tell(begun(handle), 0.5)
+    assert found(ward) == []
+    (file,) = ward.parent.glob("*.db")
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        some = f"SELECT param_id FROM trial_params {deleted}"
+        connection.execute(f"DELETE FROM trial_params WHERE param_id IN ({some})")
+    assert kinds(ward) == [("parameters", False)]
 
 
 def test_a_lost_trial_continued_twice_is_told(ward):

@@ -1,5 +1,6 @@
 """Kept networks in other forms, run in their own runtimes beside the network itself."""
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -17,6 +18,7 @@ from optnas.objectives.data.images import load_images
 from optnas.objectives.kept import trained
 from optnas.objectives.kept.exports import exporting, forms
 from optnas.objectives.kept.exports.exporting import export
+from optnas.objectives.kept.exports.real_images import images_of
 from optnas.objectives.networks.build import BUILDERS
 from optnas.spaces import (
     SPACES,
@@ -166,6 +168,14 @@ def test_names_in_a_network_are_no_code(networks, tmp_path):
     namespace: dict = {"__file__": made.files[0]}
     exec(compile(Path(made.files[0]).read_text(), "model.py", "exec"), namespace)
     assert namespace["CLASS_NAMES"][0] == evil
+
+
+def test_eight_bits_are_judged_by_images_that_were_not_trained_on(networks):
+    description = trained.describe(networks("basic"))
+    others = dataclasses.replace(description, data_sha256="0" * 64)
+    assert len(images_of(description, unchanged=True).tests) == len(images_of(others).tests)
+    with pytest.raises(UserError, match="the images of 'digits' have become others"):
+        images_of(others, unchanged=True)
 
 
 def test_eight_bits_say_what_they_cost(networks, tmp_path):

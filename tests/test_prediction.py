@@ -202,6 +202,7 @@ def test_the_checks_stay_outside_what_is_exported(model):
         (np.full((16, 16), 255.0), "values from 255 to 255"),
         (np.zeros((5, 5, 5, 5, 5), np.uint8), "is no image"),
         (np.zeros((0, 16), np.uint8), "is no image"),
+        (np.ma.masked_equal(np.eye(16, dtype=np.uint8), 0), "masked values are no image"),
         ({"a": 1}, "a dict is no image"),
         (b"bytes", "a bytes is no image"),
         (7, "a int is no image"),

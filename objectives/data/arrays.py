@@ -138,7 +138,11 @@ def _array(values: Any, what: str) -> np.ndarray:
     try:
         if isinstance(values, Tensor):
             return values.detach().cpu().numpy()
+        if np.ma.is_masked(values):
+            raise DataError(f"{what} must have no masked values; say what is there by `.filled()`")
         return np.asarray(values)
+    except DataError:
+        raise
     except Exception as error:  # lists of several lengths, sparse tensors, own classes
         raise DataError(f"{what} must be an array: {error}") from None
 

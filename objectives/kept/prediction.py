@@ -117,6 +117,10 @@ class Reader:
         if isinstance(given, Tensor | np.ndarray):
             is_tensor = isinstance(given, Tensor)
             try:
+                if np.ma.is_masked(given):
+                    raise ValueError(
+                        "masked values are no image: say what is there by `.filled()`"
+                    )
                 values = _numbers(given) if isinstance(given, Tensor) else given
                 images = single_images(values, self.shape, first=is_tensor)
             except ValueError as error:

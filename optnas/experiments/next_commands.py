@@ -8,17 +8,20 @@ from typing import Any
 from optnas.config.file import StudyFile
 from optnas.config.variants import written_block
 from optnas.experiments.contenders import Contender, sets_epochs
+from optnas.experiments.ranking_report import is_shown_to_rank
 
 
 def command_after_ranking(config: StudyFile, file: str, fields: Mapping[str, Any]) -> str:
     """The search in the reduced setting that ranks best, if the strategy leaves epochs open.
+
+    In the full setting where none is shown to rank at all.
 
     Args:
         config: The study.
         file: Its file.
         fields: The ranking's.
     """
-    ranked = [row for row in fields["settings"] if row["rho"] is not None]
+    ranked = list(filter(is_shown_to_rank, fields["settings"]))
     if not ranked or sets_epochs(config, config.sampler.name):
         return _run(file)
     best = max(ranked, key=lambda row: (row["rho"], row["speedup"] or 0))

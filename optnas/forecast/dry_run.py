@@ -15,7 +15,7 @@ from optnas.forecast.left import DRIFT, OFF, PER_EPOCH, PER_TRIAL, course_second
 from optnas.forecast.pace import Pace, observed_pace
 from optnas.forecast.ranges import Span, at_least_wide, at_most_wide, span_of
 from optnas.forecast.rehearsing import Rehearsals, Rehearsed, rehearse
-from optnas.storage.opening import ask_study
+from optnas.storage.urls import Absent
 from optnas.study.data import data_seen_with
 from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import OpenStudy, open_study
@@ -94,8 +94,9 @@ def forecast(config: StudyFile, *, device: str | None = None) -> Forecast:
 
 def _stored(config: StudyFile) -> OpenStudy | None:
     """The study, if it exists."""
-    exists = ask_study(config.storage, config.study, lambda _: True)
-    return open_study(config) if exists else None
+    with contextlib.suppress(Absent):
+        return open_study(config, reading=True)
+    return None
 
 
 def _put_together(

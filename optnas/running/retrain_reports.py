@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from optnas.trials.metric import Metric, metric
-from optnas.units import aligned
+from optnas.units import aligned, plural
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,8 @@ def training_report(folder: Path, description: Any, trial: int | None) -> Retrai
     source = description.origin.get("network") if trial is None else f"trial {trial}"
     text = (
         f"test {first}accuracy {description.test_accuracy:.4f} on {description.test_images} "
-        f"images ({description.params:,} parameters, {description.epochs} epochs, {source})\n"
+        f"images ({plural(description.params, 'parameter')}, "
+        f"{plural(description.epochs, 'epoch')}, {source})\n"
         + _judged(description)
         + "".join(f"{name}: {_answers(answers)}\n" for name, answers in sets.items())
         + f"kept in {folder}; load it with optnas.load({str(folder)!r})"

@@ -62,6 +62,22 @@ def storage_file(url: str) -> Path | None:
     return Path(path)
 
 
+def identity_of_file(url: str) -> tuple[int, int] | None:
+    """Which file is behind a sqlite or journal URL; None for a server.
+
+    Who has it open writes to it still after it was deleted, moved, or another one put in its
+    place, and nobody reads it.
+
+    Raises:
+        OSError: If there is none.
+    """
+    path = storage_file(url)
+    if path is None:
+        return None
+    state = path.stat()
+    return state.st_dev, state.st_ino
+
+
 def engine_url(url: str) -> str:
     """``url`` in the words of Optuna, which fills in braces, and SQLAlchemy, which may decode %.
 

@@ -36,6 +36,7 @@ from optnas.study.record import (
     check_whole,
     former_artifacts,
     new_record,
+    of_version,
     read_record,
     told_apart,
     write_record,
@@ -186,7 +187,8 @@ def _open_url(
     study, stored = _load(storage, url, study_name or names[0])
     stored = beside(stored, url)
     here = {**stored["config"], "folder": str(Path.cwd())}
-    return prepared(from_resolved(here, url, allow), study, stored)
+    with of_version(stored):
+        return prepared(from_resolved(here, url, allow), study, stored)
 
 
 def open_compared(
@@ -218,8 +220,8 @@ def open_compared(
 def config_to_run(config: StudyFile | Written | Mapping[str, Any] | str | Path) -> StudyFile:
     """A configuration to run: with what its study was made with, if that exists.
 
-    Nothing is created, but for the tables of a database that had none. ``config`` is the path of
-    a study file, a mapping with its keys, or a configuration as it was written or checked.
+    Nothing is created. ``config`` is the path of a study file, a mapping with its keys, or a
+    configuration as it was written or checked.
 
     Raises:
         UserError: If the configuration is wrong, the study exists with another one, or the
@@ -290,13 +292,14 @@ def is_counted(trial: FrozenTrial) -> bool:
     return bool(trial.params) and trial.state.is_finished() and not is_lost(trial)
 
 
-def open_study(config: StudyFile) -> OpenStudy:
-    """Open the study of a configuration, which exists.
+def open_study(config: StudyFile, *, reading: bool = False) -> OpenStudy:
+    """Open the study of a configuration, which exists, perhaps only to look at it.
 
     Raises:
+        Absent: If it does not exist.
         UserError: As ``open_existing``.
     """
-    storage = open_storage(config.storage, create=False, patient=True)
+    storage = open_storage(config.storage, create=False, patient=True, reading=reading)
     study, stored = _load(storage, config.storage, config.study)
     return prepared(_as_made(config.written, stored, config.storage), study, stored)
 
@@ -331,7 +334,8 @@ def _open_file(
     except UserError as error:
         written.checked()  # What is wrong with the file is said first.
         raise not_started(path, error) from None
-    config, changed = written.over(stored["config"], url)
+    with of_version(stored):
+        config, changed = written.over(stored["config"], url)
     if changed and refuse:
         raise _contradicted(config, changed)
     return prepared(config, study, stored), changed
@@ -354,7 +358,8 @@ def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict
 
 def _as_made(written: Written, stored: Mapping[str, Any], storage: str) -> StudyFile:
     """What was written, with what the study was made with where it says nothing."""
-    config, changed = written.over(stored["config"], storage)
+    with of_version(stored):
+        config, changed = written.over(stored["config"], storage)
     if changed:
         raise _contradicted(config, changed)
     return config

@@ -5,20 +5,22 @@ A storage may come from anywhere: its record is data. It names no code to import
 storage, or where a study file says, or in a folder that holds this study's files already.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 
 from optnas._version import __version__
-from optnas.config.file import StudyFile
+from optnas.config.file import StudyFile, StudyFileError
 from optnas.config.paths import default_artifacts, split_bucket, storage_path
 from optnas.errors import UserError
 from optnas.seeds import named_seed
@@ -65,6 +67,25 @@ def read_record(study: optuna.Study) -> dict[str, Any] | None:
     if seed is None:
         seed = record.get("seed", named_seed(config["study"], None))
     return {**record, "config": {**config, "study": name, "seed": seed}}
+
+
+@contextlib.contextmanager
+def of_version(record: Mapping[str, Any]) -> Iterator[None]:
+    """Say of a configuration that cannot be understood that a later optnas wrote it, if so."""
+    try:
+        yield
+    except StudyFileError as error:
+        made = record.get("version", "")
+        if _release(made) <= _release(__version__):
+            raise
+        raise StudyFileError(
+            f"{error}\nThe study was made by optnas {made}, and {__version__} is installed, which "
+            "may not know all of it: pip install -U optnas"
+        ) from None
+
+
+def _release(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
 def new_record(config: StudyFile, in_channels: int, classes: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from optnas.study.folders import network_folder, page_path
 from optnas.study.opening import OpenStudy, counted_trials, open_existing
 from optnas.study.record import identity_of
 from optnas.trials.leases import worker_is_dead
-from optnas.units import size
+from optnas.units import plural, size
 
 _DRAWING = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MENTION = "artifacts:"
@@ -62,7 +62,7 @@ class Belongings:
         best = f", best value {max(values):.4f}" if values else ""
         place = hide_password(config.storage)
         whole = "the file with it, as it holds no other study" if self.file else "nothing else"
-        count = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
+        count = plural(len(trials), "trial")
         lines = [f"study {study.study_name!r} in {place}: {count}{best}; {whole}"]
         if self.artifacts:
             total = size(sum(self.artifacts.values()))
