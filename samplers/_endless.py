@@ -28,8 +28,7 @@ class EndlessSampler(StrategySampler[A]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sizes = [Axis(distribution).size for distribution in self._distributions.values()]
-        self._size = math.prod(sizes) or math.inf
+        self._sizes = [Axis(d).size for d in self._distributions.values()]
 
     @property
     def has_end(self) -> bool:
@@ -37,7 +36,7 @@ class EndlessSampler(StrategySampler[A]):
 
     @property
     def least_claims(self) -> float:
-        return self._size
+        return math.prod(self._sizes) or math.inf
 
     def candidates(self, study: Study) -> list[tuple[int, A, float]]:
         """Trial number, architecture and value of the finished networks, best first.

@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.errors import UserError
-from optnas.hull import parent_probabilities
+from optnas.hull import lower_hull, parent_probabilities
 from optnas.samplers._base import StrategySampler
 from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._history import History, Result
@@ -23,8 +23,18 @@ from optnas.spaces.growth import GROWTH_SEED, INCREMENTS
 from optnas.trials.attributes import ARCHITECTURE, MULTIPLY_ADDS, PARENT
 from optnas.trials.claims import Claim
 from optnas.trials.failures import is_lost
-from optnas.trials.hull import cost_of, remembered_hull
+from optnas.trials.hull import cost_of, hull_of, remembered_hull
 from optnas.trials.lineage import parent_of
+
+# With the names that version 0.1.0 had here.
+__all__ = [
+    "MULTIPLY_ADDS",
+    "RandGrowSampler",
+    "hull_of",
+    "lower_hull",
+    "parent_probabilities",
+]
+
 
 _GROWTH_SEEDS = 2**31
 

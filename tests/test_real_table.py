@@ -109,5 +109,6 @@ def test_the_mean_over_tables_is_of_those_that_search_them_all(real_table):
     lines = list(real_table.over_all([{"final": chains}, {"final": cells}]))
     assert lines[0] == "\nMean over 2 tables, final"
     leads = [line for line in lines if line.startswith("surrogate  ") and "[" in line]
-    assert len(leads) == 2 and all("+3.00 [3.00, 3.00]" in line for line in leads)
+    assert len(leads) == 2
+    assert all("+3.00 [3.00, 3.00]" in line for line in leads)
     assert not any("macro_micro" in line for line in lines)

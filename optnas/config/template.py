@@ -16,6 +16,7 @@ from optnas.config.keys import DEFAULT_EPOCHS, OPTIONAL_BLOCKS, PLUGINS, SUPPLIE
 from optnas.config.messages import StudyFileError, inner_model
 from optnas.config.paths import default_storage, file_name
 from optnas.config.plugins import Kind
+from optnas.extensions.importing import PluginError
 
 _HEADER = """\
 # A study of optnas. A line that begins with '#' and a key shows the default: take the '#'
@@ -125,7 +126,7 @@ def _fitting(keys: dict[str, Any], wanted: str | None) -> dict[str, Any]:
             if objective is not None:
                 filled["objective"] = objective
             study_from_dict(filled)
-        except (StudyFileError, plugins.PluginError) as refused:
+        except (StudyFileError, PluginError) as refused:
             error = error or refused
         else:
             return filled

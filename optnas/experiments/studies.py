@@ -173,8 +173,7 @@ def _end_with_parent() -> None:
 
 def is_result(trial: FrozenTrial) -> bool:
     """Whether a trial trained a feasible network to its end."""
-    feasible = is_feasible(trial)
-    return trial.state == TrialState.COMPLETE and feasible
+    return trial.state == TrialState.COMPLETE and is_feasible(trial)
 
 
 def table_text(table: Table) -> str:

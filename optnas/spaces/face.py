@@ -76,7 +76,7 @@ class FaceSpace(LayeredSpace[FaceArchitecture]):
         self.width = _range("width", width or ranges["width"])
         self.embedding = checked_positive("embedding", embedding)
         self.size = checked_positive("size", size)
-        self.stages = four_stages("stages", stages)
+        self.stages = four_stages(stages)
         self.kernels = checked_choices("kernels", kernels, KERNELS)
         self.width_step = checked_positive("width_step", width_step)
 

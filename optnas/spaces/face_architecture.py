@@ -42,7 +42,7 @@ class FaceArchitecture(Architecture):
     def __post_init__(self) -> None:
         checked_positive("width", self.width)
         checked_positive("embedding", self.embedding)
-        object.__setattr__(self, "stages", four_stages("stages", self.stages))
+        object.__setattr__(self, "stages", four_stages(self.stages))
         for name, choices in (("operations", OPERATIONS), ("kernels", KERNELS)):
             given = getattr(self, name) or ()
             values = per_layer(name, given, choices, self.blocks, "one per block")
@@ -109,8 +109,13 @@ def reduced_size(size: int | tuple[int, int]) -> tuple[int, int]:
     return -(-height // 2**STAGES), -(-width // 2**STAGES)
 
 
-def four_stages(name: str, values: Sequence[int]) -> tuple[int, ...]:
+def four_stages(values: Sequence[int]) -> tuple[int, ...]:
+    """The option ``stages``: a number for every stage.
+
+    Raises:
+        ValueError: If it is none.
+    """
     values = tuple(values)
     if len(values) != STAGES or any(type(value) is not int or value < 1 for value in values):
-        raise ValueError(f"`{name}` must hold {STAGES} integers from 1 upwards: {values}.")
+        raise ValueError(f"`stages` must hold {STAGES} integers from 1 upwards: {values}.")
     return values
