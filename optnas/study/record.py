@@ -20,7 +20,8 @@ from typing import Any
 import optuna
 
 from optnas._version import __version__
-from optnas.config.file import StudyFile, StudyFileError
+from optnas.config.file import StudyFile
+from optnas.config.messages import StudyFileError
 from optnas.config.paths import default_artifacts, split_bucket, storage_path
 from optnas.errors import UserError
 from optnas.seeds import named_seed
