@@ -120,7 +120,7 @@ class _Depthwise(torch.autograd.Function):
         if wants_x:
             dx = _input_gradient(dy, x, weight, ctx.shape, ctx.blocks, partial, dw)
             return dx, dw, None, None, None
-        if dw is not None:
+        if partial is not None and dw is not None:
             _sum_up(partial, dw)
         return None, dw, None, None, None
 
