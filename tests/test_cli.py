@@ -232,7 +232,8 @@ LARGE = ("--data", "cifar10")
 @pytest.mark.parametrize(
     ("arguments", "sampler", "space", "rungs"),
     [
-        ((), "macro_micro", "chain", False),
+        ((), "surrogate", "chain", False),
+        (LARGE, "macro_micro", "chain", False),
         (("--trials", "40"), "surrogate", "chain", False),
         ((*LARGE, "--trials", "40"), "surrogate", "chain", True),
         ((*LARGE, "--trials", "5"), "random", "chain", False),
@@ -255,7 +256,8 @@ def test_init_proposes_by_space_and_budget(
     assert ("--sampler" in arguments) == (f"The sampler is {sampler}: " not in out)
     study = optnas.config.file.load_study_file("first.yaml")
     assert (study.sampler.name, study.space.name) == (sampler, space)
-    assert study.budget.trials == (int(arguments[-1]) if "--trials" in arguments else None)
+    said = int(arguments[-1]) if "--trials" in arguments else None
+    assert study.budget.trials == said or (30 if sampler == "surrogate" else None)
     assert (study.pruner.name == "hierarchical") == rungs == ("stop there" in out)
     if rungs:
         assert study.make_pruner().rungs.epochs == (2, 6, study.train.epochs)

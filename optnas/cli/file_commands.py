@@ -66,7 +66,9 @@ def init(
     if data == "images" and root is not None and not root.expanduser().is_dir():
         why = "is no folder" if root.exists() else "does not exist"
         raise UserError(f"--root {root} {why}; name the folder of your images")
-    proposal = proposed(space, trials)
+    proposal = proposed(space, trials, data)
+    if sampler is None:
+        trials = proposal.trials
     strategy, place = sampler or proposal.sampler, _place_in_file(root, path)
     pruner = proposed_pruner(strategy, space, trials, data)
     text = template(
