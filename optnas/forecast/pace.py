@@ -22,6 +22,8 @@ PRIOR = (0.1, 0.2, 0.5, 0.2)
 number that passes between layers, and per parameter."""
 LATEST = 5
 """So many networks tell how fast the machine is now: others may have come, or gone."""
+DRAWN, BEFOREHAND = 15, 2
+"""Networks that are drawn from the space, and as how many trained ones they count."""
 BELIEF = 0.3
 """How much that counts beside one measured network."""
 
@@ -82,6 +84,16 @@ class Pace:
         if params is None:
             return self.per_layer[0] + self.per_layer[1] * depth
         return float(np.dot(self.per_feature, Timed(depth, params, 0.0).features))
+
+    def trial(self, trial: FrozenTrial, epochs: float) -> float:
+        """Seconds of a trial that trains for so many epochs."""
+        phase, params = trial.user_attrs.get(PHASE, ""), trial.user_attrs.get("params")
+        if phase in self.phases:
+            each, epochs = self.phases[phase]
+            return epochs * each
+        if not isinstance(params, int) or params <= 0:
+            return epochs * self.epoch(self.space.named_by(trial))
+        return epochs * self.of(described(self.space.named_by(trial)).depth or 1, params)
 
     def as_lately(self, timed: Sequence[Timed]) -> "Pace":
         """The same on a machine that is as fast as it was for these networks."""
@@ -154,11 +166,20 @@ def observed_pace(handle: OpenStudy) -> Pace | None:
             phases[phase] = (seconds, trial_epochs(trial))
     if not timed:
         return None
+    fit = fitted(timed, 0.0, config.search_space, shape_of(handle), phases)
+    return dataclasses.replace(fit, typical=_typical(fit, timed)).as_lately(timed[-LATEST:])
+
+
+def _typical(fit: Pace, timed: Sequence[Timed]) -> float:
+    """Seconds of the networks to come: those of the latest, and of the space as far as few are."""
     # A search that gets on trains other networks than at its beginning.
     latest = timed[-max(LATEST, len(timed) // 3) :]
-    typical = float(np.mean([each.seconds for each in latest]))
-    pace = fitted(timed, typical, config.search_space, shape_of(handle), phases)
-    return pace.as_lately(timed[-LATEST:])
+    seconds = [each.seconds for each in latest]
+    rng = np.random.default_rng(0)
+    drawn = [fit.space.random(rng) for _ in range(DRAWN)]
+    if all(count_params(fit.space, network, *fit.shape) is not None for network in drawn[:1]):
+        seconds += [float(np.mean([fit.epoch(network) for network in drawn]))] * BEFOREHAND
+    return float(np.mean(seconds))
 
 
 def epoch_seconds(trial: FrozenTrial) -> float | None:
