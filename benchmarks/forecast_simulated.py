@@ -12,34 +12,26 @@ beside what was left then. Takes some minutes of one core.
 import argparse
 import dataclasses
 import functools
-import heapq
-import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+from _simulated import Simulated, Training
 from forecast import LATER, MOSTLY, Moment, _share, _widest
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial
 
-from optnas.cli.watching import Watch
 from optnas.config.contract import count_params, described, strategy_of
 from optnas.config.file import study_from_dict
-from optnas.forecast.left import DEPTH
 from optnas.seeds import derive_seed
-from optnas.study.budget import may_go_on, may_start
 from optnas.study.opening import OpenStudy
 from optnas.study.unstored import unstored
 from optnas.trials.attributes import (
-    EPOCHS_TRAINED,
     MULTIPLY_ADDS,
-    PHASE,
     STAGE_IMPORTANCE,
-    TRAIN_ACCURACY,
-    TRAIN_SECONDS,
 )
 
 TRACES = Path(__file__).parents[1] / "tests" / "data" / "macro_micro_traces.json"
@@ -47,25 +39,6 @@ MOMENTS = 60
 """Moments of a search at which it is asked what is left, about."""
 OFF = 0.1
 """How far the time of a network is from what it should be: the deviation of its logarithm."""
-BESIDE = 0.01
-"""What a trial takes beside its training, as a share of a typical epoch."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """What a trial trains.
-
-    Args:
-        accuracies: After every epoch.
-        seconds: Of every epoch.
-        attrs: User attributes from the beginning.
-        train_accuracy: In the end.
-    """
-
-    accuracies: tuple[float, ...]
-    seconds: tuple[float, ...]
-    attrs: dict[str, Any]
-    train_accuracy: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,134 +64,6 @@ BUSY_CORES = Machine(per_multiply_add=3000, per_layer=1)
 """What it takes grows with multiply-adds, as on a CPU."""
 IDLE_GPU = Machine(per_multiply_add=100, per_layer=5)
 """What it takes grows with layers: their kernels are started one by one."""
-
-
-class Simulated:
-    """A search by a clock of its own.
-
-    Args:
-        handle: The study, in memory and empty.
-        training: What a trial trains.
-        workers: How many train at once.
-    """
-
-    def __init__(
-        self, handle: OpenStudy, training: Callable[[Trial], Training], workers: int = 1
-    ) -> None:
-        self._handle = handle
-        self._training = training
-        self._workers = workers
-        self._now = 0.0
-        self._at: dict[int, Callable[[], dict[str, Any]]] = {}
-        self._watch = Watch(lambda: self._now)
-        self._watch.start(handle)
-
-    def run(self, every: float | None = None, most: float = math.inf) -> list[Moment]:
-        """Run the search.
-
-        Args:
-            every: Seconds between two moments; None looks at none, which takes no time.
-            most: Seconds after which it is left as it is, between two trials.
-        """
-        going = {number: self._work(number, most) for number in range(self._workers)}
-        due = [(0.0, number) for number in going]
-        moments: list[Moment] = []
-        look = every or math.inf
-        while due:
-            then, number = heapq.heappop(due)
-            while look <= then:
-                self._now = look
-                moments += self._said()
-                look += every or math.inf
-            self._now = then
-            pause = next(going[number], None)
-            if pause is not None:
-                heapq.heappush(due, (then + pause, number))
-        return moments
-
-    @property
-    def seconds(self) -> float:
-        """How long it took."""
-        return self._now
-
-    def _said(self) -> Iterator[Moment]:
-        for number in range(self._workers):
-            pulses = [self._at[number]()] if number in self._at else []
-            self._watch.pulse(pulses, number)
-        self._watch.foresee()
-        span = self._watch.seconds_left()
-        if span is not None:
-            trials = self._handle.study.get_trials(deepcopy=False)
-            phases = {trial.user_attrs.get(PHASE, "") for trial in trials}
-            ended = sum(trial.state.is_finished() for trial in trials)
-            yield Moment(self._now, ended, bool(phases - {"", DEPTH}), *span)
-
-    def _work(self, number: int, most: float) -> Iterator[float]:
-        """A worker; gives the seconds until it goes on."""
-        study, budget = self._handle.study, self._handle.config.budget
-        while self._now < most and may_start(budget, study.get_trials(deepcopy=False)):
-            if self._has_to_wait():
-                yield 1.0
-                continue
-            if strategy_of(study.sampler).is_finished(study):
-                return
-            yield from self._train(number, study.ask())
-
-    def _has_to_wait(self) -> bool:
-        """Whether the strategy has nothing to train before others have ended."""
-        study, sampler = self._handle.study, self._handle.study.sampler
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if not running or strategy_of(sampler).is_stock:
-            return False
-        return getattr(sampler._decide(study, sampler._history(study)), "name", "") in (
-            "WAIT",
-            "DONE",
-        )
-
-    def _train(self, number: int, trial: Trial) -> Iterator[float]:
-        study = self._handle.study
-        training = self._training(trial)
-        for name, value in training.attrs.items():
-            trial.set_user_attr(name, value)
-        yield BESIDE * training.seconds[0]
-        for epoch, seconds in enumerate(training.seconds):
-            self._at[number] = functools.partial(
-                self._pulse, trial, training, epoch, self._now, seconds
-            )
-            yield seconds
-            trial.report(training.accuracies[epoch], epoch + 1)
-            trial.set_user_attr(TRAIN_SECONDS, sum(training.seconds[: epoch + 1]))
-            self._watch.look()
-            if epoch + 1 < len(training.seconds):
-                if trial.should_prune():
-                    break
-                if not may_go_on(self._handle.config.budget, study.get_trials(deepcopy=False)):
-                    break
-        del self._at[number]
-        pruned = epoch + 1 < len(training.seconds)
-        trial.set_user_attr(EPOCHS_TRAINED, epoch + 1)
-        trial.set_user_attr(TRAIN_ACCURACY, training.train_accuracy)
-        value = None if pruned else max(training.accuracies)
-        state = TrialState.PRUNED if pruned else TrialState.COMPLETE
-        self._watch.ended(number, study.tell(trial, value, state))
-        self._watch.look()
-
-    def _pulse(
-        self, trial: Trial, training: Training, epoch: int, began: float, seconds: float
-    ) -> dict[str, Any]:
-        return {
-            "number": trial.number,
-            "phase": trial.user_attrs.get(PHASE, ""),
-            "step": "",
-            "epoch": epoch,
-            "epochs": len(training.seconds),
-            "accuracy": None,
-            "seconds": sum(training.seconds[:epoch]),
-            "running": self._now - began,
-            "batch": int(100 * (self._now - began) / seconds),
-            "batches": 100,
-            "gpu": None,
-        }
 
 
 class Made:
@@ -471,6 +316,17 @@ def held(found: dict[str, Any]) -> bool:
     return sum(m.holds(found["seconds"]) for m in moments) >= MOSTLY * len(moments)
 
 
+def show(found: dict[str, Any]) -> None:
+    """Every moment of a search."""
+    for moment in (Moment(**fields) for fields in found["moments"]):
+        truth = found["seconds"] - moment.seconds
+        side = "above" if truth > moment.high else "below" if truth < moment.low else ""
+        print(
+            f"{moment.seconds:9.0f} s {moment.trials:4} trials {moment.low:9.0f} to "
+            f"{moment.high:9.0f}; {truth:9.0f} were left {side}"
+        )
+
+
 def main() -> None:
     """Simulate, and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -484,14 +340,14 @@ def main() -> None:
     for name in options.only:
         rows[name] = CASES[name].found()
         print(line(name, rows[name]), flush=True)
-        for moment in (Moment(**m) for m in rows[name]["moments"] if options.show):
-            truth = rows[name]["seconds"] - moment.seconds
-            sign = "" if moment.holds(rows[name]["seconds"]) else "above" if truth > moment.high else "below"
-            print(f"{moment.seconds:9.0f} s {moment.trials:3} trials {moment.low:9.0f} to {moment.high:9.0f} truth {truth:9.0f} {sign}")
+        if options.show:
+            show(rows[name])
     if options.output is not None:
         options.output.write_text(json.dumps(rows) + "\n")
     number = sum(map(held, rows.values()))
-    print(f"\nThe time left held in {number} of {len(rows)}, for {MOSTLY:.0%} of the time or more.")
+    print(
+        f"\nThe time left held in {number} of {len(rows)}, for {MOSTLY:.0%} of the time or more."
+    )
 
 
 if __name__ == "__main__":

@@ -43,10 +43,9 @@ class Learning:
     """A way in which the error of a network may depend on its size and its epochs.
 
     The error is ``floor + slope * epochs^-a * depth^-b * width^-c``, all relative to the first
-    network. No network learns quite as the formula says, and the next one is off as the one before
-    it was, and a little more or less: the error is ``exp(off)`` times as large, and ``off`` wanders
-    from one network to the next. What is measured is off by ``noise``, which the next network does
-    not inherit; the training error is a part of the error.
+    network. No network learns quite as the formula says: its error is ``exp(off)`` times as large,
+    where ``off`` wanders from one network to the next. What is measured is off by ``noise`` too,
+    which the next network does not inherit; the training error is a part of the error.
     """
 
     floor: float
@@ -91,10 +90,10 @@ def grain_of(known: Sequence[Trained]) -> float:
     grain = 1.0
     for each in known:
         other = each.value
-        while other > FINEST:  # Euclid's algorithm, for numbers that are nearly multiples.
+        while other > FINEST / 2:  # Euclid's algorithm, for numbers that are nearly multiples.
             grain, other = other, grain % other
         grain = 1 / round(1 / grain)
-    return FINEST if grain == 1 else grain
+    return FINEST if grain == 1 else max(grain, FINEST)
 
 
 def likely_ways(known: Sequence[Trained], number: int, rng: np.random.Generator) -> list[Learning]:

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial
 
 from optnas.cli.rows import cut
 from optnas.devices.gpus import Use, use_of
-from optnas.forecast.left import DEPTH, OFF, PER_TRIAL, SETTLED, Left, time_left, widest
+from optnas.forecast.left import OFF, PER_TRIAL, SETTLED, Left, time_left, widest
 from optnas.forecast.ranges import WIDEST, Span, at_least_wide, at_most_wide
 from optnas.running.signals import Interruption
 from optnas.study.budget import budget_used_by
@@ -108,9 +108,8 @@ class Watch:
             self._widest = widest(left.ahead, self._trials)
             span = shown_span(left, self._trials)
             if span is not None:
-                span = at_least_wide(self._by_the_clock(span, left.ahead.trials), SETTLED)
+                span = at_least_wide(self._by_the_clock(span, left), SETTLED)
                 span = at_most_wide(span, self._widest)
-                span = Span(max(span.low, left.longest / OFF), max(span.high, left.longest))
             self._span = span
             self._span_of = self._clock()
 
@@ -119,11 +118,12 @@ class Watch:
         self._counted_from = self._clock()
         self._used_before = budget_used_by(self._trials).hours
 
-    def _by_the_clock(self, span: Span, trials: Span | None) -> Span:
+    def _by_the_clock(self, span: Span, left: Left) -> Span:
         """How long it takes to train for so many seconds, by trials of which each takes more.
 
-        Workers may wait for one another, for times that grow with those of training. One alone
-        has what it takes to store and draw a trial, however short its training.
+        Workers may wait for one another, for times that grow with those of training, and in the
+        end for the last of them. One alone has what it takes to store and draw a trial, however
+        short its training.
         """
         trained = 3600 * (budget_used_by(self._trials).hours - self._used_before)
         now = self._clock()
@@ -135,8 +135,11 @@ class Watch:
         if workers == 1:
             beside = 0.0 if self._ended is None else max(0.0, passed - trained)
             each = (beside + FEW * PER_TRIAL) / ((self._ended or 0) + FEW)
+            trials = left.ahead.trials
             return span if trials is None else span.plus(trials.scaled(each))
-        return span.scaled(1 / min(workers, (trained + 60.0 * workers) / (passed + 60.0)))
+        low, high = span.scaled(1 / min(workers, (trained + 60.0 * workers) / (passed + 60.0)))
+        high += left.each * (1 - 1 / workers)
+        return Span(max(low, left.longest / OFF), max(high, left.longest * OFF))
 
     # What is said.
 

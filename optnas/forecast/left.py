@@ -7,7 +7,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.config.contract import Stretch
-from optnas.forecast.ahead import AnyTrials, Ahead, look_ahead
+from optnas.forecast.ahead import Ahead, AnyTrials, look_ahead
 from optnas.forecast.pace import Pace, observed_pace
 from optnas.forecast.ranges import WIDEST, Span, most_likely
 from optnas.study.budget import budget_used_by, trial_epochs
@@ -41,11 +41,14 @@ class Left:
             there is no end in sight.
         longest: Seconds that the longest training under way still takes, however many others
             there are.
+        each: Seconds of a training that is not yet under way: a worker that finds nothing more
+            to train may wait so long for the others.
     """
 
     ahead: Ahead
     seconds: Span | None
     longest: float = 0.0
+    each: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,10 +109,17 @@ def time_left(
     later = dataclasses.replace(
         ahead, courses=tuple(_without(course, len(running)) for course in ahead.courses)
     )
-    values = [sum(lefts) * OFF**step + rest for step, rest in _seconds(later, pace)]
+    rests = _seconds(later, pace)
+    values = [sum(lefts) * OFF**step + rest for step, rest in rests]
     if budget is not None:
         values = [min(value, budget) for value in values]
-    return Left(ahead, most_likely(values, widest(ahead, trials)), max(lefts, default=0.0))
+    number = 0.0 if later.trials is None else later.trials.high
+    return Left(
+        ahead,
+        most_likely(values, widest(ahead, trials)),
+        longest=max(lefts, default=0.0),
+        each=sum(rest for _, rest in rests) / len(rests) / max(number, 1.0),
+    )
 
 
 def course_seconds(ahead: Ahead, pace: Pace) -> Span:
@@ -136,9 +146,11 @@ def _seconds(ahead: Ahead, pace: Pace) -> list[tuple[float, float]]:
     found = []
     for course in ahead.courses or ():
         off = OFF * (DRIFT if any(s.architecture is None for s in course) else 1.0)
+        least = pace.course(course, low)
+        most = least if low == high else pace.course(course, high)
         for step in _STEPS:
-            epochs = low + (high - low) * (step + 1) / 2
-            found.append((step, pace.course(course, epochs) * off**step))
+            share = (min(max(step, -1.0), 1.0) + 1) / 2
+            found.append((step, (least + (most - least) * share) * off**step))
     return found
 
 
