@@ -8,7 +8,8 @@ from optuna.trial import FrozenTrial
 
 from optnas.cli.rows import cut
 from optnas.devices.gpus import Use, use_of
-from optnas.forecast.left import OFF, PER_TRIAL, SETTLED, Left, time_left, widest
+from optnas.forecast.left import PER_TRIAL, SETTLED, Left, time_left, widest
+from optnas.forecast.pace import OFF
 from optnas.forecast.ranges import WIDEST, Span, at_least_wide, at_most_wide
 from optnas.running.signals import Interruption
 from optnas.study.budget import budget_used_by

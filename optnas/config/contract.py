@@ -100,6 +100,14 @@ class Strategy(Protocol):
     def outlook(self, study: "Study", rng: "np.random.Generator") -> Outlook | None:
         """What is ahead of the search. Default: None, it has no end or does not say."""
 
+    def ways_ahead(
+        self, study: "Study", number: int, rng: "np.random.Generator"
+    ) -> "Sequence[Sequence[Stretch]] | None":
+        """Courses that are equally likely, of so many trials: of a search that a budget ends.
+
+        Default: None, it trains any networks of the space.
+        """
+
     def candidates(self, study: "Study") -> "list[tuple[int, Architecture, float]] | None":
         """Trial, architecture and value of what would be trained fully, best first.
 
@@ -268,6 +276,9 @@ class _Stock:
         return False
 
     def outlook(self, study: "Study", rng: "np.random.Generator") -> None:
+        return None
+
+    def ways_ahead(self, study: "Study", number: int, rng: "np.random.Generator") -> None:
         return None
 
     def candidates(self, study: "Study") -> None:

@@ -81,9 +81,11 @@ def look_ahead(handle: OpenStudy) -> Ahead:
     cut = functools.partial(_cut, trials=trials_left, epochs=epochs_left, per_trial=per_trial)
     if outlook is None:
         number = _number(trials_left, epochs_left, per_trial)
-        any_trials = None if number is None else (cut((AnyTrials(number),)),)
-        bounds = None if number is None else (0, number)
-        return Ahead(handle.has_end, bounds, any_trials, {}, per_trial)
+        if number is None:
+            return Ahead(handle.has_end, None, None, {}, per_trial)
+        ways = strategy.ways_ahead(study, number, rng) if number else None
+        ways = ways or ((AnyTrials(number),),)
+        return Ahead(handle.has_end, (0, number), tuple(map(cut, ways)), {}, per_trial)
     courses = tuple(cut(course) for course in outlook.likely)
     least, longest = cut(outlook.least), cut(outlook.most)
     totals = [sum(s.trials for s in course) for course in (least, longest, *courses)]

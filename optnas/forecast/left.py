@@ -8,14 +8,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas.config.contract import Stretch
 from optnas.forecast.ahead import Ahead, AnyTrials, look_ahead
-from optnas.forecast.pace import Pace, observed_pace
+from optnas.forecast.pace import OFF, Pace, observed_pace
 from optnas.forecast.ranges import WIDEST, Span, most_likely
 from optnas.study.budget import budget_used_by, trial_epochs
 from optnas.study.opening import OpenStudy, is_counted
 from optnas.trials.attributes import PHASE, TRAIN_SECONDS
 
-OFF = 1.25
-"""How far the time of a network may be from what others took, either way."""
 DRIFT = 1.4
 """How far what a strategy comes to train may be from what is typical of the space."""
 PER_TRIAL, PER_EPOCH = 0.15, 0.03
@@ -145,7 +143,7 @@ def _seconds(ahead: Ahead, pace: Pace) -> list[tuple[float, float]]:
     low, high = ahead.per_trial
     found = []
     for course in ahead.courses or ():
-        off = OFF * (DRIFT if any(s.architecture is None for s in course) else 1.0)
+        off = pace.off * (DRIFT if any(s.architecture is None for s in course) else 1.0)
         least = pace.course(course, low)
         most = least if low == high else pace.course(course, high)
         for step in _STEPS:

@@ -20,6 +20,10 @@ from optnas.trials.attributes import PHASE, TRAIN_SECONDS
 PRIOR = (0.1, 0.2, 0.5, 0.2)
 """Shares of a middling network's time that are believed beforehand: whatever it is, per layer, per
 number that passes between layers, and per parameter."""
+OFF = 1.25
+"""How far the time of a network may be from what many others took, either way."""
+FEW = 2
+"""Of so many networks twice as far, as a logarithm."""
 LATEST = 5
 """So many networks tell how fast the machine is now: others may have come, or gone."""
 DRAWN, BEFOREHAND = 15, 2
@@ -60,6 +64,7 @@ class Pace:
             space, by phase.
         shape: Channels of the images and number of classes.
         space: Of the networks.
+        off: How far the time of a network may be from this, either way.
     """
 
     per_feature: tuple[float, ...]
@@ -68,6 +73,7 @@ class Pace:
     phases: Mapping[str, tuple[float, int]]
     shape: tuple[int, int]
     space: Space[Any] = dataclasses.field(repr=False)
+    off: float = OFF
 
     def epoch(self, architecture: Architecture | None) -> float:
         """Seconds of an epoch of a network."""
@@ -167,7 +173,10 @@ def observed_pace(handle: OpenStudy) -> Pace | None:
     if not timed:
         return None
     fit = fitted(timed, 0.0, config.search_space, shape_of(handle), phases)
-    return dataclasses.replace(fit, typical=_typical(fit, timed)).as_lately(timed[-LATEST:])
+    # The fewer networks, the less is known of others.
+    off = OFF ** (1 + FEW / len(timed))
+    fit = dataclasses.replace(fit, typical=_typical(fit, timed), off=off)
+    return fit.as_lately(timed[-LATEST:])
 
 
 def _typical(fit: Pace, timed: Sequence[Timed]) -> float:
