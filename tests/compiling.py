@@ -69,6 +69,7 @@ def call(
         dilation = 1 + images % 2
         y = depthwise(x, weight, stride, kernel // 2 * dilation, dilation, relu=bool(relu))
         y.backward(y)
+        depthwise(x.detach(), weight, stride, kernel // 2 * dilation, dilation).sum().backward()
         for learns, training in itertools.product(affine, (True, False)):
             norm = torch.nn.BatchNorm2d(channels, affine=learns).train(training)
             learnt, statistics = (norm.weight, norm.bias), (norm.running_mean, norm.running_var)

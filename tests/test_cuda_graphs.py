@@ -24,6 +24,7 @@ from optnas.objectives.training import cuda_graphs as graphs
 from optnas.objectives.training import steps
 from optnas.objectives.training.bilevel import BilevelTrainer, SearchRecipe
 from optnas.objectives.training.determinism import deterministic_algorithms
+from optnas.objectives.training.neighbours import Place, placed
 from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import (
     CellArchitecture,
@@ -499,6 +500,22 @@ def test_warm_up_runs_between_what_was_asked_for_before_and_after(runtime, broke
     assert runtime.current == "default"
 
 
+def test_it_warms_up_on_the_tensors_that_it_captures(runtime):
+    """Of which kernels are compiled, as they lie in memory: those of a batch may lie otherwise."""
+    graph, seen = graphs.StepGraph(DEVICE), []
+
+    def step(inputs):
+        seen.append((inputs.data_ptr(), inputs.tolist()))
+        return [inputs]
+
+    images = torch.arange(5.0)
+    graph.warm_up(step, images[:2])
+    graph.warm_up(step, images[3:])
+    graph.capture(step, images[1:3])
+    assert [values for _, values in seen] == [[0, 1], [3, 4], [1, 2]]
+    assert len({place for place, _ in seen}) == 1
+
+
 def test_what_was_captured_is_replayed_on_copies_and_copied_out(runtime):
     graph = graphs.StepGraph(DEVICE)
     seen = []
@@ -549,6 +566,8 @@ def test_a_capture_that_breaks_tells_the_first_error(runtime, raised, leaving, t
 def test_a_graph_needs_room_for_a_step_beside_it(runtime, free, fits):
     runtime.free = free  # A step takes 60, and 20 are reserved that nobody uses.
     assert graphs.StepGraph(DEVICE).fits() == fits
+    with placed(Place(torch.device("cpu"))), placed(Place(torch.device("cpu"))):
+        assert graphs.StepGraph(DEVICE).fits()  # Some of the 60 may be the other training's.
 
 
 def test_graphs_of_one_training_share_a_stream_and_their_memory(runtime):

@@ -168,6 +168,23 @@ def test_large_depthwise_convolutions_are_those_of_torch(shape, kernel, stride, 
     check_depthwise(shape, kernel, stride, dilation, torch.bfloat16, True, blocks)
 
 
+def test_gradients_are_the_same_alone():
+    """Each has a kernel that also does without the other one."""
+    shape, parts, found = (2, 3, 6, 6), Blocks(rows=2, channels=4), []
+    for wanted in ((True, True), (True, False), (False, True)):
+        x = features(shape, torch.float32)
+        weight = features((3, 1, 3, 3), torch.float32, 1)
+        subjects = [part for part, asked in zip((x, weight), wanted, strict=True) if asked]
+        for part in {x, weight}.difference(subjects):
+            part.requires_grad_(False)
+        y = kernels.depthwise(x, weight, 1, 1, blocks=SMALL, gradient_blocks=parts)
+        gradients = iter(torch.autograd.grad(y, subjects, features(y.shape, y.dtype, 2).detach()))
+        found.append([next(gradients) if asked else None for asked in wanted])
+    both, of_input, of_weight = found
+    assert torch.equal(both[0], of_input[0])
+    assert torch.equal(both[1], of_weight[1])
+
+
 @pytest.mark.parametrize("layout", ["channels first", "some channels", "other channels"])
 def test_features_in_any_layout_are_taken(layout):
     x = features((2, 24, 6, 5), torch.float32)

@@ -243,6 +243,11 @@ def test_a_search_whose_nodes_and_driver_go_and_come(cluster, search_of, tmp_pat
     cluster.remove(node)
     assert (code, events[-1]["ending"]) == (0, "finished"), err
     assert any("found at work" in note for note in notes(events))
+    check_undisturbed(search, name, tmp_path)
+
+
+def check_undisturbed(search: Search, name: str, tmp_path: Path) -> None:
+    """It came to what one does that nobody disturbs."""
     ended = killing.ended(search.file, 0.0)  # Nothing trained twice, nothing left running.
     alone = tmp_path / "alone"
     alone.mkdir()
@@ -251,6 +256,29 @@ def test_a_search_whose_nodes_and_driver_go_and_come(cluster, search_of, tmp_pat
     run(alone / "study.yaml")
     undisturbed = killing.ended(alone / "study.yaml", 0.0)
     assert killing.differences(ended, undisturbed, workers=4) is None
+
+
+@WITH_TIME
+@pytest.mark.parametrize("name", SEARCHES)
+def test_workers_that_train_several_trials_at_once(cluster, search_of, tmp_path, name):
+    """One of them and the driver are killed; each trial of the worker is gone on with."""
+    write_modules(tmp_path)
+    workers = FOUR[name].replace("count: 4", "count: 1, streams: 3")
+    search = search_of(SEARCHES[name] + workers, cluster.address)
+    search.start()
+    search.wait_for(lambda trials: finished(trials) >= 1 and len(training(trials)) == 3)
+    leases = [trial.system_attrs["optnas:lease"] for trial in training(search.trials)]
+    (pid,) = {lease["pid"] for lease in leases}
+    assert len({lease["thread"] for lease in leases}) == 3
+    os.kill(pid, signal.SIGKILL)
+    search.wait_for(lambda trials: sum(t.user_attrs.get("failure") == "lost" for t in trials) == 3)
+    search.wait_for(lambda trials: len(training(trials)) >= 2)
+    search.kill()
+    search.start()
+    code, events, err = search.end()
+    assert (code, events[-1]["ending"]) == (0, "finished"), err
+    assert any("3 trials at once" in note for note in notes(events))
+    check_undisturbed(search, name, tmp_path)
 
 
 def test_a_ray_of_the_runs_own_is_on_loopback_and_ends_with_it(search_of, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
@@ -24,7 +25,7 @@ from optnas.spaces import ChainSpace
 from optnas.storage import opening as storage
 from optnas.storage import retrying as patient_storage
 from optnas.storage.opening import open_storage
-from optnas.storage.retrying import PatientDatabase, StorageGone
+from optnas.storage.retrying import Outage, PatientDatabase, StorageGone
 
 SPACE = ChainSpace(depth=(2, 4), width=(4, 6))
 
@@ -254,6 +255,26 @@ def test_an_outage_is_told_once(tmp_path, monkeypatch):
             assert storage.get_all_studies() == []
         (warning,) = told
         assert str(warning.message).endswith("connection lost; trying again for 300 seconds.")
+
+
+def test_what_others_read_does_not_hide_what_one_cannot_write(monkeypatch):
+    """As on a full disk, where one of several threads waits and the others go on."""
+    monkeypatch.setattr(patient_storage, "PATIENCE", 0.05)
+    outage: Outage = pickle.loads(pickle.dumps(Outage("sqlite:///study.db")))
+
+    def fails() -> None:
+        while True:
+            outage.lasts(ConnectionError("away"))
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor(1) as pool:
+        failed = pool.submit(fails)
+        until = time.monotonic() + 30
+        while not failed.done() and time.monotonic() < until:
+            outage.is_over()
+        assert time.monotonic() < until
+        with pytest.raises(StorageGone, match=r"study\.db: away: no answer"):
+            failed.result()
 
 
 def test_results_of_others_are_not_taken_for_ones_own(tmp_path):

@@ -16,8 +16,8 @@ DTYPES = (torch.bfloat16, torch.float32)
 BLOCKS = Blocks(rows=64, channels=32, warps=4)
 # A tile of the weight's gradient is as many times as large as a line of the kernel is long.
 GRADIENT_BLOCKS = Blocks(rows=32, channels=32, warps=4)
-COLUMNS = 128
-"""Weights that one program sums up the parts of."""
+SUMS = {"CHUNKS": 32, "COLUMNS": 32}
+"""Of how many weights, and how many parts of each, a program makes the sums at once."""
 
 
 def depthwise(
@@ -113,11 +113,16 @@ class _Depthwise(torch.autograd.Function):
         if torch.is_grad_enabled():  # Gradients of gradients are wanted.
             return (*_differentiable(dy, x, weight, ctx.shape), None, None, None)
         wants_x, wants_weight, *_ = ctx.needs_input_grad
-        dx = _input_gradient(dy, x, weight, ctx.shape, ctx.blocks) if wants_x else None
-        dw = None
+        dw = partial = None
         if wants_weight:
-            dw = _weight_gradient(dy, x, weight, ctx.shape, ctx.gradient_blocks)
-        return dx, dw, None, None, None
+            dw = torch.empty_like(weight, memory_format=torch.contiguous_format)
+            partial = _weight_gradients(dy, x, ctx.shape, ctx.gradient_blocks)
+        if wants_x:
+            dx = _input_gradient(dy, x, weight, ctx.shape, ctx.blocks, partial, dw)
+            return dx, dw, None, None, None
+        if dw is not None:
+            _sum_up(partial, dw)
+        return None, dw, None, None, None
 
 
 def _forward(x: Tensor, weight: Tensor, shape: _Shape, blocks: Blocks) -> Tensor:
@@ -143,19 +148,31 @@ def _forward(x: Tensor, weight: Tensor, shape: _Shape, blocks: Blocks) -> Tensor
 
 
 def _input_gradient(
-    dy: Tensor, x: Tensor, weight: Tensor, shape: _Shape, blocks: Blocks
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    shape: _Shape,
+    blocks: Blocks,
+    partial: Tensor | None,
+    dw: Tensor | None,
 ) -> Tensor:
+    """The input's gradient; in the same kernel ``dw`` becomes what its parts sum up to."""
     dx = empty_rows(x, *shape.sides)
     x, pitch = as_rows(x)
     dy, dy_pitch = as_rows(dy)
     align = alignment(shape.channels, pitch, dy_pitch)
     rows = dx.numel() // max(1, shape.channels)
+    weight = weight.contiguous()
+    sums = (weight, weight, 0, 0)
+    if partial is not None and dw is not None:
+        sums = (partial, dw, *partial.shape[:2])
     with device_of(x):
         programs.depthwise_input_gradient[_grid(rows, shape.channels, blocks)](
             x,
             dy,
-            weight.contiguous(),
+            weight,
             dx,
+            *sums,
             rows,
             *shape.sides,
             *shape.out,
@@ -164,24 +181,23 @@ def _input_gradient(
             dy_pitch // align,
             shape.padding,
             shape.dilation,
+            **SUMS,
             **_kind(shape, align, blocks),
         )
     return dx
 
 
-def _weight_gradient(
-    dy: Tensor, x: Tensor, weight: Tensor, shape: _Shape, blocks: Blocks
-) -> Tensor:
+def _weight_gradients(dy: Tensor, x: Tensor, shape: _Shape, blocks: Blocks) -> Tensor:
+    """What every chunk of rows adds to the weight's gradient: (chunks, taps, channels)."""
     x, pitch = as_rows(x)
     dy, dy_pitch = as_rows(dy)
     align = alignment(shape.channels, pitch, dy_pitch)
     rows = dy.numel() // shape.channels
     chunks, per_chunk = blocks.divided(rows)
-    taps, blocks_across = shape.kernel**2, triton.cdiv(shape.channels, blocks.channels)
-    partial = x.new_empty((chunks, taps, shape.channels), dtype=torch.float32)
-    dw = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    across = triton.cdiv(shape.channels, blocks.channels)
+    partial = x.new_empty((chunks, shape.kernel**2, shape.channels), dtype=torch.float32)
     with device_of(x):
-        programs.depthwise_weight_gradient[chunks, blocks_across, shape.kernel](
+        programs.depthwise_weight_gradient[chunks, across, shape.kernel](
             x,
             dy,
             partial,
@@ -197,10 +213,15 @@ def _weight_gradient(
             TAPS=triton.next_power_of_2(shape.kernel),
             **_kind(shape, align, blocks),
         )
-        programs.depthwise_sum_of_chunks[(triton.cdiv(dw.numel(), COLUMNS),)](
-            partial, dw, chunks, taps, shape.channels, CHUNKS=32, COLUMNS=COLUMNS
+    return partial
+
+
+def _sum_up(partial: Tensor, dw: Tensor) -> None:
+    """Have ``dw`` become what its parts sum up to."""
+    with device_of(dw):
+        programs.depthwise_sum_of_chunks[(triton.cdiv(dw.numel(), SUMS["COLUMNS"]),)](
+            partial, dw, *partial.shape, **SUMS
         )
-    return dw
 
 
 def _grid(rows: int, channels: int, blocks: Blocks) -> tuple[int, int]:

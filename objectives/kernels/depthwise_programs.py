@@ -5,7 +5,8 @@ is the number of channels, and ``x_units`` and ``dy_units`` are the distances be
 multiples of ``ALIGN``. So the compiler knows what they are multiples of, and sizes stay arguments
 of one compiled kernel.
 
-A weight's gradient is summed in two stages in a fixed order, without atomic additions.
+A weight's gradient is summed in two stages in a fixed order, without atomic additions: one kernel
+leaves a part for every chunk of rows, and some programs of the next one sum these up.
 """
 
 import triton
@@ -76,12 +77,39 @@ def depthwise_forward(
     tl.store(y + start[:, None] + channel[None, :], total.to(y.dtype.element_ty), mask=mask)
 
 
+@triton.jit
+def _sum_chunks(
+    partial, total, chunks, taps, channels, CHUNKS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """This program's share of a weight's gradient (channels, taps): the sums of its chunks.
+
+    ``partial`` has the shape (chunks, taps * channels); COLUMNS of it are summed up at once.
+    """
+    programs = tl.num_programs(0) * tl.num_programs(1)
+    program = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+    for block in range(program, tl.cdiv(taps * channels, COLUMNS), programs):
+        column = block * COLUMNS + tl.arange(0, COLUMNS)
+        present = column < taps * channels
+        parts = tl.zeros((CHUNKS, COLUMNS), tl.float32)
+        for begin in range(0, chunks, CHUNKS):
+            chunk = begin + tl.arange(0, CHUNKS)
+            place = (chunk * taps * channels)[:, None] + column[None, :]
+            mask = (chunk < chunks)[:, None] & present[None, :]
+            parts += tl.load(partial + place, mask=mask, other=0.0)
+        result = tl.sum(parts, axis=0).to(total.dtype.element_ty)
+        tl.store(total + column % channels * taps + column // channels, result, mask=present)
+
+
 @triton.jit(do_not_specialize=_SIZES)
 def depthwise_input_gradient(
     x,
     dy,
     weight,
     dx,
+    partial,
+    total,
+    chunks,
+    taps,
     rows,
     height,
     width,
@@ -96,17 +124,23 @@ def depthwise_input_gradient(
     STRIDE: tl.constexpr,
     RELU: tl.constexpr,
     ALIGN: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    COLUMNS: tl.constexpr,
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """A tile (ROWS, CHANNELS) of the input's gradient: what each output that saw it adds."""
+    """A tile (ROWS, CHANNELS) of the input's gradient: what each output that saw it adds.
+
+    The first programs also sum up the weight's gradient, of which `depthwise_weight_gradient` has
+    left ``partial``; where nobody asks for that, ``taps`` is 0.
+    """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     present = channel < units * ALIGN
     bottom = row // width % height + padding
     right = row % width + padding
     image = row // width // height
-    total = tl.zeros((ROWS, CHANNELS), tl.float32)
+    sums = tl.zeros((ROWS, CHANNELS), tl.float32)
     for line in range(KERNEL):
         i = bottom - line * dilation
         for column in tl.static_range(KERNEL):
@@ -121,14 +155,15 @@ def depthwise_input_gradient(
             value = tl.load(dy + start[:, None] + channel[None, :], mask=mask, other=0.0)
             tap = (channel * KERNEL + line) * KERNEL + column
             factor = tl.load(weight + tap, mask=present, other=0.0)
-            total += value.to(tl.float32) * factor.to(tl.float32)[None, :]
+            sums += value.to(tl.float32) * factor.to(tl.float32)[None, :]
     start = row.to(tl.int64) * (units * ALIGN)
     mask = (row < rows)[:, None] & present[None, :]
     if RELU:
         start_x = row.to(tl.int64) * (x_units * ALIGN)
         value = tl.load(x + start_x[:, None] + channel[None, :], mask=mask, other=0.0)
-        total = tl.where(value <= 0.0, 0.0, total)
-    tl.store(dx + start[:, None] + channel[None, :], total.to(dx.dtype.element_ty), mask=mask)
+        sums = tl.where(value <= 0.0, 0.0, sums)
+    tl.store(dx + start[:, None] + channel[None, :], sums.to(dx.dtype.element_ty), mask=mask)
+    _sum_chunks(partial, total, chunks, taps, units * ALIGN, CHUNKS, COLUMNS)
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -197,17 +232,5 @@ def depthwise_sum_of_chunks(
     CHUNKS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The sums of some columns of ``partial`` (chunks, taps * channels): so many weights.
-
-    ``total`` has the shape (channels, taps).
-    """
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    present = column < taps * channels
-    parts = tl.zeros((CHUNKS, COLUMNS), tl.float32)
-    for begin in range(0, chunks, CHUNKS):
-        chunk = begin + tl.arange(0, CHUNKS)
-        place = (chunk * taps * channels)[:, None] + column[None, :]
-        mask = (chunk < chunks)[:, None] & present[None, :]
-        parts += tl.load(partial + place, mask=mask, other=0.0)
-    result = tl.sum(parts, axis=0).to(total.dtype.element_ty)
-    tl.store(total + column % channels * taps + column // channels, result, mask=present)
+    """A weight's gradient, where nobody asks for that of the input."""
+    _sum_chunks(partial, total, chunks, taps, channels, CHUNKS, COLUMNS)

@@ -1,13 +1,14 @@
 """Features as matrices, a row for every pixel, and how the work on them is divided."""
 
+import contextlib
 import dataclasses
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-_INTERPRETER = threading.RLock()
+_LAUNCHING = threading.RLock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +67,14 @@ def alignment(*sizes: int) -> int:
     return next(unit for unit in (8, 4, 1) if not any(size % unit for size in sizes))
 
 
-def device_of(tensor: Tensor) -> AbstractContextManager[object]:
-    """The tensor's device as the current one, on which Triton launches.
+@contextlib.contextmanager
+def device_of(tensor: Tensor) -> Iterator[None]:
+    """The tensor's device as the current one, on which Triton launches, for one thread at a time.
 
-    Elsewhere than on CUDA Triton's interpreter runs programs, for one thread at a time: what it
-    runs is in variables of the process.
+    Of threads that begin together the first one compiles, which takes seconds, and the others
+    find it done; what Triton's interpreter runs is in variables of the process. Steps that are
+    replayed launch nothing here.
     """
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else _INTERPRETER
+    current = torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+    with _LAUNCHING, current:
+        yield

@@ -1,11 +1,11 @@
 """Memory that a training frees is kept for its next step, and handed back when it ends."""
 
-import contextlib
 import ctypes
 import functools
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
+
+from optnas.objectives.training.switches import Switch
 
 # Parameters of glibc's mallopt, from malloc.h.
 _TRIM_THRESHOLD = -1
@@ -17,38 +17,31 @@ _LARGEST_KEPT = 256 * 2**20
 # it is told anything.
 _USUAL = 32 * 2**20
 
-_lock = threading.Lock()
-_inside = 0
 
-
-@contextlib.contextmanager
-def kept_memory() -> Iterator[None]:
-    """Have the C library keep what the process frees inside, and hand it back afterwards.
-
-    By default glibc hands large blocks back to the system at once, which clears every page of
-    them anew for the next step: a tenth to a third of the time of a training on the CPU
-    (docs/measurements/speed.md). The switch belongs to the whole process: of trainings in several
-    threads the last one hands back. Other C libraries are left as they are.
-    """
-    global _inside
+def _switched_on() -> Callable[[], None]:
+    """Have the C library keep what is freed; what has it hand that back."""
     library = _glibc()
     if library is None:
-        yield
-        return
-    with _lock:
-        _inside += 1
-        # Older versions accept no more than the usual.
-        library.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT) or library.mallopt(_MMAP_THRESHOLD, _USUAL)
-        library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if not _inside:
-                library.mallopt(_MMAP_THRESHOLD, _USUAL)
-                library.mallopt(_TRIM_THRESHOLD, 2 * _USUAL)
-                library.malloc_trim(0)
+        return lambda: None
+    # Older versions accept no more than the usual.
+    library.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT) or library.mallopt(_MMAP_THRESHOLD, _USUAL)
+    library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+    def back() -> None:
+        library.mallopt(_MMAP_THRESHOLD, _USUAL)
+        library.mallopt(_TRIM_THRESHOLD, 2 * _USUAL)
+        library.malloc_trim(0)
+
+    return back
+
+
+kept_memory = Switch(_switched_on)
+"""Has the C library keep what the process frees inside, and hand it back afterwards.
+
+By default glibc hands large blocks back to the system at once, which clears every page of them
+anew for the next step: a tenth to a third of the time of a training on the CPU
+(docs/measurements/speed.md). Other C libraries are left as they are.
+"""
 
 
 @functools.cache

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from optnas.objectives.training.memory import CAPTURING, is_out_of_memory
+from optnas.objectives.training.neighbours import here
 
 Step = Callable[..., list[Tensor]]
 """Trains on a batch, inputs (N, C, H, W) and labels (M,), M at most N, or answers inputs alone;
@@ -163,6 +164,7 @@ class StepGraph:
         self._device = device
         self._beside = beside
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._batch: list[Tensor] = []
         if beside is not None:
             self._stream = beside._stream
             return
@@ -175,20 +177,29 @@ class StepGraph:
         return self._graph is not None
 
     def fits(self) -> bool:
-        """Whether there is memory for the graph, and for a step or an evaluation beside it."""
+        """Whether there is memory for the graph, and for a step or an evaluation beside it.
+
+        Beside other trainings nobody knows whose memory it is: there it is tried, and what does
+        not fit after all is done again alone.
+        """
+        if here().is_shared:
+            return True
         used = torch.cuda.memory_allocated(self._device)
-        # Beside other trainings a guess: which of them had the most at once nobody knows.
         step = torch.cuda.max_memory_allocated(self._device) - used
         free, _ = torch.cuda.mem_get_info(self._device)
         return free + torch.cuda.memory_reserved(self._device) - used >= 2 * step
 
     def warm_up(self, step: Step, *batch: Tensor) -> list[Tensor]:
-        """Run a step eagerly, on the stream of the graph."""
+        """Run a step eagerly, on the stream of the graph, and on the tensors that it will read.
+
+        Kernels are compiled for how tensors lie in memory, which a capture does not allow.
+        """
+        self._take(*batch)
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         try:
             with self._on_device(), torch.cuda.stream(self._stream):
-                return step(*batch)
+                return step(*self._batch)
         finally:
             # Each waits for the other, so memory may pass between them as on one stream.
             current.wait_stream(self._stream)
@@ -199,7 +210,7 @@ class StepGraph:
         Raises:
             RuntimeError: If it cannot be captured, or memory does not suffice.
         """
-        self._batch = [tensor.clone() for tensor in batch]
+        self._take(*batch)
         graph = torch.cuda.CUDAGraph()
         shared = None if self._beside is None else self._beside._graph
         # The step's error is to be told: leaving a broken capture raises one that says less.
@@ -231,11 +242,18 @@ class StepGraph:
         """The device as the current one: leaving a stream makes a context on that one."""
         return torch.cuda.device(self._device)
 
+    def _take(self, *batch: Tensor) -> None:
+        """Have the tensors that the step reads be a batch."""
+        if not self._batch:
+            self._batch = [tensor.clone() for tensor in batch]
+            return
+        for own, given in zip(self._batch, batch, strict=True):
+            own.copy_(given)
+
     def replay(self, *batch: Tensor) -> list[Tensor]:
         """Execute the step on a batch."""
         assert self._graph is not None
-        for own, given in zip(self._batch, batch, strict=True):
-            own.copy_(given)
+        self._take(*batch)
         self._graph.replay()
         return [logits.clone() for logits in self._outputs]
 

@@ -95,7 +95,7 @@ class FlatParameters:
         self._leaves: list[Tensor] = self._leaves_of(model)
         self._enlarge(model, shapes)
         self._present: list[bool] = []
-        self._moving: torch.optim.Optimizer | None = None
+        self._moving: Any = None  # An optimiser, once there are gradients.
         self.adopt()
 
     def _leaves_of(self, model: nn.Module) -> list[Tensor]:
@@ -194,8 +194,8 @@ class FlatParameters:
             torch._foreach_copy_([target for target, _ in alike], [found for _, found in alike])
         if clip is not None:
             norm = torch.linalg.vector_norm(self._gradients)
-            self._gradients.mul_((clip / (norm + 1e-6)).clamp(max=1.0))
-        assert self._moving is not None
+            # The optimiser divides gradients by it while it reads them.
+            self._moving.grad_scale = (norm / clip).clamp_(min=1.0)
         for group, own in zip(
             self._moving.param_groups, self._optimizer.param_groups, strict=True
         ):

@@ -18,12 +18,17 @@ def cross_entropy(
             classes counts by their mean. None is 1 for all.
         smoothing: Share of the target that all classes are given alike.
     """
-    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = precise(logits)
     if weights is None:
-        return functional.cross_entropy(precise, labels, label_smoothing=smoothing)
-    losses = functional.cross_entropy(precise, labels, reduction="none", label_smoothing=smoothing)
+        return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
     counts = weights[labels] if labels.ndim == 1 else labels @ weights
     return (losses * counts).mean()
+
+
+def precise(logits: Tensor) -> Tensor:
+    """Logits in float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:

@@ -16,7 +16,7 @@ from optnas.objectives.training.acceleration import accelerated, is_accelerated
 from optnas.objectives.training.alignment import aligned_shapes
 from optnas.objectives.training.averaging import moving_average
 from optnas.objectives.training.flat import FlatParameters, separated
-from optnas.objectives.training.losses import balanced_weights, cross_entropy
+from optnas.objectives.training.losses import balanced_weights, cross_entropy, precise
 from optnas.objectives.training.mixing import mixing_of
 from optnas.objectives.training.optimizers import make_optimizer
 from optnas.objectives.training.precision import autocast_dtype
@@ -226,7 +226,7 @@ class BatchTrainer:
                 logits, auxiliary = with_auxiliary(inputs)
             else:
                 logits = self.model(inputs)
-        logits = padding.counted(logits, count)
+        logits = precise(padding.counted(logits, count))
         loss = self._loss(logits, labels)
         if weight:
             loss = loss + weight * self._loss(padding.counted(auxiliary, count), labels)

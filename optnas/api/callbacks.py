@@ -46,7 +46,8 @@ class Called(Display):
         self._shown.epoch(progress, worker)
 
     def trial(self, trial: FrozenTrial, worker: int) -> None:
-        self._shown.trial(trial, worker)
+        if self._shown.trial is not None:
+            self._shown.trial(trial, worker)
         assert self._study is not None
         for callback in self._callbacks:
             callback(self._study, trial)

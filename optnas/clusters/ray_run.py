@@ -214,8 +214,9 @@ def _said(
     room = sum(_room(node, needs) for node in nodes)
     memory = f", {needs['memory'] / 1e9:.3g} GB of memory" if "memory" in needs else ""
     each = f"{needs['num_cpus']} CPU, {needs['num_gpus']:g} GPU{memory} each"
+    at_once = f" of {workers.streams} trials at once" if workers.streams > 1 else ""
     yield (
-        f"Ray: {plural(count, 'worker')} at most, {each}; room for {room} on "
+        f"Ray: {plural(count, 'worker')} at most{at_once}, {each}; room for {room} on "
         f"{plural(len(nodes), 'node')}"
     )
 

@@ -24,19 +24,19 @@ class Display:
             without, so that nothing is forecast.
         pulse: A method that is told every second, from another thread, what a worker trains
             (`optnas.running.heart.Beat`). None does without, so that no thread is started.
+        trial: A method that is told of every trial that has finished. None does without, so that
+            none is looked up.
     """
 
     ahead: Callable[[str], None] | None = None
     pulse: heart.Beat | None = None
+    trial: Callable[[FrozenTrial, int], None] | None = None
 
     def start(self, handle: OpenStudy) -> None:
         """The study is open."""
 
     def epoch(self, progress: Any, worker: int) -> None:
         """A trial has finished an epoch."""
-
-    def trial(self, trial: FrozenTrial, worker: int) -> None:
-        """A trial has finished."""
 
     def note(self, text: str) -> None:
         """A line between the trials: what was decided about the workers, or where they are."""
@@ -87,8 +87,6 @@ class PoolEvents:
         self._config = config
         self._display = display
         self._shares_gpus = shares_gpus
-        # A trial is looked up for somebody alone.
-        self._shows_trials = getattr(display.trial, "__func__", None) is not Display.trial
 
     def listen(self, worker: int, event: str, value: Any) -> None:
         if event == "ahead":
@@ -110,7 +108,7 @@ class PoolEvents:
             self._display.epoch(types.SimpleNamespace(**value), worker)
         elif event == "note":
             self.note(value)
-        elif event == "trial" and self._shows_trials:
+        elif event == "trial" and self._display.trial is not None:
             study = self.opened.study
             storage, known = study._storage, study._study_id
             trial_id = storage.get_trial_id_from_study_id_trial_number(known, value)

@@ -225,7 +225,8 @@ def _search(
     def on_trial(trial: FrozenTrial) -> None:
         with turn:
             checkpoints.clean(study, trial)
-            display.trial(trial, number)
+            if display.trial is not None:
+                display.trial(trial, number)
 
     objective = maker.make(checkpoints=checkpoints, on_epoch=on_epoch)
     work = with_drawings(objective, handle, store)

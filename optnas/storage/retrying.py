@@ -13,6 +13,7 @@ import functools
 import random
 import re
 import sqlite3
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -146,14 +147,20 @@ class StorageGone(RunError):
     """A storage was away for too long; the message says which, why, and how to go on."""
 
 
-class Outage:
-    """How long a storage has not answered: counted over all calls, not for each of them."""
+class Outage(threading.local):
+    """How long a storage has not answered a thread: counted over all of its calls together.
+
+    What others can still read says nothing of what this one cannot write: on a full disk, say.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._since: float | None = None
         self._told = self._examined = False
         self._file = storage_file(url) if url.startswith("sqlite") else None
+
+    def __reduce__(self) -> tuple[type["Outage"], tuple[str]]:
+        return Outage, (self._url,)
 
     def check_sound(self, error: Exception) -> None:
         """Tell damage, which does not pass, from an outage; asked once in each.
