@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +45,9 @@ class Learning:
 
     The error is ``floor + slope * epochs^-a * depth^-b * width^-c``, all relative to the first
     network. No network learns quite as the formula says: its error is ``exp(off)`` times as large,
-    where ``off`` wanders from one network to the next. What is measured is off by ``noise`` too,
-    which the next network does not inherit; the training error is a part of the error.
+    where ``off`` wanders from one network to the next. What is measured is off by ``noise`` too, as
+    a count of wrong images is, which the next network does not inherit; the training error is a
+    part of the error.
     """
 
     floor: float
@@ -80,7 +82,7 @@ class Learning:
             rng: Draws the noise.
         """
         error = self.error(depth, width, epochs) * math.exp(self.off)
-        measured = 1 - error - self.noise * rng.standard_normal()
+        measured = 1 - error - self.noise * float(_luck(error)) * rng.standard_normal()
         value = float(np.clip(round(measured / grain) * grain, 0, 1))
         return value, float(1 - self.training_share * error)
 
@@ -115,17 +117,24 @@ def likely_ways(known: Sequence[Trained], number: int, rng: np.random.Generator)
         # How far it is off, by an extended Kalman filter for every way.
         spread = np.hypot(spread, ways["wandering"])
         error = (ways["floor"] + ways["slope"] * powers) * np.exp(off)
-        likely = np.hypot(error * spread, ways["noise"])
+        noise = ways["noise"] * _luck(error)
+        likely = np.hypot(error * spread, noise)
         surprise = 1 - each.value - error
         fit -= (surprise / likely) ** 2 / 2 + np.log(likely)
         off = off + error * (spread / likely) ** 2 * surprise
-        spread = spread * ways["noise"] / likely
+        spread = spread * noise / likely
         if each.train_accuracy is not None:
             share = (1 - each.train_accuracy) / np.maximum(error, 1e-3)
             fit -= ((share - ways["training_share"]) / SHARE_OFF) ** 2 / 2
     chosen = rng.choice(DRAWN, number, p=_weights(fit))
     ways["off"] = off + spread * rng.standard_normal(DRAWN)
     return [Learning(**{name: float(of[i]) for name, of in ways.items()}) for i in chosen]
+
+
+def _luck(error: Any) -> Any:
+    """The deviation of what one image tells of an error."""
+    likely = np.clip(error, FINEST, 1 - FINEST)
+    return np.sqrt(likely * (1 - likely))
 
 
 def _weights(fit: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -146,10 +155,10 @@ def _drawn(rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
         "floor": floor,
         "slope": first - floor,
         "by_epochs": rng.uniform(0.2, 1.5, DRAWN),
-        "by_depth": rng.uniform(-0.4, 0.8, DRAWN),
+        "by_depth": rng.uniform(-0.4, 1.2, DRAWN),
         "by_width": rng.uniform(0.0, 0.6, DRAWN),
         # Of some hundred to some thousand validation images, and of initial weights.
-        "noise": np.exp(rng.uniform(np.log(0.002), np.log(0.03), DRAWN)),
+        "noise": np.exp(rng.uniform(np.log(0.01), np.log(0.08), DRAWN)),
         "wandering": np.exp(rng.uniform(np.log(0.02), np.log(0.3), DRAWN)),
         "training_share": rng.uniform(0.1, 1.2, DRAWN),
     }

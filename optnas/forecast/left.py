@@ -143,7 +143,8 @@ def _seconds(ahead: Ahead, pace: Pace) -> list[tuple[float, float]]:
     low, high = ahead.per_trial
     found = []
     for course in ahead.courses or ():
-        off = pace.off * (DRIFT if any(s.architecture is None for s in course) else 1.0)
+        unnamed = sum(s.trials for s in course if s.architecture is None)
+        off = pace.off * (max(DRIFT, pace.unsure(unnamed)) if unnamed else 1.0)
         least = pace.course(course, low)
         most = least if low == high else pace.course(course, high)
         for step in _STEPS:

@@ -65,6 +65,8 @@ class Pace:
         shape: Channels of the images and number of classes.
         space: Of the networks.
         off: How far the time of a network may be from this, either way.
+        seen: Networks that were timed; 0 where they were chosen to be timed.
+        spread: How far apart their times are: the deviation of the logarithm.
     """
 
     per_feature: tuple[float, ...]
@@ -74,6 +76,8 @@ class Pace:
     shape: tuple[int, int]
     space: Space[Any] = dataclasses.field(repr=False)
     off: float = OFF
+    seen: int = 0
+    spread: float = 0.0
 
     def epoch(self, architecture: Architecture | None) -> float:
         """Seconds of an epoch of a network."""
@@ -100,6 +104,12 @@ class Pace:
         if not isinstance(params, int) or params <= 0:
             return epochs * self.epoch(self.space.named_by(trial))
         return epochs * self.of(described(self.space.named_by(trial)).depth or 1, params)
+
+    def unsure(self, trials: int) -> float:
+        """How far the mean of so many networks to come may be from that of those seen."""
+        if not self.seen:
+            return 1.0
+        return math.exp(self.spread * math.sqrt(1 / max(trials, 1) + 1 / self.seen))
 
     def as_lately(self, timed: Sequence[Timed]) -> "Pace":
         """The same on a machine that is as fast as it was for these networks."""
@@ -175,14 +185,16 @@ def observed_pace(handle: OpenStudy) -> Pace | None:
     fit = fitted(timed, 0.0, config.search_space, shape_of(handle), phases)
     # The fewer networks, the less is known of others.
     off = OFF ** (1 + FEW / len(timed))
-    fit = dataclasses.replace(fit, typical=_typical(fit, timed), off=off)
+    spread = float(np.std(np.log([each.seconds for each in timed])))
+    typical = _typical(fit, timed)
+    fit = dataclasses.replace(fit, typical=typical, off=off, seen=len(timed), spread=spread)
     return fit.as_lately(timed[-LATEST:])
 
 
 def _typical(fit: Pace, timed: Sequence[Timed]) -> float:
     """Seconds of the networks to come: those of the latest, and of the space as far as few are."""
     # A search that gets on trains other networks than at its beginning.
-    latest = timed[-max(LATEST, len(timed) // 3) :]
+    latest = timed[-max(LATEST, len(timed) // 2) :]
     seconds = [each.seconds for each in latest]
     rng = np.random.default_rng(0)
     drawn = [fit.space.random(rng) for _ in range(DRAWN)]
