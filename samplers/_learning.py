@@ -45,9 +45,9 @@ class Learning:
 
     The error is ``floor + slope * epochs^-a * depth^-b * width^-c``, all relative to the first
     network. No network learns quite as the formula says: its error is ``exp(off)`` times as large,
-    where ``off`` wanders from one network to the next. What is measured is off by ``noise`` too, as
-    a count of wrong images is, which the next network does not inherit; the training error is a
-    part of the error.
+    where ``off`` wanders from one network to the next. What is measured is off by ``noise`` too,
+    as a count of wrong images is, which the next network does not inherit. The training error is
+    a part of the error.
     """
 
     floor: float
