@@ -18,7 +18,7 @@ from epoch import DATA, NETWORKS, built, images_of, part
 from torch import nn
 
 from optnas.config.settings import TrainSettings
-from optnas.objectives.networks.build import count_params, forward_costs
+from optnas.objectives.networks.costs import count_params, forward_costs
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.trainer import Trainer
 

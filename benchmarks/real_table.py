@@ -11,7 +11,7 @@ training, on 4,000 images, and of three others, longer and of all 2,000 images, 
 What the output has is not done again, so the strategies share what they train, and the same
 command goes on where it was stopped. Macro-micro, which draws nothing, trains anew with every
 seed. `NAME.txt` in the output has who finds what, `NAME.json` the networks, `NAME.jsonl` every
-training.
+training. At the end stands the mean over the tables, seed by seed.
 """
 
 import argparse
@@ -96,6 +96,8 @@ TABLES = {
 Maker = Callable[[Space[Any], int], BaseSampler]
 Finds = dict[str, list[list[str]]]
 """For every label and seed the networks of the budgets, as JSON."""
+Tests = dict[str, dict[str, np.ndarray]]
+"""For every kind of training and label the test accuracies, shape (seeds, budgets)."""
 MAKERS: dict[str, Maker] = {
     "surrogate": lambda space, seed: SurrogateSampler(space, seed=seed),
     "local_search": lambda space, seed: LocalSearchSampler(space, seed=seed),
@@ -300,8 +302,8 @@ def judged(found: dict[str, np.ndarray]) -> Iterator[str]:
         yield "\n".join(standings_text(standings(rows)))
 
 
-def perform(name: str, options: argparse.Namespace) -> None:
-    """Search, judge, and write who finds what."""
+def perform(name: str, options: argparse.Namespace) -> Tests:
+    """Search, judge, and write who finds what; how it was judged."""
     table, path = TABLES[name], options.output / name
     memory = Memory(table, options.data, path.with_suffix(".jsonl"))
     finds = searches(memory, table, options.seeds, path.with_suffix(".json"))
@@ -309,14 +311,24 @@ def perform(name: str, options: argparse.Namespace) -> None:
     texts = {text for rows in finds.values() for row in rows for text in row}
     networks = {text: canonical(read(text)) for text in sorted(texts)}
     lines = [f"{name}, {options.seeds} seeds, {len(set(networks.values()))} networks found"]
+    found: Tests = {}
     for kind, judge in (("candidate", memory.candidate), ("final", memory.final)):
         tests = {text: judge(network).test for text, network in networks.items()}
-        lines.append(f"\nTest accuracy in percent, {kind}")
-        lines += judged({k: np.vectorize(tests.get)(rows) for k, rows in finds.items()})
+        found[kind] = {k: np.vectorize(tests.get)(rows) for k, rows in finds.items()}
+        lines += [f"\nTest accuracy in percent, {kind}", *judged(found[kind])]
         if kind == "candidate":
             lines.append(_told(memory, set(networks.values())))
         path.with_suffix(".txt").write_text("\n".join(lines) + "\n")
     print("\n".join(lines), flush=True)
+    return found
+
+
+def over_all(tables: list[Tests]) -> Iterator[str]:
+    """Lines that say who finds what on average over the tables, of those that search them all."""
+    for kind, first in tables[0].items():
+        shared = [label for label in first if all(label in tests[kind] for tests in tables)]
+        means = {label: np.mean([tests[kind][label] for tests in tables], 0) for label in shared}
+        yield from (f"\nMean over {len(tables)} tables, {kind}", *judged(means))
 
 
 def _told(memory: Memory, networks: set[Architecture]) -> str:
@@ -344,8 +356,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     options.output.mkdir(parents=True, exist_ok=True)
-    for name in options.tables.split(","):
-        perform(name, options)
+    tables = [perform(name, options) for name in options.tables.split(",")]
+    if len(tables) > 1:
+        print("\n".join(over_all(tables)))
 
 
 if __name__ == "__main__":

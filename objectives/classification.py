@@ -21,6 +21,7 @@ from optnas.config.settings import (
     TrainSettings,
     initial_recipe,
 )
+from optnas.errors import first_line
 from optnas.objectives.data.images import Images, load_images
 from optnas.objectives.feasibility import record_costs
 from optnas.objectives.networks.build import build_model
@@ -63,7 +64,7 @@ class Classification(Retrains, Rehearses):
     name and shape of one of the parent's is copied.
 
     Recorded as user attributes: ``params``, ``multiply_adds`` and ``memory_bytes`` (see
-    :class:`optnas.objectives.networks.build.ForwardCosts`), ``train_accuracy``, ``train_seconds``,
+    :class:`optnas.objectives.networks.costs.ForwardCosts`), ``train_accuracy``, ``train_seconds``,
     ``train_joules`` where the device counts them, ``epochs_trained`` (by this trial itself),
     ``peak_memory_bytes``, ``device_memory`` on CUDA (see
     `optnas.objectives.training.memory`), ``input_shape``, ``device``, ``seed``, ``versions``,
@@ -250,8 +251,7 @@ class Classification(Retrains, Rehearses):
                 raise
             release(error, self.device)
             trial.set_constraint("memory", 1.0)
-            reason = str(error).partition("\n")[0]
-            trial.set_user_attr(FAILURE_REASON, f"out of memory: {reason}")
+            trial.set_user_attr(FAILURE_REASON, f"out of memory: {first_line(error)}")
             return 0.0
 
     def trained(self, trial: Trial, trainer: Trainer) -> None:

@@ -6,7 +6,7 @@ from optuna.trial import Trial
 from torch import nn
 
 from optnas.objectives.limits import over_limits
-from optnas.objectives.networks.build import count_params, forward_costs
+from optnas.objectives.networks.costs import count_params, forward_costs
 from optnas.trials.attributes import FAILURE_REASON
 
 

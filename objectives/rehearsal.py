@@ -10,12 +10,8 @@ from torch import nn
 from optnas.config.proxy import Proxy
 from optnas.config.settings import TrainSettings
 from optnas.objectives.data.images import Images
-from optnas.objectives.networks.build import (
-    build_model,
-    build_on_meta,
-    count_params,
-    forward_costs,
-)
+from optnas.objectives.networks.build import build_model, build_on_meta
+from optnas.objectives.networks.costs import count_params, forward_costs
 from optnas.objectives.networks.sizes import candidate_network
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.determinism import deterministic_algorithms

@@ -3,6 +3,7 @@
 import math
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,24 @@ import numpy.typing as npt
 import optuna
 from optuna.trial import Trial
 
-from optnas.errors import UserError
+from optnas.errors import UserError, first_line
 from optnas.objectives.limits import over_limits
 from optnas.objectives.suggested import suggest_epochs
 from optnas.objectives.training.progress import Progress
 from optnas.spaces import Architecture, Space, proposal
-from optnas.trials.attributes import CANDIDATE, FAILURE_REASON, PHASE, TRAIN_SECONDS
+from optnas.trials.attributes import (
+    CANDIDATE,
+    FAILURE_REASON,
+    MAX_EPOCHS,
+    PHASE,
+    TRAIN_SECONDS,
+)
 from optnas.trials.failures import mark_failure
 
 COSTS = ("params", "multiply_adds")
 MAX_BYTES = 4 << 30
 """Bytes of an array of a table, at most."""
-SECONDS = re.compile(r"train_seconds_(\d+)ep")
+SECONDS = re.compile(r"train_seconds_([1-9]\d{0,8})ep")
 
 
 class Tabular:
@@ -33,7 +40,8 @@ class Tabular:
 
     - ``arch``: the network's name, ``str(architecture)``; for NAS-Bench-201 the benchmark's own
       string. Without this array the rows are called "0", "1", ..., as ``RowSpace`` calls them.
-    - A column of accuracies: fractions, or percent if any of them exceeds 1. One value per row is
+    - A column of accuracies: fractions, or percent if any of them exceeds 1. Other numbers, the
+      better the greater, may be negative but not above 1. One value per row is
       the result of a training of as many epochs as the column's name ends with (``val_12ep``).
       Values of shape (rows, epochs) are learning curves if the array ``epoch`` holds the numbers
       of the epochs, from 1; then every epoch is reported and may be pruned, and the value is the
@@ -79,8 +87,7 @@ class Tabular:
         self.space = space
         self.on_epoch = on_epoch
         self._table = Table(Path(table))
-        accuracies = self._table.column(column).astype(float)
-        self._accuracies = accuracies / (100 if np.nanmax(accuracies, initial=0) > 1 else 1)
+        self._accuracies = self._table.fractions(column)
         self._epochs = self._table.epochs(column, epochs)
         self._limits = dict(limits or {})
         for name in self._limits:
@@ -202,11 +209,11 @@ class Table:
         except UserError:
             raise
         except Exception as error:  # zipfile, zlib and numpy raise what they like.
-            message = (str(error) or repr(error)).splitlines()[0]
-            raise UserError(f"{path}: not a table (an npz file of arrays): {message}") from None
+            message = f"not a table (an npz file of arrays): {first_line(error)}"
+            hint = "numpy.savez(path, arch=names, val=accuracies) writes one."
+            raise UserError(f"{path}: {message}. {hint}") from None
         self._check_rows()
-        names = self._arrays.get("arch")
-        self._rows = None if names is None else {str(name): row for row, name in enumerate(names)}
+        self._rows = self._named_rows()
         self._timed = next(
             (m for name in sorted(self._arrays) if (m := SECONDS.fullmatch(name))), None
         )
@@ -219,15 +226,32 @@ class Table:
                 raise UserError(f"{self.path}: the array {name!r} has no rows.")
             if name == "arch" or (name != "epoch" and _holds_numbers(array)):
                 rows[name] = len(array)
+        if 0 in rows.values():
+            raise UserError(f"{self.path}: the table has no rows.")
         if len(set(rows.values())) > 1:
             lengths = ", ".join(f"{name} {length}" for name, length in rows.items())
             raise UserError(f"{self.path}: its arrays have different numbers of rows: {lengths}.")
-        for name in COSTS:
-            costs = self._arrays.get(name)
-            if costs is None or not _holds_numbers(costs):
+        for name, costs in self._arrays.items():
+            if name not in COSTS and SECONDS.fullmatch(name) is None:
                 continue
-            if not (np.isfinite(costs).all() and (costs >= 0).all()):
+            if not (
+                _holds_numbers(costs)
+                and costs.ndim == 1
+                and np.isfinite(costs).all()
+                and (costs >= 0).all()
+            ):
                 raise UserError(f"{self.path}: {name!r} must be numbers from 0 on, none missing.")
+
+    def _named_rows(self) -> dict[str, int] | None:
+        """The row of every network that has a name; None where none has."""
+        names = self._arrays.get("arch")
+        if names is None:
+            return None
+        texts = names.astype(str).ravel().tolist()
+        twice = next((name for name, number in Counter(texts).items() if number > 1), None)
+        if twice is not None:
+            raise UserError(f"{self.path}: 'arch' names the network {twice!r} more than once.")
+        return {name: row for row, name in enumerate(texts)}
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
@@ -241,6 +265,23 @@ class Table:
         raise UserError(
             f"{self.path}: the table has no column of numbers {name!r}; it has "
             f"{columns or 'none'}."
+        )
+
+    def fractions(self, column: str) -> npt.NDArray[np.float64]:
+        """A column of accuracies as fractions; NaN where a network has none."""
+        numbers = self.column(column).astype(float)
+        known = numbers[~np.isnan(numbers)]
+        if not known.size:
+            raise UserError(f"{self.path}: {column!r} is NaN for every network.")
+        least, greatest = float(known.min()), float(known.max())
+        if greatest <= 1 and least > -math.inf:
+            return numbers
+        if least >= 0 and greatest <= 100:
+            return numbers / 100
+        raise UserError(
+            f"{self.path}: {column!r} has values from {least:g} to {greatest:g}; expected "
+            "accuracies, as fractions or in percent, and NaN where there is none. The greatest "
+            "is taken for the best: of errors and costs write 1 - error, or the negative."
         )
 
     def row(self, name: str) -> int:
@@ -259,7 +300,7 @@ class Table:
             if epochs is not None:
                 raise UserError(f"{self.path}: {column!r} has no curves to take `epochs` from.")
             named = re.search(r"_(\d+)ep$", column)
-            return int(named[1]) if named else 1
+            return min(int(named[1]), MAX_EPOCHS) if named else 1
         length = array.shape[1]
         if not np.array_equal(self._arrays.get("epoch", ()), np.arange(1, length + 1)):
             raise UserError(

@@ -72,7 +72,10 @@ def parent_probabilities(cost: ArrayLike, best_probability: float = 0.5) -> NDAr
     Raises:
         ValueError: If the costs do not rise, or a number is out of range.
     """
-    check_probability("best_probability", best_probability)
+    if not 0 <= best_probability <= 1:
+        raise ValueError(
+            f"`best_probability` must be a probability, from 0 to 1: {best_probability}."
+        )
     costs = _checked("cost", cost)
     if not (costs[1:] > costs[:-1]).all():
         raise ValueError(f"`cost` must rise, as along a hull: {costs.tolist()}.")
@@ -80,12 +83,6 @@ def parent_probabilities(cost: ArrayLike, best_probability: float = 0.5) -> NDAr
         return np.ones(len(costs))
     gaps = np.diff(costs) / (costs[-1] - costs[0])
     return np.append((1 - best_probability) * gaps, best_probability)
-
-
-def check_probability(name: str, value: float) -> None:
-    """Raise ValueError unless ``0 <= value <= 1``."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"`{name}` must be a probability, from 0 to 1: {value}.")
 
 
 def _front(costs: NDArray[np.number], errors: NDArray[np.number]) -> NDArray[np.intp]:

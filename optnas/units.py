@@ -1,8 +1,10 @@
-"""Counts, times and sizes as people read them."""
+"""Counts, times, sizes, names and tables as people read them."""
+
+from collections.abc import Collection, Sequence
 
 from rich.filesize import decimal as size
 
-__all__ = ["count", "duration", "plural", "size", "span"]
+__all__ = ["aligned", "count", "duration", "plural", "shown", "size", "span"]
 
 
 def count(number: int | None) -> str:
@@ -28,10 +30,35 @@ def duration(seconds: float | None) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """A number of things: ``1 epoch``, ``2 epochs``, ``1,000 epochs``."""
+    """A number of things: ``1 epoch``, ``2 epochs``, ``1,000 classes``."""
     if number == 1:
         return f"{number} {noun}"
-    return f"{number:,} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
+    if noun.endswith("y"):
+        return f"{number:,} {noun[:-1]}ies"
+    return f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def shown(name: object) -> str:
+    """A name or a path as text that a terminal and a page can show: nothing that controls them."""
+    text = str(name)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
+    """The lines of a table whose columns are as wide as their widest cell.
+
+    Args:
+        rows: The cells.
+        left: The columns that stand on the left, texts; the others stand on the right.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place in left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def span(low: float, high: float) -> str:

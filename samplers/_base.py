@@ -5,11 +5,9 @@ import contextlib
 import copy
 import dataclasses
 import math
-import sys
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY
-from types import FrameType
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -28,22 +26,16 @@ from optnas.samplers._turns import Turns, all_trials, names_candidate, promise_d
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import Architecture, Space
 from optnas.trials.attributes import (
-    CANDIDATE,
     CLAIM,
     CONTINUES,
-    FAILURE,
-    FAILURE_REASON,
-    INTERRUPTED,
     LEASE,
-    LOST,
-    MACHINE,
     MAX_EPOCHS,
     PHASE,
     STEP,
     TRAIN_ACCURACY,
 )
 from optnas.trials.claims import Claim
-from optnas.trials.failures import fail_dead, is_grounds, one_line
+from optnas.trials.failures import explain_failure, fail_dead
 from optnas.trials.leases import new_lease, renew_lease
 from optnas.trials.lineage import without_weights
 from optnas.trials.writing import Attr, write_attrs
@@ -84,6 +76,8 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
 
     searches: ClassVar[tuple[type[Any], ...]] = ()
     """The kinds of space that the strategy searches; empty for any."""
+    needs_whole_networks: ClassVar[bool] = False
+    """Whether the parameters of a trial must say the whole network."""
     compares_fractions: ClassVar[bool] = False
     """Whether values are compared with thresholds that are fractions."""
     _told_fractions = False
@@ -100,11 +94,17 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         if self.searches and not isinstance(self.space, self.searches):
             kinds = " or ".join(kind.__name__ for kind in self.searches)
             raise TypeError(f"{type(self).__name__} searches a {kinds}, not {self.space!r}.")
+        if self.needs_whole_networks and self.space.inherits:
+            raise TypeError(
+                f"{type(self).__name__} needs parameters that say the whole network; those of "
+                f"{self.space!r} name only what a network descends from."
+            )
         check_options(self)
         self._distributions = {**self.own_distributions(), **self.space.distributions()}
         if self.sets_epochs:
             self._distributions["epochs"] = IntDistribution(1, MAX_EPOCHS)
         self._reader = TrialReader(self._distributions.keys())
+        self._named: dict[int, tuple[FrozenTrial, A | None]] = {}
 
     @abc.abstractmethod
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:
@@ -135,8 +135,15 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
             for result in sorted(results, key=lambda result: -result.value)
             if result.number is not None
             # Somebody may have added a trial that names none.
-            and (architecture := self.space.named_by(trials[result.number])) is not None
+            and (architecture := self.named_by(trials[result.number])) is not None
         ]
+
+    def named_by(self, trial: FrozenTrial) -> A | None:
+        """The network that a finished trial names, or None if it names none: remembered."""
+        known = self._named.get(trial.number)
+        if known is None or known[0] is not trial:
+            known = self._named[trial.number] = (trial, self.space.named_by(trial))
+        return known[1]
 
     @property
     def has_end(self) -> bool:
@@ -254,7 +261,7 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         own.state, own.values = state, values
         self._warn_if_void(own)
         self._warn_if_no_fraction(own)
-        self._explain_failure(study, own)
+        explain_failure(study._storage, own)
         trials = list(all_trials(study))
         trials[own.number] = own
         if self._is_over(study, trials):
@@ -350,38 +357,6 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
                     "the search ends where it should not.",
                     stacklevel=2,
                 )
-
-    @staticmethod
-    def _explain_failure(study: Study, trial: FrozenTrial) -> None:
-        """Say on a trial that its own worker fails why it does, unless the objective has."""
-        if trial.state != TrialState.FAIL or FAILURE in trial.user_attrs:
-            return
-        cause = _cause_of_failure()
-        if isinstance(cause, KeyboardInterrupt):
-            attrs = {FAILURE: LOST, FAILURE_REASON: INTERRUPTED}
-        elif cause is not None and is_grounds(cause):
-            attrs = {FAILURE: LOST, FAILURE_REASON: f"{MACHINE}{one_line(cause)}"}
-        else:
-            reason = "the value is not a number" if cause is None else repr(cause)
-            attrs = {FAILURE: CANDIDATE, FAILURE_REASON: reason}
-        for name, value in attrs.items():
-            study._storage.set_trial_user_attr(trial._trial_id, name, value)
-        trial.user_attrs = trial.user_attrs | attrs
-
-
-def _cause_of_failure() -> BaseException | None:
-    """What the objective raised, when Optuna tells of it; None if that cannot be known.
-
-    Optuna does not pass it on, but Ctrl-C must not count against a candidate; so this looks into
-    Optuna's own frame. Under ask and tell there is none.
-    """
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code.co_name == "_run_trial":
-            cause: BaseException | None = frame.f_locals.get("func_err")
-            return cause
-        frame = frame.f_back
-    return None
 
 
 def _stop(study: Study) -> None:

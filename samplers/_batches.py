@@ -72,9 +72,9 @@ class Batch(abc.ABC):
             rng: Decides what is drawn.
         """
 
-    @abc.abstractmethod
     def answer(self, answered: Sequence[tuple[Candidate, Result]]) -> Any:
-        """What the search receives for its ``yield``."""
+        """What the search receives for its ``yield``: the results in order."""
+        return [result for _, result in answered]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +97,6 @@ class Together(Batch):
         taken = [history.key(candidate.params) for candidate, _ in members]
         free = (c for c in self.candidates if history.key(c.params) not in taken)
         return next(free, Step.WAIT)
-
-    def answer(self, answered: Sequence[tuple[Candidate, Result]]) -> list[Result]:
-        return [result for _, result in answered]
 
 
 Drawing = Callable[[History, np.random.Generator], Candidate]
@@ -132,6 +129,3 @@ class InOrder(Batch):
         if len(members) == self.number:
             return Step.WAIT
         return self.drawings[len(members)](history, rng)
-
-    def answer(self, answered: Sequence[tuple[Candidate, Result]]) -> list[Result]:
-        return [result for _, result in answered]

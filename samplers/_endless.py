@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from optnas.samplers._base import StrategySampler
 from optnas.samplers._batches import Candidate, Step
@@ -28,9 +28,7 @@ class EndlessSampler(StrategySampler[A]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._named: dict[int, tuple[FrozenTrial, A | None]] = {}
-        sizes = [Axis(distribution).size for distribution in self._distributions.values()]
-        self._size = math.prod(sizes) or math.inf
+        self._sizes = [Axis(d).size for d in self._distributions.values()]
 
     @property
     def has_end(self) -> bool:
@@ -38,7 +36,7 @@ class EndlessSampler(StrategySampler[A]):
 
     @property
     def least_claims(self) -> float:
-        return self._size
+        return math.prod(self._sizes) or math.inf
 
     def candidates(self, study: Study) -> list[tuple[int, A, float]]:
         """Trial number, architecture and value of the finished networks, best first.
@@ -49,7 +47,7 @@ class EndlessSampler(StrategySampler[A]):
         found: dict[A, tuple[int, A, float]] = {}
         for result in results_alone(trials):
             number = _number(result)
-            architecture = self._named_by(trials[number], number)
+            architecture = self.named_by(trials[number])
             if architecture is not None and math.isfinite(result.value):
                 found.setdefault(architecture, (number, architecture, result.value))
         pruned = {n for n, trial in enumerate(trials) if trial.state != TrialState.COMPLETE}
@@ -65,15 +63,7 @@ class EndlessSampler(StrategySampler[A]):
 
     def architecture(self, history: History, result: Result) -> A | None:
         """The network of a result, or None if it names none: somebody may have added its trial."""
-        number = _number(result)
-        return self._named_by(history.trials[number], number)
-
-    def _named_by(self, trial: FrozenTrial, number: int) -> A | None:
-        """The network that a finished trial names, or None if it names none."""
-        known = self._named.get(number)
-        if known is None or known[0] is not trial:
-            known = self._named[number] = (trial, self.space.named_by(trial))
-        return known[1]
+        return self.named_by(history.trials[_number(result)])
 
     def new_random(
         self, history: History, rng: np.random.Generator, phase: str

@@ -94,6 +94,7 @@ class PopulationSampler(StrategySampler[A]):
     """
 
     retrained = BEST
+    needs_whole_networks = True
 
     space: Space[A]
     _: KW_ONLY
@@ -104,15 +105,9 @@ class PopulationSampler(StrategySampler[A]):
     unique: bool = True
 
     def __post_init__(self) -> None:
-        if self.space.inherits:
-            raise TypeError(
-                f"{type(self).__name__} needs parameters that say the whole network; those of "
-                f"{self.space!r} name only what a network descends from."
-            )
         super().__post_init__()
         if sum(self.parents) < 1:
             raise ValueError(f"`sum(parents)` must be greater than or equal to 1: {self.parents}.")
-        self._names_network: dict[int, tuple[FrozenTrial, bool]] = {}
 
     @property
     def has_end(self) -> bool:
@@ -124,6 +119,7 @@ class PopulationSampler(StrategySampler[A]):
 
     def found(self, study: Study) -> A | None:
         """The best network that is finished, or None before there is one."""
+        # Not what a replay settles on, where a population is replayed.
         return next((architecture for _, architecture, _ in self.candidates(study)), None)
 
     def candidates(self, study: Study) -> list[tuple[int, A, float]]:
@@ -135,9 +131,9 @@ class PopulationSampler(StrategySampler[A]):
         best: dict[A, Member] = {}
         trained = self._finished(trials, results_alone(trials))
         for member in sorted(trained, key=lambda m: (-m.rung, -m.value, m.number)):
-            trial = trials[member.number]
-            if self._names(trial, member.number):
-                best.setdefault(self.space.from_trial(trial), member)
+            network = self.named_by(trials[member.number])
+            if network is not None:
+                best.setdefault(network, member)
             if len(best) == BEST:
                 break
         return [(member.number, network, member.value) for network, member in best.items()]
@@ -145,7 +141,7 @@ class PopulationSampler(StrategySampler[A]):
     def _members(self, history: History, results: Sequence[Result]) -> list[Member]:
         """The finished networks among ``results``."""
         trained = self._finished(history.trials, results)
-        return [m for m in trained if self._names(history.trials[m.number], m.number)]
+        return [m for m in trained if self.named_by(history.trials[m.number]) is not None]
 
     def _finished(
         self, trials: Sequence[FrozenTrial], results: Sequence[Result]
@@ -155,14 +151,6 @@ class PopulationSampler(StrategySampler[A]):
             if result.number is not None and math.isfinite(result.value):
                 rung = max(self.rung(trials[result.number]), 1)
                 yield Member(result.number, result.value, rung)
-
-    def _names(self, trial: FrozenTrial, number: int) -> bool:
-        """Whether a finished trial names a network: somebody may have added it."""
-        known = self._names_network.get(number)
-        if known is None or known[0] is not trial:
-            is_network = self.space.named_by(trial) is not None
-            known = self._names_network[number] = (trial, is_network)
-        return known[1]
 
     def _network(self, history: History, member: Member) -> A:
         return self.space.from_trial(history.trials[member.number])

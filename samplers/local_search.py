@@ -10,7 +10,6 @@ from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._endless import EndlessSampler
 from optnas.samplers._history import History, Result
 from optnas.spaces import Architecture
-from optnas.spaces.axes import Axis
 from optnas.trials.attributes import PHASE
 
 A = TypeVar("A", bound=Architecture)
@@ -64,9 +63,8 @@ class LocalSearchSampler(EndlessSampler[A]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sizes = [Axis(distribution).size for distribution in self._distributions.values()]
-        counted = [size - 1 if 0 < size <= MANY else SOME for size in sizes]
-        is_countable = all(0 < size <= MANY for size in sizes)
+        counted = [size - 1 if 0 < size <= MANY else SOME for size in self._sizes]
+        is_countable = all(0 < size <= MANY for size in self._sizes)
         self._neighbours = math.inf if is_countable else sum(counted)
 
     def propose(self, history: History, rng: np.random.Generator) -> Candidate | Step:

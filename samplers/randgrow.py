@@ -28,6 +28,7 @@ from optnas.trials.failures import is_lost
 from optnas.trials.hull import cost_of, hull_of, remembered_hull
 from optnas.trials.lineage import parent_of
 
+# With the names that version 0.1.0 had here.
 __all__ = [
     "MULTIPLY_ADDS",
     "RandGrowSampler",

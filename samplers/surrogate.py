@@ -125,15 +125,12 @@ class SurrogateSampler(EndlessSampler[A]):
         There is no paper.
     """
 
+    needs_whole_networks = True
+
     _: KW_ONLY
     initial: Annotated[int, Ge(2)] = 6
 
     def __post_init__(self) -> None:
-        if self.space.inherits:
-            raise TypeError(
-                "SurrogateSampler needs parameters that say the whole network; those of "
-                f"{self.space!r} name only what a network descends from."
-            )
         super().__post_init__()
         self._encoding = Encoding(self._distributions)
         self._features = Features(self._encoding.axes, self._encoding.alike)

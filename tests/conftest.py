@@ -4,6 +4,8 @@ import importlib.util
 import json
 import os
 import signal
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,38 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class Command:
+    """Runs a command in this process: importing torch anew takes seconds."""
+
+    def __init__(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._capsys, self._monkeypatch = capsys, monkeypatch
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        """The exit code, and what went to stdout and stderr."""
+        from optnas import cli  # Not before the coverage is measured.
+
+        self._capsys.readouterr()
+        verbosity = optuna.logging.get_verbosity()
+        self._monkeypatch.setattr(sys, "argv", ["optnas", *map(str, arguments)])
+        code: Any = 0
+        try:
+            with warnings.catch_warnings():
+                cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+        return code, *self._capsys.readouterr()
+
+
+@pytest.fixture
+def optnas_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs `optnas` with arguments: its exit code, and what it writes."""
+    return Command(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="session")

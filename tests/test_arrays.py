@@ -141,6 +141,16 @@ def test_tensors_that_are_no_arrays_are_refused(images):
         loaded((images, [0, 1] * 6, images, [0, 1] * 6))
 
 
+@pytest.mark.parametrize("masked", range(4))
+def test_masked_values_are_refused(masked):
+    values = list(returned((5, 6)))
+    values[masked] = np.ma.masked_equal(values[masked], values[masked].flat[0])
+    with pytest.raises(DataError, match="must have no masked values"):
+        loaded(tuple(values))
+    values[masked] = np.ma.array(values[masked].data)  # A mask that hides nothing.
+    assert loaded(tuple(values)).pixels.shape == (16, 1, 5, 6)
+
+
 def test_labels_that_are_names_once_and_numbers_once_are_refused():
     x, y, test, _ = returned((5, 6))
     with pytest.raises(DataError, match=r"names .* and integers .*: '0' and 0 come first"):

@@ -1,5 +1,6 @@
 """Human-designed networks beside a search: which, how they are trained, and what is shown."""
 
+import functools
 import json
 import math
 import re
@@ -11,7 +12,6 @@ from optuna.trial import TrialState
 from searches import opened, trial
 
 import optnas
-from optnas import cli
 from optnas.config.settings import DataSettings
 from optnas.errors import UserError
 from optnas.objectives.data.images import load_images
@@ -145,24 +145,21 @@ def study(searched, tmp_path, monkeypatch):
     return tmp_path / "copy" / "found.yaml"
 
 
-def run(monkeypatch, *arguments: object) -> int | None:
-    monkeypatch.setattr("sys.argv", ["optnas", "report", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return end.code
-    return None
+@pytest.fixture
+def report(optnas_command):
+    """Runs `optnas report`: its exit code, and what it writes."""
+    return functools.partial(optnas_command, "report")
 
 
-def test_they_are_trained_once_and_shown_beside_the_search(study, monkeypatch, capsys):
+def test_they_are_trained_once_and_shown_beside_the_search(study, monkeypatch, report):
     before = len(open_existing(str(study)).study.trials)
     seen = []
     train = Trainer.train_epoch
     monkeypatch.setattr(Trainer, "train_epoch", lambda self: seen.append(self) or train(self))
-    assert run(monkeypatch, study, "--baselines", "--json", "--no-inference") == 0
-    printed = capsys.readouterr()
-    rows = json.loads(printed.out)
-    assert "ResNet-110" in printed.err
+    code, out, err = report(study, "--baselines", "--json", "--no-inference")
+    assert code == 0
+    rows = json.loads(out)
+    assert "ResNet-110" in err
     shown = {row["human_designed"]: row for row in rows if row["human_designed"]}
     assert shown.keys() == {"ResNet-44", "ResNet-56", "ResNet-110"}
     assert [(row["trial"], row["epochs"]) for row in shown.values()] == [(None, 1)] * 3
@@ -172,10 +169,9 @@ def test_they_are_trained_once_and_shown_beside_the_search(study, monkeypatch, c
     assert len(open_existing(str(study)).study.trials) == before
     # Done is done, and shown without being asked for.
     assert len(seen) == 3
-    assert run(monkeypatch, study, "--baselines", "--json", "--no-inference") == 0
-    again = capsys.readouterr()
-    assert (json.loads(again.out), again.err) == (rows, "")
-    assert run(monkeypatch, study) == 0
+    code, out, err = report(study, "--baselines", "--json", "--no-inference")
+    assert (code, json.loads(out), err) == (0, rows, "")
+    assert report(study)[0] == 0
     page = study.with_name("found.html").read_text()
     for text in ("ResNet-56", "human-designed", "CO2e (g)", "memory (MiB", "inference (ms"):
         assert text in page
@@ -183,7 +179,7 @@ def test_they_are_trained_once_and_shown_beside_the_search(study, monkeypatch, c
     assert len(seen) == 3
 
 
-def test_an_interrupted_training_goes_on(study, monkeypatch, capsys):
+def test_an_interrupted_training_goes_on(study, monkeypatch, report):
     train = Trainer.train_epoch
     seen = []
 
@@ -198,34 +194,37 @@ def test_an_interrupted_training_goes_on(study, monkeypatch, capsys):
     train_baselines(open_existing(str(study)))
     half = open_baselines(open_existing(str(study)))
     assert not half.is_finished
-    assert run(monkeypatch, study, "--baselines", "--no-inference", "--json") == 0
-    shown = [row["human_designed"] for row in json.loads(capsys.readouterr().out)]
+    code, out, _ = report(study, "--baselines", "--no-inference", "--json")
+    assert code == 0
+    shown = [row["human_designed"] for row in json.loads(out)]
     assert sorted(filter(None, shown)) == ["ResNet-110", "ResNet-44", "ResNet-56"]
     assert seen == [1, 2, 2, 4]
 
 
-def test_another_recipe_is_not_mixed_in(study, monkeypatch, capsys):
+def test_another_recipe_is_not_mixed_in(study, report):
     found = open_existing(str(study))
     text = re.sub("study: found.*?sampler: [^\n]*", "study: found-baselines\nsampler: random",
                   STUDY, flags=re.DOTALL)  # fmt: skip
     other = study.with_name("other.yaml")
     other.write_text(text.replace("trials: 9", "trials: 1") + f"storage: {found.config.storage}\n")
     optnas.run(other)
-    assert run(monkeypatch, study, "--json", "--no-inference") == 0
-    printed = capsys.readouterr()
-    assert "the human-designed networks are left out: the study 'found-baselines'" in printed.err
-    assert not any(row["human_designed"] for row in json.loads(printed.out))
-    assert run(monkeypatch, study, "--baselines") == 2
+    code, out, err = report(study, "--json", "--no-inference")
+    assert code == 0
+    assert "the human-designed networks are left out: the study 'found-baselines'" in err
+    assert not any(row["human_designed"] for row in json.loads(out))
+    assert report(study, "--baselines")[0] == 2
 
 
-def test_the_users_power_and_electricity_count(study, monkeypatch, capsys):
+def test_the_users_power_and_electricity_count(study, report):
     options = ("--json", "--no-inference", "--power", "3600", "--carbon-intensity", "1000")
-    assert run(monkeypatch, study, *options) == 0
-    for row in json.loads(capsys.readouterr().out):
+    code, out, _ = report(study, *options)
+    assert code == 0
+    for row in json.loads(out):
         if row["energy"] == "estimated":
             assert row["energy_wh"] == pytest.approx(row["train_seconds"])
         assert row["co2e_g"] == pytest.approx(row["energy_wh"])
     for wrong in (("--power", "-1"), ("--carbon-intensity", "nan"), ("--device", "cpu")):
-        assert run(monkeypatch, study, *wrong) == 2
-        assert re.match(f"optnas: {wrong[0]} ", capsys.readouterr().err)
+        code, _, err = report(study, *wrong)
+        assert code == 2
+        assert re.match(f"optnas: {wrong[0]} ", err)
     assert not study.with_name("found.html").exists()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from trainings import some
 
 from optnas.config.settings import DataSettings, TrainSettings
 from optnas.objectives.data.augment import Augmentation
@@ -35,14 +36,7 @@ def digits() -> Images:
 @pytest.fixture(scope="module")
 def few(digits) -> Images:
     """Some of the digits, with every augmentation."""
-    return dataclasses.replace(
-        digits,
-        train_images=digits.train_images[:150],
-        train_labels=digits.train_labels[:150],
-        validation_images=digits.validation_images[:40],
-        validation_labels=digits.validation_labels[:40],
-        augmentation=Augmentation(padding=1, flip=True, cutout=2),
-    )
+    return some(digits, 150, 40, augmentation=Augmentation(padding=1, flip=True, cutout=2))
 
 
 def trainer(

@@ -12,8 +12,9 @@ from optnas.config.settings import TrainSettings
 from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.images import Images
 from optnas.objectives.networks import cells
-from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
+from optnas.objectives.networks.build import build_model
 from optnas.objectives.networks.cell_operations import FactorizedReduction, operation
+from optnas.objectives.networks.costs import count_multiply_adds, count_params
 from optnas.objectives.networks.nasbench201 import NasBench201Network
 from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import (

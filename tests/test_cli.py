@@ -10,14 +10,12 @@ import socket
 import subprocess
 import sys
 import urllib.request
-import warnings
 from pathlib import Path
 
 import optuna
 import pytest
 
 import optnas
-from optnas import cli
 from optnas.trials import pulse
 
 TINY = """\
@@ -30,33 +28,6 @@ retrain: {epochs: 3}
 FOREIGN_URL = "postgresql+psycopg://me:s3cret@127.0.0.1:{port}/db"
 # Entry points are found in the folder of the interpreter that runs the tests.
 OPTNAS = [str(Path(sys.executable).with_name("optnas"))]
-
-
-class Command:
-    """Runs a command in this process: importing torch anew takes seconds."""
-
-    def __init__(self, capsys, monkeypatch) -> None:
-        self._capsys, self._monkeypatch = capsys, monkeypatch
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        """The exit code, and what went to stdout and stderr."""
-        self._capsys.readouterr()
-        verbosity = optuna.logging.get_verbosity()
-        self._monkeypatch.setattr(sys, "argv", ["optnas", *map(str, arguments)])
-        code = 0
-        try:
-            with warnings.catch_warnings():
-                cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        finally:
-            optuna.logging.set_verbosity(verbosity)
-        return code, *self._capsys.readouterr()
-
-
-@pytest.fixture
-def optnas_command(capsys, monkeypatch) -> Command:
-    return Command(capsys, monkeypatch)
 
 
 @pytest.fixture
@@ -73,6 +44,22 @@ def finished(tmp_path_factory) -> Path:
     path.write_text(TINY)
     assert optnas.run(path).ending == "finished"
     return path
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- 2>&-"])
+def test_a_closed_stream_goes_nowhere(closed, tmp_path):
+    line = f"{Path(sys.executable).parent}/optnas list {closed}"
+    ended = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_ctrl_c_before_anything_else_answers_it(optnas_command, monkeypatch, study_file):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("optnas.config.file.read_study_file", interrupt)
+    code, _, err = optnas_command("run", study_file)
+    assert (code, err) == (130, "Interrupted; give the same command again to go on.\n")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

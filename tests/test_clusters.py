@@ -14,7 +14,8 @@ from optnas.clusters import reach
 from optnas.clusters.own_modules import own_modules
 from optnas.clusters.ray_run import run_on_ray
 from optnas.clusters.versions import check_versions, versions
-from optnas.config.file import StudyFileError, study_from_dict
+from optnas.config.file import study_from_dict
+from optnas.config.messages import StudyFileError
 from optnas.errors import UserError
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import json
 import signal
@@ -9,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 from conftest import SHARED
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from readers import studies
 
-from optnas.cli import main
 from optnas.config.file import StudyFile, study_from_dict
 from optnas.errors import UserError
 from optnas.experiments.comparison import Run, _check_spends, _cost, _summary, compare
@@ -24,7 +24,6 @@ from optnas.experiments.standings import standings
 from optnas.experiments.studies import Experiment
 from optnas.pages.frame import render
 from optnas.spaces.nasbench201 import EDGES, OPERATIONS, NasBench201Architecture
-from optnas.storage.opening import open_storage
 from optnas.storage.urls import StorageError
 from optnas.trials.attributes import CONTINUES
 
@@ -82,12 +81,6 @@ def run(folder: Path, samplers: str = SAMPLERS, **options: Any) -> Experiment:
     return compare(file, parse_contenders(samplers, file), **(given | options))
 
 
-def studies(folder: Path) -> dict[str, list[FrozenTrial]]:
-    storage = open_storage(f"journal:///{folder}/tiny.log", create=False)
-    names = optuna.get_all_study_names(storage)
-    return {n: optuna.load_study(study_name=n, storage=storage).trials for n in names}
-
-
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Experiment]:
     folder = tmp_path_factory.mktemp("compared")
@@ -97,7 +90,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Experiment
 def test_every_sampler_spends_the_same_with_every_seed(
     compared: tuple[Path, Experiment],
 ) -> None:
-    trained = studies(compared[0])
+    trained = studies(compared[0] / "tiny.log")
     labels = ("macro_micro", "random", "tpe n_startup_trials=2")
     assert trained.keys() == {
         f"tiny-compare-{label}-{seed}" for label in labels for seed in (0, 1)
@@ -112,7 +105,7 @@ def test_every_sampler_spends_the_same_with_every_seed(
 
 def test_fields_say_what_each_sampler_found(compared: tuple[Path, Experiment]) -> None:
     folder, experiment = compared
-    trained = studies(folder)
+    trained = studies(folder / "tiny.log")
     fields = experiment.fields
     assert (fields["baseline"], fields["random_networks"]) == ("random", 6)
     rows = {row["label"]: row for row in fields["contenders"]}
@@ -156,7 +149,7 @@ def test_processes_find_the_same_and_go_on_where_one_stopped(tmp_path: Path) -> 
     # Stock samplers draw from a stream of numbers, which a study that goes on begins anew.
     first, other = (e.fields["contenders"][0] for e in (one, both))
     assert first == other
-    for name, trials in studies(tmp_path).items():
+    for name, trials in studies(tmp_path / "tiny.log").items():
         lost = {trial.user_attrs.get("continues") for trial in trials}
         kept = [trial for trial in trials if trial.number not in lost]
         assert sum(len(trial.intermediate_values) for trial in kept) == 9, name
@@ -166,10 +159,10 @@ def test_what_is_done_is_not_done_again_and_a_smaller_budget_looks_back(
     compared: tuple[Path, Experiment],
 ) -> None:
     folder, experiment = compared
-    before = studies(folder)
+    before = studies(folder / "tiny.log")
     assert run(folder).fields == experiment.fields
     earlier = run(folder, amount=2)
-    assert studies(folder) == before
+    assert studies(folder / "tiny.log") == before
     for row in earlier.fields["contenders"][1:]:  # One network of two epochs.
         label = row["label"]
         assert row["finals"] == [before[f"tiny-compare-{label}-{s}"][0].value for s in (0, 1)]
@@ -253,16 +246,13 @@ def test_bad_input_ends_with_one_message_before_anything_is_made(
     arguments: list[str],
     message: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    command: Callable[..., Any],
 ) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(json.dumps(keys()))
-    monkeypatch.setattr(sys, "argv", ["optnas", "compare", str(file), *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+    code, _, err = command(file, *arguments)
+    assert code == 2
+    assert message in err
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 
@@ -346,7 +336,7 @@ def test_interrupted_processes_end_and_the_same_command_goes_on(tmp_path: Path) 
     _, err = started.communicate(timeout=120)
     assert started.returncode == 130, err
     assert "Interrupted; nothing is lost: the same command goes on." in err
-    trials = [trial for some in studies(tmp_path).values() for trial in some]
+    trials = [trial for some in studies(tmp_path / "tiny.log").values() for trial in some]
     assert all(trial.state.is_finished() for trial in trials)
     options = ["--epochs", "40", "--seeds", "2", "--json"]
     again = subprocess.run([*command, *options], capture_output=True, text=True)
@@ -357,7 +347,7 @@ def test_interrupted_processes_end_and_the_same_command_goes_on(tmp_path: Path) 
 def known(folder: Path) -> dict[str, list[FrozenTrial]]:
     """The studies so far, while another process makes them."""
     try:
-        return studies(folder)
+        return studies(folder / "tiny.log")
     except StorageError:  # It is being made.
         return {}
 
@@ -409,18 +399,9 @@ def table_file(folder: Path, name: str = "small", **changes: Any) -> Path:
 
 
 @pytest.fixture
-def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def command(optnas_command: Callable[..., Any]) -> Callable[..., tuple[int, str, str]]:
     """Runs `optnas compare`: its exit code, and what it writes."""
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["optnas", "compare", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return run_command
+    return functools.partial(optnas_command, "compare")
 
 
 def fields_of(outcome: tuple[int, str, str]) -> dict[str, Any]:
@@ -476,6 +457,15 @@ def test_several_tables_are_ranked_together(
     assert not code
     assert "all together" in out
     assert (tmp_path / "out" / "comparison.html").read_text().count('<g class="band">') == 4
+
+
+def test_a_study_counts_once(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    file = table_file(tmp_path, "first")
+    code, _, err = command(file, file, "--trials", 3)
+    assert (code, err) == (
+        2,
+        "optnas: a study is named twice, and would count twice in the ranking\n",
+    )
 
 
 def test_the_ranking_says_what_can_be_told_apart() -> None:

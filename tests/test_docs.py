@@ -20,9 +20,10 @@ from optnas import cli
 from optnas.config import plugins
 from optnas.config.file import study_from_dict
 from optnas.config.keys import PLUGINS, SUPPLIED, Resources
-from optnas.config.plugins import REFERENCE, Kind
+from optnas.config.plugins import Kind
 from optnas.config.schema import schema
 from optnas.config.settings import SearchSettings
+from optnas.extensions.importing import REFERENCE
 
 DOCS = Path(__file__).parents[1] / "docs"
 OPTNAS = [sys.executable, "-c", "from optnas.cli import main; main()"]

@@ -1,6 +1,8 @@
 """The doctor: what it finds, what it mends, and what it leaves alone."""
 
+import contextlib
 import datetime
+import functools
 import json
 import os
 import shutil
@@ -171,7 +173,7 @@ def test_trials_that_their_worker_forgot(
     handle = open_existing(str(ward))
     trials = [begun(handle) for _ in range(1 + began_another)]
     for trial in trials:
-        change_lease(trial, **{"host": lease.get("host", optnas.trials.leases._host())})
+        change_lease(trial, **{"host": lease.get("host", optnas.trials.leases.this_host())})
     change_lease(trials[0], **lease)
     if overdue:
         monkeypatch.setattr(diagnosis, "SILENCE", datetime.timedelta())
@@ -234,6 +236,18 @@ def test_a_candidate_trained_twice_is_told(ward):
         "duplicate: trials 0, 1 have trained the same candidate to the end. "
         "Nothing is to be done: the first one counts."
     )
+
+
+@pytest.mark.parametrize("deleted", ["", "LIMIT 1"])
+def test_a_trial_whose_parameters_were_deleted_is_told(ward, deleted):
+    handle = open_existing(str(ward))
+    handle.study.tell(begun(handle), 0.5)
+    assert found(ward) == []
+    (file,) = ward.parent.glob("*.db")
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        some = f"SELECT param_id FROM trial_params {deleted}"
+        connection.execute(f"DELETE FROM trial_params WHERE param_id IN ({some})")
+    assert kinds(ward) == [("parameters", False)]
 
 
 def test_a_lost_trial_continued_twice_is_told(ward):
@@ -502,16 +516,8 @@ def unwell(path: Path) -> None:
 
 
 @pytest.fixture
-def command(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
-    from optnas import cli
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["optnas", "doctor", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
+def command(optnas_command) -> Callable[..., tuple[int, str, str]]:
+    return functools.partial(optnas_command, "doctor")
 
 
 def test_without_fix_nothing_is_written(grown, command):

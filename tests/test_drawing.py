@@ -19,7 +19,6 @@ from PIL import Image
 from searches import GROWTH, growing, opened, trial
 
 import optnas
-from optnas import cli
 from optnas.doctor.examination import diagnose
 from optnas.drawing import attach as trial_drawings
 from optnas.drawing.architectures import COLOURS, MODULE, REDUCTION, draw, picture
@@ -429,29 +428,17 @@ def test_a_run_leaves_drawings_that_the_dashboard_shows_and_the_doctor_lets_be(t
     assert answered == ["200 OK"]
 
 
-def command(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
-    """The exit code of a command, and what it printed."""
-    monkeypatch.setattr(sys, "argv", ["optnas", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return (end.code or 0, *capsys.readouterr())
-    return (0, *capsys.readouterr())
-
-
-def test_the_best_network_is_drawn_to_a_file(tmp_path, monkeypatch, capsys):
+def test_the_best_network_is_drawn_to_a_file(tmp_path, optnas_command):
     found = opened(tmp_path, growing(), space={"name": "growth", "cells": 1, "channels": 4})
     storage, path = f"sqlite:///{tmp_path}/made.db", tmp_path / "best.svg"
-    code, out, err = command(monkeypatch, capsys, "best", storage, "--draw", path)
+    code, out, err = optnas_command("best", storage, "--draw", path)
     assert (code, err) == (0, "")
     assert out.endswith(f"\ndrawn in {path}\n")
     best = GROWTH.from_trial(found.study.best_trial)
     said = f"{best.num_params(1, 10):,} parameters, accuracy {found.study.best_value:.4f}"
     drawn = captioned(picture(best), said)
     assert path.read_text() == svg(drawn)
-    code, out, _ = command(
-        monkeypatch, capsys, "best", storage, "--draw", tmp_path / "best.png", "--json"
-    )
+    code, out, _ = optnas_command("best", storage, "--draw", tmp_path / "best.png", "--json")
     assert json.loads(out)["found"][0]["trial"] == found.study.best_trial.number
     assert (tmp_path / "best.png").read_bytes() == png(drawn)
 
@@ -464,10 +451,10 @@ def test_the_best_network_is_drawn_to_a_file(tmp_path, monkeypatch, capsys):
         ("a.svg", "no network has been trained yet"),
     ],
 )
-def test_no_drawing_is_one_message(name, message, tmp_path, monkeypatch, capsys):
+def test_no_drawing_is_one_message(name, message, tmp_path, optnas_command):
     opened(tmp_path, [] if name == "a.svg" else [trial(0, 0.5)])
     storage = f"sqlite:///{tmp_path}/made.db"
-    code, out, err = command(monkeypatch, capsys, "best", storage, "--draw", tmp_path / name)
+    code, out, err = optnas_command("best", storage, "--draw", tmp_path / name)
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1

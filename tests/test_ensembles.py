@@ -2,14 +2,12 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import optnas
-from optnas import cli
 from optnas.config.settings import DataSettings
 from optnas.errors import UserError
 from optnas.objectives.data.images import load_images
@@ -126,14 +124,12 @@ def test_interrupted_while_it_is_written_it_is_made_anew(folder):
     assert isinstance(optnas.load(ensemble), Ensemble)
 
 
-def test_the_command_takes_a_number_and_every_repeat(folder, capsys, monkeypatch):
+def test_the_command_takes_a_number_and_every_repeat(folder, optnas_command, monkeypatch):
     arguments = ["--ensemble", "--top", "1", "--repeats", "2", "--output", "few", "--json"]
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["optnas", "retrain", "found.yaml", *arguments])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert end.value.code in (0, None)
+    code, out, _ = optnas_command("retrain", "found.yaml", *arguments)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
     assert [Path(line["folder"]).name for line in lines] == [
         "few",
         "few-repeat-2",

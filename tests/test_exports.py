@@ -1,8 +1,8 @@
 """Kept networks in other forms, run in their own runtimes beside the network itself."""
 
+import dataclasses
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,13 @@ from runtimes import NEEDS, fresh, needs
 from torch import nn
 
 import optnas
-from optnas import cli
 from optnas.config.settings import DataSettings, TrainSettings
 from optnas.errors import UserError
 from optnas.objectives.data.images import load_images
 from optnas.objectives.kept import trained
 from optnas.objectives.kept.exports import exporting, forms
 from optnas.objectives.kept.exports.exporting import export
+from optnas.objectives.kept.exports.real_images import images_of
 from optnas.objectives.networks.build import BUILDERS
 from optnas.spaces import (
     SPACES,
@@ -170,6 +170,14 @@ def test_names_in_a_network_are_no_code(networks, tmp_path):
     assert namespace["CLASS_NAMES"][0] == evil
 
 
+def test_eight_bits_are_judged_by_images_that_were_not_trained_on(networks):
+    description = trained.describe(networks("basic"))
+    others = dataclasses.replace(description, data_sha256="0" * 64)
+    assert len(images_of(description, unchanged=True).tests) == len(images_of(others).tests)
+    with pytest.raises(UserError, match="the images of 'digits' have become others"):
+        images_of(others, unchanged=True)
+
+
 def test_eight_bits_say_what_they_cost(networks, tmp_path):
     needs("onnx")
     whole = export(networks("basic"), "onnx", tmp_path / "m.onnx")
@@ -255,14 +263,11 @@ def test_an_ensemble_is_exported_whole(networks, images, tmp_path):
         export(folder, "torch", tmp_path / "raw.pt2", raw=True)
 
 
-def test_the_command_says_how_near_it_is(networks, tmp_path, monkeypatch, capsys):
-    arguments = [str(networks("chain")), "--to", "python", "--output", str(tmp_path / "net.py")]
+def test_the_command_says_how_near_it_is(networks, tmp_path, optnas_command):
+    arguments = [networks("chain"), "--to", "python", "--output", tmp_path / "net.py"]
     for further in ([], ["--json"]):
-        monkeypatch.setattr(sys, "argv", ["optnas", "export", *arguments, *further])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        assert end.value.code in (0, None)
-        out = capsys.readouterr().out
+        code, out, _ = optnas_command("export", *arguments, *further)
+        assert code == 0
         if further:
             assert json.loads(out)["difference"] < 1e-6
         else:

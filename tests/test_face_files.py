@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from optnas.config.settings import DataSettings
-from optnas.objectives.data.splits import DataError
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.faces.alignment import REFERENCE, aligned, similarity
 from optnas.objectives.faces.images import load_faces
 from optnas.objectives.faces.orl import load_orl

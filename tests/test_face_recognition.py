@@ -20,7 +20,7 @@ from optnas import cli
 from optnas.config.settings import TrainSettings
 from optnas.errors import UserError
 from optnas.objectives.data.augment import Augmentation
-from optnas.objectives.data.splits import DataError
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.faces import testing
 from optnas.objectives.faces.degrading import degraded, draw
 from optnas.objectives.faces.images import FaceImages

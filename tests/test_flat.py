@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from trainings import difference, same, train
+from trainings import difference, same, some, train
 
 from optnas.config.settings import DataSettings, TrainSettings
 from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.images import Images, load_images
 from optnas.objectives.inheritance.adapters import inherit
-from optnas.objectives.networks.build import build_model, count_params, forward_costs
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.networks.costs import count_params, forward_costs
 from optnas.objectives.training import steps
 from optnas.objectives.training.alignment import aligned_shapes
 from optnas.objectives.training.determinism import deterministic_algorithms
@@ -37,12 +38,7 @@ RECIPES = [
 @pytest.fixture(scope="module")
 def digits() -> Images:
     found = load_images(DataSettings(name="digits", validation=45), seed=0)
-    return dataclasses.replace(
-        found,
-        train_images=found.train_images[:70],
-        train_labels=found.train_labels[:70],
-        augmentation=Augmentation(padding=1, flip=True),
-    )
+    return some(found, 70, augmentation=Augmentation(padding=1, flip=True))
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from optnas.config.file import StudyFileError, from_resolved, load_study_file
+from optnas.config.file import from_resolved, load_study_file
+from optnas.config.messages import StudyFileError
 
 STUDY = """
 study: cells

@@ -13,7 +13,6 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from optnas import cli
 from optnas.config.file import load_study_file
 from optnas.config.keys import Workers
 from optnas.devices.gpus import Gpu
@@ -51,7 +50,7 @@ def test_the_workers_of_a_run(monkeypatch, keys, count, devices):
     assert (plan.count, plan.workers.devices) == (count, devices)
 
 
-def test_what_measured_how_many_pay_is_one_for_each_device(tmp_path, capsys, monkeypatch):
+def test_what_measured_how_many_pay_is_one_for_each_device(tmp_path, optnas_command, monkeypatch):
     """In a file, and in what is stored of a study; both say it in a line, and run."""
     shutil.copy(NAPPING, tmp_path)
     file, url = tmp_path / "naps.yaml", f"sqlite:///{tmp_path / 'naps.db'}"
@@ -60,10 +59,7 @@ def test_what_measured_how_many_pay_is_one_for_each_device(tmp_path, capsys, mon
     with pytest.warns(UserWarning, match="naps.yaml:7") as caught:
         assert load_study_file(file).workers == Workers(per_device=1, devices=("cpu",))
     assert [said in str(warning.message) for warning in caught] == [True]
-    monkeypatch.setattr(sys, "argv", ["optnas", "run", str(file)])
-    with pytest.raises(SystemExit):
-        cli.main()
-    out, err = capsys.readouterr()
+    _, out, err = optnas_command("run", file)
     assert err.count(said) == err.count("\n") == 1
     assert "The budget is used up" in out
 
@@ -163,11 +159,9 @@ def test_trainings_share_a_gpu(tmp_path, how):
         (["--per-device", "2", "--devices", "cpu,cpu"], "every device is named once"),
     ],
 )
-def test_bad_options_end_with_a_line(tmp_path, capsys, monkeypatch, arguments, said):
+def test_bad_options_end_with_a_line(tmp_path, optnas_command, arguments, said):
     (tmp_path / "naps.yaml").write_text(STUDY)
     shutil.copy(NAPPING, tmp_path)
-    monkeypatch.setattr(sys, "argv", ["optnas", "run", str(tmp_path / "naps.yaml"), *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    code, _, err = optnas_command("run", tmp_path / "naps.yaml", *arguments)
+    assert code == 2
+    assert said in err

@@ -10,7 +10,8 @@ from torch import nn
 from optnas.config.settings import TrainSettings
 from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.images import Images
-from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.networks.costs import count_multiply_adds, count_params
 from optnas.objectives.networks.growth import GrowthNetwork, ResidualCell
 from optnas.objectives.training.trainer import Trainer
 from optnas.spaces import GrowthArchitecture, GrowthSpace, Increment

@@ -18,13 +18,12 @@ from sklearn.cross_decomposition import PLSRegression
 from optnas.objectives.data.augment import Augmentation
 from optnas.objectives.data.images import Images
 from optnas.objectives.importance import scoring as importance
-from optnas.objectives.importance.partial_least_squares import streamed_vip
-from optnas.objectives.importance.scoring import (
+from optnas.objectives.importance.feature_selection import (
     infinite_feature_selection,
     infinite_latent_feature_selection,
-    pls_vip,
-    stage_importance,
 )
+from optnas.objectives.importance.partial_least_squares import pls_vip, streamed_vip
+from optnas.objectives.importance.scoring import stage_importance
 from optnas.objectives.networks.build import build_model
 from optnas.spaces import ChainArchitecture, StageArchitecture
 

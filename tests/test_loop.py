@@ -2,6 +2,7 @@
 
 import datetime
 import errno
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -307,6 +308,32 @@ def test_who_ends_a_run_that_waits_is_answered_at_once(tmp_path, monkeypatch):
 # What others left.
 
 
+@pytest.mark.parametrize("url", ["sqlite:///{}/loop.db", "journal:///{}/loop.log"])
+@pytest.mark.parametrize("harm", ["deleted", "moved", "replaced"])
+def test_a_storage_that_is_gone_from_its_place_ends_the_run(tmp_path, monkeypatch, url, harm):
+    """What is written to a deleted file is lost, and nothing says so."""
+    monkeypatch.setattr("optnas.running.loop.PAUSES", ())
+    study = opened(tmp_path, storage=url.format(tmp_path), budget={"trials": 5})
+    path = tmp_path / url.rpartition("/")[2]
+    finished = []
+
+    def objective(trial: Trial) -> float:
+        finished.append(trial.number)
+        if harm == "replaced":
+            shutil.copy(path, tmp_path / "other")
+            (tmp_path / "other").replace(path)
+        elif harm == "moved":
+            path.rename(tmp_path / "elsewhere")
+        else:
+            path.unlink()
+        return value(trial)
+
+    words = "another file is in its place" if harm == "replaced" else "No such file"
+    with pytest.raises(RunError, match=words):
+        loop(study, objective)
+    assert finished == [0]
+
+
 def test_a_trial_that_never_got_a_lease_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr("optnas.running.loop.UNLEASED", datetime.timedelta(seconds=1))
     study = opened(tmp_path, budget={"trials": 1})
@@ -360,6 +387,28 @@ def test_peoples_own_candidates_wait_for_a_budget(tmp_path):
     trials = study.study.trials
     assert [t.user_attrs.get("mine") for t in trials] == [0, 1, 2, 3, None]
     assert used_budget(study.study).trials == 5
+
+
+@pytest.mark.parametrize("sampler", ["random", "econas"])
+@pytest.mark.parametrize("value_", ["no operation", 1, None, 10**30, [1]])
+def test_a_queued_candidate_that_the_space_does_not_have_fails_alone(tmp_path, sampler, value_):
+    study = opened(tmp_path, sampler=sampler, budget={"trials": 1})
+    study.study.enqueue_trial({"edge_1_0": value_})
+    with pytest.warns(UserWarning, match="queued with edge_1_0 .* expected a value of Categ"):
+        loop(study, value)
+    assert [t.state.name for t in study.study.trials] == ["FAIL", "COMPLETE"]
+    assert study.study.trials[0].params == {}
+
+
+def test_a_number_out_of_range_is_never_stored(tmp_path):
+    """Nobody could read the study afterwards."""
+    space: dict[str, Any] = {"name": "chain", "depth": [2, 3], "width": [4, 8]}
+    study = opened(tmp_path, sampler="random", space=space, budget={"trials": 1})
+    study.study.enqueue_trial({"depth": 99})
+    with pytest.warns(UserWarning, match="queued with depth 99, expected a value of IntDist"):
+        loop(study, lambda trial: study.config.search_space.suggest(trial) and 0.5)
+    trials = opened(tmp_path, sampler="random", space=space).study.trials
+    assert [t.state.name for t in trials] == ["FAIL", "COMPLETE"]
 
 
 # Budgets.

@@ -10,15 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from optnas.objectives.inheritance.adapters import inherit
-from optnas.objectives.networks.build import (
-    BUILDERS,
-    ChainNetwork,
-    build_model,
-    count_multiply_adds,
-    count_params,
-    forward_costs,
-    initialise,
-)
+from optnas.objectives.networks.build import BUILDERS, ChainNetwork, build_model
+from optnas.objectives.networks.costs import count_multiply_adds, count_params, forward_costs
+from optnas.objectives.networks.initialisation import initialise
 from optnas.spaces import Architecture, ChainArchitecture
 
 

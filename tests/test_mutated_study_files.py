@@ -11,7 +11,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optnas.config.file import StudyFile, StudyFileError, load_study_file
+from optnas.config.file import StudyFile, load_study_file
+from optnas.config.messages import StudyFileError
 
 EXAMPLES = int(os.environ.get("MUTATIONS", "100"))
 """Files of each kind; `make stress` asks for more."""

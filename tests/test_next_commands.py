@@ -35,10 +35,16 @@ def searched(command: str) -> dict[str, Any]:
 
 
 ROWS = [
-    {"setting": "c1r0s0e6", "rho": 0.7, "speedup": 3.0},
-    {"setting": "c0r0s1e6", "rho": 0.9, "speedup": 4.0},
-    {"setting": "c2r0s1e6", "rho": 0.9, "speedup": 9.0},
-    {"setting": "c3r0s1e6", "rho": None, "speedup": 99.0},
+    {"setting": "c1r0s0e6", "rho": 0.7, "rho_low": 0.1, "speedup": 3.0},
+    {"setting": "c0r0s1e6", "rho": 0.9, "rho_low": 0.2, "speedup": 4.0},
+    {"setting": "c2r0s1e6", "rho": 0.9, "rho_low": 0.1, "speedup": 9.0},
+    {"setting": "c3r0s1e6", "rho": None, "rho_low": None, "speedup": 99.0},
+]
+# An order that is turned round, one that cannot be told from chance, and too few networks.
+VAIN = [
+    {"setting": "c1r0s0e6", "rho": -0.7, "rho_low": -0.9, "speedup": 3.0},
+    {"setting": "c2r0s0e6", "rho": 0.6, "rho_low": -0.1, "speedup": 3.0},
+    {"setting": "c3r0s0e6", "rho": 0.9, "rho_low": None, "speedup": 3.0},
 ]
 
 
@@ -48,6 +54,8 @@ ROWS = [
         ("random", "{epochs: 8}", ROWS, "c2r0s1e6"),
         ("random", "{}", ROWS[:2], "c0r0s1e6"),
         ("random", "{epochs: 8}", [], None),
+        ("random", "{}", VAIN, None),
+        ("random", "{}", [*VAIN, ROWS[0]], "c1r0s0e6"),
         ("macro_micro", "{}", ROWS, None),
     ],
 )

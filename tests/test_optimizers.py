@@ -66,7 +66,7 @@ def test_training_does_not_import_the_compiler():
     code = """
 import sys
 from optnas.objectives.data.images import load_images
-from optnas.objectives.networks.build import build_model, count_multiply_adds
+from optnas.objectives.models import build_model, count_multiply_adds
 from optnas.objectives.training.trainer import Trainer
 from optnas.config.settings import DataSettings, TrainSettings
 from optnas.spaces import ChainArchitecture

@@ -5,7 +5,8 @@ import pytest
 from typer.testing import CliRunner
 
 from optnas.cli import app
-from optnas.config.file import StudyFileError, read_study_file
+from optnas.config.file import read_study_file
+from optnas.config.messages import StudyFileError
 from optnas.config.overrides import parse_overrides
 from optnas.study.opening import config_to_run
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from trainings import StandIn, graph_of, same, train
+from trainings import StandIn, graph_of, same, some, train
 
 from optnas.config.settings import DataSettings, TrainSettings
 from optnas.devices.ranks import Ranks
@@ -55,12 +55,7 @@ NETWORKS = {
 def digits() -> Images:
     """70 images to learn from and 45 to judge by: batches of 16 leave 6, and 13."""
     found = load_images(DataSettings(name="digits", validation=45), seed=0)
-    return dataclasses.replace(
-        found,
-        train_images=found.train_images[:70],
-        train_labels=found.train_labels[:70],
-        augmentation=Augmentation(padding=1, flip=True, cutout=2),
-    )
+    return some(found, 70, augmentation=Augmentation(padding=1, flip=True, cutout=2))
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import optuna
 import pytest
+from readers import Reader
 from searches import growing, opened
 
 from optnas.drawing.shapes import Box, Picture
@@ -45,25 +45,6 @@ HOSTILE = [
     "a\n\tb\r\nc",
     "\u4e2d\u6587 \U0001f600 \u05d0",
 ]
-
-
-class Reader(HTMLParser):
-    """The tags of a page with their attributes, and its texts."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.tags if name == tag]
 
 
 def plot(text: str = "text", **changes: Any) -> Plot:

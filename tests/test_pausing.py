@@ -1,12 +1,12 @@
 """Trainings left in the middle of an epoch: gone on with, they end as if nobody had come."""
 
-import dataclasses
 import functools
 import io
 
 import numpy as np
 import pytest
 import torch
+from trainings import some
 
 from optnas.config.settings import DataSettings, TrainSettings
 from optnas.objectives.data import batches
@@ -35,14 +35,7 @@ PAIR = (("sep_conv_3x3", 1), ("skip_connect", 0))
 @pytest.fixture(scope="module")
 def few() -> Images:
     digits = load_images(DataSettings(name="digits"), seed=0)
-    return dataclasses.replace(
-        digits,
-        train_images=digits.train_images[:130],
-        train_labels=digits.train_labels[:130],
-        validation_images=digits.validation_images[:40],
-        validation_labels=digits.validation_labels[:40],
-        augmentation=Augmentation(padding=1, flip=True, cutout=2),
-    )
+    return some(digits, 130, 40, augmentation=Augmentation(padding=1, flip=True, cutout=2))
 
 
 def seeded() -> torch.Generator:

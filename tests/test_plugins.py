@@ -8,14 +8,8 @@ import optuna
 import pydantic
 import pytest
 
-from optnas.config.plugins import (
-    PluginError,
-    argument_docs,
-    check_name,
-    load,
-    names,
-    options_model,
-)
+from optnas.config.plugins import argument_docs, check_name, load, names, options_model
+from optnas.extensions.importing import PluginError
 from optnas.spaces import ChainSpace
 
 

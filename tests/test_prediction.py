@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import io
 import json
-import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,6 @@ import torch
 from PIL import Image
 
 import optnas
-from optnas import cli
 from optnas.config.settings import DataSettings, TrainSettings
 from optnas.errors import UserError
 from optnas.objectives.data.images import load_images
@@ -204,6 +202,7 @@ def test_the_checks_stay_outside_what_is_exported(model):
         (np.full((16, 16), 255.0), "values from 255 to 255"),
         (np.zeros((5, 5, 5, 5, 5), np.uint8), "is no image"),
         (np.zeros((0, 16), np.uint8), "is no image"),
+        (np.ma.masked_equal(np.eye(16, dtype=np.uint8), 0), "masked values are no image"),
         ({"a": 1}, "a dict is no image"),
         (b"bytes", "a bytes is no image"),
         (7, "a int is no image"),
@@ -254,28 +253,20 @@ def _empty(folder: Path) -> Path:
     return folder / "empty"
 
 
-def command(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["optnas", "predict", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    said = capsys.readouterr()
-    return end.value.code or 0, said.out, said.err
-
-
-def test_the_command_prints_text_json_and_tables(photos, folder, monkeypatch, capsys, tmp_path):
+def test_the_command_prints_text_json_and_tables(photos, folder, tmp_path, optnas_command):
     place = photos / "test"
-    code, out, err = command(monkeypatch, capsys, folder, place, "--top", 2)
+    code, out, err = optnas_command("predict", folder, place, "--top", 2)
     assert code == 0
     assert len(out.splitlines()) == 2 * PER_CLASS
     assert err == f"Next: optnas export {folder} --to onnx\n"
-    code, out, _ = command(monkeypatch, capsys, folder, place, "--json", "--batch-size", 5)
+    code, out, _ = optnas_command("predict", folder, place, "--json", "--batch-size", 5)
     lines = [json.loads(line) for line in out.splitlines()]
     expected = optnas.load(folder).predict(place)
     assert [line["predictions"][0]["label"] for line in lines] == [e.label for e in expected]
     assert all(line["error"] is None for line in lines)
     bad = tmp_path / "bad,name.png"
     bad.write_text("<svg/>")
-    code, out, err = command(monkeypatch, capsys, folder, bad, place, "--csv", "--top", 9)
+    code, out, err = optnas_command("predict", folder, bad, place, "--csv", "--top", 9)
     rows = list(csv.DictReader(io.StringIO(out)))
     assert code == 1
     assert "bad,name.png: it is text" in err
@@ -286,11 +277,11 @@ def test_the_command_prints_text_json_and_tables(photos, folder, monkeypatch, ca
     assert float(rows[1]["probability"]) >= float(rows[1]["probability_2"])
 
 
-def test_the_command_refuses_what_is_not_there(folder, monkeypatch, capsys, tmp_path):
-    assert command(monkeypatch, capsys, folder, tmp_path / "no")[0] == 2
-    assert command(monkeypatch, capsys, tmp_path, tmp_path)[0] == 2
-    assert command(monkeypatch, capsys, folder, folder, "--csv", "--json")[0] == 2
-    code, _, err = command(monkeypatch, capsys, folder, tmp_path, "--device", "nowhere")
+def test_the_command_refuses_what_is_not_there(folder, tmp_path, optnas_command):
+    assert optnas_command("predict", folder, tmp_path / "no")[0] == 2
+    assert optnas_command("predict", tmp_path, tmp_path)[0] == 2
+    assert optnas_command("predict", folder, folder, "--csv", "--json")[0] == 2
+    code, _, err = optnas_command("predict", folder, tmp_path, "--device", "nowhere")
     assert code == 2
     assert "nowhere" in err
 

@@ -14,8 +14,8 @@ from optuna.trial import TrialState, create_trial
 from scipy.stats import chisquare
 
 from optnas.errors import UserError
+from optnas.hull import lower_hull, parent_probabilities
 from optnas.samplers import RandGrowSampler
-from optnas.samplers.randgrow import lower_hull, parent_probabilities
 from optnas.spaces import CellSpace, GrowthArchitecture, GrowthSpace
 from optnas.trials.attributes import ARCHITECTURE
 from optnas.trials.claims import Claim

@@ -1,22 +1,20 @@
 import json
 import signal
-import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from conftest import SHARED
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from readers import studies
 
-from optnas.cli import main
 from optnas.config.file import StudyFile, study_from_dict
 from optnas.config.proxy import Proxy
 from optnas.errors import UserError
 from optnas.experiments.ranking import _dynamic, _monotonicity, parse_settings, rank
 from optnas.experiments.studies import Experiment, Stopped, _Watcher
-from optnas.storage.opening import open_storage
 
 SETTINGS = (Proxy(0, 0, 0, 1), Proxy(0, 0, 0, 2))
 
@@ -33,12 +31,6 @@ def config(folder: Path, **keys: Any) -> StudyFile:
         "retrain": {"epochs": 4},
     }
     return study_from_dict(given | keys, folder)
-
-
-def studies(folder: Path) -> dict[str, list[FrozenTrial]]:
-    storage = open_storage(f"journal:///{folder}/tiny.log", create=False)
-    names = optuna.get_all_study_names(storage)
-    return {n: optuna.load_study(study_name=n, storage=storage).trials for n in names}
 
 
 def without_time(fields: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +51,7 @@ def test_the_same_networks_are_trained_in_every_setting(
     ranked: tuple[Path, Experiment, list[str]],
 ) -> None:
     folder, _, lines = ranked
-    trained = studies(folder)
+    trained = studies(folder / "tiny.log")
     assert {name: len(trials[0].intermediate_values) for name, trials in trained.items()} == {
         "tiny-rank-6-c0r0s0e4": 4,
         "tiny-rank-6-c0r0s0e1": 1,
@@ -96,10 +88,10 @@ def test_what_is_done_is_not_done_again(
     ranked: tuple[Path, Experiment, list[str]],
 ) -> None:
     folder, experiment, _ = ranked
-    before = studies(folder)
+    before = studies(folder / "tiny.log")
     again = rank(config(folder), networks=6, settings=SETTINGS, dynamic=True)
     assert again.fields == experiment.fields
-    assert studies(folder) == before
+    assert studies(folder / "tiny.log") == before
 
 
 def test_an_interrupted_ranking_goes_on_and_says_the_same(
@@ -161,7 +153,9 @@ def test_samplers_proxy_budget_and_limits_of_the_file_do_not_apply(tmp_path: Pat
     keys |= {"pruner": "median", "proxy": "c0r0s0e5"}
     experiment = rank(config(tmp_path, **keys), networks=3, full_epochs=1)
     assert experiment.fields["networks"] == 3
-    assert {len(t.intermediate_values) for t in studies(tmp_path)["tiny-rank-3-c0r0s0e1"]} == {1}
+    assert {
+        len(t.intermediate_values) for t in studies(tmp_path / "tiny.log")["tiny-rank-3-c0r0s0e1"]
+    } == {1}
 
 
 @pytest.mark.parametrize(
@@ -180,16 +174,13 @@ def test_bad_input_ends_with_one_message(
     arguments: list[str],
     message: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    optnas_command: Callable[..., Any],
 ) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(json.dumps(config(tmp_path).model_dump(mode="json") | {"artifacts": "a"}))
-    monkeypatch.setattr(sys, "argv", ["optnas", "rank", str(file), *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+    code, _, err = optnas_command("rank", file, *arguments)
+    assert code == 2
+    assert message in err
 
 
 def test_settings_are_read_once_each() -> None:
@@ -270,7 +261,7 @@ def test_the_same_networks_are_trained_elsewhere(
     assert (row["setting"], row["networks"]) == ("other", 6)
     assert -1 <= row["pearson"] <= 1
     assert "Pearson" in experiment.text
-    trained = studies(folder)
+    trained = studies(folder / "tiny.log")
     here, there = trained["tiny-rank-6-c0r0s0e4"], trained["other-rank-6-c0r0s0e2"]
     assert [t.params for t in here] == [t.params for t in there]
 

@@ -20,7 +20,8 @@ import optnas
 from optnas.report.text import best_fields, best_text, status_fields, status_text
 from optnas.storage.column_trials import ColumnTrial
 from optnas.storage.reading import ReadDatabase
-from optnas.study.opening import OpenStudy, open_existing
+from optnas.study.data import data_seen_with
+from optnas.study.opening import OpenStudy, config_to_run, open_existing
 from optnas.trials.attributes import CLAIM
 
 SAMPLERS: dict[str, Any] = {
@@ -218,6 +219,51 @@ def test_an_archived_study_is_looked_at(searched, tmp_path, left_over):
         code, said, trace = command("doctor", *target, "--fix")
         assert (code, trace) == (2, None), said
         assert contents(place) == before
+
+
+def test_an_archived_study_is_listed_and_forecast(searched, tmp_path):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    path = copied(searched, folder)
+    with read_only(folder) as place:
+        before = contents(place)
+        code, said, trace = command("ls", str(place))
+        assert (code, trace) == (0, None), said
+        assert "random" in said
+        code, said, trace = command("rm", f"sqlite:///{place / path.name}", "random", "--yes")
+        assert (code, trace) == (2, None), said
+        assert "cannot be written to; `optnas status`" in said
+        assert contents(place) == before
+
+
+def test_a_database_of_something_else_is_left_as_it_is(tmp_path):
+    """Optuna makes its tables in whatever it opens."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        connection.execute("CREATE TABLE users (name)")
+    text = "study: app\ndata: digits\nsampler: random\nspace: {depth: [2, 2], width: [4, 4]}\n"
+    (tmp_path / "app.yaml").write_text(text)
+    before = contents(tmp_path)
+    for verb, target, *options in (
+        ("ls", str(tmp_path)),
+        ("ls", f"sqlite:///{tmp_path}/app.db"),
+        ("status", str(tmp_path / "app.yaml")),
+        ("rm", str(tmp_path / "app.yaml"), "--yes"),
+    ):
+        _, said, trace = command(verb, target, *options)
+        assert trace is None, said
+        assert contents(tmp_path) == before, verb
+    config = config_to_run(tmp_path / "app.yaml")  # What a dry run and `optnas data` begin with.
+    assert data_seen_with(config) is None
+    assert contents(tmp_path) == before
+
+
+def test_what_a_list_cannot_open_is_told(searched, tmp_path):
+    path = copied(searched, tmp_path)
+    os.truncate(path, path.stat().st_size - 5000)
+    code, said, trace = command("ls", str(tmp_path))
+    assert (code, trace) == (0, None), said
+    assert "cannot be opened here" in said
+    assert "the database is damaged" in said
 
 
 def interrupted(path: Path, mode: str, folder: Path) -> None:

@@ -67,7 +67,7 @@ def test_an_own_space_is_searched_trained_and_loaded(tmp_path):
     (tmp_path / "study.yaml").write_text(block_with("residual:ResidualSpace", page, "yaml"))
     code = """
         import optnas
-        from optnas.objectives.networks.build import build_model, count_params
+        from optnas.objectives.models import build_model, count_params
         from optnas.running.retraining import retrain_found
         from optnas.config.file import load_study_file
 

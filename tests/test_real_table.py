@@ -100,3 +100,15 @@ def test_every_network_of_the_small_cells_can_be_drawn_and_changed(real_table):
     assert len(drawn) == 210
     changed = {real_table.canonical(space.mutate(space.random(rng), rng)) for _ in range(500)}
     assert changed <= drawn
+
+
+def test_the_mean_over_tables_is_of_those_that_search_them_all(real_table):
+    seeds = np.arange(6.0).reshape(3, 2) / 100
+    chains = {"random": seeds, "surrogate": seeds + 0.02, "macro_micro": seeds}
+    cells = {"random": seeds, "surrogate": seeds + 0.04}
+    lines = list(real_table.over_all([{"final": chains}, {"final": cells}]))
+    assert lines[0] == "\nMean over 2 tables, final"
+    leads = [line for line in lines if line.startswith("surrogate  ") and "[" in line]
+    assert len(leads) == 2
+    assert all("+3.00 [3.00, 3.00]" in line for line in leads)
+    assert not any("macro_micro" in line for line in lines)

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from trainings import some
 
 from optnas.config.recipes import initial_recipe, said_of
 from optnas.config.settings import (
@@ -41,9 +42,7 @@ EPOCHS = 12
 @pytest.fixture(scope="module")
 def few() -> Images:
     digits = load_images(DataSettings(name="digits", validation=60), seed=0)
-    return dataclasses.replace(
-        digits, train_images=digits.train_images[:130], train_labels=digits.train_labels[:130]
-    )
+    return some(digits, 130)
 
 
 def torch_rates(make, warmup: int) -> list[float]:

@@ -11,7 +11,8 @@ import torch
 import optnas
 from optnas.errors import UserError
 from optnas.objectives.kept.references import references_of
-from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.networks.costs import count_multiply_adds, count_params
 from optnas.objectives.networks.known import KnownArchitecture
 from optnas.running.retraining import retrain_found
 from optnas.study.opening import open_existing

@@ -1,15 +1,15 @@
 """The page of `optnas report`: complete, harmless, and whole or not there."""
 
 import dataclasses
+import functools
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 from optuna.trial import TrialState
+from readers import Reader
 from searches import growing, opened, trial
 
-from optnas import cli
 from optnas.errors import UserError
 from optnas.pages.frame import write_page
 from optnas.report.page import report_page, report_rows
@@ -18,26 +18,6 @@ from optnas.study.folders import page_path
 HOSTILE = "</pre></script><script>alert('x')</script><img src=http://example.org/x onerror=y>"
 GROWTH_KEYS = {"name": "growth", "cells": 1, "channels": 4}
 FAIL, RUNNING = TrialState.FAIL, TrialState.RUNNING
-
-
-class Reader(HTMLParser):
-    """The tags of a page with their attributes, and the cells of its tables."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    def counts(self) -> dict[str, int]:
-        names = [name for name, _ in self.tags]
-        return {name: names.count(name) for name in names}
 
 
 def test_the_page_tells_all_of_a_search(tmp_path):
@@ -152,52 +132,54 @@ def test_the_page_is_beside_the_storage(tmp_path):
     assert page_path(moved) == tmp_path / "there" / "made.html"
 
 
-def run(monkeypatch, *arguments: object) -> int | None:
-    monkeypatch.setattr("sys.argv", ["optnas", "report", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return end.code
-    return None
+@pytest.fixture
+def report(optnas_command):
+    """Runs `optnas report`: its exit code, and what it writes."""
+    return functools.partial(optnas_command, "report")
 
 
-def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_the_page(tmp_path, report):
     opened(tmp_path, [trial(0, 0.5, params=7)])
     storage = f"sqlite:///{tmp_path}/made.db"
-    assert run(monkeypatch, storage) == 0
-    wrote, beside, following = capsys.readouterr().out.splitlines()
+    code, out, _ = report(storage)
+    assert code == 0
+    wrote, beside, following = out.splitlines()
     assert wrote == f"Wrote {tmp_path}/made.html. Open it in a browser."
     assert beside == f"Wrote {tmp_path}/made.csv, a row for every trial."
     assert following == f"Next: optnas retrain {storage}"
     assert "optnas retrain sqlite:" in (tmp_path / "made.html").read_text()
     (tmp_path / "made.html").unlink()
 
-    assert run(monkeypatch, storage, "made", "--json") == 0
-    assert [row["params"] for row in json.loads(capsys.readouterr().out)] == [7]
+    code, out, _ = report(storage, "made", "--json")
+    assert code == 0
+    assert [row["params"] for row in json.loads(out)] == [7]
     assert not (tmp_path / "made.html").exists()
 
-    assert run(monkeypatch, storage, "--json", "--output", tmp_path / "mine.html") == 0
-    assert json.loads(capsys.readouterr().out)
+    code, out, _ = report(storage, "--json", "--output", tmp_path / "mine.html")
+    assert code == 0
+    assert json.loads(out)
     assert (tmp_path / "mine.html").read_text().startswith("<!doctype html>")
 
 
-def test_the_command_writes_markdown(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_markdown(tmp_path, report):
     opened(tmp_path, [trial(0, 0.5, params=7)])
     storage = f"sqlite:///{tmp_path}/made.db"
-    assert run(monkeypatch, storage, "--format", "md") == 0
-    assert capsys.readouterr().out.splitlines()[:2] == [
+    code, out, _ = report(storage, "--format", "md")
+    assert code == 0
+    assert out.splitlines()[:2] == [
         f"Wrote {tmp_path}/made.md.",
         f"Wrote {tmp_path}/made.csv, a row for every trial.",
     ]
     text = (tmp_path / "made.md").read_text()
-    assert run(monkeypatch, storage, "--output", tmp_path / "Mine.MD") == 0
+    assert report(storage, "--output", tmp_path / "Mine.MD")[0] == 0
     assert (tmp_path / "Mine.MD").read_text().splitlines()[1:4] == text.splitlines()[1:4]
     assert (tmp_path / "Mine.csv").exists()
     assert str(tmp_path) not in text
 
 
-def test_the_command_says_that_there_is_nothing_yet(tmp_path, monkeypatch, capsys):
+def test_the_command_says_that_there_is_nothing_yet(tmp_path, report):
     opened(tmp_path)
-    assert run(monkeypatch, f"sqlite:///{tmp_path}/made.db") == 2
-    assert re.fullmatch(r"optnas: [^\n]+ no finished trial yet[^\n]+\n", capsys.readouterr().err)
+    code, _, err = report(f"sqlite:///{tmp_path}/made.db")
+    assert code == 2
+    assert re.fullmatch(r"optnas: [^\n]+ no finished trial yet[^\n]+\n", err)
     assert not (tmp_path / "made.html").exists()

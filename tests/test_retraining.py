@@ -1,9 +1,9 @@
 """Retraining what a search found: several times, wider, and on other images."""
 
+import functools
 import json
 import shutil
 import statistics
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 import optnas
-from optnas import cli
 from optnas.cli.sizes import images_said, network_said, opened_together
 from optnas.config.settings import DataSettings, NetworkSettings
 from optnas.config.stored import references
@@ -206,17 +205,10 @@ def test_other_images_come_with_their_own_defaults(study):
 
 
 @pytest.fixture
-def retrain_command(study, capsys, monkeypatch):
+def retrain_command(study, optnas_command):
     """Runs ``optnas retrain`` on a copy of a study; the exit code and what was printed."""
     file = Path(study().config.folder) / "found.yaml"
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["optnas", "retrain", *map(str, (file, *arguments))])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return command
+    return functools.partial(optnas_command, "retrain", file)
 
 
 def test_the_command_reports_mean_and_deviation_last(retrain_command):

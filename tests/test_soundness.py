@@ -96,6 +96,26 @@ def test_a_sound_file_is_no_damage_though_it_is_locked(database):
     connection.close()
 
 
+def test_a_file_whose_end_is_in_its_log_is_no_damage(tmp_path):
+    """A full disk lets a checkpoint write the beginning of a file, but no more pages to it."""
+    path = tmp_path / "study.db"
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("PRAGMA journal_mode=WAL")
+    writer.execute("CREATE TABLE t (x)")
+    writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    writer.execute("INSERT INTO t VALUES (zeroblob(20000))")
+    reader = sqlite3.connect(path, isolation_level=None)
+    log = path.with_name(path.name + "-wal").read_bytes()
+    first = log.index(b"SQLite format 3\0")  # The first page, which knows of all the others.
+    with path.open("r+b") as file:
+        file.write(log[first : first + PAGE])
+    assert int.from_bytes(path.read_bytes()[28:32], "big") * PAGE > path.stat().st_size
+    assert damage_of_file(path) is None
+    assert reader.execute("SELECT length(x) FROM t").fetchone() == (20000,)
+    reader.close()
+    writer.close()
+
+
 def test_a_new_file_is_no_damage(tmp_path):
     path = tmp_path / "new.db"
     assert damage_of_file(path) is None

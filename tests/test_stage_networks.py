@@ -7,12 +7,8 @@ import torch
 import torchvision
 from torch import nn
 
-from optnas.objectives.networks.build import (
-    build_model,
-    count_multiply_adds,
-    count_params,
-    forward_costs,
-)
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.networks.costs import count_multiply_adds, count_params, forward_costs
 from optnas.objectives.networks.stages import count_keras_params, stage_network
 from optnas.spaces import StageArchitecture
 

@@ -157,6 +157,17 @@ def test_a_preset_is_what_it_was(tmp_path: Path) -> None:
         assert len(config.kept) == 2
 
 
+@pytest.mark.parametrize(("version", "told"), [("99.0", True), ("0.0.1", False), ("x", False)])
+def test_what_a_later_version_stored_is_told(tmp_path: Path, version: str, told: bool) -> None:
+    path = made(tmp_path, train__novel=3)
+    study = optuna.load_study(study_name="old", storage=f"sqlite:///{tmp_path}/old.db")
+    study.set_user_attr(RECORD, {**study.user_attrs[RECORD], "version": version})
+    for target in (str(path), f"sqlite:///{tmp_path}/old.db"):
+        with pytest.raises(UserError, match="novel: unknown key") as refused:
+            open_existing(target)
+        assert ("made by optnas 99.0" in str(refused.value)) == told
+
+
 def test_an_unsaid_name_is_the_stored_one(tmp_path: Path) -> None:
     """The default sampler has changed, so that the file's options alone fit no sampler."""
     path = made(tmp_path, FILE | {"sampler": {"name": "econas", "cycles": 5}})

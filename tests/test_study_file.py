@@ -7,17 +7,10 @@ import optuna
 import pytest
 
 from optnas.config import plugins
-from optnas.config.file import (
-    StudyFile,
-    StudyFileError,
-    differences,
-    from_resolved,
-    identity_of,
-    load_study_file,
-    study_from_dict,
-)
+from optnas.config.file import StudyFile, from_resolved, load_study_file, study_from_dict
+from optnas.config.messages import StudyFileError
 from optnas.config.schema import schema
-from optnas.config.stored import references
+from optnas.config.stored import differences, identity_of, references
 from optnas.config.template import template
 from optnas.spaces import ChainSpace
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from optnas.objectives.networks.build import build_supernet, count_multiply_adds
+from optnas.objectives.networks.build import build_supernet
+from optnas.objectives.networks.costs import count_multiply_adds
 from optnas.objectives.networks.mixtures import MixedCell, MixedEdge
 from optnas.objectives.networks.supernet import MixedNetwork, NasBench201SuperNetwork, SuperNetwork
 from optnas.spaces import CellSpace, ChainSpace, NasBench201Space

@@ -9,7 +9,8 @@ import torch
 from optuna.trial import TrialState
 
 import optnas
-from optnas.config.file import StudyFileError, study_from_dict
+from optnas.config.file import study_from_dict
+from optnas.config.messages import StudyFileError
 from optnas.config.settings import DataSettings, NetworkSettings, SearchSettings, TrainSettings
 from optnas.errors import UserError
 from optnas.objectives.data.images import load_images

@@ -186,6 +186,47 @@ def test_a_table_without_what_is_needed_is_refused(write, arrays, options, messa
         Tabular(RowSpace(1), path, **options)
 
 
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"a": [0.5, np.inf]}, "'a' has values from 0.5 to inf; expected accuracies"),
+        ({"a": [-np.inf, 0.5]}, "'a' has values from -inf to 0.5"),
+        ({"a": [12.0, 180.0]}, "'a' has values from 12 to 180"),
+        ({"a": [-0.5, 3.0]}, "'a' has values from -0.5 to 3"),
+        ({"a": [np.nan, np.nan]}, "'a' is NaN for every network"),
+        ({"a": np.zeros(0)}, "the table has no rows"),
+        ({"a": [0.5, 0.6], "arch": ["x", "x"]}, "'arch' names the network 'x' more than once"),
+        ({"a": [0.5, 0.6], "params": [1.0, np.nan]}, "'params' must be numbers from 0 on"),
+        ({"a": [0.5, 0.6], "params": [[1], [2]]}, "'params' must be numbers from 0 on"),
+        *(
+            ({"a": [0.5, 0.6], "train_seconds_9ep": wrong}, "'train_seconds_9ep' must be numbers")
+            for wrong in ([1.0, np.nan], [1.0, -1.0], ["1", "2"], [[1.0], [2.0]])
+        ),
+    ],
+)
+def test_a_table_of_what_is_no_accuracy_is_refused(write, arrays, message):
+    path = write(**{name: np.array(values) for name, values in arrays.items()})
+    with pytest.raises(UserError, match=message):
+        Tabular(RowSpace(2), path, "a")
+
+
+@pytest.mark.parametrize(
+    ("values", "greatest"),
+    [([0.0, 1.0], 1.0), ([12.0, 100.0], 1.0), ([-3.0, -0.5], -0.5), ([np.nan, 0.25], 0.25)],
+)
+def test_accuracies_and_negative_losses_are_read(write, values, greatest):
+    trials = evaluated(Tabular(RowSpace(2), write(a=np.array(values)), "a"), 0, 1)
+    assert max(trial.value for trial in trials if trial.value is not None) == greatest
+
+
+def test_names_may_be_bytes(write):
+    path = write(a=np.array([0.5, 0.25]), arch=np.array([b"0", b"1"]))
+    assert [trial.value for trial in evaluated(Tabular(RowSpace(2), path, "a"), 0, 1)] == [
+        0.5,
+        0.25,
+    ]
+
+
 def test_what_is_no_table_is_refused(tmp_path):
     with pytest.raises(UserError, match="there is no such table"):
         Tabular(RowSpace(1), tmp_path / "absent.npz", "a")

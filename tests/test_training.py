@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 from torch import nn
-from trainings import same, train
+from trainings import same, some, train
 
 from optnas.config.settings import DataSettings, TrainSettings
 from optnas.objectives.data import batches
@@ -35,14 +35,7 @@ def digits() -> Images:
 @pytest.fixture(scope="module")
 def few(digits) -> Images:
     """A tenth of the digits with every augmentation, for what is not about learning."""
-    return dataclasses.replace(
-        digits,
-        train_images=digits.train_images[:130],
-        train_labels=digits.train_labels[:130],
-        validation_images=digits.validation_images[:40],
-        validation_labels=digits.validation_labels[:40],
-        augmentation=Augmentation(padding=1, flip=True, cutout=2),
-    )
+    return some(digits, 130, 40, augmentation=Augmentation(padding=1, flip=True, cutout=2))
 
 
 def trainer(images: Images, *, seed: int = 0, epochs: int = 4, **keys) -> Trainer:

@@ -300,7 +300,7 @@ class Suspended(napping.Nap):
             self.on_epoch = stop
         return super().__call__(trial)
 
-optnas.trials.leases._host = lambda: "another machine"
+optnas.trials.leases.this_host = lambda: "another machine"
 napping.Nap = Suspended
 print(run(sys.argv[1]).ending)
 """

@@ -1,10 +1,25 @@
-"""Trainings to be compared: what their tests do with them."""
+"""Trainings to be compared: what their tests train on, and do with them."""
 
+import dataclasses
 import weakref
+from typing import Any
 
 import torch
 
+from optnas.objectives.data import Images
 from optnas.objectives.training.trainer import Trainer
+
+
+def some(images: Images, train: int, validation: int | None = None, **changes: Any) -> Images:
+    """The first images of a data set, for what is not about learning."""
+    return dataclasses.replace(
+        images,
+        train_images=images.train_images[:train],
+        train_labels=images.train_labels[:train],
+        validation_images=images.validation_images[:validation],
+        validation_labels=images.validation_labels[:validation],
+        **changes,
+    )
 
 
 def train(subject: Trainer, epochs: int) -> Trainer:

@@ -12,10 +12,11 @@ from torch import Tensor
 from optnas.config.settings import DataSettings
 from optnas.extensions.importing import PluginError, load_reference, modules_of
 from optnas.objectives.data import legacy
-from optnas.objectives.data.errors import DataError, shown, some
+from optnas.objectives.data.errors import DataError, some
 from optnas.objectives.data.found import FoundImages, rows_of
 from optnas.objectives.data.names import TEST, class_name, is_text, ordered
 from optnas.objectives.data.splits import RawImages
+from optnas.units import shown
 
 _LAYOUTS = {"NHW": 3, "NHWC": 4, "NCHW": 4}
 _WANTED = "uint8 of shape (N, H, W), (N, H, W, C) or (N, C, H, W)"
@@ -137,7 +138,11 @@ def _array(values: Any, what: str) -> np.ndarray:
     try:
         if isinstance(values, Tensor):
             return values.detach().cpu().numpy()
+        if np.ma.is_masked(values):
+            raise DataError(f"{what} must have no masked values; say what is there by `.filled()`")
         return np.asarray(values)
+    except DataError:
+        raise
     except Exception as error:  # lists of several lengths, sparse tensors, own classes
         raise DataError(f"{what} must be an array: {error}") from None
 

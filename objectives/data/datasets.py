@@ -16,11 +16,12 @@ from optnas.config.settings import DataSettings
 from optnas.objectives.data import legacy
 from optnas.objectives.data.arrays import load_function
 from optnas.objectives.data.augment import Augmentation
-from optnas.objectives.data.errors import DataError, shown
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.data.folders import DEFAULT_SIZE, load_files
 from optnas.objectives.data.found import FoundImages
 from optnas.objectives.data.splits import RawImages
 from optnas.objectives.data.torchvision_sets import load_torchvision
+from optnas.units import shown
 
 DEFAULT_ROOT = "~/.cache/optnas/data"
 FUNCTION = "module:function"

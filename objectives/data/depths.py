@@ -3,7 +3,8 @@
 import numpy as np
 
 from optnas.objectives.data.decoding import FRACTIONAL, WIDE, Depths
-from optnas.objectives.data.errors import DataError, counted, some
+from optnas.objectives.data.errors import DataError, some
+from optnas.units import plural
 
 _BITS = (8, 10, 12, 14, 16)
 _LEAST = 16
@@ -32,7 +33,7 @@ def depths_of(facts: np.ndarray, names: list[str]) -> tuple[Depths, list[str]]:
         unit = _floats(facts, floats, names, remarks)
     if wide.any():
         _check_wide(facts, wide, names)
-        remarks.append(f"{counted(int(wide.sum()), 'image')} in colours of 16 bits read as 8")
+        remarks.append(f"{plural(int(wide.sum()), 'image')} in colours of 16 bits read as 8")
     return Depths(deepest, unit), remarks
 
 
@@ -43,18 +44,18 @@ def _integers(
     if low < 0 or top > 65535:
         wrong = chosen & ((facts["low"] < 0) | (facts["top"] > 65535))
         raise DataError(
-            f"{counted(int(wrong.sum()), 'image')} have samples from {low:g} to {top:g}, and only "
+            f"{plural(int(wrong.sum()), 'image')} have samples from {low:g} to {top:g}, and only "
             f"0 to 65535 can be read: {_named(wrong, names)}. Scale them to 8 or 16 bits."
         )
     if 0 < top < _LEAST:
         raise DataError(
-            f"The {counted(int(chosen.sum()), 'image')} of more than 8 bits have no sample above "
+            f"The {plural(int(chosen.sum()), 'image')} of more than 8 bits have no sample above "
             f"{top:g}, so that nobody can tell what is white: {_named(chosen, names)}. Scale them "
             "to 8 bits."
         )
     bits = next(bits for bits in _BITS if top < 1 << bits)
     remarks.append(
-        f"{counted(int(chosen.sum()), 'image')} of more than 8 bits: no sample is above {top:g}, "
+        f"{plural(int(chosen.sum()), 'image')} of more than 8 bits: no sample is above {top:g}, "
         f"so {bits} bits are taken for the depth of the set"
     )
     return float((1 << bits) - 1)
@@ -73,7 +74,7 @@ def _floats(facts: np.ndarray, chosen: np.ndarray, names: list[str], remarks: li
             f"{_named(wrong, names)}. Scale them alike."
         )
     unit = 1.0 if top <= 1 else 255.0
-    remarks.append(f"{counted(int(chosen.sum()), 'image')} of floats, taken as in [0, {unit:g}]")
+    remarks.append(f"{plural(int(chosen.sum()), 'image')} of floats, taken as in [0, {unit:g}]")
     return unit
 
 
@@ -81,7 +82,7 @@ def _check_wide(facts: np.ndarray, chosen: np.ndarray, names: list[str]) -> None
     top = int(facts["top"][chosen].max())
     if top < 1 << 14:
         raise DataError(
-            f"The {counted(int(chosen.sum()), 'image')} in colours of 16 bits have no sample "
+            f"The {plural(int(chosen.sum()), 'image')} in colours of 16 bits have no sample "
             f"above {top}, so that their 8 upper bits, which can be read here, are nearly black: "
             f"{_named(chosen, names)}. Scale them to 8 bits."
         )

@@ -1,7 +1,6 @@
 """From a data set as it was found to three splits, and the reading that says what they are."""
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 from optnas.config.settings import DataSettings
 from optnas.objectives.data.errors import DataError
 from optnas.objectives.data.found import FoundImages
-from optnas.objectives.data.image_files import ImageFiles, Pixels, taken
+from optnas.objectives.data.image_files import Pixels, digest_of_parts, taken
 from optnas.objectives.data.membership import (
     OPEN,
     TEST,
@@ -233,11 +232,5 @@ def reading_of_known(
 
 def digest_of_known(raw: RawImages) -> str:
     """Digest of the images and labels of a data set and the names of its classes."""
-    checksum = hashlib.sha256(repr(raw.class_names).encode())
-    for part in (raw.train_images, raw.train_labels, raw.test_images, raw.test_labels):
-        checksum.update(repr(tuple(part.shape)).encode())
-        if isinstance(part, ImageFiles):
-            checksum.update(part.fingerprint())
-        else:
-            checksum.update(np.ascontiguousarray(part.numpy()).data)
-    return checksum.hexdigest()
+    parts = (raw.train_images, raw.train_labels, raw.test_images, raw.test_labels)
+    return digest_of_parts(parts, repr(raw.class_names).encode())

@@ -10,13 +10,14 @@ import torch
 
 from optnas.config.settings import DataSettings
 from optnas.objectives.data.decoding import Framing
-from optnas.objectives.data.errors import DataError, counted, shown, some
+from optnas.objectives.data.errors import DataError, some
 from optnas.objectives.data.found import FoundImages, rows_of
 from optnas.objectives.data.image_files import ImageFiles, Pixels, decode
 from optnas.objectives.data.listing import Entry, Listing, by_folders, left_out_lines
 from optnas.objectives.data.reading import conversions, sizes_and_modes
 from optnas.objectives.data.scanning import Scan, scan
 from optnas.objectives.data.tables import by_table
+from optnas.units import plural, shown
 
 UNREADABLE_SHARE = 0.05
 """Up to this share of a class may be unreadable and is left out."""
@@ -147,4 +148,4 @@ def _named(broken: list[tuple[Entry, str]]) -> str:
     if len(broken) == 1:
         return first
     every = "".join(f"\n  {shown(entry.name)}: {reason}" for entry, reason in broken)
-    return f"{first}{counted(len(broken), 'file')} cannot be read:{every}\n"
+    return f"{first}{plural(len(broken), 'file')} cannot be read:{every}\n"

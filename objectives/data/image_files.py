@@ -189,6 +189,25 @@ def joined(first: Pixels, second: Pixels) -> Pixels:
     raise TypeError("Images in memory and images in files cannot be joined.")
 
 
+def digest_of_parts(parts: Iterable[Pixels], before: bytes = b"") -> str:
+    """Checksum of images and labels.
+
+    Of images in files their fingerprints count.
+
+    Args:
+        parts: Images and labels.
+        before: What is counted before them.
+    """
+    checksum = hashlib.sha256(before)
+    for part in parts:
+        checksum.update(repr(tuple(part.shape)).encode())
+        if isinstance(part, ImageFiles):
+            checksum.update(part.fingerprint())
+        else:
+            checksum.update(np.ascontiguousarray(part.cpu().numpy()).data)
+    return checksum.hexdigest()
+
+
 def pieces(
     images: Pixels, choices: Iterable[Tensor], seeds: Iterable[Tensor] | None = None
 ) -> Iterator[Tensor]:

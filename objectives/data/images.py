@@ -29,6 +29,7 @@ from optnas.objectives.data.dividing import (
     divided,
     reading_of_known,
 )
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.data.image_files import ImageFiles, Pixels, joined, taken
 from optnas.objectives.data.narrowing import (
     about,
@@ -38,7 +39,7 @@ from optnas.objectives.data.narrowing import (
     validation_count,
 )
 from optnas.objectives.data.reading import Reading, membership_of
-from optnas.objectives.data.splits import DataError, RawImages, hold_out
+from optnas.objectives.data.splits import RawImages, hold_out
 from optnas.seeds import derive_seed
 
 __all__ = ["DATASETS", "DataError", "Dataset", "Images", "load_images"]

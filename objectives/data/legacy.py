@@ -12,8 +12,9 @@ from torch import Tensor
 
 from optnas.objectives.data import cache
 from optnas.objectives.data.decoding import FORMATS
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.data.image_files import ImageFiles, Pixels, taken
-from optnas.objectives.data.splits import DataError, RawImages, hold_out
+from optnas.objectives.data.splits import RawImages, hold_out
 from optnas.seeds import derive_seed
 
 SUFFIXES = frozenset(

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from optnas.objectives.data.decoding import HEIF_SUFFIXES, suffixes
-from optnas.objectives.data.errors import DataError, counted, shown, some
+from optnas.objectives.data.errors import DataError, some
 from optnas.objectives.data.names import SPLITS, TRAIN, class_name, is_junk, ordered, split_of
+from optnas.units import plural, shown
 
 # What holds pictures that nobody can read here, and what helps.
 _CURES = {
@@ -350,7 +351,7 @@ def _label(name: str) -> str:
 
 def _seen(tree: Tree) -> str:
     folders = [f"{name}/" for name in tree.folders]
-    images = [counted(len(tree.images), "image")] if tree.images else []
+    images = [plural(len(tree.images), "image")] if tree.images else []
     return ", ".join(([some(folders, 8)] if folders else []) + images) or "nothing"
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from optnas.objectives.data.errors import DataError, counted, some
+from optnas.objectives.data.errors import DataError, some
 from optnas.objectives.data.names import SPLITS
-from optnas.objectives.data.shares import quotas
+from optnas.objectives.data.shares import held_out, quotas
+from optnas.units import plural
 
 TRAIN, VALIDATION, TEST = range(3)
 OPEN = 255
@@ -210,11 +211,6 @@ def narrowed(
     """The indices of ``count`` images of a split, ascending: of every class its share."""
     members = np.flatnonzero(splits == split)
     labels, sizes = np.unique(rows["label"][members], return_counts=True)
-    if not len(labels) <= count <= len(members):
-        raise DataError(
-            f"Cannot choose {count} of {len(members)} images of {len(labels)} classes: at least "
-            "one image per class and at most all of them."
-        )
     chosen = []
     for label, quota in zip(labels, quotas(sizes, count), strict=True):
         own = members[rows["label"][members] == label]
@@ -251,22 +247,9 @@ def _validation_counts(
     asked = shares.validation
     if isinstance(asked, float) or not asked:
         return [_share(asked, int(size)) for size in sizes]
-    present = sizes > 0
-    total, classes = int(sizes.sum()), int(present.sum())
-    if not classes <= asked <= total - classes:
-        raise DataError(
-            f"Cannot hold out {asked} of {total} images of {classes} classes: hold out at least "
-            f"{classes} and at most {max(0, total - classes)}, so that every class keeps an image "
-            "on both sides."
-        )
+    present = np.flatnonzero(sizes > 0)
     counts = np.zeros(len(sizes), int)
-    counts[present] = quotas(sizes[present], asked)
-    lonely = [class_names[i] for i in np.flatnonzero(present & (counts >= sizes))]
-    if lonely:
-        raise DataError(
-            f"Holding out {asked} of {total} images leaves none of class {lonely[0]} to train on: "
-            "hold out fewer images or add some of this class."
-        )
+    counts[present] = held_out(sizes[present], asked, [class_names[i] for i in present])
     return [int(count) for count in counts]
 
 
@@ -318,9 +301,9 @@ def _differences(before: Membership, after: Membership) -> Iterator[str]:
     count_fewer = -sum(number for number in more.values() if number < 0) - changed
     for number, what in ((count_more, "more"), (count_fewer, "fewer")):
         if number:
-            yield f"{counted(number, 'image')} {what}"
+            yield f"{plural(number, 'image')} {what}"
     if changed:
-        yield f"{counted(changed, 'image')} changed"
+        yield f"{plural(changed, 'image')} changed"
     yield from _moves(Membership(old, old_names), Membership(new, new_names))
 
 
@@ -351,6 +334,6 @@ def _moves(before: Membership, after: Membership) -> Iterator[str]:
     ranked = sorted(examples.items(), key=lambda pair: (-pair[1], pair[0]))
     shown = ", ".join(f"{text} {number:,}" for text, number in ranked[:3])
     if labels:
-        yield f"{counted(labels, 'label')} moved ({shown})"
+        yield f"{plural(labels, 'label')} moved ({shown})"
     elif moved:
-        yield f"{counted(moved, 'image')} in another split ({shown})"
+        yield f"{plural(moved, 'image')} in another split ({shown})"

@@ -8,8 +8,9 @@ import torch
 
 from optnas.config.settings import DataSettings
 from optnas.objectives.data.dividing import chosen_classes
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.data.image_files import taken
-from optnas.objectives.data.splits import DataError, RawImages, draw_stratified
+from optnas.objectives.data.splits import RawImages, draw_stratified
 from optnas.seeds import derive_seed
 
 

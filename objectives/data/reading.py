@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from optnas.objectives.data.decoding import FACTS, FRAMES, ROTATED, TRANSPARENT, Framing
-from optnas.objectives.data.errors import DataError, counted, shown, some
+from optnas.objectives.data.errors import DataError, some
 from optnas.objectives.data.membership import Membership, differences
 from optnas.objectives.data.names import SPLITS
+from optnas.units import plural, shown
 
 IMBALANCE = 5.0
 """The largest class has so many times the images of the smallest before that is said."""
@@ -126,7 +127,7 @@ class Reading:
         """The same in a few lines for people."""
         totals = [f"{sum(self.counts.get(split, ())):,} {_WORDS[split]}" for split in SPLITS]
         lines = [
-            f"data {shown(self.name)!r}: {counted(len(self.class_names), 'class', 'classes')}; "
+            f"data {shown(self.name)!r}: {plural(len(self.class_names), 'class')}; "
             f"{', '.join(totals)} images",
             f"classes: {self._classes()}",
             self._pictures(),
@@ -135,7 +136,7 @@ class Reading:
         lines += [f"left out: {line}" for line in self.left_out]
         if self.unreadable:
             files = (f"{shown(name)} ({reason})" for name, reason in self.unreadable)
-            count = counted(len(self.unreadable), "unreadable file")
+            count = plural(len(self.unreadable), "unreadable file")
             lines.append(f"left out: {count}: {some(files, 20)}")
         twins = self.twins
         if twins.within or twins.across:
@@ -260,7 +261,7 @@ def conversions(facts: np.ndarray, framing: Framing, channels: int) -> list[str]
     ):
         number = int(((flags & flag) != 0).sum())
         if number:
-            lines.append(f"{counted(number, 'image')} {text}")
+            lines.append(f"{plural(number, 'image')} {text}")
     modes = Counter(mode.decode() for mode in facts["mode"].tolist())
     target = "gray" if channels == 1 else "RGB"
     same = ("L",) if channels == 1 else ("RGB",)

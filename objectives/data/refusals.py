@@ -1,5 +1,7 @@
 """Why a file cannot be read as an image, in a line."""
 
+from optnas.errors import first_line
+
 _OTHERS = (
     (b"%!PS", "it is PostScript"),
     (b"%PDF", "it is a PDF"),
@@ -13,7 +15,7 @@ def reason_of(content: bytes, error: Exception, reads_heif: bool = False) -> str
     if not content:
         return "the file is empty"
     if type(error).__name__ != "UnidentifiedImageError":
-        return str(error).strip().partition("\n")[0] or type(error).__name__
+        return first_line(error)
     if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
         return "it is damaged HEIC" if reads_heif else "it is HEIC: pip install 'optnas[heif]'"
     if content[4:8] == b"ftyp" and content[8:12] in (b"avif", b"avis"):

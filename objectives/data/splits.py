@@ -8,9 +8,7 @@ from torch import Tensor
 
 from optnas.objectives.data.errors import DataError
 from optnas.objectives.data.image_files import Pixels
-from optnas.objectives.data.shares import quotas
-
-__all__ = ["DataError", "RawImages", "draw_shares", "draw_stratified", "hold_out"]
+from optnas.objectives.data.shares import held_out, quotas
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +47,11 @@ def draw_stratified(labels: Tensor, count: int, seed: int) -> Tensor:
         DataError: If ``count`` is less than one image per class or more than there are.
     """
     values, sizes = np.unique(labels.numpy(), return_counts=True)
-    if not len(values) <= count <= len(labels):
-        raise DataError(
-            f"Cannot choose {count} of {len(labels)} images of {len(values)} classes: at least "
-            "one image per class and at most all of them."
-        )
+    shares = quotas(sizes, count)
     rng = np.random.default_rng(seed)
     chosen = [
         rng.permutation(np.flatnonzero(labels.numpy() == value))[:quota]
-        for value, quota in zip(values, quotas(sizes, count), strict=True)
+        for value, quota in zip(values, shares, strict=True)
     ]
     return torch.from_numpy(np.sort(np.concatenate(chosen)))
 
@@ -71,24 +65,12 @@ def hold_out(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: If some class has no image left on one side.
     """
-    classes = len(np.unique(labels.numpy()))
-    if not classes <= count <= len(labels) - classes:
-        raise DataError(
-            f"Cannot hold out {count} of {len(labels)} images of {classes} classes: hold out at "
-            f"least {classes} and at most {max(0, len(labels) - classes)}, so that every class "
-            "keeps an image on both sides."
-        )
+    classes, sizes = np.unique(labels.numpy(), return_counts=True)
+    held_out(sizes, count, classes.tolist())
     held = draw_stratified(labels, count, seed)
     stays = torch.ones(len(labels), dtype=torch.bool)
     stays[held] = False
-    kept = torch.nonzero(stays).flatten()
-    if len(np.unique(labels[kept].numpy())) < classes:
-        lonely = sorted(set(labels.tolist()) - set(labels[kept].tolist()))
-        raise DataError(
-            f"Holding out {count} of {len(labels)} images leaves none of class {lonely[0]} to "
-            "train on: hold out fewer images or add some of this class."
-        )
-    return kept, held
+    return torch.nonzero(stays).flatten(), held
 
 
 def draw_shares(

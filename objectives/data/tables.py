@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from optnas.objectives.data.errors import DataError, counted, shown, some
+from optnas.objectives.data.errors import DataError, some
 from optnas.objectives.data.listing import Entry, Listing, walk
 from optnas.objectives.data.names import (
     SPLITS,
@@ -18,6 +18,7 @@ from optnas.objectives.data.names import (
     ordered,
     split_of,
 )
+from optnas.units import plural, shown
 
 _COLUMNS = ("file", "label", "split")
 _Row = tuple[int, dict[str, Any]]
@@ -52,7 +53,7 @@ def by_table(root: Path, table: Path) -> Listing:
             )
         twice += known[0] != line
     if twice:
-        listing.remarks.append(f"{counted(twice, 'row')} of the table said again what is known")
+        listing.remarks.append(f"{plural(twice, 'row')} of the table said again what is known")
     listing.entries = [entry for _, entry in entries.values()]
     _check_splits(listing.entries, table)
     listing.class_names = tuple(ordered({entry.label for entry in listing.entries}))
@@ -77,7 +78,7 @@ def _check_there(entries: list[Entry], there: set[str], root: Path, table: Path)
     missing = [e.name for e in entries if e.name not in there and not os.path.exists(e.path)]
     if 2 * len(missing) > len(entries):
         raise DataError(
-            f"{shown(table)}: {len(missing):,} of {counted(len(entries), 'file')} are not in "
+            f"{shown(table)}: {len(missing):,} of {plural(len(entries), 'file')} are not in "
             f"{shown(root)}: {some(missing, 3)}. The column file holds paths from `root`, with "
             "their suffixes."
         )
@@ -187,7 +188,7 @@ def _check_splits(entries: list[Entry], table: Path) -> None:
     if None in splits:
         lacking = [entry.name for entry in entries if entry.split is None]
         raise DataError(
-            f"{shown(table)}: {counted(len(lacking), 'image')} of {len(entries):,} have no "
+            f"{shown(table)}: {plural(len(lacking), 'image')} of {len(entries):,} have no "
             f"`split` ({some(lacking, 3)}): fill the column, or leave it out."
         )
     if TRAIN not in splits:

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from optnas.config.settings import DataSettings
+from optnas.errors import first_line
 from optnas.objectives.data.decoding import FACTS, Depths, Framing, Picture, finished, read_opened
-from optnas.objectives.data.errors import DataError, shown
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.data.folders import DEFAULT_SIZE, HOW, framing_of, preparation
 from optnas.objectives.data.found import FoundImages, rows_of
 from optnas.objectives.data.names import SPLITS, TEST, TRAIN, VALIDATION
 from optnas.objectives.data.reading import conversions, sizes_and_modes
+from optnas.units import shown
 
 # What the sets call their splits: the first that a set knows is taken.
 _SPLIT_NAMES = {
@@ -119,9 +121,10 @@ def _parts(cls: type[Any], root: Path, settings: DataSettings) -> dict[str | Non
 
 
 def _missing(settings: DataSettings, root: Path, error: Exception) -> DataError:
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
     cure = "" if settings.download else " Set `download: true`, or put its files there."
-    return DataError(f"`{settings.name}` cannot be read from {shown(root)}: {reason}.{cure}")
+    return DataError(
+        f"`{settings.name}` cannot be read from {shown(root)}: {first_line(error)}.{cure}"
+    )
 
 
 def _read(

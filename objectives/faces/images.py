@@ -9,9 +9,10 @@ import torch
 
 from optnas.config.settings import DataSettings
 from optnas.objectives.data.augment import Augmentation
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.data.image_files import Pixels, joined, taken
 from optnas.objectives.data.images import Images, find_dataset
-from optnas.objectives.data.splits import DataError, RawImages
+from optnas.objectives.data.splits import RawImages
 from optnas.objectives.faces.pairs import checked_fraction
 from optnas.seeds import derive_seed
 

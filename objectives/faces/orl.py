@@ -9,7 +9,8 @@ import torch
 from optnas.config.settings import DataSettings
 from optnas.objectives.data.augment import resized
 from optnas.objectives.data.datasets import Dataset
-from optnas.objectives.data.splits import DataError, RawImages
+from optnas.objectives.data.errors import DataError
+from optnas.objectives.data.splits import RawImages
 
 FILE = "orl_faces.npz"
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.data.image_files import Pixels
-from optnas.objectives.data.splits import DataError
 from optnas.objectives.faces.encoded import EncodedImages
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm")

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from optnas.objectives.data.splits import DataError
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.verification import Indices
 
 FOLDS = 10

@@ -15,7 +15,8 @@ import numpy as np
 
 from optnas.config.settings import DataSettings
 from optnas.objectives.data.datasets import Dataset
-from optnas.objectives.data.splits import DataError, RawImages
+from optnas.objectives.data.errors import DataError
+from optnas.objectives.data.splits import RawImages
 from optnas.objectives.faces.encoded import EncodedImages, open_image
 
 MAGIC = 0xCED7230A

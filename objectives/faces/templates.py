@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from optnas.objectives.data.splits import DataError
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.faces.alignment import aligned
 from optnas.objectives.faces.encoded import EncodedImages, open_image
 

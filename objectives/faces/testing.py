@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from optnas.objectives.data.errors import DataError
 from optnas.objectives.data.image_files import Pixels
-from optnas.objectives.data.splits import DataError
 from optnas.objectives.faces.images import FaceImages
 from optnas.objectives.faces.pair_sets import PairSet, load_bin, load_pairs
 from optnas.objectives.faces.templates import TemplateSet, is_template_set, load_templates

@@ -17,20 +17,12 @@ from optnas.objectives.data.images import Images
 from optnas.objectives.data.splits import draw_stratified
 from optnas.objectives.importance.feature_selection import (
     Array,
-    infinite_feature_selection,
     infinite_in_place,
     infinite_latent_feature_selection,
 )
-from optnas.objectives.importance.partial_least_squares import Chunks, Piece, pls_vip, streamed_vip
+from optnas.objectives.importance.partial_least_squares import Chunks, Piece, streamed_vip
 from optnas.objectives.networks.stages import StageNetwork
 from optnas.objectives.training.memory import in_pieces
-
-__all__ = [
-    "infinite_feature_selection",
-    "infinite_latent_feature_selection",
-    "pls_vip",
-    "stage_importance",
-]
 
 Criterion = Literal["pls", "inf_fs", "il_fs"]
 

@@ -7,6 +7,7 @@ from optnas.objectives.kept.descriptions import Description, EnsembleDescription
 from optnas.objectives.kept.judgement import Interval, Judgement
 from optnas.objectives.kept.preprocessing import Preprocessing
 from optnas.trials.metric import metric
+from optnas.units import plural, shown
 
 _SHOWN_CLASSES = 100
 _SHOWN_CONFUSION = 20
@@ -30,7 +31,7 @@ Test {_searched(d)}accuracy **{d.test_accuracy:.4f}** on {d.test_images} images 
 | classes | {len(d.class_names)}: {", ".join(d.class_names)} |
 | parameters | {d.params:,} |
 | multiply-adds per image | {d.multiply_adds:,} |
-| trained | {d.epochs} epochs on {d.train_images} images, {d.train_seconds:.0f} s |
+| trained | {plural(d.epochs, "epoch")} on {d.train_images} images, {d.train_seconds:.0f} s |
 | training accuracy, augmented images | {d.train_accuracy:.4f} |
 {origin}
 
@@ -75,8 +76,8 @@ product) upwards; by the false accept rate it is {thresholds or "not known"}.
 | output | embeddings of length 1 |
 | parameters | {d.params:,} |
 | multiply-adds per image, once for the image and once for its mirror image | {d.multiply_adds:,} |
-| trained | {d.epochs} epochs on {d.train_images} images of {len(d.class_names)} people, \
-{d.train_seconds:.0f} s |
+| trained | {plural(d.epochs, "epoch")} on {d.train_images} images of \
+{len(d.class_names)} people, {d.train_seconds:.0f} s |
 {origin}
 
 Architecture, in the space `{d.space}`:
@@ -224,5 +225,4 @@ def _between(bounds: Interval) -> str:
 
 def _cell(text: str) -> str:
     """A name that ends no cell and no line of a table."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return shown.replace("|", "\\|")
+    return shown(text).replace("|", "\\|")

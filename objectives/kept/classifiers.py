@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optnas.objectives.data.augment import normalise
-from optnas.objectives.kept.prediction import BATCH, Prediction, Reader, predictions, single
-from optnas.objectives.kept.preprocessing import Preprocessing, check_images
+from optnas.objectives.kept.prediction import BATCH, KeptNetwork, Prediction, predictions, single
+from optnas.objectives.kept.preprocessing import Preprocessing, normalised
 
 
-class ImageClassifier(nn.Module):
+class ImageClassifier(KeptNetwork):
     """Something that gives logits of images, and names to what it sees.
 
     Args:
@@ -27,22 +26,12 @@ class ImageClassifier(nn.Module):
         preprocessing: Preprocessing,
         class_names: tuple[str, ...],
     ) -> None:
-        super().__init__()
-        self.input_shape = input_shape
-        self.preprocessing = preprocessing
+        super().__init__(input_shape, preprocessing)
         self.class_names = class_names
 
-    @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
         """Probabilities (N, classes), on the CPU, of images that ``forward`` takes."""
-        was_training = self.training
-        self.eval()
-        try:
-            device = next(self.parameters()).device
-            logits: Tensor = self(images.to(device))
-            return logits.double().softmax(1).cpu()
-        finally:
-            self.train(was_training)
+        return self._judged(images).softmax(1).cpu()
 
     def predict(
         self, x: Any, top: int = 1, *, batch_size: int = BATCH
@@ -84,11 +73,6 @@ class ImageClassifier(nn.Module):
         numbers = ["", *(f"_{number}" for number in range(2, top + 1))]
         return [f"{name}{number}" for number in numbers for name in ("label", "probability")]
 
-    @property
-    def reader(self) -> Reader:
-        """Makes of files, pictures and arrays what the network takes."""
-        return Reader(self.preprocessing, self.input_shape)
-
 
 class Classifier(ImageClassifier):
     """A trained network that takes images of the size of its training.
@@ -128,11 +112,8 @@ class Classifier(ImageClassifier):
         Raises:
             ValueError: If the images are others. What is compiled or exported does not look.
         """
-        if not torch.compiler.is_compiling():
-            check_images(images, self.input_shape)
-        if images.dtype != torch.uint8:
-            images = images * 255
-        result: Tensor = self.network(normalise(images, self.mean, self.std))
+        inputs = normalised(images, self.input_shape, self.mean, self.std)
+        result: Tensor = self.network(inputs)
         return result
 
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from optnas.errors import UserError
-from optnas.objectives.data.augment import normalise
-from optnas.objectives.kept.prediction import BATCH, Reader, answered, single
-from optnas.objectives.kept.preprocessing import Preprocessing, check_images
+from optnas.objectives.kept.prediction import BATCH, KeptNetwork, answered, single
+from optnas.objectives.kept.preprocessing import Preprocessing, normalised
 
 FAR = 0.01
 """The false accept rate whose threshold is taken where none is named."""
@@ -68,7 +67,7 @@ class Similarity:
         return self.score >= self.threshold
 
 
-class Embedder(nn.Module):
+class Embedder(KeptNetwork):
     """A trained face network that takes faces as they are.
 
     Args:
@@ -90,13 +89,11 @@ class Embedder(nn.Module):
         input_shape: tuple[int, int, int],
         preprocessing: Preprocessing,
     ) -> None:
-        super().__init__()
+        super().__init__(input_shape, preprocessing)
         self.network = network
         self.mean = mean
         self.std = std
         self.thresholds = dict(thresholds)
-        self.input_shape = input_shape
-        self.preprocessing = preprocessing
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings of length 1, of the images and their mirror images together.
@@ -110,23 +107,12 @@ class Embedder(nn.Module):
         Raises:
             ValueError: If the images are others. What is compiled or exported does not look.
         """
-        if not torch.compiler.is_compiling():
-            check_images(images, self.input_shape)
-        if images.dtype != torch.uint8:
-            images = images * 255
-        faces = normalise(images, self.mean, self.std)
+        faces = normalised(images, self.input_shape, self.mean, self.std)
         return functional.normalize(self.network(faces) + self.network(faces.flip(3)), dim=1)
 
-    @torch.inference_mode()
     def embeddings(self, images: Tensor) -> Tensor:
         """Embeddings (N, E) in float64, on the CPU, of images that ``forward`` takes."""
-        was_training = self.training
-        self.eval()
-        try:
-            found: Tensor = self(images.to(next(self.parameters()).device))
-            return functional.normalize(found.double().cpu(), dim=1)
-        finally:
-            self.train(was_training)
+        return functional.normalize(self._judged(images).cpu(), dim=1)
 
     def predict(self, x: Any, *, batch_size: int = BATCH) -> Embedding | list[Embedding]:
         """Embeddings of aligned faces of any size, made ready as in training.
@@ -212,11 +198,6 @@ class Embedder(nn.Module):
             raise UserError(f"--far: thresholds were set at {rates}, not at {far:g}.")
         rate = min(known, key=lambda rate: abs(math.log(rate / (far or FAR))))
         return rate, known[rate]
-
-    @property
-    def reader(self) -> Reader:
-        """Makes of files, pictures and arrays what the network takes."""
-        return Reader(self.preprocessing, self.input_shape)
 
     def _size(self) -> int:
         return self.embeddings(torch.zeros(1, *self.input_shape, dtype=torch.uint8)).shape[1]

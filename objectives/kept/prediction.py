@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from optnas.errors import UserError
 from optnas.objectives.data.decoding import suffixes
@@ -117,6 +117,10 @@ class Reader:
         if isinstance(given, Tensor | np.ndarray):
             is_tensor = isinstance(given, Tensor)
             try:
+                if np.ma.is_masked(given):
+                    raise ValueError(
+                        "masked values are no image: say what is there by `.filled()`"
+                    )
                 values = _numbers(given) if isinstance(given, Tensor) else given
                 images = single_images(values, self.shape, first=is_tensor)
             except ValueError as error:
@@ -164,6 +168,36 @@ def image_files(folder: Path) -> list[Path]:
     if lines:
         warnings.warn(f"{folder}: left out: {lines}", stacklevel=3)
     return found
+
+
+class KeptNetwork(nn.Module):
+    """What answers images of the size of its training.
+
+    Args:
+        input_shape: Channels, height and width of the images.
+        preprocessing: How they were made of files.
+    """
+
+    def __init__(self, input_shape: tuple[int, int, int], preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.input_shape = input_shape
+        self.preprocessing = preprocessing
+
+    @property
+    def reader(self) -> Reader:
+        """Makes of files, pictures and arrays what the network takes."""
+        return Reader(self.preprocessing, self.input_shape)
+
+    @torch.inference_mode()
+    def _judged(self, images: Tensor) -> Tensor:
+        """What ``forward`` says when nothing is learnt, in float64."""
+        was_training = self.training
+        self.eval()
+        try:
+            found: Tensor = self(images.to(next(self.parameters()).device))
+            return found.double()
+        finally:
+            self.train(was_training)
 
 
 def predictions(

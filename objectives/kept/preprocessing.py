@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from optnas.objectives.data import legacy
+from optnas.objectives.data.augment import normalise
 from optnas.objectives.data.decoding import (
     Depths,
     Framing,
@@ -140,7 +142,26 @@ class Preprocessing:
         raise ValueError(f"{_TAKEN}: {values.dtype} with values from {low:.4g} to {high:.4g}")
 
 
-def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
+def normalised(
+    images: Tensor, shape: tuple[int, int, int], mean: Sequence[float], std: Sequence[float]
+) -> Tensor:
+    """Images as a network takes them, of uint8 ones or of floats in [0, 1].
+
+    Args:
+        images: (N, C, H, W).
+        shape: Channels, height and width of its images.
+        mean: Mean of every channel of its training images, in [0, 1].
+        std: Their standard deviations.
+
+    Raises:
+        ValueError: If the images are others. What is compiled or exported does not look.
+    """
+    if not torch.compiler.is_compiling():
+        _check_images(images, shape)
+    return normalise(images if images.dtype == torch.uint8 else images * 255, mean, std)
+
+
+def _check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
     """Refuse what a network was not trained on.
 
     Args:

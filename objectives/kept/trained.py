@@ -16,7 +16,7 @@ from optnas._version import __version__
 from optnas.config.settings import TrainSettings, check_compile, said_of
 from optnas.devices.ranks import join
 from optnas.errors import UserError
-from optnas.objectives.data.image_files import ImageFiles
+from optnas.objectives.data.image_files import digest_of_parts
 from optnas.objectives.data.images import Images
 from optnas.objectives.kept.bounds import check_images_of, check_sizes, check_weights
 from optnas.objectives.kept.cards import card
@@ -27,7 +27,8 @@ from optnas.objectives.kept.judgement import judge
 from optnas.objectives.kept.mistakes import MISTAKES, mistakes_png
 from optnas.objectives.kept.preprocessing import Preprocessing, preprocessing_of
 from optnas.objectives.kept.unfinished import TRAINING, go_on, train_to_end
-from optnas.objectives.networks.build import build_model, count_multiply_adds, count_params
+from optnas.objectives.networks.build import build_model
+from optnas.objectives.networks.costs import count_multiply_adds, count_params
 from optnas.objectives.networks.known import LIBRARY, KnownArchitecture
 from optnas.objectives.training.allocator import kept_memory
 from optnas.objectives.training.determinism import deterministic_algorithms
@@ -355,14 +356,8 @@ def digest(images: Images) -> str:
 
     Of images in files, their names and sizes count instead of what they hold.
     """
-    checksum = hashlib.sha256()
-    for part in (images.train_images, images.train_labels, images.test_images, images.test_labels):
-        checksum.update(repr(tuple(part.shape)).encode())
-        if isinstance(part, ImageFiles):
-            checksum.update(part.fingerprint())
-        else:
-            checksum.update(part.cpu().numpy().tobytes())
-    return checksum.hexdigest()
+    parts = (images.train_images, images.train_labels, images.test_images, images.test_labels)
+    return digest_of_parts(parts)
 
 
 def architecture_of(description: Description) -> Architecture:

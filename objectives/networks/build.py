@@ -8,13 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from optnas.objectives.networks.cell_operations import convolutions
 from optnas.objectives.networks.cells import CellNetwork
-from optnas.objectives.networks.costs import (
-    ForwardCosts,
-    count_multiply_adds,
-    count_params,
-    forward_costs,
-)
 from optnas.objectives.networks.faces import FaceNetwork
 from optnas.objectives.networks.growth import GrowthNetwork
 from optnas.objectives.networks.initialisation import (
@@ -41,18 +36,6 @@ from optnas.spaces import (
     Space,
     StageArchitecture,
 )
-
-__all__ = [
-    "BUILDERS",
-    "ChainNetwork",
-    "ForwardCosts",
-    "build_model",
-    "build_supernet",
-    "count_multiply_adds",
-    "count_params",
-    "forward_costs",
-    "initialise",
-]
 
 Builder = Callable[..., nn.Module]
 NetworkModule = TypeVar("NetworkModule", bound=nn.Module)
@@ -118,15 +101,8 @@ class ChainNetwork(nn.Module):
 
 
 def _layer(operation: str, before: int, after: int, kernel: int, stride: int) -> nn.Sequential:
-    padding = kernel // 2
-    if operation == "conv":
-        convolutions = [nn.Conv2d(before, after, kernel, stride, padding, bias=False)]
-    else:
-        convolutions = [
-            nn.Conv2d(before, before, kernel, stride, padding, groups=before, bias=False),
-            nn.Conv2d(before, after, 1, bias=False),
-        ]
-    return nn.Sequential(nn.ReLU(), *convolutions, nn.BatchNorm2d(after))
+    layers = convolutions(operation, before, after, kernel, stride)
+    return nn.Sequential(nn.ReLU(), *layers, nn.BatchNorm2d(after))
 
 
 # A builder per kind of architecture, called with (architecture, in_channels, classes, **options).

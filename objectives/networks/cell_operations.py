@@ -53,6 +53,17 @@ def convolution(
     )
 
 
+def convolutions(kind: str, before: int, after: int, kernel: int, stride: int) -> list[nn.Conv2d]:
+    """One convolution for ``"conv"``, else a depthwise one and a pointwise one, without biases."""
+    padding = kernel // 2
+    if kind == "conv":
+        return [nn.Conv2d(before, after, kernel, stride, padding, bias=False)]
+    return [
+        nn.Conv2d(before, before, kernel, stride, padding, groups=before, bias=False),
+        nn.Conv2d(before, after, 1, bias=False),
+    ]
+
+
 def _depthwise(
     channels: int, kernel: int, stride: int, dilation: int, *, affine: bool
 ) -> nn.Sequential:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from optnas.objectives.networks.cell_operations import convolutions
 from optnas.spaces import FaceArchitecture
 from optnas.spaces.face_architecture import reduced_size
 
@@ -88,10 +89,10 @@ class FaceBlock(nn.Module):
         super().__init__()
         self.residual = nn.Sequential(
             nn.BatchNorm2d(before),
-            *_convolution(operation, before, after, kernel, 1),
+            *convolutions(operation, before, after, kernel, 1),
             nn.BatchNorm2d(after),
             nn.PReLU(after),
-            *_convolution(operation, after, after, kernel, stride),
+            *convolutions(operation, after, after, kernel, stride),
             nn.BatchNorm2d(after),
         )
         self.stride = stride
@@ -143,15 +144,3 @@ class Dropout(nn.Module):
         local = torch.Generator(features.device).manual_seed(seed)
         drawn = torch.rand(features.shape, generator=local, device=features.device)
         return features * (drawn >= self.rate) / (1 - self.rate)
-
-
-def _convolution(
-    operation: str, before: int, after: int, kernel: int, stride: int
-) -> list[nn.Conv2d]:
-    padding = kernel // 2
-    if operation == "conv":
-        return [nn.Conv2d(before, after, kernel, stride, padding, bias=False)]
-    return [
-        nn.Conv2d(before, before, kernel, stride, padding, groups=before, bias=False),
-        nn.Conv2d(before, after, 1, bias=False),
-    ]

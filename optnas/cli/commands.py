@@ -27,6 +27,7 @@ from optnas.cli.network_commands import export, predict
 from optnas.cli.options import (
     AcceptChangedData,
     Allow,
+    Commands,
     Device,
     Gpus,
     Json,
@@ -43,6 +44,7 @@ from optnas.cli.study_commands import ls, rm
 
 app = typer.Typer(
     name="optnas",
+    cls=Commands,
     help="Neural architecture search on Optuna.",
     no_args_is_help=True,
     add_completion=False,

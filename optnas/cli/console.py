@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import os
 import re
 import shlex
 import shutil
@@ -276,8 +277,13 @@ class _Printable:
 
 
 def guard_streams() -> None:
-    """Let nothing that is printed control the terminal, or fail because it cannot be shown."""
-    sys.stdout, sys.stderr = _Printable(sys.stdout), _Printable(sys.stderr)
+    """Let nothing that is printed control the terminal, or fail because it cannot be shown.
+
+    A stream that the shell has closed (`>&-`), which is None, goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        setattr(sys, name, _Printable(stream))
 
 
 def quiet_libraries() -> None:

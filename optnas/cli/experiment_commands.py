@@ -103,6 +103,7 @@ def compare(
 ) -> None:
     """Compare strategies and stock samplers at equal cost, over several seeds."""
     from optnas.config.file import load_study_file
+    from optnas.errors import UserError
     from optnas.experiments.comparison import compare as run_comparison
     from optnas.experiments.comparison import overall
     from optnas.experiments.contenders import parse_contenders, spending
@@ -115,6 +116,8 @@ def compare(
             "trials": trials,
         }
         configs = [load_study_file(file) for file in files]
+        if len({(config.storage, config.study) for config in configs}) < len(configs):
+            raise UserError("a study is named twice, and would count twice in the ranking")
         plans = [(c, parse_contenders(samplers, c), *spending(given, c)) for c in configs]
         done = [
             run_comparison(

@@ -108,7 +108,7 @@ def load_network(folder: Path, device: str = "cpu") -> Any:
     Raises:
         UserError: If there is none, or no such device.
     """
-    from optnas.errors import UserError
+    from optnas.errors import UserError, first_line
     from optnas.extensions.importing import load_part
 
     if device.partition(":")[0] == "meta":
@@ -118,8 +118,7 @@ def load_network(folder: Path, device: str = "cpu") -> Any:
     except UserError:
         raise
     except (RuntimeError, AssertionError) as error:  # What torch says of devices.
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"--device {device}: {reason}") from None
+        raise UserError(f"--device {device}: {first_line(error)}") from None
 
 
 def _existing(path: Path) -> Path:

@@ -1,10 +1,13 @@
 """Arguments and options that several commands have."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+from optnas.cli.console import INTERRUPTED
 
 File = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
 Files = Annotated[
@@ -96,6 +99,17 @@ Set = Annotated[
         "space.depth=[2,8]`. The value is as in the file; may be repeated.",
     ),
 ]
+
+
+class Commands(TyperGroup):
+    """Commands that do not end without a word where nothing else answers Ctrl-C."""
+
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            print("Interrupted; give the same command again to go on.", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
 
 
 class SearchCommand(TyperCommand):

@@ -16,7 +16,7 @@ from optnas.clusters.reach import check_password, check_reach, is_loopback, own_
 from optnas.clusters.versions import versions
 from optnas.config.file import StudyFile
 from optnas.config.keys import Workers
-from optnas.errors import RunError, UserError
+from optnas.errors import RunError, UserError, first_line
 from optnas.running.events import Display, PoolEvents
 from optnas.running.runner import Outcome, run_elsewhere
 from optnas.running.workers import Work
@@ -108,11 +108,11 @@ def _connected(address: str, config: StudyFile) -> Iterator[None]:
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"--ray {address}: {_first_line(error)}") from None
+        raise UserError(f"--ray {address}: {first_line(error)}") from None
     try:
         yield
     except ray.exceptions.RayError as error:
-        text = f"the cluster does not answer: {_first_line(error)}"
+        text = f"the cluster does not answer: {first_line(error)}"
         raise RunError(f"{text}; nothing is lost: the same command goes on") from None
     finally:
         ray.shutdown()
@@ -247,7 +247,3 @@ def _job(config: StudyFile, workers: Workers, accept_changed_data: bool) -> Job:
 
 def _files(root: Any) -> list[Any]:
     return [root] if root.is_file() else sorted(root.rglob("*.py"))
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,13 +21,15 @@ from optnas.config.keys import (
 )
 from optnas.config.messages import Source, found, problem
 from optnas.config.paths import absolute
-from optnas.config.plugins import Kind, PluginError
+from optnas.config.plugins import Kind
 from optnas.config.settings import TrainSettings, check_compile, check_cycles
 from optnas.config.yaml import KeyPath
-from optnas.extensions.importing import REFERENCE, unknown
+from optnas.extensions.importing import REFERENCE, PluginError, unknown
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 
+_LARGEST = 1 << 63
+"""No database stores such a number, and no tensor."""
 BLOCKS = (*PLUGINS, "data")
 """The blocks that a name alone may stand for."""
 
@@ -61,6 +63,10 @@ def validated(model: type[M], data: Any, source: Source, prefix: KeyPath = ()) -
     Raises:
         StudyFileError: If something is wrong, about the first thing that is.
     """
+    for path, number in _integers(data):
+        if abs(number) >= _LARGEST:
+            text = f"expected a number between -2**63 and 2**63 {found(number)}"
+            raise source.error((*prefix, *path), text)
     try:
         return model.model_validate_json(json.dumps(data))
     except pydantic.ValidationError as error:
@@ -68,6 +74,15 @@ def validated(model: type[M], data: Any, source: Source, prefix: KeyPath = ()) -
         if path in {(key,) for key in BLOCKS} and not prefix and path[0] in data:
             text = f"expected a name or a mapping of keys {found(data[str(path[0])])}"
         raise source.error((*prefix, *path), text) from None
+
+
+def _integers(data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
+    """The integers that are written anywhere, and where."""
+    if isinstance(data, int):
+        yield path, data
+    entries = data.items() if isinstance(data, Mapping) else ()
+    for key, value in enumerate(data) if isinstance(data, list) else entries:
+        yield from _integers(value, (*path, key))
 
 
 def check_data(study: StudyKeys, source: Source) -> None:

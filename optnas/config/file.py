@@ -45,19 +45,6 @@ if TYPE_CHECKING:
 
     from optnas.spaces import Space
 
-__all__ = [
-    "StudyFile",
-    "StudyFileError",
-    "Written",
-    "differences",
-    "from_resolved",
-    "identity_of",
-    "load_study_file",
-    "read_study_file",
-    "study_from_dict",
-    "written_in_python",
-]
-
 
 @dataclasses.dataclass(frozen=True)
 class Written:

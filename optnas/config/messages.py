@@ -163,13 +163,8 @@ def _unknown_key(key: str, valid: Sequence[str], model: type[pydantic.BaseModel]
 
 def _blocks_with(model: type[pydantic.BaseModel], key: str) -> list[str]:
     """The blocks of a study file that have a key, with it: ``train.lr``."""
-    blocks = {
-        name: branch
-        for name, field in model.model_fields.items()
-        for branch in typing.get_args(field.annotation) or (field.annotation,)
-        if _is_model(branch)
-    }
-    return [f"{name}.{key}" for name, block in blocks.items() if key in block.model_fields]
+    blocks = [(name, inner_model(model, name)) for name in model.model_fields]
+    return [f"{name}.{key}" for name, block in blocks if block and key in block.model_fields]
 
 
 def _data_path(detail: ErrorDetails, data: Any) -> KeyPath:
@@ -195,15 +190,19 @@ def _at(data: Any, path: KeyPath) -> Any:
 
 def _model_at(model: type[pydantic.BaseModel], path: KeyPath) -> type[pydantic.BaseModel]:
     for piece in path:
-        annotation = model.model_fields[str(piece)].annotation
-        # A block that may be absent is a union of its model and None.
-        branches = typing.get_args(annotation) or (annotation,)
-        model = next(b for b in branches if _is_model(b))
+        inner = inner_model(model, str(piece))
+        assert inner is not None
+        model = inner
     return model
 
 
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)
+def inner_model(model: type[pydantic.BaseModel], key: str) -> type[pydantic.BaseModel] | None:
+    """The model of what stands under a key; None if that is no mapping of keys."""
+    field = model.model_fields.get(key)
+    # A block that may be absent is a union of its model and None.
+    kinds = () if field is None else typing.get_args(field.annotation) or (field.annotation,)
+    models = (k for k in kinds if isinstance(k, type) and issubclass(k, pydantic.BaseModel))
+    return next(models, None)
 
 
 def _keys_at(model: type[pydantic.BaseModel], path: KeyPath) -> list[str]:

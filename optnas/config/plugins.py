@@ -15,9 +15,9 @@ import pydantic
 from pydantic import Field
 
 from optnas.config.settings import Settings
-from optnas.extensions.importing import REFERENCE as REFERENCE
-from optnas.extensions.importing import PluginError as PluginError
 from optnas.extensions.importing import (
+    REFERENCE,
+    PluginError,
     entry_names,
     is_entry_imported,
     load_entry,

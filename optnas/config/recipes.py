@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from optnas.trials.attributes import MAX_EPOCHS
+
 Schedule = Literal["cosine", "linear", "polynomial", "step", "constant"]
 
 
@@ -19,6 +21,7 @@ class TrainSettings(Settings):
     epochs: int | None = Field(
         None,
         ge=1,
+        le=MAX_EPOCHS,
         description="Epochs of every candidate, if the sampler does not choose them (default 20).",
     )
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="The optimiser.")

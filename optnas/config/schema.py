@@ -5,7 +5,8 @@ from typing import Any
 
 from optnas.config import plugins
 from optnas.config.keys import OPTIONAL_BLOCKS, PLUGINS, SUPPLIED, StudyKeys
-from optnas.config.plugins import Kind, PluginError
+from optnas.config.plugins import Kind
+from optnas.extensions.importing import REFERENCE, PluginError
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -39,7 +40,7 @@ def schema() -> dict[str, Any]:
 
 
 def _name_schema(known: Iterable[str]) -> dict[str, Any]:
-    reference = {"type": "string", "pattern": f"^{plugins.REFERENCE.pattern}$"}
+    reference = {"type": "string", "pattern": f"^{REFERENCE.pattern}$"}
     return {"anyOf": [{"enum": list(known)}, reference]}
 
 
@@ -47,7 +48,7 @@ def _plugin_schemas(kind: Kind, definitions: dict[str, Any]) -> Iterator[dict[st
     """A mapping of name and options for every known plugin, and for ``module:Name``."""
     default = StudyKeys.model_fields[kind].default.name
     named = {"description": "The name."}
-    reference = named | {"type": "string", "pattern": f"^{plugins.REFERENCE.pattern}$"}
+    reference = named | {"type": "string", "pattern": f"^{REFERENCE.pattern}$"}
     yield {"type": "object", "properties": {"name": reference}, "required": ["name"]}
     for name in plugins.names(kind):
         plugin_schema: dict[str, Any] = {"type": "object", "properties": {}}

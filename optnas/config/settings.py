@@ -17,6 +17,7 @@ from optnas.config.recipes import (
     initial_recipe,
     said_of,
 )
+from optnas.trials.attributes import MAX_EPOCHS
 
 __all__ = [
     "Augmentation",
@@ -277,7 +278,7 @@ class SearchSettings(Settings):
 class RetrainSettings(Settings):
     """How the networks found are trained in the end; what is not said is as in the search."""
 
-    epochs: int = Field(600, ge=1, description="Epochs of `optnas retrain`.")
+    epochs: int = Field(600, ge=1, le=MAX_EPOCHS, description="Epochs of `optnas retrain`.")
     top: int | None = Field(
         None, ge=1, description="Number of networks. Default: as many as the strategy says, or 1."
     )

@@ -8,15 +8,16 @@ import json
 import os.path
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pydantic
 
 from optnas.config import plugins
 from optnas.config.keys import PLUGINS, SUPPLIED, StudyKeys
-from optnas.config.messages import key_text
-from optnas.config.plugins import Kind, PluginError
+from optnas.config.messages import inner_model, key_text
+from optnas.config.plugins import Kind
 from optnas.config.yaml import KeyPath
+from optnas.extensions.importing import PluginError
 
 OLD_BEHAVIOUR: Mapping[tuple[str, ...], Any] = {
     ("data", "reading"): 1,
@@ -178,7 +179,7 @@ def _nested(
     """Blocks inside blocks key by key; a mapping that is one value takes the other's place."""
     merged = stored | given
     for key, value in given.items():
-        inner = _inner_model(model, key)
+        inner = None if model is None else inner_model(model, key)
         if isinstance(value, dict) and _names_another(value, stored.get(key)):
             continue
         if inner is not None and isinstance(value, dict) and isinstance(stored.get(key), dict):
@@ -194,7 +195,7 @@ def _names_another(given: Mapping[str, Any], stored: Any) -> bool:
 
 def _model(key: str, block: Mapping[str, Any], folder: Path) -> type[pydantic.BaseModel] | None:
     if key not in PLUGINS:
-        return _inner_model(StudyKeys, key)
+        return inner_model(StudyKeys, key)
     kind: Kind = key
     try:
         return plugins.options_model(
@@ -202,15 +203,6 @@ def _model(key: str, block: Mapping[str, Any], folder: Path) -> type[pydantic.Ba
         )
     except PluginError:
         return None  # Said when the whole is checked.
-
-
-def _inner_model(
-    model: type[pydantic.BaseModel] | None, key: str
-) -> type[pydantic.BaseModel] | None:
-    field = model.model_fields.get(key) if model is not None else None
-    branches = (get_args(field.annotation) or (field.annotation,)) if field is not None else ()
-    models = (b for b in branches if isinstance(b, type) and issubclass(b, pydantic.BaseModel))
-    return next(models, None)
 
 
 def _place(path: tuple[str, ...], stored: Mapping[str, Any], folder: Path) -> KeyPath | None:

@@ -4,17 +4,19 @@ import json
 import re
 import textwrap
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from optnas.config import plugins
 from optnas.config.contract import Strategy, pruning_of, strategy_of
-from optnas.config.file import StudyFileError, study_from_dict
+from optnas.config.file import study_from_dict
 from optnas.config.keys import DEFAULT_EPOCHS, OPTIONAL_BLOCKS, PLUGINS, SUPPLIED, StudyKeys
+from optnas.config.messages import StudyFileError, inner_model
 from optnas.config.paths import default_storage, file_name
 from optnas.config.plugins import Kind
+from optnas.extensions.importing import PluginError
 
 _HEADER = """\
 # A study of optnas. A line that begins with '#' and a key shows the default: take the '#'
@@ -124,7 +126,7 @@ def _fitting(keys: dict[str, Any], wanted: str | None) -> dict[str, Any]:
             if objective is not None:
                 filled["objective"] = objective
             study_from_dict(filled)
-        except (StudyFileError, plugins.PluginError) as refused:
+        except (StudyFileError, PluginError) as refused:
             error = error or refused
         else:
             return filled
@@ -158,12 +160,8 @@ def _options(key: str, name: str) -> dict[str, FieldInfo]:
 
 
 def _nested(key: str) -> dict[str, FieldInfo]:
-    block = StudyKeys.model_fields[key].annotation
-    for model in (block, *get_args(block)):  # A block that may be left out is a union with None.
-        fields: dict[str, FieldInfo] | None = getattr(model, "model_fields", None)
-        if fields is not None:
-            return fields
-    return {}
+    block = inner_model(StudyKeys, key)
+    return {} if block is None else dict(block.model_fields)
 
 
 def _comment(field: FieldInfo, indent: str = "") -> list[str]:

@@ -7,7 +7,7 @@ import functools
 import os
 from typing import TYPE_CHECKING
 
-from optnas.errors import UserError
+from optnas.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,8 +117,7 @@ def join(kind: str) -> Ranks:
             world_size=ranks.count,
         )
     except (ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"the processes cannot reach each other: {reason}") from None
+        raise UserError(f"the processes cannot reach each other: {first_line(error)}") from None
     atexit.register(distributed.destroy_process_group)
     return ranks
 

@@ -21,6 +21,7 @@ from optnas.doctor.trials import (
     mixed_environments,
     never_started,
     run_twice,
+    without_network,
     without_worker,
 )
 from optnas.errors import UserError
@@ -35,7 +36,7 @@ from optnas.study.opening import OpenStudy, open_compared
 from optnas.study.record import is_copy, read_record
 from optnas.trials.attributes import CHECKPOINT
 from optnas.trials.lineage import without_weights
-from optnas.units import size
+from optnas.units import plural, size
 
 LEAST_FREE = 1 << 30
 """Bytes that should be free on a disk; ten times the largest checkpoint, if that is more."""
@@ -127,6 +128,7 @@ def examine(handle: OpenStudy, differing: Sequence[str] = ()) -> Iterator[Findin
     yield from _little_space(handle)
     yield from without_worker(handle)
     yield from run_twice(handle)
+    yield from without_network(handle)
     yield from never_started(handle)
     yield from _artifacts(handle)
     yield from _impossible_workers(handle)
@@ -331,15 +333,15 @@ def diagnosis_text(handle: OpenStudy, treated: Sequence[TreatedFinding], target:
 
 
 def _summary(handle: OpenStudy, treated: Sequence[TreatedFinding]) -> str:
-    trials = len(handle.study.get_trials(deepcopy=False))
+    trials = plural(len(handle.study.get_trials(deepcopy=False)), "trial")
     if not treated:
-        return f"Nothing is wrong with {handle.study.study_name!r} ({trials} trials)."
+        return f"Nothing is wrong with {handle.study.study_name!r} ({trials})."
     mended = sum(each.mended for each in treated)
     mendable = sum(each.finding.mend is not None and not each.mended for each in treated)
     parts = [f"{len(treated)} found", *([f"{mended} mended"] if mended else [])]
     if mendable:
         parts.append(f"{mendable} can be mended with --fix")
-    return f"{handle.study.study_name!r} ({trials} trials): {', '.join(parts)}."
+    return f"{handle.study.study_name!r} ({trials}): {', '.join(parts)}."
 
 
 def _gpu_lines() -> Iterator[str]:

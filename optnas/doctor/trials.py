@@ -17,7 +17,7 @@ from optnas._version import __version__
 from optnas.running.loop import is_abandoned
 from optnas.study.budget import may_start
 from optnas.study.opening import OpenStudy
-from optnas.trials.attributes import CONTINUES, LEASE, LOST
+from optnas.trials.attributes import CONTINUES, EPOCHS_TRAINED, LEASE, LOST
 from optnas.trials.claims import Claim
 from optnas.trials.failures import explain_loss, fail_as_lost, is_lost
 from optnas.trials.leases import is_local, lease_expired, worker_is_dead
@@ -111,6 +111,16 @@ def run_twice(handle: OpenStudy) -> Iterator[Finding]:
         if len(numbers) > 1 and numbers not in doubles:
             what = f"{trial_list(numbers)} all go on with trial {lost}, which was lost"
             yield Finding("duplicate", what, cure, trials=tuple(numbers))
+
+
+def without_network(handle: OpenStudy) -> Iterator[Finding]:
+    """Complete trials that were trained, but say no more what; people may add others."""
+    for trial in handle.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        trained = EPOCHS_TRAINED in trial.user_attrs or Claim.of(trial) is not None
+        if trained and handle.config.search_space.named_by(trial) is None:
+            what = f"trial {trial.number} is complete, but its parameters name no network"
+            cure = "Restore a copy of the storage: as it is, nothing is learnt from the trial"
+            yield Finding("parameters", what, cure, trials=(trial.number,))
 
 
 def never_started(handle: OpenStudy) -> Iterator[Finding]:

@@ -13,6 +13,8 @@ from typing import Literal
 
 INK, PAPER, GREY, DARK = "#212529", "#ffffff", "#5c636a", "#495057"
 """Of texts, of what they stand on, of lines, and of what is not searched: inputs, classifiers."""
+MARGIN = 16.0
+"""White around a picture."""
 SIZE = 13.0
 """Height of a text."""
 FONTS = "Helvetica,Arial,sans-serif"
@@ -117,22 +119,22 @@ def above(*pictures: Picture, gap: float = 0.0) -> Picture:
     return Picture(width, y - gap, tuple(shapes))
 
 
-def framed(picture: Picture, title: str, margin: float = 16.0) -> Picture:
+def framed(picture: Picture, title: str) -> Picture:
     """A picture with a title above it and white around it."""
-    head = Text(margin, margin + SIZE / 2, title, SIZE + 2)
-    top = 2 * margin + SIZE
-    shapes = (head, *(_moved(shape, margin, top) for shape in picture.shapes))
+    head = Text(MARGIN, MARGIN + SIZE / 2, title, SIZE + 2)
+    top = 2 * MARGIN + SIZE
+    shapes = (head, *(_moved(shape, MARGIN, top) for shape in picture.shapes))
     width = max(picture.width, text_width(title, SIZE + 2))
-    return Picture(width + 2 * margin, picture.height + top + margin, shapes)
+    return Picture(width + 2 * MARGIN, picture.height + top + MARGIN, shapes)
 
 
-def captioned(picture: Picture, text: str, margin: float = 16.0) -> Picture:
+def captioned(picture: Picture, text: str) -> Picture:
     """A picture with a line below it; nothing below it, if the text is empty."""
     if not text:
         return picture
-    line = Text(margin, picture.height + SIZE / 2, text)
-    width = max(picture.width, text_width(text) + 2 * margin)
-    return Picture(width, picture.height + SIZE + margin, (*picture.shapes, line))
+    line = Text(MARGIN, picture.height + SIZE / 2, text)
+    width = max(picture.width, text_width(text) + 2 * MARGIN)
+    return Picture(width, picture.height + SIZE + MARGIN, (*picture.shapes, line))
 
 
 def svg(picture: Picture) -> str:

@@ -10,10 +10,7 @@ import optuna
 from numpy.typing import ArrayLike, NDArray
 from optuna.trial import FrozenTrial
 
-from optnas.config import plugins
-from optnas.config.contract import strategy_of
 from optnas.config.file import StudyFile
-from optnas.config.plugins import PluginError
 from optnas.config.variants import experiment_seed, variant, written_block
 from optnas.errors import UserError
 from optnas.experiments.comparison_report import (
@@ -22,7 +19,7 @@ from optnas.experiments.comparison_report import (
     overall_page,
     overall_text,
 )
-from optnas.experiments.contenders import BASELINE, Contender, Unit
+from optnas.experiments.contenders import BASELINE, Contender, Unit, sets_epochs
 from optnas.experiments.in_memory import is_instant, simulate_all
 from optnas.experiments.standings import standings
 from optnas.experiments.statistics import (
@@ -170,21 +167,13 @@ def study_of(
     if contender.pruner is not None:
         changes["pruner"] = contender.pruner
     name = f"compare-{contender.label}-{seed}"
-    if epochs is not None and config.proxy is None and not _sets_epochs(contender, config):
+    sampler = contender.sampler["name"]
+    if epochs is not None and config.proxy is None and not sets_epochs(config, sampler):
         changes["train"] = train | {"epochs": epochs}
     try:
         return variant(config, name, **changes)
     except UserError as error:
         raise UserError(f"{contender.label}: {error}") from None
-
-
-def _sets_epochs(contender: Contender, config: StudyFile) -> bool:
-    """Whether the sampler chooses the epochs of its candidates."""
-    try:
-        sampler = plugins.load("sampler", contender.sampler["name"], config.folder)
-    except PluginError:
-        return False  # The study file's checks say what is wrong.
-    return strategy_of(sampler).sets_epochs
 
 
 def _runs(

@@ -94,7 +94,7 @@ def _standings_notes(fields: Mapping[str, Any]) -> list[str]:
     notes = [
         "rank: mean over the seeds, 1 being the best, with a bootstrap 95% interval",
         f"p (Holm): Wilcoxon's signed-rank test of the seeds' differences, corrected for "
-        f"{len(fields['pairs'])} comparisons",
+        f"{plural(len(fields['pairs']), 'comparison')}",
     ]
     if tied:
         notes.append(f"not told from {fields['ranking'][0]['label']}: {', '.join(tied)}")

@@ -6,8 +6,11 @@ from typing import Any, Literal
 
 import yaml
 
+from optnas.config import plugins
+from optnas.config.contract import strategy_of
 from optnas.config.file import StudyFile
 from optnas.errors import UserError
+from optnas.extensions.importing import PluginError
 
 Unit = Literal["epochs", "seconds", "trials"]
 
@@ -102,3 +105,11 @@ def _block(name: str, config: StudyFile, key: Literal["sampler", "pruner"]) -> d
     """The file's block if it has this name, else one without options."""
     block: dict[str, Any] = config.resolved()[key]
     return block if block["name"] == name else {"name": name}
+
+
+def sets_epochs(config: StudyFile, sampler: str) -> bool:
+    """Whether a sampler chooses the epochs of its candidates."""
+    try:
+        return strategy_of(plugins.load("sampler", sampler, config.folder)).sets_epochs
+    except PluginError:
+        return False  # The study file's checks say what is wrong.

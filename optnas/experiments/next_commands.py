@@ -5,23 +5,24 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optnas.config import plugins
-from optnas.config.contract import strategy_of
 from optnas.config.file import StudyFile
 from optnas.config.variants import written_block
-from optnas.experiments.contenders import Contender
+from optnas.experiments.contenders import Contender, sets_epochs
+from optnas.experiments.ranking_report import is_shown_to_rank
 
 
 def command_after_ranking(config: StudyFile, file: str, fields: Mapping[str, Any]) -> str:
     """The search in the reduced setting that ranks best, if the strategy leaves epochs open.
+
+    In the full setting where none is shown to rank at all.
 
     Args:
         config: The study.
         file: Its file.
         fields: The ranking's.
     """
-    ranked = [row for row in fields["settings"] if row["rho"] is not None]
-    if not ranked or _sets_epochs(config, config.sampler.name):
+    ranked = list(filter(is_shown_to_rank, fields["settings"]))
+    if not ranked or sets_epochs(config, config.sampler.name):
         return _run(file)
     best = max(ranked, key=lambda row: (row["rho"], row["speedup"] or 0))
     return _run(file, f"proxy={best['setting']}", *_without_epochs(config))
@@ -47,13 +48,9 @@ def command_after_comparison(
     said = [f"sampler={_block(leader.sampler)}"]
     if leader.pruner is not None:
         said.append(f"pruner={_block(leader.pruner)}")
-    if _sets_epochs(config, leader.sampler["name"]):
+    if sets_epochs(config, leader.sampler["name"]):
         said += _without_epochs(config)
     return _run(file, *said)
-
-
-def _sets_epochs(config: StudyFile, sampler: str) -> bool:
-    return strategy_of(plugins.load("sampler", sampler, config.folder)).sets_epochs
 
 
 def _without_epochs(config: StudyFile) -> list[str]:

@@ -30,6 +30,7 @@ def ranking_text(fields: Mapping[str, Any]) -> str:
     """The tables of a ranking, from its fields."""
     parts = [_spread(fields)]
     parts += [f"{table_text(table)}\n{note}" for table, note in _tables(fields)]
+    parts += filter(None, [_lead(fields)])
     return "\n\n".join(parts)
 
 
@@ -151,12 +152,24 @@ def ranking_page(
     return Page(f"Ranking of {fields['study']}", sections, lead=_lead(fields))
 
 
+def is_shown_to_rank(row: Mapping[str, Any]) -> bool:
+    """Whether a setting's order goes with the original one, and not by chance."""
+    return row["rho"] is not None and (row["rho_low"] or 0.0) > 0
+
+
 def _lead(fields: Mapping[str, Any]) -> str:
     """The result in a sentence; empty where no reduced setting ranks anything."""
     known = [row for row in fields["settings"] if row["rho"] is not None]
     if not known:
         return ""
-    best = max(known, key=lambda row: row["rho"])
+    best = max(known, key=lambda row: (is_shown_to_rank(row), row["rho"]))
+    if not is_shown_to_rank(best):
+        reach = interval(best["rho_low"], best["rho_high"])
+        return (
+            f"Of {len(known)} reduced settings none is shown to rank {fields['networks']} random "
+            f"networks as the original one does: the best, {best['setting']}, has Spearman's rho "
+            f"{best['rho']:.2f}, 95% interval {reach}. More networks may tell."
+        )
     faster = f", {best['speedup']:.3g} times faster" if best["speedup"] else ""
     return (
         f"Of {len(known)} reduced settings {best['setting']} ranks {fields['networks']} random "

@@ -26,6 +26,7 @@ from optnas.pages.frame import render, write_page
 from optnas.running.events import Display
 from optnas.running.runner import run
 from optnas.trials.claims import is_feasible
+from optnas.units import aligned
 
 R = TypeVar("R")
 
@@ -172,21 +173,13 @@ def _end_with_parent() -> None:
 
 def is_result(trial: FrozenTrial) -> bool:
     """Whether a trial trained a feasible network to its end."""
-    feasible = is_feasible(trial)
-    return trial.state == TrialState.COMPLETE and feasible
+    return trial.state == TrialState.COMPLETE and is_feasible(trial)
 
 
 def table_text(table: Table) -> str:
     """Columns as wide as their widest cell: text on the left, numbers on the right."""
-    cells = [[column.heading for column in table.columns], *table.rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column.text else cell.rjust(width)
-            for column, cell, width in zip(table.columns, row, widths, strict=True)
-        ).rstrip()
-        for row in cells
-    )
+    texts = [place for place, column in enumerate(table.columns) if column.text]
+    return "\n".join(aligned([[c.heading for c in table.columns], *table.rows], left=texts))
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -5,7 +5,6 @@ import dataclasses
 import warnings
 from typing import Any
 
-import optuna
 import psutil
 
 from optnas.config import plugins
@@ -16,8 +15,7 @@ from optnas.forecast.left import DRIFT, PER_EPOCH, PER_TRIAL, course_seconds
 from optnas.forecast.pace import OFF, Pace, observed_pace
 from optnas.forecast.ranges import Span, at_least_wide, at_most_wide, span_of
 from optnas.forecast.rehearsing import Rehearsals, Rehearsed, rehearse
-from optnas.storage.opening import explained, open_storage
-from optnas.storage.urls import storage_file
+from optnas.storage.urls import Absent
 from optnas.study.data import data_seen_with
 from optnas.study.objectives import ObjectiveMaker
 from optnas.study.opening import OpenStudy, open_study
@@ -96,13 +94,9 @@ def forecast(config: StudyFile, *, device: str | None = None) -> Forecast:
 
 def _stored(config: StudyFile) -> OpenStudy | None:
     """The study, if it exists."""
-    path = storage_file(config.storage)
-    if path is not None and not path.exists():
-        return None
-    storage = open_storage(config.storage, create=False)
-    with explained(config.storage):
-        names = optuna.get_all_study_names(storage)
-    return open_study(config) if config.study in names else None
+    with contextlib.suppress(Absent):
+        return open_study(config, reading=True)
+    return None
 
 
 def _put_together(

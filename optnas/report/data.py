@@ -18,6 +18,7 @@ from optnas.pages.content import (
 from optnas.pages.text import in_a_line, printable
 from optnas.study.data import data_seen_with
 from optnas.study.objectives import ObjectiveMaker
+from optnas.units import aligned
 
 SPLITS = ("train", "validation", "test")
 _AT_A_GLANCE, _CLASSES = 12, 200
@@ -53,7 +54,7 @@ def read_data(config: StudyFile) -> Any:
 def data_text(fields: Mapping[str, Any]) -> str:
     """The whole reading for people."""
     lines = [line for line in fields["lines"] if not line.startswith("classes: ")]
-    lines += ["", *_table(class_rows(fields))]
+    lines += ["", *aligned(class_rows(fields))]
     unreadable = fields["unreadable"]
     if unreadable:
         lines += ["", f"unreadable ({len(unreadable):,}):"]
@@ -177,14 +178,3 @@ def class_rows(fields: Mapping[str, Any]) -> list[list[str]]:
             [in_a_line(name), *numbers, f"{totals[place]:,}", f"{totals[place] / whole:.1%}"]
         )
     return rows
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -9,18 +9,20 @@ import optuna
 from optuna.study import StudySummary
 from optuna.trial import TrialState
 
-from optnas.config.file import StudyFileError, read_study_file
+from optnas.config.file import read_study_file
+from optnas.config.messages import StudyFileError
 from optnas.config.paths import storage_url
-from optnas.errors import UserError
+from optnas.errors import UserError, first_line
 from optnas.report.text import GOES_ON, state_text
 from optnas.storage.opening import explained, open_storage
-from optnas.storage.urls import StorageError, hide_password, storage_file
+from optnas.storage.urls import Absent, asked_url, hide_password
 from optnas.study.opening import counted_trials, open_existing
 from optnas.study.record import RECORD
-from optnas.units import count
+from optnas.units import aligned, count
 
 _SQLITE = b"SQLite format 3\x00"
 _JOURNAL = b'{"op_code"'
+UNREADABLE = "cannot be opened here"
 _LARGEST_FILE = 1 << 16
 """Bytes of a study file at most."""
 
@@ -36,17 +38,20 @@ def studies_in(place: str) -> list[dict[str, Any]]:
         UserError: If there is no such place.
     """
     if "://" in place:
-        try:
-            rows = _in_storage(storage_url(place, Path.cwd()), strict=True)
-            return [_shown(row) for row in _newest(rows)]
-        except ValueError as error:
-            raise StorageError(f"{hide_password(place)}: {error}") from None
+        return [_shown(row) for row in _newest(_in_storage(asked_url(place)))]
     folder = Path(place)
     if not folder.is_dir():
         raise UserError(f"{place}: expected a folder, or the URL of a storage")
     files = dict(_study_files(folder))
-    urls = dict.fromkeys([*_storages(folder), *(url for url, _ in files)])
-    rows = [row for url in urls for row in _in_storage(url)]
+    rows: list[dict[str, Any]] = []
+    for url in dict.fromkeys([*_storages(folder), *(url for url, _ in files)]):
+        try:
+            rows += _in_storage(url)
+        except Absent:
+            continue  # Of studies that are not started, or a database of something else.
+        except UserError as error:
+            named = [study for place, study in files if place == url] or ["-"]
+            rows += [_row(url, study, UNREADABLE, reason=first_line(error)) for study in named]
     for row in rows:
         row["file"] = files.pop((row["url"], row["study"]), None)
     waiting = [_row(url, study, "not started", file=file) for (url, study), file in files.items()]
@@ -64,12 +69,8 @@ def studies_text(rows: list[dict[str, Any]], place: str) -> str:
         where = row["file"] or row["storage"]
         cells = (row["study"], row["sampler"] or "-", row["state"], count(row["trials"]))
         table.append((*cells, best, changed, where))
-    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]) - 1)]
-    lines = []
-    for line in table:
-        padded = [cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=True)]
-        lines.append("  ".join([*padded, line[-1]]))
-    return "\n".join(lines)
+    reasons = dict.fromkeys(row["reason"] for row in rows if row["reason"] is not None)
+    return "\n".join([*aligned(table, left=range(len(table[0]))), *reasons])
 
 
 def _study_files(folder: Path) -> Iterator[tuple[tuple[str, str], str]]:
@@ -98,18 +99,11 @@ def _storages(folder: Path) -> Iterator[str]:
             yield storage_url(f"journal:///{path}", Path.cwd())
 
 
-def _in_storage(url: str, *, strict: bool = False) -> list[dict[str, Any]]:
-    """The studies in a storage; none where it cannot be opened, unless that is to be said."""
-    path = storage_file(url)
-    if path is not None and not path.exists() and not strict:
-        return []
-    try:
-        with explained(url):
-            summaries = optuna.get_all_study_summaries(open_storage(url, create=False))
-    except UserError:
-        if strict:
-            raise
-        return []  # A database of something else.
+def _in_storage(url: str) -> list[dict[str, Any]]:
+    """The studies in a storage, which is only looked at."""
+    with explained(url):
+        storage = open_storage(url, create=False, reading=True)
+        summaries = optuna.get_all_study_summaries(storage)
     return [_described(url, summary) for summary in summaries]
 
 
@@ -120,10 +114,10 @@ def _described(url: str, summary: StudySummary) -> dict[str, Any]:
         best = None if summary.best_trial is None else summary.best_trial.value
         return _row(url, name, "not of optnas", trials=summary.n_trials, best=best)
     try:
-        handle = open_existing(url, name)
+        handle = open_existing(url, name, reading=True)
     except UserError as error:
-        reason = str(error).partition("\n")[0]
-        return _row(url, name, "cannot be opened here", trials=summary.n_trials, reason=reason)
+        reason = first_line(error)
+        return _row(url, name, UNREADABLE, trials=summary.n_trials, reason=reason)
     trials = handle.study.get_trials(deepcopy=False)
     running = sum(trial.state == TrialState.RUNNING for trial in trials)
     state = state_text(handle)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import pydantic
 from annotated_types import Ge
 
+from optnas.errors import first_line
 from optnas.study.folders import network_folder
 from optnas.study.opening import OpenStudy
 from optnas.trials.chance import interval
@@ -208,8 +209,9 @@ def described(path: Path) -> Tested | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        warnings.warn(f"{path} is left out, it describes no network: {reason}", stacklevel=2)
+        warnings.warn(
+            f"{path} is left out, it describes no network: {first_line(error)}", stacklevel=2
+        )
         return None
 
 

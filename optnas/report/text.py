@@ -86,7 +86,7 @@ def status_text(handle: OpenStudy, target: str = "") -> str:
         "trials": _counts(fields["outcomes"]),
         "phases": _counts(fields["phases"]),
         "running": ", ".join(
-            f"trial {r['number']} ({r['step'] or r['phase']}; {plural(r['epochs'], 'epoch')})"
+            f"trial {r['number']} ({_where(r)}{plural(r['epochs'], 'epoch')})"
             for r in fields["running"]
         )
         or "nothing",
@@ -105,6 +105,12 @@ def status_text(handle: OpenStudy, target: str = "") -> str:
     if target:
         rows["next"] = next_command(handle, target)
     return "\n".join(f"{name:<8} {value}" for name, value in rows.items())
+
+
+def _where(running: dict[str, Any]) -> str:
+    """Where a strategy stands with a trial, if it says so."""
+    step = running["step"] or running["phase"]
+    return f"{step}; " if step else ""
 
 
 def next_command(handle: OpenStudy, target: str) -> str:

@@ -1,16 +1,13 @@
 """Human-designed networks, trained beside a search by its recipe: a study of their own."""
 
-import contextlib
 from typing import Any
-
-import optuna
 
 from optnas.config.file import StudyFile, from_resolved
 from optnas.config.stored import references
 from optnas.config.variants import variant
 from optnas.errors import UserError
 from optnas.running.runner import Outcome, run
-from optnas.storage.opening import open_storage
+from optnas.storage.opening import ask_study
 from optnas.study.opening import OpenStudy, open_study
 from optnas.study.record import RECORD
 
@@ -68,11 +65,8 @@ def open_baselines(handle: OpenStudy) -> OpenStudy | None:
     if not config.search_space.baselines():
         return None
     name = f"{config.study}-{SUFFIX}"
-    storage = open_storage(config.storage, create=False)
-    with contextlib.suppress(KeyError):
-        study = optuna.load_study(study_name=name, storage=storage)
-        return open_study(baselines_config(handle)) if RECORD in study.user_attrs else None
-    return None
+    exists = ask_study(config.storage, name, lambda study: RECORD in study.user_attrs)
+    return open_study(baselines_config(handle)) if exists else None
 
 
 def baselines_config(handle: OpenStudy) -> StudyFile:

@@ -19,6 +19,7 @@ from optnas.errors import RunError, UserError
 from optnas.running.queueing import is_repeated, queue_lost
 from optnas.running.signals import Signals
 from optnas.seeds import derive_seed, named_seed, reseed
+from optnas.storage.urls import identity_of_file
 from optnas.study.budget import has_room, may_go_on, may_start
 from optnas.study.opening import OpenStudy, is_counted
 from optnas.trials.attributes import (
@@ -32,6 +33,7 @@ from optnas.trials.attributes import (
     MACHINE,
 )
 from optnas.trials.claims import queued_params
+from optnas.trials.damage import fits
 from optnas.trials.failures import (
     fail_as_lost,
     fail_dead,
@@ -102,6 +104,7 @@ class Loop:
         self._known: list[FrozenTrial] = []
         self._is_queued = True
         self._trouble = Trouble()
+        self._file = identity_of_file(handle.config.storage)
 
     def run(self) -> None:
         """Run trials until the strategy or the budget ends, or a signal comes.
@@ -158,6 +161,8 @@ class Loop:
     def _is_due(self) -> bool:
         """Whether another trial may start; it may be one that was lost."""
         budget = self._config.budget
+        if identity_of_file(self._config.storage) != self._file:
+            raise OSError(f"{self._config.storage}: another file is in its place")
         while True:
             self._known = trials = self.recover()
             if self._signals.ending is not None or not may_go_on(budget, trials):
@@ -212,7 +217,8 @@ class Loop:
         try:
             with self._signals.may_interrupt():
                 self._begin(trial)
-                value = _number(self._objective(trial))
+                unfit = self._unfit(trial)
+                value = None if unfit else _number(self._objective(trial))
         except optuna.TrialPruned:
             return Attempt(state=TrialState.PRUNED)
         except (UpdateFinishedTrialError, UserError, RunError):
@@ -225,8 +231,10 @@ class Loop:
                 # of its own.
                 return self._failed(trial, LOST, INTERRUPTED, KeyboardInterrupt())
             return self._broken(trial, error)
+        if unfit:
+            warnings.warn(f"trial {trial.number} failed: {unfit}", stacklevel=2)
         if value is None:
-            return self._failed(trial, CANDIDATE, "the value is not a number")
+            return self._failed(trial, CANDIDATE, unfit or "the value is not a number")
         return Attempt(value)
 
     def _broken(self, trial: Trial, error: Exception) -> Attempt:
@@ -288,6 +296,21 @@ class Loop:
             if queued_params(frozen):
                 raise BudgetUsedUp
             raise optuna.TrialPruned("The budget is used up.")
+
+    def _unfit(self, trial: Trial) -> str:
+        """What a trial was queued with that the space does not have; empty for nothing.
+
+        Optuna would store it, and nobody could read it afterwards.
+        """
+        if not self._is_queued:
+            return ""
+        known = self._config.search_space.distributions()
+        queued = queued_params(self._study._storage.get_trial(trial._trial_id))
+        return "; ".join(
+            f"it was queued with {name} {value!r}, expected a value of {known[name]}"
+            for name, value in queued.items()
+            if name in known and not fits(known[name], value)
+        )
 
     def _seed_draws(self, number: int) -> None:
         """Make a stock sampler's draws a function of the trial's number.

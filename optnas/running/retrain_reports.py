@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from optnas.trials.metric import Metric, metric
+from optnas.units import aligned, plural
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,8 @@ def training_report(folder: Path, description: Any, trial: int | None) -> Retrai
     source = description.origin.get("network") if trial is None else f"trial {trial}"
     text = (
         f"test {first}accuracy {description.test_accuracy:.4f} on {description.test_images} "
-        f"images ({description.params:,} parameters, {description.epochs} epochs, {source})\n"
+        f"images ({plural(description.params, 'parameter')}, "
+        f"{plural(description.epochs, 'epoch')}, {source})\n"
         + _judged(description)
         + "".join(f"{name}: {_answers(answers)}\n" for name, answers in sets.items())
         + f"kept in {folder}; load it with optnas.load({str(folder)!r})"
@@ -154,13 +156,10 @@ def comparison_report(
             ]
         )
     headings = ["network", "test accuracy", "parameters", "multiply-adds", "ms", "MB"]
-    widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
-    shown = [
-        "  ".join(f"{cell:>{w}}" for cell, w in zip(line, widths, strict=True))
-        for line in (headings, *lines)
-    ]
     note = "ms: one image on one thread of this machine; the same recipe, images and seeds"
-    return RetrainReport({"comparison": rows}, "\n".join((*shown, note)))
+    return RetrainReport(
+        {"comparison": rows}, "\n".join((*aligned([headings, *lines], left=()), note))
+    )
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:

@@ -47,7 +47,7 @@ from optnas.study.opening import (
     open_study,
     reopened,
 )
-from optnas.study.record import RECORD
+from optnas.study.record import identity_of
 from optnas.trials.failures import fail_dead, is_grounds, one_line
 
 Ending = Literal["finished", "budget"] | Interruption
@@ -262,7 +262,7 @@ def _own_store(handle: OpenStudy) -> Artifacts:
     config = handle.config
     store = open_artifacts(config.artifacts)
     if config.artifacts != default_artifacts(config.study, config.storage, config.folder):
-        mark_artifacts(config.artifacts, handle.study.user_attrs[RECORD].get("id", ""))
+        mark_artifacts(config.artifacts, identity_of(handle.study))
     return store
 
 

@@ -1,20 +1,20 @@
 """Chains of convolutions: one width, doubled at two reductions, an operation per layer."""
 
 import dataclasses
-import functools
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar
 
-import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.trial import BaseTrial
-
-from optnas.spaces.base import Architecture, ParamValue, Space, proposal
+from optnas.spaces.base import Architecture, ParamValue
+from optnas.spaces.layered import (
+    KERNELS,
+    LayeredSpace,
+    checked_choices,
+    checked_positive,
+    layer_params,
+    per_layer,
+    weights,
+)
 
 OPERATIONS = ("separable", "conv")
-KERNELS = (3, 5, 7)
-
-T = TypeVar("T")
 
 LARGEST = 10_000
 """The greatest depth and width of a range: what is beyond takes minutes to describe."""
@@ -49,17 +49,9 @@ class ChainArchitecture(Architecture):
                 "`depth` and `width` must be integers, 1 or more: "
                 f"depth={self.depth}, width={self.width}."
             )
-        self._normalise("operations", self.operations, OPERATIONS)
-        self._normalise("kernels", self.kernels, KERNELS)
-
-    def _normalise(self, name: str, values: Sequence[Any], choices: Sequence[Any]) -> None:
-        values = tuple(values) or (choices[0],) * self.depth
-        if len(values) != self.depth or not set(values) <= set(choices):
-            raise ValueError(
-                f"`{name}` must hold {self.depth} values (the depth), each one of {choices}: "
-                f"{values}."
-            )
-        object.__setattr__(self, name, values)
+        for name, choices in (("operations", OPERATIONS), ("kernels", KERNELS)):
+            values = per_layer(name, getattr(self, name), choices, self.depth, "the depth")
+            object.__setattr__(self, name, values)
 
     @classmethod
     def uniform(
@@ -96,15 +88,11 @@ class ChainArchitecture(Architecture):
             zip(self.operations, self.kernels, strict=True)
         ):
             before, after = channels[index], channels[index + 1]
-            taps = kernel * kernel
-            weights = (
-                before * (taps + after) if operation == "separable" else before * after * taps
-            )
-            total += weights + 2 * after
+            total += weights(operation, before, after, kernel) + 2 * after
         return total + channels[-1] * classes + classes
 
 
-class ChainSpace(Space[ChainArchitecture]):
+class ChainSpace(LayeredSpace[ChainArchitecture]):
     """The macro-micro search space: depth, width, and per layer an operation and a kernel.
 
     A trial's parameters are ``depth``, ``width``, ``op_{i}`` and ``kernel_{i}`` for every layer
@@ -128,12 +116,10 @@ class ChainSpace(Space[ChainArchitecture]):
     """
 
     architecture_class: ClassVar[type[ChainArchitecture]] = ChainArchitecture
-    operation: ClassVar[str] = OPERATIONS[0]
-    """What a search begins with in every layer."""
-    depth_step: ClassVar[int] = 1
-    """Layers that are added at a time."""
-    micro: ClassVar[bool] = True
-    """Whether operations and kernels are searched for unless it is said otherwise."""
+    kind = "chain"
+    operation = OPERATIONS[0]
+    depth_step = 1
+    micro = True
 
     PRESETS: ClassVar[dict[str, dict[str, tuple[int, int]]]] = {
         "tiny": {"depth": (10, 100), "width": (16, 64)},
@@ -150,28 +136,18 @@ class ChainSpace(Space[ChainArchitecture]):
         width_step: int = 2,
         operations: tuple[str, ...] = OPERATIONS,
     ) -> None:
-        if preset not in self.PRESETS:
-            raise ValueError(f"`preset` must be one of {sorted(self.PRESETS)}: {preset!r}.")
-        self.depth = _checked_range(
-            "depth", self.PRESETS[preset]["depth"] if depth is None else depth
-        )
-        self.width = _checked_range(
-            "width", self.PRESETS[preset]["width"] if width is None else width
-        )
+        ranges = self._ranges(preset)
+        self.depth = _checked_range("depth", ranges["depth"] if depth is None else depth)
+        self.width = _checked_range("width", ranges["width"] if width is None else width)
         self.kernels = checked_choices("kernels", kernels, KERNELS)
         self.operations = checked_choices("operations", operations, OPERATIONS)
-        self.width_step = checked_step("width_step", width_step)
+        self.width_step = checked_positive("width_step", width_step)
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(depth={self.depth}, width={self.width}, "
             f"kernels={self.kernels}, width_step={self.width_step}, operations={self.operations})"
         )
-
-    @property
-    def widths(self) -> range:
-        """The widths that are drawn, ascending: steps down from the greatest."""
-        return steps_down(self.width, self.width_step)
 
     def uniform(self, depth: int, width: int, operation: str, kernel: int) -> ChainArchitecture:
         """A chain with the same operation and kernel in every layer."""
@@ -184,62 +160,17 @@ class ChainSpace(Space[ChainArchitecture]):
         least = self.uniform(shallow, narrow, first, min(self.kernels))
         return least, self.uniform(deep, wide, last, max(self.kernels))
 
-    def suggest(self, trial: BaseTrial) -> ChainArchitecture:
-        widths = self.widths
-        proposed = proposal(trial).get("width", widths[0])
-        if proposed not in widths:
-            widths = range(max(1, min(self.width[0], proposed)), self.width[1] + 1)
-        depth = trial.suggest_int("depth", *self.depth)
-        width = trial.suggest_int("width", widths[0], widths[-1], step=widths.step)
-        params: dict[str, Any] = {"depth": depth, "width": width}
-        for name, choices in self._layer_choices(depth):
-            params[name] = trial.suggest_categorical(name, choices)
-        return self.from_params(params)
+    def choosing(self, depth: int) -> int:
+        return depth
 
     def to_params(self, architecture: ChainArchitecture) -> dict[str, ParamValue]:
-        params: dict[str, ParamValue] = {
-            "depth": architecture.depth,
-            "width": architecture.width,
-        }
-        params.update((f"op_{i}", value) for i, value in enumerate(architecture.operations))
-        params.update((f"kernel_{i}", value) for i, value in enumerate(architecture.kernels))
-        return params
+        inside = (architecture.operations, architecture.kernels)
+        return layer_params(architecture.depth, architecture.width, *inside)
 
-    def from_params(self, params: Mapping[str, Any]) -> ChainArchitecture:
-        try:
-            depth = params["depth"]
-            return self.architecture_class(
-                depth=depth,
-                width=params["width"],
-                operations=tuple(params[f"op_{i}"] for i in range(depth)),
-                kernels=tuple(params[f"kernel_{i}"] for i in range(depth)),
-            )
-        except KeyError as error:
-            raise ValueError(f"No chain without the parameter {error}: {dict(params)}.") from None
-
-    def distributions(self) -> dict[str, BaseDistribution]:
-        result: dict[str, BaseDistribution] = {
-            "depth": IntDistribution(*self.depth),
-            # From 1, one by one: what a micro candidate's width may be.
-            "width": IntDistribution(1, self.width[1]),
-        }
-        for name, choices in self._layer_choices(self.depth[1]):
-            result[name] = _categorical(choices)
-        return result
-
-    def random(self, rng: np.random.Generator) -> ChainArchitecture:
-        depth = int(rng.integers(*self.depth, endpoint=True))
-        params: dict[str, Any] = {
-            "depth": depth,
-            "width": self.widths[int(rng.integers(len(self.widths)))],
-        }
-        for name, choices in self._layer_choices(depth):
-            params[name] = choices[int(rng.integers(len(choices)))]
-        return self.from_params(params)
-
-    def _layer_choices(self, depth: int) -> list[tuple[str, tuple[Any, ...]]]:
-        operations = [(f"op_{i}", self.operations) for i in range(depth)]
-        return [*operations, *((f"kernel_{i}", self.kernels) for i in range(depth))]
+    def _network(
+        self, depth: int, width: int, operations: tuple[str, ...], kernels: tuple[int, ...]
+    ) -> ChainArchitecture:
+        return self.architecture_class(depth, width, operations, kernels)
 
 
 def _checked_range(name: str, bounds: tuple[int, int]) -> tuple[int, int]:
@@ -250,37 +181,3 @@ def _checked_range(name: str, bounds: tuple[int, int]) -> tuple[int, int]:
             f"{tuple(bounds)}."
         )
     return (bounds[0], bounds[1])
-
-
-def checked_step(name: str, given: int) -> int:
-    """An option that is a step.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if type(given) is not int or given < 1:
-        raise ValueError(f"`{name}` must be an integer, 1 or more: {given!r}.")
-    return given
-
-
-def steps_down(bounds: tuple[int, int], step: int) -> range:
-    """The numbers of a range that lie whole steps below the greatest, ascending."""
-    low, high = bounds
-    return range(low + (high - low) % step, high + 1, step)
-
-
-def checked_choices(name: str, given: Sequence[T], known: Sequence[T]) -> tuple[T, ...]:
-    """An option that holds some of what is known, each once.
-
-    Raises:
-        ValueError: If it does not.
-    """
-    chosen = tuple(given)
-    if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(known):
-        raise ValueError(f"`{name}` must be some of {tuple(known)}, each once: {chosen}.")
-    return chosen
-
-
-@functools.lru_cache(maxsize=64)
-def _categorical(choices: tuple[Any, ...]) -> CategoricalDistribution:
-    return CategoricalDistribution(choices)

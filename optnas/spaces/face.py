@@ -5,18 +5,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.trial import BaseTrial
 
-from optnas.spaces.base import ParamValue, Space, proposal
-from optnas.spaces.chain import KERNELS, checked_choices, checked_step, steps_down
+from optnas.spaces.base import ParamValue
 from optnas.spaces.face_architecture import OPERATIONS, FaceArchitecture, four_stages
+from optnas.spaces.layered import (
+    KERNELS,
+    LayeredSpace,
+    checked_choices,
+    checked_positive,
+    layer_params,
+)
 
 _ORDER = (2, 1, 3, 0)
 """The stages in the order in which they get a block that none has more right to."""
 
 
-class FaceSpace(Space[FaceArchitecture]):
+class FaceSpace(LayeredSpace[FaceArchitecture]):
     """IR networks: depth, width, and per block an operation and a kernel.
 
     A trial's parameters are ``depth`` (layers: two per block and two more, so it is even),
@@ -44,12 +48,11 @@ class FaceSpace(Space[FaceArchitecture]):
     """
 
     architecture_class: ClassVar[type[FaceArchitecture]] = FaceArchitecture
-    operation: ClassVar[str] = OPERATIONS[0]
-    """What a search begins with in every block."""
-    depth_step: ClassVar[int] = 2
-    """Layers that are added at a time: a block."""
-    micro: ClassVar[bool] = False
-    """Whether operations and kernels are searched for unless it is said otherwise."""
+    kind = "face network"
+    operations = OPERATIONS
+    operation = OPERATIONS[0]
+    depth_step = 2  # A block.
+    micro = False
 
     PRESETS: ClassVar[dict[str, dict[str, tuple[int, int]]]] = {
         "small": {"depth": (10, 100), "width": (16, 32)},
@@ -68,18 +71,14 @@ class FaceSpace(Space[FaceArchitecture]):
         width_step: int = 2,
         preset: str = "medium",
     ) -> None:
-        if preset not in self.PRESETS:
-            raise ValueError(f"`preset` must be one of {sorted(self.PRESETS)}: {preset!r}.")
-        ranges = self.PRESETS[preset]
+        ranges = self._ranges(preset)
         self.depth = _range("depth", depth or ranges["depth"], least=10, step=2)
         self.width = _range("width", width or ranges["width"])
-        for name, value in {"embedding": embedding, "size": size}.items():
-            if type(value) is not int or value < 1:
-                raise ValueError(f"`{name}` must be an integer, 1 or more: {value!r}.")
-        self.embedding, self.size = embedding, size
-        self.stages = four_stages("stages", stages)
+        self.embedding = checked_positive("embedding", embedding)
+        self.size = checked_positive("size", size)
+        self.stages = four_stages(stages)
         self.kernels = checked_choices("kernels", kernels, KERNELS)
-        self.width_step = checked_step("width_step", width_step)
+        self.width_step = checked_positive("width_step", width_step)
 
     def __repr__(self) -> str:
         return (
@@ -87,11 +86,6 @@ class FaceSpace(Space[FaceArchitecture]):
             f"embedding={self.embedding}, stages={self.stages}, size={self.size}, "
             f"kernels={self.kernels}, width_step={self.width_step})"
         )
-
-    @property
-    def widths(self) -> range:
-        """The widths that are drawn, ascending: steps down from the greatest."""
-        return steps_down(self.width, self.width_step)
 
     def split(self, depth: int) -> tuple[int, ...]:
         """Number of blocks of every stage of a network of ``depth`` layers.
@@ -104,6 +98,9 @@ class FaceSpace(Space[FaceArchitecture]):
         if type(depth) is not int or depth < 10 or depth % 2:
             raise ValueError(f"`depth` must be an even number of layers, 10 or more: {depth!r}.")
         return _split(depth // 2 - 1, self.stages)
+
+    def choosing(self, depth: int) -> int:
+        return sum(self.split(depth))
 
     def uniform(
         self, depth: int, width: int, operation: str = "conv", kernel: int = 3
@@ -123,18 +120,6 @@ class FaceSpace(Space[FaceArchitecture]):
         """Parameters of a network for the faces of this space, without the identities' vectors."""
         return architecture.num_params(in_channels, None, self.size)
 
-    def suggest(self, trial: BaseTrial) -> FaceArchitecture:
-        widths = self.widths
-        proposed = proposal(trial).get("width", widths[0])
-        if proposed not in widths:
-            widths = range(max(1, min(self.width[0], proposed)), self.width[1] + 1)
-        depth = trial.suggest_int("depth", *self.depth, step=2)
-        width = trial.suggest_int("width", widths[0], widths[-1], step=widths.step)
-        params: dict[str, Any] = {"depth": depth, "width": width}
-        for name, choices in _block_choices(depth, self.kernels):
-            params[name] = trial.suggest_categorical(name, choices)
-        return self.from_params(params)
-
     def to_params(self, architecture: FaceArchitecture) -> dict[str, ParamValue]:
         same = self.uniform(architecture.depth, architecture.width)
         if (architecture.stages, architecture.embedding) != (same.stages, same.embedding):
@@ -142,42 +127,14 @@ class FaceSpace(Space[FaceArchitecture]):
                 f"This space has the stages {same.stages} and embeddings of {same.embedding}: "
                 f"{architecture}."
             )
-        params: dict[str, ParamValue] = {
-            "depth": architecture.depth,
-            "width": architecture.width,
-        }
-        params.update((f"op_{i}", value) for i, value in enumerate(architecture.operations or ()))
-        params.update((f"kernel_{i}", value) for i, value in enumerate(architecture.kernels or ()))
-        return params
+        inside = (architecture.operations, architecture.kernels)
+        return layer_params(architecture.depth, architecture.width, *inside)
 
-    def from_params(self, params: Mapping[str, Any]) -> FaceArchitecture:
-        try:
-            stages = self.split(params["depth"])
-            return self.architecture_class(
-                width=params["width"],
-                stages=stages,
-                embedding=self.embedding,
-                operations=tuple(params[f"op_{i}"] for i in range(sum(stages))),
-                kernels=tuple(params[f"kernel_{i}"] for i in range(sum(stages))),
-            )
-        except KeyError as error:
-            raise ValueError(
-                f"No face network without the parameter {error}: {dict(params)}."
-            ) from None
-
-    def distributions(self) -> dict[str, BaseDistribution]:
-        return dict(_distributions(self.depth, self.width, self.kernels))
-
-    def random(self, rng: np.random.Generator) -> FaceArchitecture:
-        low, high = self.depth
-        depth = low + 2 * int(rng.integers((high - low) // 2, endpoint=True))
-        params: dict[str, Any] = {
-            "depth": depth,
-            "width": self.widths[int(rng.integers(len(self.widths)))],
-        }
-        for name, choices in _block_choices(depth, self.kernels):
-            params[name] = choices[int(rng.integers(len(choices)))]
-        return self.from_params(params)
+    def _network(
+        self, depth: int, width: int, operations: tuple[str, ...], kernels: tuple[int, ...]
+    ) -> FaceArchitecture:
+        stages = self.split(depth)
+        return self.architecture_class(width, stages, self.embedding, operations, kernels)
 
     def mutate(self, architecture: FaceArchitecture, rng: np.random.Generator) -> FaceArchitecture:
         """``architecture`` with another value of one parameter, uniform over the other values.
@@ -187,7 +144,7 @@ class FaceSpace(Space[FaceArchitecture]):
         params = self.to_params(architecture)
         depths = range(self.depth[0], self.depth[1] + 1, 2)
         choices: dict[str, Sequence[Any]] = {"depth": depths, "width": self.widths}
-        choices |= dict(_block_choices(architecture.depth, self.kernels))
+        choices |= dict(self._choices(architecture.depth))
         choices = {name: [v for v in c if v != params[name]] for name, c in choices.items()}
         names = [name for name, others in choices.items() if others]
         name = names[int(rng.integers(len(names)))]
@@ -228,23 +185,3 @@ def _range(
             f"{tuple(bounds)}."
         )
     return (bounds[0], bounds[1])
-
-
-def _block_choices(depth: int, kernels: tuple[int, ...]) -> list[tuple[str, tuple[Any, ...]]]:
-    blocks = range(depth // 2 - 1)
-    operations = [(f"op_{i}", OPERATIONS) for i in blocks]
-    return [*operations, *((f"kernel_{i}", kernels) for i in blocks)]
-
-
-@functools.lru_cache(maxsize=16)
-def _distributions(
-    depth: tuple[int, int], width: tuple[int, int], kernels: tuple[int, ...]
-) -> dict[str, BaseDistribution]:
-    result: dict[str, BaseDistribution] = {
-        "depth": IntDistribution(*depth, step=2),
-        # From 1, one by one: what a micro candidate's width may be.
-        "width": IntDistribution(1, width[1]),
-    }
-    for name, choices in _block_choices(depth[1], kernels):
-        result[name] = CategoricalDistribution(choices)
-    return result

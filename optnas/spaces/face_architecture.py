@@ -3,10 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from optnas.spaces.base import Architecture
-from optnas.spaces.chain import KERNELS
+from optnas.spaces.layered import KERNELS, checked_positive, per_layer, weights
 
 OPERATIONS = ("conv", "separable")
 """Of a block; the first one is what every block has unless it is said otherwise."""
@@ -41,22 +40,13 @@ class FaceArchitecture(Architecture):
     kernels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("width", "embedding"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"`{name}` must be an integer, 1 or more: {value!r}.")
-        object.__setattr__(self, "stages", four_stages("stages", self.stages))
-        self._normalise("operations", self.operations, OPERATIONS)
-        self._normalise("kernels", self.kernels, KERNELS)
-
-    def _normalise(self, name: str, values: Sequence[Any] | None, choices: Sequence[Any]) -> None:
-        values = tuple(values or ()) or (choices[0],) * self.blocks
-        if len(values) != self.blocks or not set(values) <= set(choices):
-            raise ValueError(
-                f"`{name}` must hold {self.blocks} values (one per block), each one of {choices}: "
-                f"{values}."
-            )
-        object.__setattr__(self, name, values)
+        checked_positive("width", self.width)
+        checked_positive("embedding", self.embedding)
+        object.__setattr__(self, "stages", four_stages(self.stages))
+        for name, choices in (("operations", OPERATIONS), ("kernels", KERNELS)):
+            given = getattr(self, name) or ()
+            values = per_layer(name, given, choices, self.blocks, "one per block")
+            object.__setattr__(self, name, values)
 
     @property
     def blocks(self) -> int:
@@ -100,8 +90,8 @@ class FaceArchitecture(Architecture):
         width, last = self.width, 8 * self.width
         total = 9 * in_channels * width + 3 * width
         for before, after, _, operation, kernel in self.layers:
-            total += _weights(operation, before, after, kernel)
-            total += _weights(operation, after, after, kernel)
+            total += weights(operation, before, after, kernel)
+            total += weights(operation, after, after, kernel)
             total += 2 * before + 5 * after  # Three normalisations and the slopes.
             if before != after:
                 total += before * after + 2 * after
@@ -119,14 +109,13 @@ def reduced_size(size: int | tuple[int, int]) -> tuple[int, int]:
     return -(-height // 2**STAGES), -(-width // 2**STAGES)
 
 
-def four_stages(name: str, values: Sequence[int]) -> tuple[int, ...]:
+def four_stages(values: Sequence[int]) -> tuple[int, ...]:
+    """The option ``stages``: a number for every stage.
+
+    Raises:
+        ValueError: If it is none.
+    """
     values = tuple(values)
     if len(values) != STAGES or any(type(value) is not int or value < 1 for value in values):
-        raise ValueError(f"`{name}` must hold {STAGES} integers from 1 upwards: {values}.")
+        raise ValueError(f"`stages` must hold {STAGES} integers from 1 upwards: {values}.")
     return values
-
-
-def _weights(operation: str, before: int, after: int, kernel: int) -> int:
-    """Weights of one convolution."""
-    taps = kernel * kernel
-    return before * after * taps if operation == "conv" else before * (taps + after)

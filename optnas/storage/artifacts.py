@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from optnas.config.paths import split_bucket
+from optnas.errors import first_line
 from optnas.storage.urls import StorageError
 
 _PARTIAL = ".partial"
@@ -220,7 +221,7 @@ class Bucket:
         except absent():
             raise
         except self._errors as error:
-            raise OSError(_first_line(error)) from error
+            raise OSError(first_line(error).rstrip(".")) from error
 
 
 def _s3(bucket: str, prefix: str) -> Bucket:
@@ -267,8 +268,9 @@ def _explained(scheme: str, location: str) -> Iterator[None]:
             f"{location}: the driver is missing; pip install 'optnas[{_EXTRAS[scheme]}]'."
         ) from None
     except Exception as error:  # Clients raise what they like before there is a connection.
+        reason = first_line(error).rstrip(".")
         raise StorageError(
-            f"{location}: artifacts cannot be kept there: {_first_line(error)}; {_RIGHTS[scheme]}."
+            f"{location}: artifacts cannot be kept there: {reason}; {_RIGHTS[scheme]}."
         ) from None
 
 
@@ -290,10 +292,6 @@ def _tidy(folder: Path) -> None:
                 and time.time() - path.stat().st_mtime > _LEFT_OVER
             ):
                 path.unlink()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
 
 
 def _check_folder(path: Path) -> None:

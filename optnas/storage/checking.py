@@ -23,8 +23,11 @@ from optnas.errors import UserError
 from optnas.storage.database import Database
 from optnas.trials.damage import DamagedError, damage_text, damages, without
 
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What Optuna raises when it decodes what nobody encoded; with AssertionError."""
+UNREADABLE = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(RecursionError, AssertionError),
+)
+"""What Optuna raises when it decodes what nobody encoded."""
 
 
 def check_number(number: Any, trial_id: int) -> None:
@@ -90,7 +93,7 @@ def _decoded(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, *args, **kwargs)
         except UserError:
             raise
-        except (*UNREADABLE, AssertionError) as error:
+        except UNREADABLE as error:
             raise DamagedError(self.diagnosis(error)) from error
 
     return call
@@ -118,7 +121,7 @@ class CheckedDatabase(Database):
             return self.checks(super()._get_trials(*known))
         except UserError:
             raise
-        except (*UNREADABLE, AssertionError) as error:
+        except UNREADABLE as error:
             if self.checks.found is None:
                 raise DamagedError(self.diagnosis(error)) from error
             return self.checks(list(self._one_by_one(study_id)))
@@ -128,7 +131,7 @@ class CheckedDatabase(Database):
             return self.checks([super().get_trial(trial_id)])[0]
         except (UserError, KeyError):
             raise
-        except (*UNREADABLE, AssertionError) as error:
+        except UNREADABLE as error:
             raise DamagedError(self.diagnosis(error)) from error
 
     def _one_by_one(self, study_id: int) -> Iterator[FrozenTrial]:
@@ -141,7 +144,7 @@ class CheckedDatabase(Database):
         for trial_id, number in rows:
             try:
                 yield RDBStorage.get_trial(self, trial_id)
-            except (*UNREADABLE, AssertionError):
+            except UNREADABLE:
                 trial = create_trial(state=TrialState.FAIL)
                 trial.number, trial._trial_id = number, trial_id
                 yield trial
@@ -230,10 +233,24 @@ _NOTHING = {"op_code": JournalOperation.DELETE_STUDY, "study_id": -1, "worker_id
 """An operation of another process on a study that does not exist."""
 
 
-class CheckedJournal(JournalStorage):
-    """A journal whose trials are data, whatever they hold."""
+class _CheckedTrials(BaseStorage):
+    """A storage that hands out no damaged trial."""
 
     checks: Checks
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        # Of the storage that this is mixed into.
+        trials = super().get_all_trials(study_id, deepcopy, states)  # type: ignore[safe-super]
+        return self.checks(trials)
+
+
+class CheckedJournal(_CheckedTrials, JournalStorage):
+    """A journal whose trials are data, whatever they hold."""
 
     def _sync_with_backend(self) -> None:
         while True:
@@ -241,7 +258,7 @@ class CheckedJournal(JournalStorage):
                 return super()._sync_with_backend()
             except (UserError, optuna.exceptions.OptunaError):
                 raise
-            except (*UNREADABLE, AssertionError) as error:
+            except UNREADABLE as error:
                 # Optuna refuses what its caller asked for in the same words, from its own logs.
                 if _is_refusal(error):
                     raise
@@ -250,27 +267,9 @@ class CheckedJournal(JournalStorage):
                     raise DamagedError(_line_text(number)) from error
                 self.checks.lines.append(number)
 
-    def get_all_trials(
-        self,
-        study_id: int,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-    ) -> list[FrozenTrial]:
-        return self.checks(super().get_all_trials(study_id, deepcopy, states))
 
-
-class CheckedProxy(GrpcStorageProxy):
+class CheckedProxy(_CheckedTrials, GrpcStorageProxy):
     """A proxy whose trials are data, whatever they hold."""
-
-    checks: Checks
-
-    def get_all_trials(
-        self,
-        study_id: int,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-    ) -> list[FrozenTrial]:
-        return self.checks(super().get_all_trials(study_id, deepcopy, states))
 
 
 def _is_refusal(error: BaseException) -> bool:
@@ -360,6 +359,6 @@ def _undecodable(engine: sqlalchemy.Engine) -> dict[tuple[int, str], str]:
             for number, key, *values in connection.execute(sqlalchemy.text(query)):
                 try:
                     decode(*values)
-                except (*UNREADABLE, AssertionError):
+                except UNREADABLE:
                     found[number if isinstance(number, int) else -1, str(key)] = expected
     return found

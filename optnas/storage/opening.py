@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import optuna
 import sqlalchemy
@@ -18,7 +19,7 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from optnas.errors import UserError
 from optnas.storage.checking import LineCheckedBackend
 from optnas.storage.file_systems import NETWORK, STALE, WITHOUT_LINKS, file_system
-from optnas.storage.reading import read_database
+from optnas.storage.reading import is_writable, read_database
 from optnas.storage.retrying import (
     Outage,
     PatientDatabase,
@@ -43,6 +44,7 @@ GRPC_TIMEOUT = 10.0
 """Seconds for which a storage proxy may take to answer the first time."""
 
 Opener = Callable[[str], BaseStorage]
+T = TypeVar("T")
 
 _BUSY = ("locked", "too many", "connection slots", "starting up", "shutting down")
 """Words about a storage that is there, but for others at the moment."""
@@ -66,7 +68,7 @@ def open_storage(
         url: ``sqlite:///PATH``, ``journal:///PATH`` (a journal file), the SQLAlchemy URL of a
             database server, such as ``postgresql+psycopg://USER@HOST/NAME`` or
             ``mysql+pymysql://USER@HOST/NAME``, or ``grpc://HOST:PORT`` (Optuna's storage proxy).
-        create: Whether a file that does not exist yet is created.
+        create: Whether a file that does not exist yet is created, and the tables of a database.
         patient: Whether a server that does not answer is waited for, as one that goes away later.
             A file that somebody has locked, or a server without a free connection, is waited for
             anyway.
@@ -79,6 +81,7 @@ def open_storage(
         StorageError: If the URL is malformed or the storage cannot be opened, or its tables are
             those of another version of Optuna. No message holds a password.
         StorageGone: If it was waited for in vain.
+        Absent: If it does not exist and is not created.
     """
     path = storage_file(url)
     if path is not None:
@@ -90,20 +93,44 @@ def open_storage(
         if path is None:
             is_proxy = url.startswith("grpc:")
             open_it: Opener = _open_proxy if is_proxy else PatientDatabase
-            if reading and not is_proxy:
-                open_it = _to_read(open_it)
+            if not (create or is_proxy):
+                open_it = _existing(open_it, reading=reading)
             return _first_come(lambda: open_it(url), url, patient=patient)
         kind = file_system(path)
         if url.startswith("journal:"):
             return _open_journal(path, kind, lenient=lenient)
-        return _open_file(url, kind, reading=reading)
+        return _open_file(url, kind, create=create, reading=reading)
+
+
+def ask_study(
+    url: str, name: str, ask: Callable[[optuna.Study], T], *, patient: bool = False
+) -> T | None:
+    """What there is to say of a study, if it exists; nothing is created.
+
+    Args:
+        url: The URL of its storage, which is left again.
+        name: The study's name.
+        ask: What says it.
+        patient: Whether a server that does not answer is waited for.
+
+    Raises:
+        StorageError: If the storage cannot be opened.
+    """
+    with explained(url), contextlib.suppress(Absent, KeyError):
+        storage = open_storage(url, create=False, patient=patient, reading=True)
+        try:
+            return ask(optuna.load_study(study_name=name, storage=storage))
+        finally:
+            release(storage)
+    return None
 
 
 def release(storage: BaseStorage) -> None:
     """Give the connections of a storage back that is not used for now: servers have few."""
-    if isinstance(storage, RDBStorage):
-        storage.remove_session()
-        storage.engine.dispose()
+    backend = getattr(storage, "_backend", storage)  # Behind Optuna's cache.
+    if isinstance(backend, RDBStorage):
+        backend.remove_session()
+        backend.engine.dispose()
 
 
 @contextlib.contextmanager
@@ -134,6 +161,7 @@ def explained(url: str) -> Iterator[None]:
         if reason is None and is_full(error):
             message = f"{hide_password(url)}: {reason_of(error, url)}"
             raise StorageGone(f"{message}; make room, and try again") from None
+        reason = reason or _read_only(url)
         reason = reason or f"the storage cannot be used: {reason_of(error, url)}"
         raise StorageError(f"{hide_password(url)}: {reason}") from None
 
@@ -149,18 +177,43 @@ def _other_version(url: str, message: str) -> str:
     return f"{begin}; `optnas storage upgrade {hide_password(url)}` upgrades them."
 
 
-def _to_read(otherwise: Opener) -> Opener:
-    """What opens a database to look at it, whose tables may be others than we know."""
-    return lambda url: read_database(url) or otherwise(url)
+def _read_only(url: str) -> str | None:
+    """What to do about a file that exists, where nobody may write."""
+    path = storage_file(url)
+    if path is None or is_writable(path) or not path.exists():
+        return None
+    return (
+        "it, or its folder, cannot be written to; `optnas status` and `optnas best` only look "
+        "at it, for all else copy it to where you may write"
+    )
 
 
-def _open_file(url: str, kind: str, *, reading: bool) -> BaseStorage:
+def _existing(otherwise: Opener, *, reading: bool) -> Opener:
+    """What opens a database that has tables of studies; Optuna would make them in any other.
+
+    Args:
+        otherwise: What opens it to write to it, or if its tables are others than we know.
+        reading: Whether it is only looked at.
+    """
+
+    def open_it(url: str) -> BaseStorage:
+        found = read_database(url)
+        if reading and found is not None:
+            return found
+        if found is not None:
+            found.engine.dispose()
+        return otherwise(url)
+
+    return open_it
+
+
+def _open_file(url: str, kind: str, *, create: bool, reading: bool) -> BaseStorage:
     if kind in NETWORK:
         raise StorageError(
             f"{url}: sqlite loses trials on a network file system ({kind}); keep the file on a "
             "local disk, or use a database server, or journal:///PATH."
         )
-    open_it = _to_read(SQLiteStorage) if reading else SQLiteStorage
+    open_it = SQLiteStorage if create else _existing(SQLiteStorage, reading=reading)
     return _first_come(lambda: open_it(url), url)
 
 

@@ -4,7 +4,6 @@ What is asked of finished trials is read a column at a time where the tables are
 `optnas.storage.columns` knows, and by Optuna otherwise: the answers are the same.
 """
 
-import contextlib
 import os
 import shutil
 import sqlite3
@@ -31,7 +30,8 @@ from optnas.storage.retrying import (
     may_pass,
     patient,
 )
-from optnas.storage.urls import StorageError, engine_url, hide_password, storage_file
+from optnas.storage.soundness import parts_beside
+from optnas.storage.urls import Absent, engine_url, hide_password, storage_file
 from optnas.trials.damage import DamagedError
 
 KNOWN = (12, "v3.2.0.a")
@@ -39,8 +39,6 @@ KNOWN = (12, "v3.2.0.a")
 _OPTUNA = "5."
 _AT_ONCE = 2000
 """Rows that are fetched at once."""
-_LEFT_OVER = ("-wal", "-journal")
-"""Files beside a database of sqlite in which there may be a part of it."""
 
 
 @patient((*METHODS, *DATABASE_METHODS, "read"), may_pass)
@@ -75,7 +73,7 @@ class ReadDatabase(CheckedDatabase):
                         take(row)
         except UserError:
             raise
-        except (*UNREADABLE, AssertionError) as error:
+        except UNREADABLE as error:
             raise DamagedError(self.diagnosis(error)) from error
 
     def _get_trials(
@@ -120,7 +118,7 @@ def read_database(url: str) -> ReadDatabase | None:
     """The database at ``url``, to look at; None if its tables are not those that are known.
 
     Raises:
-        StorageError: If it has no tables of studies: none was ever stored there.
+        Absent: If it has no tables of studies: none was ever stored there.
     """
     path = storage_file(url)
     engine = (
@@ -134,7 +132,7 @@ def read_database(url: str) -> ReadDatabase | None:
         return ReadDatabase(url, engine)
     engine.dispose()
     if "studies" not in tables:
-        raise StorageError(
+        raise Absent(
             f"{hide_password(url)}: no study was ever stored there; `optnas run` creates one."
         )
     return None
@@ -170,7 +168,7 @@ def _engine_of(path: Path, url: str) -> sqlalchemy.Engine:
         return kept
     except sqlalchemy.exc.OperationalError:
         kept.dispose()
-    parts = [part for part in _LEFT_OVER if _size(path.with_name(path.name + part))]
+    parts = parts_beside(path)
     if not parts:  # Nobody can write to it, so that no lock is needed.
         return engine(path, "mode=ro&immutable=1")
     # A part of it is in files that only a writer can take in.
@@ -185,9 +183,3 @@ def _engine_of(path: Path, url: str) -> sqlalchemy.Engine:
 def is_writable(path: Path) -> bool:
     """Whether a file of sqlite, and what belongs beside it, can be written to."""
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-
-
-def _size(path: Path) -> int:
-    with contextlib.suppress(OSError):
-        return path.stat().st_size
-    return 0

@@ -4,13 +4,11 @@ import contextlib
 import errno
 import socket
 import warnings
-from pathlib import Path
 
 import optuna
 
-from optnas.config.paths import storage_url
 from optnas.storage.opening import explained, open_storage
-from optnas.storage.urls import StorageError, hide_password
+from optnas.storage.urls import StorageError, asked_url, hide_password
 
 
 def serve(target: str, *, host: str, port: int) -> None:
@@ -24,10 +22,7 @@ def serve(target: str, *, host: str, port: int) -> None:
     Raises:
         StorageError: If it is no database, or cannot be opened, or the address is taken.
     """
-    try:
-        url = storage_url(target, Path.cwd())
-    except ValueError as error:
-        raise StorageError(f"{hide_password(target)}: {error}") from None
+    url = asked_url(target)
     if url.startswith(("journal:", "grpc:")):
         raise StorageError(f"{hide_password(url)}: only databases can be served.")
     _check_free(host, port)

@@ -12,6 +12,8 @@ HEADER = b"SQLite format 3\0"
 PATIENCE = 5.0
 """Seconds for which a file is looked through; a large one is not looked through to its end."""
 _NOT_SOUND = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_LEFT_OVER = ("-wal", "-journal")
+"""Files beside a database of sqlite in which there may be a part of it."""
 _CUT_OFF = 522
 """What sqlite says of a page that ends before its end: SQLITE_IOERR_SHORT_READ."""
 
@@ -66,11 +68,23 @@ def damage_of_file(path: Path) -> str | None:
         return None
     if not start.startswith(HEADER):
         return f"it is {_kind(start)}, not a database of sqlite; name another file"
-    what = _cut_off(start, size) or _unsound(path)
+    # The end of a file that a full disk cut off may still be in the log, whole.
+    what = (None if parts_beside(path) else _cut_off(start, size)) or _unsound(path)
     if what is None:
         return None
     saving = f"sqlite3 {shlex.quote(str(path))} .recover"
     return f"the database is damaged ({what}); restore a copy, or save what can be read: {saving}"
+
+
+def parts_beside(path: Path) -> list[str]:
+    """The endings of the files beside a database of sqlite that hold a part of it."""
+    return [part for part in _LEFT_OVER if _size(path.with_name(path.name + part))]
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return 0
 
 
 def _kind(start: bytes) -> str:

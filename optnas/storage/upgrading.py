@@ -8,9 +8,8 @@ from pathlib import Path
 
 from optuna.storages import RDBStorage
 
-from optnas.config.paths import storage_url
 from optnas.storage.opening import explained
-from optnas.storage.urls import StorageError, engine_url, hide_password, storage_file
+from optnas.storage.urls import StorageError, asked_url, engine_url, hide_password, storage_file
 
 
 def upgrade(target: str, *, copy: bool = True) -> str:
@@ -26,10 +25,7 @@ def upgrade(target: str, *, copy: bool = True) -> str:
     Raises:
         StorageError: If it is no database, or needs a copy that its own tools make.
     """
-    try:
-        url = storage_url(target, Path.cwd())
-    except ValueError as error:
-        raise StorageError(f"{hide_password(target)}: {error}") from None
+    url = asked_url(target)
     shown, path = hide_password(url), storage_file(url)
     if url.startswith(("journal:", "grpc:")):
         raise StorageError(f"{shown}: only databases have tables, and need an upgrade.")

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import sqlalchemy
 from sqlalchemy.engine import URL, make_url
 
+from optnas.config.paths import storage_url
 from optnas.errors import UserError
 
 _SECRET_KEYS = ("password", "passwd", "passphrase", "secret", "token")
@@ -32,6 +33,18 @@ def not_started(file: str, error: UserError) -> UserError:
     return Absent(f"{file}: not started: optnas run {shlex.quote(file)}")
 
 
+def asked_url(text: str) -> str:
+    """The URL of a storage that a person names, its path from the current folder.
+
+    Raises:
+        StorageError: If it is none.
+    """
+    try:
+        return storage_url(text, Path.cwd())
+    except ValueError as error:
+        raise StorageError(f"{hide_password(text)}: {error}") from None
+
+
 def storage_file(url: str) -> Path | None:
     """The file behind a sqlite or journal URL; None for a server.
 
@@ -47,6 +60,22 @@ def storage_file(url: str) -> Path | None:
     if path in ("", ":memory:"):
         raise StorageError(f"{url}: a study needs a file, as in sqlite:///study.db.")
     return Path(path)
+
+
+def identity_of_file(url: str) -> tuple[int, int] | None:
+    """Which file is behind a sqlite or journal URL; None for a server.
+
+    Who has it open writes to it still after it was deleted, moved, or another one put in its
+    place, and nobody reads it.
+
+    Raises:
+        OSError: If there is none.
+    """
+    path = storage_file(url)
+    if path is None:
+        return None
+    state = path.stat()
+    return state.st_dev, state.st_ino
 
 
 def engine_url(url: str) -> str:

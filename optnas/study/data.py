@@ -16,10 +16,10 @@ import optuna
 from optnas.config.file import StudyFile
 from optnas.errors import UserError
 from optnas.storage.artifacts import absent, open_artifacts
-from optnas.storage.opening import explained, open_storage, release
-from optnas.storage.urls import storage_file
+from optnas.storage.opening import ask_study
 from optnas.study.opening import OpenStudy
-from optnas.study.record import RECORD, stored_places
+from optnas.study.record import identity_of, stored_places
+from optnas.units import shown
 
 DATA = "optnas:data"
 """Study attribute: what was read, the images or where they are, and what was accepted."""
@@ -75,12 +75,7 @@ def seen_lines(study: optuna.Study) -> list[str]:
     for change in fields.get("accepted") or ():
         changes = "; ".join(str(line) for line in change.get("changes") or ())
         lines.append(f"changed data accepted before trial {change.get('trials')}: {changes}")
-    return [_visible(line) for line in lines]
-
-
-def _visible(text: str) -> str:
-    """A stored text, which somebody else may have written, without what controls a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return list(map(shown, lines))  # Somebody else may have written them.
 
 
 def seen_data(study: optuna.Study, artifacts: str) -> SeenData | None:
@@ -115,17 +110,12 @@ def data_seen_with(config: StudyFile, *, patient: bool = False) -> SeenData | No
         config: The configuration.
         patient: Whether a server that does not answer is waited for.
     """
-    path = storage_file(config.storage)
-    if path is not None and not path.exists():
-        return None
-    storage = open_storage(config.storage, create=False, patient=patient)
-    try:
-        with explained(config.storage), contextlib.suppress(KeyError):
-            study = optuna.load_study(study_name=config.study, storage=storage)
-            return seen_data(study, config.artifacts)
-    finally:
-        release(storage)
-    return None
+    return ask_study(
+        config.storage,
+        config.study,
+        lambda study: seen_data(study, config.artifacts),
+        patient=patient,
+    )
 
 
 def check_same(seen: SeenData | None, reading: DataReading | None, *, accept: bool) -> list[str]:
@@ -144,7 +134,7 @@ def check_same(seen: SeenData | None, reading: DataReading | None, *, accept: bo
     changes = reading.differences(seen.record)
     if changes and not accept:
         lines = "".join(f"\n  {line}" for line in changes)
-        place = _visible(str(seen.record.get("place")))
+        place = shown(seen.record.get("place"))
         raise ChangedData(
             f"the data is not what the study has seen (in {place}):{lines}\n"
             "Restore it, give the study another name, begin anew by --restart, or go on with "
@@ -194,7 +184,8 @@ def _kept(images: bytes, study: optuna.Study, artifacts: str) -> dict[str, str]:
     text = base64.b85encode(images).decode()
     if len(text) <= INLINE:
         return {"sha256": digest, "inline": text}
-    name = _artifact(study, digest)
+    # Never what is stored, which somebody else may have written.
+    name = f"{images_prefix(study)}{digest[:16]}"
     store = open_artifacts(artifacts)
     before = (study.user_attrs.get(DATA) or {}).get("images") or {}
     if before.get("sha256") != digest:
@@ -202,11 +193,10 @@ def _kept(images: bytes, study: optuna.Study, artifacts: str) -> dict[str, str]:
     return {"sha256": digest}
 
 
-def _artifact(study: optuna.Study, digest: str) -> str:
-    """The artifact's name: never what is stored, which somebody else may have written."""
-    identity = study.user_attrs.get(RECORD, {}).get("id", "")
-    owner = hashlib.sha256(f"{study.study_name} {identity}".encode()).hexdigest()[:12]
-    return f"images-{owner}-{digest[:16]}"
+def images_prefix(study: optuna.Study) -> str:
+    """How the names of a study's own lists of images begin among the artifacts."""
+    owner = f"{study.study_name} {identity_of(study)}"
+    return f"images-{hashlib.sha256(owner.encode()).hexdigest()[:12]}-"
 
 
 def _images(stored: Any, study: optuna.Study, artifacts: str) -> bytes | None:

@@ -17,7 +17,7 @@ from optnas.spaces import Architecture
 from optnas.storage.files import write_whole
 from optnas.storage.urls import storage_file
 from optnas.study.opening import OpenStudy
-from optnas.study.record import RECORD
+from optnas.study.record import identity_of
 
 MARK = "study.json"
 """The file in a network's folder that says whose it is."""
@@ -80,7 +80,7 @@ def _names(handle: OpenStudy) -> tuple[str, str]:
 
 
 def _identity(handle: OpenStudy) -> str:
-    identity = str(handle.study.user_attrs[RECORD].get("id", ""))
+    identity = identity_of(handle.study)
     return identity if identity.isalnum() else "made-otherwise"
 
 

@@ -14,21 +14,20 @@ from optnas.config import plugins
 from optnas.config.contract import strategy_of
 from optnas.config.file import (
     StudyFile,
-    StudyFileError,
     Written,
     from_resolved,
     read_study_file,
     written_in_python,
 )
-from optnas.config.paths import storage_url
+from optnas.config.messages import StudyFileError
 from optnas.errors import UserError
 from optnas.seeds import named_seed
 from optnas.spaces import Architecture
 from optnas.storage.artifacts import Artifacts, Folder
 from optnas.storage.checking import checks_of
 from optnas.storage.checkpoints import Checkpoints
-from optnas.storage.opening import explained, open_storage, release
-from optnas.storage.urls import Absent, StorageError, hide_password, not_started, storage_file
+from optnas.storage.opening import ask_study, explained, open_storage
+from optnas.storage.urls import Absent, StorageError, asked_url, hide_password, not_started
 from optnas.study.record import (
     FORMER,
     await_record,
@@ -37,6 +36,7 @@ from optnas.study.record import (
     check_whole,
     former_artifacts,
     new_record,
+    of_version,
     read_record,
     told_apart,
     write_record,
@@ -142,7 +142,7 @@ def create_or_open(
                 ) from None
         write_record(study, record)
     check_whole(study)
-    return _prepared(config, study, record)
+    return prepared(config, study, record)
 
 
 def open_existing(
@@ -175,10 +175,7 @@ def _open_url(
     target: str, study_name: str | None, allow: Collection[str], **how: bool
 ) -> OpenStudy:
     """The study in a storage, by its URL; it is written to beside that storage."""
-    try:
-        url = storage_url(target, Path.cwd())
-    except ValueError as error:
-        raise StorageError(f"{hide_password(target)}: {error}") from None
+    url = asked_url(target)
     storage = open_storage(url, create=False, **how)
     with explained(url):
         names = [study.study_name for study in storage.get_all_studies()]
@@ -190,7 +187,8 @@ def _open_url(
     study, stored = _load(storage, url, study_name or names[0])
     stored = beside(stored, url)
     here = {**stored["config"], "folder": str(Path.cwd())}
-    return _prepared(from_resolved(here, url, allow), study, stored)
+    with of_version(stored):
+        return prepared(from_resolved(here, url, allow), study, stored)
 
 
 def open_compared(
@@ -222,8 +220,8 @@ def open_compared(
 def config_to_run(config: StudyFile | Written | Mapping[str, Any] | str | Path) -> StudyFile:
     """A configuration to run: with what its study was made with, if that exists.
 
-    Nothing is created, but for the tables of a database that had none. ``config`` is the path of
-    a study file, a mapping with its keys, or a configuration as it was written or checked.
+    Nothing is created. ``config`` is the path of a study file, a mapping with its keys, or a
+    configuration as it was written or checked.
 
     Raises:
         UserError: If the configuration is wrong, the study exists with another one, or the
@@ -251,19 +249,8 @@ def _stored(written: Written) -> tuple[dict[str, Any], str] | None:
     """The record of a study and the URL of its storage, if it exists and has one."""
     if written.place is None:
         return None
-    url, name = written.place
-    path = storage_file(url)
-    if path is not None and not path.exists():
-        return None
-    storage = open_storage(url, create=False)
-    try:
-        with explained(url), contextlib.suppress(KeyError):
-            study = optuna.load_study(study_name=name, storage=storage)
-            stored = read_record(study)
-            return None if stored is None else (stored, url)
-    finally:
-        release(storage)
-    return None
+    stored = ask_study(*written.place, read_record)
+    return None if stored is None else (stored, written.place[0])
 
 
 def conclusions(handle: OpenStudy, first: int | None = None) -> list[Conclusion]:
@@ -305,15 +292,16 @@ def is_counted(trial: FrozenTrial) -> bool:
     return bool(trial.params) and trial.state.is_finished() and not is_lost(trial)
 
 
-def open_study(config: StudyFile) -> OpenStudy:
-    """Open the study of a configuration, which exists.
+def open_study(config: StudyFile, *, reading: bool = False) -> OpenStudy:
+    """Open the study of a configuration, which exists, perhaps only to look at it.
 
     Raises:
+        Absent: If it does not exist.
         UserError: As ``open_existing``.
     """
-    storage = open_storage(config.storage, create=False, patient=True)
+    storage = open_storage(config.storage, create=False, patient=True, reading=reading)
     study, stored = _load(storage, config.storage, config.study)
-    return _prepared(_as_made(config.written, stored, config.storage), study, stored)
+    return prepared(_as_made(config.written, stored, config.storage), study, stored)
 
 
 def reopened(handle: OpenStudy) -> OpenStudy:
@@ -322,7 +310,7 @@ def reopened(handle: OpenStudy) -> OpenStudy:
     Samplers and pruners keep what they have read, and studies whether they were stopped.
     """
     study = optuna.load_study(study_name=handle.study.study_name, storage=handle.study._storage)
-    return _prepared(handle.config, study, read_record(study) or {})
+    return prepared(handle.config, study, read_record(study) or {})
 
 
 def _open_file(
@@ -346,10 +334,11 @@ def _open_file(
     except UserError as error:
         written.checked()  # What is wrong with the file is said first.
         raise not_started(path, error) from None
-    config, changed = written.over(stored["config"], url)
+    with of_version(stored):
+        config, changed = written.over(stored["config"], url)
     if changed and refuse:
         raise _contradicted(config, changed)
-    return _prepared(config, study, stored), changed
+    return prepared(config, study, stored), changed
 
 
 def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict[str, Any]]:
@@ -369,7 +358,8 @@ def _load(storage: BaseStorage, url: str, name: str) -> tuple[optuna.Study, dict
 
 def _as_made(written: Written, stored: Mapping[str, Any], storage: str) -> StudyFile:
     """What was written, with what the study was made with where it says nothing."""
-    config, changed = written.over(stored["config"], storage)
+    with of_version(stored):
+        config, changed = written.over(stored["config"], storage)
     if changed:
         raise _contradicted(config, changed)
     return config
@@ -383,7 +373,8 @@ def _contradicted(config: StudyFile, changed: Sequence[str]) -> StudyFileError:
     )
 
 
-def _prepared(config: StudyFile, study: optuna.Study, record: Mapping[str, Any]) -> OpenStudy:
+def prepared(config: StudyFile, study: optuna.Study, record: Mapping[str, Any]) -> OpenStudy:
+    """A study with its strategy and its pruner, made for the images of its record."""
     check_directions(study)
     seed = named_seed(config.study, config.seed)
     sampler = plugins.load("sampler", config.sampler.name, config.folder)

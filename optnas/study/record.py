@@ -5,13 +5,15 @@ A storage may come from anywhere: its record is data. It names no code to import
 storage, or where a study file says, or in a folder that holds this study's files already.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import optuna
 
 from optnas._version import __version__
 from optnas.config.file import StudyFile
+from optnas.config.messages import StudyFileError
 from optnas.config.paths import default_artifacts, split_bucket, storage_path
 from optnas.errors import UserError
 from optnas.seeds import named_seed
@@ -67,6 +70,25 @@ def read_record(study: optuna.Study) -> dict[str, Any] | None:
     return {**record, "config": {**config, "study": name, "seed": seed}}
 
 
+@contextlib.contextmanager
+def of_version(record: Mapping[str, Any]) -> Iterator[None]:
+    """Say of a configuration that cannot be understood that a later optnas wrote it, if so."""
+    try:
+        yield
+    except StudyFileError as error:
+        made = record.get("version", "")
+        if _release(made) <= _release(__version__):
+            raise
+        raise StudyFileError(
+            f"{error}\nThe study was made by optnas {made}, and {__version__} is installed, which "
+            "may not know all of it: pip install -U optnas"
+        ) from None
+
+
+def _release(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
+
+
 def new_record(config: StudyFile, in_channels: int, classes: int) -> dict[str, Any]:
     """The record of a new study of this configuration.
 
@@ -98,6 +120,11 @@ def await_record(study: optuna.Study) -> dict[str, Any] | None:
             # Once more: the record is older than the first trial.
             return stored or read_record(study)
         time.sleep(0.05)
+
+
+def identity_of(study: optuna.Study) -> str:
+    """What tells a study from others of its name; empty where it was made by version 0.1.0."""
+    return str(study.user_attrs.get(RECORD, {}).get("id", ""))
 
 
 def metric_of(study: optuna.Study) -> Metric:

@@ -8,7 +8,6 @@ says a path.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
-from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.config.file import Written
@@ -25,13 +24,14 @@ from optnas.config.paths import default_artifacts, split_bucket
 from optnas.config.stored import references
 from optnas.errors import UserError
 from optnas.storage.artifacts import absent, is_marked, open_artifacts
-from optnas.storage.opening import explained, open_storage
+from optnas.storage.opening import ask_study, explained, release
 from optnas.storage.urls import hide_password, storage_file
+from optnas.study.data import images_prefix
 from optnas.study.folders import network_folder, page_path
 from optnas.study.opening import OpenStudy, counted_trials, open_existing
-from optnas.study.record import RECORD
+from optnas.study.record import identity_of
 from optnas.trials.leases import worker_is_dead
-from optnas.units import size
+from optnas.units import plural, size
 
 _DRAWING = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MENTION = "artifacts:"
@@ -62,7 +62,7 @@ class Belongings:
         best = f", best value {max(values):.4f}" if values else ""
         place = hide_password(config.storage)
         whole = "the file with it, as it holds no other study" if self.file else "nothing else"
-        count = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
+        count = plural(len(trials), "trial")
         lines = [f"study {study.study_name!r} in {place}: {count}{best}; {whole}"]
         if self.artifacts:
             total = size(sum(self.artifacts.values()))
@@ -81,12 +81,8 @@ def study_of(written: Written) -> OpenStudy | None:
         written.checked()  # It says what is wrong.
     assert written.place is not None
     url, name = written.place
-    path = storage_file(url)
-    if path is not None and not path.exists():
+    if not ask_study(url, name, lambda _: True):
         return None
-    with explained(url):
-        if name not in optuna.get_all_study_names(open_storage(url, create=False)):
-            return None
     return open_existing(url, name, allow=references(written.keys).values())
 
 
@@ -124,13 +120,10 @@ def throw_away(belongings: Belongings) -> None:
         for name in belongings.artifacts:
             with contextlib.suppress(*absent()):
                 store.remove(name)
-    _leave(config.artifacts, study.user_attrs[RECORD].get("id", ""))
+    _leave(config.artifacts, identity_of(study))
     with explained(config.storage):
         optuna.delete_study(study_name=study.study_name, storage=study._storage)
-        backend = getattr(study._storage, "_backend", study._storage)
-        if isinstance(backend, RDBStorage):
-            backend.remove_session()
-            backend.engine.dispose()
+        release(study._storage)
     if belongings.file is not None:
         belongings.file.unlink(missing_ok=True)
 
@@ -140,12 +133,11 @@ def _artifacts(handle: OpenStudy, trials: list[FrozenTrial]) -> Iterator[tuple[s
     config, study = handle.config, handle.study
     store = open_artifacts(config.artifacts, create=False)
     states = handle.checkpoints(store)
-    identity = study.user_attrs[RECORD].get("id", "")
-    owner = hashlib.sha256(f"{study.study_name} {identity}".encode()).hexdigest()[:12]
+    listed = images_prefix(study)
     drawn = set(_drawings(trials)) if _is_own_place(handle) else set()
     try:
         for name, number in store.items():
-            if states.is_own(name) or name.startswith(f"images-{owner}-") or name in drawn:
+            if states.is_own(name) or name.startswith(listed) or name in drawn:
                 yield name, number
     except OSError as error:
         raise UserError(f"the artifacts in {config.artifacts} cannot be read: {error}") from None
@@ -153,9 +145,9 @@ def _artifacts(handle: OpenStudy, trials: list[FrozenTrial]) -> Iterator[tuple[s
 
 def _is_own_place(handle: OpenStudy) -> bool:
     """Whether the artifacts are in the default place, or a folder marked as the study's."""
-    config, identity = handle.config, handle.study.user_attrs[RECORD].get("id", "")
+    config = handle.config
     default = default_artifacts(config.study, config.storage, config.folder)
-    return config.artifacts == default or is_marked(config.artifacts, identity)
+    return config.artifacts == default or is_marked(config.artifacts, identity_of(handle.study))
 
 
 def _drawings(trials: list[FrozenTrial]) -> Iterator[str]:
@@ -192,21 +184,5 @@ def _whole_file(handle: OpenStudy) -> Path | None:
     with contextlib.closing(sqlite3.connect(path)) as database:
         rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     tables = {name for (name,) in rows if not name.startswith("sqlite_")}
-    return path if tables <= _OPTUNAS else None
-
-
-_OPTUNAS = {
-    "studies",
-    "study_directions",
-    "study_user_attributes",
-    "study_system_attributes",
-    "trials",
-    "trial_user_attributes",
-    "trial_system_attributes",
-    "trial_params",
-    "trial_values",
-    "trial_intermediate_values",
-    "trial_heartbeats",
-    "version_info",
-    "alembic_version",
-}
+    known = models.BaseModel.metadata.tables.keys() | {"alembic_version"}
+    return path if tables <= known else None

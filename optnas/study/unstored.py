@@ -3,11 +3,8 @@
 import optuna
 
 from optnas._version import __version__
-from optnas.config import plugins
-from optnas.config.contract import strategy_of
 from optnas.config.file import StudyFile
-from optnas.seeds import named_seed
-from optnas.study.opening import OpenStudy
+from optnas.study.opening import OpenStudy, prepared
 from optnas.study.record import RECORD
 
 
@@ -19,15 +16,12 @@ def unstored(config: StudyFile, *, in_channels: int, classes: int) -> OpenStudy:
         in_channels: Channels of the images.
         classes: Number of classes.
     """
-    seed = named_seed(config.study, config.seed)
-    if strategy_of(plugins.load("sampler", config.sampler.name, config.folder)).is_stock:
-        seed %= 2**32  # They take no more.
-    shape = {"in_channels": in_channels, "classes": classes}
-    study = optuna.create_study(
-        study_name=config.study,
-        direction="maximize",
-        sampler=config.make_sampler(config.search_space, **shape, seed=seed),
-        pruner=config.make_pruner(),
-    )
-    study.set_user_attr(RECORD, {"config": config.resolved(), "version": __version__, **shape})
-    return OpenStudy(config, study)
+    record = {
+        "config": config.resolved(),
+        "version": __version__,
+        "in_channels": in_channels,
+        "classes": classes,
+    }
+    study = optuna.create_study(study_name=config.study, direction="maximize")
+    study.set_user_attr(RECORD, record)
+    return prepared(config, study, record)

@@ -11,7 +11,9 @@ of the drivers; CUDA's errors but for want of memory; a worker killed from outsi
 """
 
 import contextlib
+import sys
 from collections.abc import Iterable, Sequence
+from types import FrameType
 from typing import Literal
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -123,6 +125,38 @@ def explain_loss(
     if attempts <= max_retries:
         return LOST, reason
     return CANDIDATE, f"lost {attempts} times; the last time: {reason}"
+
+
+def explain_failure(storage: BaseStorage, trial: FrozenTrial) -> None:
+    """Say on a trial that its own worker fails why it does, unless the objective has."""
+    if trial.state != TrialState.FAIL or FAILURE in trial.user_attrs:
+        return
+    cause = _cause_of_failure()
+    if isinstance(cause, KeyboardInterrupt):
+        attrs = {FAILURE: LOST, FAILURE_REASON: INTERRUPTED}
+    elif cause is not None and is_grounds(cause):
+        attrs = {FAILURE: LOST, FAILURE_REASON: f"{MACHINE}{one_line(cause)}"}
+    else:
+        reason = "the value is not a number" if cause is None else repr(cause)
+        attrs = {FAILURE: CANDIDATE, FAILURE_REASON: reason}
+    for name, value in attrs.items():
+        storage.set_trial_user_attr(trial._trial_id, name, value)
+    trial.user_attrs = trial.user_attrs | attrs
+
+
+def _cause_of_failure() -> BaseException | None:
+    """What the objective raised, when Optuna tells of it; None if that cannot be known.
+
+    Optuna does not pass it on, but Ctrl-C must not count against a candidate; so this looks into
+    Optuna's own frame. Under ask and tell there is none.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "_run_trial":
+            cause: BaseException | None = frame.f_locals.get("func_err")
+            return cause
+        frame = frame.f_back
+    return None
 
 
 def fail_as_lost(

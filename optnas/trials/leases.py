@@ -44,7 +44,7 @@ def new_lease(seconds: float | None, *, decides: bool = False) -> dict[str, Any]
     """The lease that `renew_lease` writes."""
     pid = os.getpid()
     return {
-        "host": _host(),
+        "host": this_host(),
         "boot": _boot(),
         "card": _card(),
         "pid": pid,
@@ -99,14 +99,9 @@ def is_local(trial: FrozenTrial) -> bool:
     lease = trial.system_attrs.get(LEASE)
     return (
         lease is not None
-        and lease["host"] == _host()
+        and lease["host"] == this_host()
         and lease.get("boot", _boot()) == _boot()  # Version 0.1.0 does not say it.
     )
-
-
-def this_host() -> str:
-    """This machine, as leases name it."""
-    return _host()
 
 
 def is_of_process(trial: FrozenTrial, host: str, pid: int) -> bool:
@@ -120,7 +115,7 @@ def _was_rebooted(lease: dict[str, Any]) -> bool:
 
     Machines made from one image have one name and one identity, but not one network card.
     """
-    restarted = lease["host"] == _host() and lease.get("boot", _boot()) != _boot()
+    restarted = lease["host"] == this_host() and lease.get("boot", _boot()) != _boot()
     return bool(restarted and lease.get("card", "") == _card() != "")
 
 
@@ -140,7 +135,7 @@ def _card() -> str:
 
 
 @functools.cache
-def _host() -> str:
+def this_host() -> str:
     """Where process numbers mean the same: a machine, and on Linux a namespace of its own."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):

@@ -94,7 +94,11 @@ def export(
         raise UserError("--int8 is for classifiers: what it costs a face network is not measured")
     description = _description(folder)
     model = _served(kept, raw)
-    real = images_of(description) if images is None else images_in(images, kept.reader)
+    real = (
+        images_of(description, unchanged=int8)
+        if images is None
+        else images_in(images, kept.reader)
+    )
     path = output or folder / _name(chosen, raw, int8)
     if path.suffix != Path(NAMES[chosen]).suffix:
         raise UserError(f"--output must end with {Path(NAMES[chosen]).suffix}: {path}")

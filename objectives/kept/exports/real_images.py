@@ -15,6 +15,7 @@ from optnas.objectives.data.image_files import joined
 from optnas.objectives.data.images import load_images
 from optnas.objectives.kept.descriptions import Description
 from optnas.objectives.kept.prediction import Reader, image_files
+from optnas.objectives.kept.trained import digest
 
 COMPARED = 100
 CALIBRATED = 512
@@ -54,8 +55,13 @@ def images_in(folder: Path, reader: Reader) -> RealImages:
     return RealImages(pixels, None, pixels)
 
 
-def images_of(description: Description) -> RealImages:
+def images_of(description: Description, *, unchanged: bool = False) -> RealImages:
     """The images of the training's own data set.
+
+    Args:
+        description: Of the network.
+        unchanged: Whether they must be those of the training, to the last bit: what is judged by
+            its test images must not have been trained on.
 
     Raises:
         UserError: If the description does not say where they are, or they are not there. Nothing
@@ -76,7 +82,10 @@ def images_of(description: Description) -> RealImages:
         reason = str(error).partition("\n")[0]
         raise UserError(f"the training's images cannot be had ({reason}); {_OTHERS}") from None
     same_names = description.is_face or images.class_names == description.class_names
-    if not same_names or images.input_shape != description.input_shape:
+    same = same_names and images.input_shape == description.input_shape
+    if same and unchanged:
+        same = digest(images.with_validation_in_training()) == description.data_sha256
+    if not same:
         raise UserError(f"the images of {name!r} have become others; {_OTHERS}")
     if description.is_face:
         others = joined(images.validation_images, images.train_images)
