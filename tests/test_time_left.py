@@ -13,9 +13,9 @@ from searches import opened, trial
 
 from optnas.forecast.left import UnderWay, time_left
 from optnas.forecast.ranges import Span, most_likely
-from optnas.samplers import MacroMicroSampler, RandGrowSampler, StageWiseSampler
+from optnas.samplers import RandGrowSampler, StageWiseSampler
 from optnas.samplers._learning import FINEST, Trained, grain_of, likely_ways
-from optnas.spaces import ChainSpace, GrowthSpace, StageSpace
+from optnas.spaces import GrowthSpace, StageSpace
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SHAPE = {"in_channels": 1, "classes": 10}
@@ -119,22 +119,6 @@ def test_a_network_that_is_better_than_was_thought_is_no_luck():
     ways = likely_ways(known, 200, rng)
     after = [way.next(rng).judged(2, 1, 5 / 3, FINEST, rng)[0] for way in ways]
     assert 0.2 < np.mean(np.array(after) > 0.931) < 0.9
-
-
-def test_a_width_that_loses_may_be_followed_by_one_that_wins():
-    accuracies = [0.80, 0.91, 0.96, 0.97, 0.99, 0.97, 0.98, 0.98, 0.993, 0.986]
-    space = ChainSpace((2, 10), (8, 24))
-    sampler = MacroMicroSampler(space, epochs=2, **SHAPE)
-    found = optuna.create_study(direction="maximize", sampler=sampler)
-    for accuracy in accuracies:
-        started = found.ask()
-        space.suggest(started)
-        started.suggest_int("epochs", 1, 100)
-        found.tell(started, accuracy)
-    courses = sampler.outlook(found, np.random.default_rng(0)).likely
-    widths = {sum(s.trials for s in course if s.phase == "width") for course in courses}
-    assert min(widths) == 2
-    assert max(widths) >= 5
 
 
 def test_a_stage_grows_as_often_as_not_whatever_importance_is_measured_in():
