@@ -28,7 +28,7 @@ from PIL import Image
 from rich.console import Console
 
 from optnas.cli.displays import LiveDisplay
-from optnas.cli.watching import DEPTH
+from optnas.forecast.left import DEPTH
 from optnas.running import runner
 
 OPTNAS = [sys.executable, "-c", "from optnas.cli import main; main()"]

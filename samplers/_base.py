@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._history import History, LostCandidate, TrialReader, results_alone
 from optnas.samplers._options import Count, check_options
-from optnas.samplers._outlook import Outlook
+from optnas.samplers._outlook import Course, Outlook
 from optnas.samplers._turns import Turns, all_trials, names_candidate, promise_decision
 from optnas.seeds import derive_seed, study_seed
 from optnas.spaces import Architecture, Space
@@ -156,6 +156,20 @@ class StrategySampler(BaseSampler, abc.ABC, Generic[A]):
         Args:
             study: The study, which may have trials.
             rng: Draws the likely courses.
+        """
+        return None
+
+    def ways_ahead(
+        self, study: Study, number: int, rng: np.random.Generator
+    ) -> Sequence[Course] | None:
+        """Courses that are equally likely, of a search that a budget ends.
+
+        Default: None, it trains any networks of the space.
+
+        Args:
+            study: The study, which may have trials.
+            number: How many trials there will be.
+            rng: Draws the courses.
         """
         return None
 

@@ -50,7 +50,7 @@ class MacroMicroOutlook:
         return Outlook(
             least=self._course(_learnt_at_once),
             most=self._course(_AlwaysBetter(best, self._sampler)),
-            likely=[self._course(functools.partial(self._judged, way, rng)) for way in ways],
+            likely=[self._course(_Imagined(way, self._size, self._grain, rng)) for way in ways],
         )
 
     def _course(self, judge: Callable[[Candidate], Result]) -> Course:
@@ -74,11 +74,6 @@ class MacroMicroOutlook:
         kinds = (sampler.operation, sampler.kernel)
         return sampler.space.uniform(params["depth"], params["width"], *kinds)
 
-    def _judged(self, way: Learning, rng: np.random.Generator, candidate: Candidate) -> Result:
-        size = self._size(candidate.params)(0.0, None)
-        value, train_accuracy = way.judged(size.depth, size.width, size.epochs, self._grain, rng)
-        return Result(value, 0, {TRAIN_ACCURACY: train_accuracy})
-
     def _size(self, params: Any) -> Callable[[float, float | None], Trained]:
         """How large a network is, and how long it is trained, relative to the first one."""
         space = self._sampler.space
@@ -93,6 +88,37 @@ class MacroMicroOutlook:
 def _learnt_at_once(candidate: Candidate) -> Result:
     """The next network is good enough, and no narrower one is."""
     return Result(1.0 if candidate.phase == "depth" else 0.0, 0)
+
+
+class _Imagined:
+    """Networks one after the other, as they may be judged.
+
+    Args:
+        way: How they learn.
+        size: Says how large a candidate is.
+        grain: What accuracies are multiples of.
+        rng: Draws the rest.
+    """
+
+    def __init__(
+        self,
+        way: Learning,
+        size: Callable[[Any], Callable[[float, float | None], Trained]],
+        grain: float,
+        rng: np.random.Generator,
+    ) -> None:
+        self._way = way
+        self._size = size
+        self._grain = grain
+        self._rng = rng
+
+    def __call__(self, candidate: Candidate) -> Result:
+        size = self._size(candidate.params)(0.0, None)
+        self._way = self._way.next(self._rng)
+        value, train_accuracy = self._way.judged(
+            size.depth, size.width, size.epochs, self._grain, self._rng
+        )
+        return Result(value, 0, {TRAIN_ACCURACY: train_accuracy})
 
 
 class _AlwaysBetter:

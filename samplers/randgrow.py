@@ -18,6 +18,8 @@ from optnas.samplers._base import StrategySampler
 from optnas.samplers._batches import Candidate, Step
 from optnas.samplers._history import History, Result
 from optnas.samplers._options import Count, Positive
+from optnas.samplers._outlook import Course
+from optnas.samplers._randgrow_outlook import LATEST, Grown, RandGrowOutlook
 from optnas.spaces import GrowthArchitecture, GrowthSpace
 from optnas.spaces.growth import GROWTH_SEED, INCREMENTS
 from optnas.trials.attributes import ARCHITECTURE, MULTIPLY_ADDS, PARENT
@@ -155,6 +157,31 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
         numbers = [network.trial.number for network in hull]
         return dict(zip(numbers, self._probabilities(hull).tolist(), strict=True))
 
+    def ways_ahead(self, study: Study, number: int, rng: np.random.Generator) -> Sequence[Course]:
+        """Children of the hull and of their children, each a little better than its parent."""
+        history = self._history(study)
+        values = {each.trial.number: each.point[1] for each in self._networks(history)}
+        pairs = [
+            (values.get(parent_of(history.trials[child]) or 0), values[child])
+            for child in list(values)[-LATEST:]
+            if parent_of(history.trials[child]) is not None
+        ]
+        parents = [
+            Grown(
+                self.space.from_trial(each.trial),
+                *each.point,
+                _growths(history.trials, each.trial),
+            )
+            for each in self._hull(history)
+        ]
+        ahead = RandGrowOutlook(
+            self.space,
+            self.increments,
+            lambda costs: parent_probabilities(costs, self.best_probability),
+            self._may_have_children,
+        )
+        return ahead.drawn(parents, pairs, number, rng)
+
     def _hull(self, history: History) -> list[FinishedNetwork]:
         """The networks that the next child's parent is drawn from, by cost."""
         gone = history.without_weights
@@ -181,10 +208,14 @@ class RandGrowSampler(StrategySampler[GrowthArchitecture]):
         may_grow = (
             self._is_trained(trial, result)
             and cost is not None
-            and (self.max_cost is None or cost <= self.max_cost)
-            and (self.max_growths is None or _growths(trials, trial) < self.max_growths)
+            and self._may_have_children(cost, _growths(trials, trial))
         )
         return FinishedNetwork(trial, (cost or 0.0, result.value), may_grow)
+
+    def _may_have_children(self, cost: float, growths: int) -> bool:
+        return (self.max_cost is None or cost <= self.max_cost) and (
+            self.max_growths is None or growths < self.max_growths
+        )
 
     def _child(
         self, hull: Sequence[FinishedNetwork], number: int, rng: np.random.Generator

@@ -152,6 +152,8 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
     def outlook(self, study: Study, rng: np.random.Generator) -> Outlook:
         """The paper does not say how often a stage grows: every other time, here."""
         replay = self.replay(self._history(study))
+        known = [result for _, result in replay.answered if STAGE_IMPORTANCE in result.attrs]
+        before = np.array(self._importance(known[-1]) if known else [0.0] * self.space.stages)
 
         def course(important: Callable[[], list[float]]) -> Course:
             following = replay.restarted(self.search()).imagine(
@@ -168,7 +170,11 @@ class StageWiseSampler(ReplaySampler[StageArchitecture]):
         return Outlook(
             least=course(lambda: grown(-1)),
             most=course(lambda: grown(1)),
-            likely=[course(lambda: rng.random(stages).tolist()) for _ in range(COURSES)],
+            # More important than what is known as often as less, whatever it is measured in.
+            likely=[
+                course(lambda: (before + rng.uniform(-1, 1, stages)).tolist())
+                for _ in range(COURSES)
+            ],
         )
 
     def _tuned(

@@ -68,7 +68,7 @@ def watch(clock, tmp_path, monkeypatch) -> Watch:
     found = opened(tmp_path, [trial(0, 0.25), trial(1, 0.5)], budget={"trials": 200})
     ahead = Ahead(has_end=True, bounds=None, courses=None, phases={}, per_trial=Span(1, 1))
     left = Left(ahead, seconds=Span(1200.0, 5400.0))
-    monkeypatch.setattr(watching, "time_left", lambda _: left)
+    monkeypatch.setattr(watching, "time_left", lambda *_, **__: left)
     watch = Watch(clock)
     watch.start(found)
     return watch
@@ -127,7 +127,7 @@ def test_what_is_no_training_counts_too(watch, clock, monkeypatch):
     ahead = Ahead(has_end=True, bounds=(10, 10), courses=(), phases={}, per_trial=Span(1, 1))
     monkeypatch.setattr(Ahead, "trials", Span(10, 10))
     left = Left(ahead, seconds=Span(10.0, 20.0))
-    monkeypatch.setattr(watching, "time_left", lambda _: left)
+    monkeypatch.setattr(watching, "time_left", lambda *_, **__: left)
     for number in range(2, 32):  # Each takes 2 s, of which it trains for one.
         clock.now += 2
         watch.ended(0, trial(number, 0.5, train_seconds=1.0, epochs_trained=1))

@@ -65,7 +65,7 @@ def search(request, tmp_path_factory):
 def _forecast(monkeypatch):
     ahead = Ahead(has_end=True, bounds=None, courses=None, phases={}, per_trial=Span(1, 1))
     left = Left(ahead, seconds=Span(123.0, 4567.0))
-    monkeypatch.setattr(watching, "time_left", lambda _: left)
+    monkeypatch.setattr(watching, "time_left", lambda *_, **__: left)
 
 
 def shown_again(display, clock, search, workers: int) -> Iterator[tuple[str, object]]:

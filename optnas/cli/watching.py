@@ -8,13 +8,13 @@ from optuna.trial import FrozenTrial
 
 from optnas.cli.rows import cut
 from optnas.devices.gpus import Use, use_of
-from optnas.forecast.left import PER_TRIAL, Left, time_left
+from optnas.forecast.left import PER_TRIAL, SETTLED, Left, time_left, widest
+from optnas.forecast.pace import OFF
 from optnas.forecast.ranges import WIDEST, Span, at_least_wide, at_most_wide
 from optnas.running.signals import Interruption
 from optnas.study.budget import budget_used_by
 from optnas.study.opening import OpenStudy, is_counted
 from optnas.study.record import metric_of
-from optnas.trials.attributes import PHASE
 from optnas.trials.claims import is_feasible
 from optnas.trials.metric import ACCURACY, Metric
 from optnas.units import duration, plural, size, span
@@ -24,12 +24,6 @@ LOOK = 1.0
 SHARE = 15
 """A look, or a forecast, is so many times rarer than it takes long."""
 GAP = "  |  "
-DEPTH = "depth"
-"""The phase whose length nobody knows, of searches that have it."""
-SETTLED, LATER = 2.0, 5.0
-"""How many times as long as its lower end the range of the time left may be: once the depth is
-settled, and from the tenth trial on."""
-
 FEW = 3
 """Trials for which what is believed beforehand of the time beside training counts."""
 
@@ -106,15 +100,17 @@ class Watch:
         self._has_changed = False
         with self._forecast:
             try:
-                left = time_left(self._handle)
+                heard = [pulse for _, pulses in self._pulses.values() for pulse in pulses]
+                left = time_left(self._handle, pulses=heard)
             except Exception:  # What is shown may be old; what is trained must not suffer.
                 return
             finally:
                 self._handle.study._storage.remove_session()  # That of this thread.
-            self._widest = widest(left, self._trials)
+            self._widest = widest(left.ahead, self._trials)
             span = shown_span(left, self._trials)
             if span is not None:
-                span = at_least_wide(self._by_the_clock(span, left.ahead.trials), SETTLED)
+                span = at_least_wide(self._by_the_clock(span, left), SETTLED)
+                span = at_most_wide(span, self._widest)
             self._span = span
             self._span_of = self._clock()
 
@@ -123,11 +119,12 @@ class Watch:
         self._counted_from = self._clock()
         self._used_before = budget_used_by(self._trials).hours
 
-    def _by_the_clock(self, span: Span, trials: Span | None) -> Span:
+    def _by_the_clock(self, span: Span, left: Left) -> Span:
         """How long it takes to train for so many seconds, by trials of which each takes more.
 
-        Workers may wait for one another, for times that grow with those of training. One alone
-        has what it takes to store and draw a trial, however short its training.
+        Workers may wait for one another, for times that grow with those of training, and in the
+        end for the last of them. One alone has what it takes to store and draw a trial, however
+        short its training.
         """
         trained = 3600 * (budget_used_by(self._trials).hours - self._used_before)
         now = self._clock()
@@ -139,8 +136,11 @@ class Watch:
         if workers == 1:
             beside = 0.0 if self._ended is None else max(0.0, passed - trained)
             each = (beside + FEW * PER_TRIAL) / ((self._ended or 0) + FEW)
+            trials = left.ahead.trials
             return span if trials is None else span.plus(trials.scaled(each))
-        return span.scaled(1 / min(workers, (trained + 60.0 * workers) / (passed + 60.0)))
+        low, high = span.scaled(1 / min(workers, (trained + 60.0 * workers) / (passed + 60.0)))
+        high += left.each * (1 - 1 / workers)
+        return Span(max(low, left.longest / OFF), max(high, left.longest * OFF))
 
     # What is said.
 
@@ -240,25 +240,17 @@ class Watch:
         return parts
 
 
-def widest(left: Left, trials: Sequence[FrozenTrial]) -> float:
-    """How many times as long as its lower end the time left may be: the less, the more is known.
+def shown_span(left: Left, trials: Sequence[FrozenTrial]) -> Span | None:
+    """The time left as it is shown, if anybody knows it.
 
     Args:
         left: What is left of a search.
         trials: Its trials.
     """
-    grew = any(trial.user_attrs.get(PHASE) == DEPTH for trial in trials)
-    if grew and DEPTH not in left.ahead.phases:
-        return SETTLED
-    return LATER if sum(map(is_counted, trials)) >= 10 else WIDEST
-
-
-def shown_span(left: Left, trials: Sequence[FrozenTrial]) -> Span | None:
-    """The time left as it is shown, if anybody knows it; arguments as of `widest`."""
     if left.seconds is None:
         return None
     # Whatever the strategy does, the machine may have less or more to do than now.
-    return at_most_wide(at_least_wide(left.seconds, SETTLED), widest(left, trials))
+    return at_most_wide(at_least_wide(left.seconds, SETTLED), widest(left.ahead, trials))
 
 
 class _Rarely:

@@ -100,6 +100,9 @@ class Strategy(Protocol):
     def outlook(self, study: "Study", rng: "np.random.Generator") -> Outlook | None:
         """What is ahead of the search. Default: None, it has no end or does not say."""
 
+    def ways_ahead(self, study: "Study", number: int, rng: Any) -> "Sequence[Any] | None":
+        """Likely courses of so many trials, where a budget ends it. Default: None, any."""
+
     def candidates(self, study: "Study") -> "list[tuple[int, Architecture, float]] | None":
         """Trial, architecture and value of what would be trained fully, best first.
 
@@ -267,8 +270,10 @@ class _Stock:
     def is_finished(self, study: "Study") -> bool:
         return False
 
-    def outlook(self, study: "Study", rng: "np.random.Generator") -> None:
+    def outlook(self, *_: Any) -> None:
         return None
+
+    ways_ahead = outlook
 
     def candidates(self, study: "Study") -> None:
         return None

@@ -5,12 +5,13 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+from optuna.trial import TrialState
 
 from optnas.config.contract import Stretch, pruning_of, strategy_of
 from optnas.forecast.ranges import Span, span_of
 from optnas.seeds import derive_seed
 from optnas.spaces import Architecture
-from optnas.study.budget import trial_epochs, used_budget
+from optnas.study.budget import budget_used_by, trial_epochs
 from optnas.study.opening import OpenStudy, counted_trials
 
 
@@ -72,15 +73,19 @@ def look_ahead(handle: OpenStudy) -> Ahead:
     rng = np.random.default_rng(derive_seed("forecast", study.study_name) % 2**32)
     outlook = strategy.outlook(study, rng)
     per_trial = _per_trial(handle)
-    used, budget = used_budget(study), config.budget
+    trials, budget = study.get_trials(deepcopy=False), config.budget
+    # What trains counts as a whole as long as it does.
+    used = budget_used_by([trial for trial in trials if trial.state != TrialState.RUNNING])
     trials_left = None if budget.trials is None else max(budget.trials - used.trials, 0)
     epochs_left = None if budget.epochs is None else max(budget.epochs - used.epochs, 0)
     cut = functools.partial(_cut, trials=trials_left, epochs=epochs_left, per_trial=per_trial)
     if outlook is None:
         number = _number(trials_left, epochs_left, per_trial)
-        any_trials = None if number is None else (cut((AnyTrials(number),)),)
-        bounds = None if number is None else (0, number)
-        return Ahead(handle.has_end, bounds, any_trials, {}, per_trial)
+        if number is None:
+            return Ahead(handle.has_end, None, None, {}, per_trial)
+        ways = strategy.ways_ahead(study, number, rng) if number else None
+        ways = ways or ((AnyTrials(number),),)
+        return Ahead(handle.has_end, (0, number), tuple(map(cut, ways)), {}, per_trial)
     courses = tuple(cut(course) for course in outlook.likely)
     least, longest = cut(outlook.least), cut(outlook.most)
     totals = [sum(s.trials for s in course) for course in (least, longest, *courses)]

@@ -11,8 +11,8 @@ from optnas.config import plugins
 from optnas.config.contract import Objective, Rehearsal, objective_class, strategy_of
 from optnas.config.file import StudyFile
 from optnas.forecast.ahead import Ahead, look_ahead
-from optnas.forecast.left import DRIFT, OFF, PER_EPOCH, PER_TRIAL, course_seconds
-from optnas.forecast.pace import Pace, observed_pace
+from optnas.forecast.left import DRIFT, PER_EPOCH, PER_TRIAL, course_seconds
+from optnas.forecast.pace import OFF, Pace, observed_pace
 from optnas.forecast.ranges import Span, at_least_wide, at_most_wide, span_of
 from optnas.forecast.rehearsing import Rehearsals, Rehearsed, rehearse
 from optnas.storage.urls import Absent

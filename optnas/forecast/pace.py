@@ -20,8 +20,14 @@ from optnas.trials.attributes import PHASE, TRAIN_SECONDS
 PRIOR = (0.1, 0.2, 0.5, 0.2)
 """Shares of a middling network's time that are believed beforehand: whatever it is, per layer, per
 number that passes between layers, and per parameter."""
+OFF = 1.25
+"""How far the time of a network may be from what many others took, either way."""
+FEW = 2
+"""Of so many networks twice as far, as a logarithm."""
 LATEST = 5
 """So many networks tell how fast the machine is now: others may have come, or gone."""
+DRAWN, BEFOREHAND = 15, 2
+"""Networks that are drawn from the space, and as how many trained ones they count."""
 BELIEF = 0.3
 """How much that counts beside one measured network."""
 
@@ -58,6 +64,9 @@ class Pace:
             space, by phase.
         shape: Channels of the images and number of classes.
         space: Of the networks.
+        off: How far the time of a network may be from this, either way.
+        seen: Networks that were timed; 0 where they were chosen to be timed.
+        spread: How far apart their times are: the deviation of the logarithm.
     """
 
     per_feature: tuple[float, ...]
@@ -66,6 +75,9 @@ class Pace:
     phases: Mapping[str, tuple[float, int]]
     shape: tuple[int, int]
     space: Space[Any] = dataclasses.field(repr=False)
+    off: float = OFF
+    seen: int = 0
+    spread: float = 0.0
 
     def epoch(self, architecture: Architecture | None) -> float:
         """Seconds of an epoch of a network."""
@@ -82,6 +94,22 @@ class Pace:
         if params is None:
             return self.per_layer[0] + self.per_layer[1] * depth
         return float(np.dot(self.per_feature, Timed(depth, params, 0.0).features))
+
+    def trial(self, trial: FrozenTrial, epochs: float) -> float:
+        """Seconds of a trial that trains for so many epochs."""
+        phase, params = trial.user_attrs.get(PHASE, ""), trial.user_attrs.get("params")
+        if phase in self.phases:
+            each, epochs = self.phases[phase]
+            return epochs * each
+        if not isinstance(params, int) or params <= 0:
+            return epochs * self.epoch(self.space.named_by(trial))
+        return epochs * self.of(described(self.space.named_by(trial)).depth or 1, params)
+
+    def unsure(self, trials: int) -> float:
+        """How far the mean of so many networks to come may be from that of those seen."""
+        if not self.seen:
+            return 1.0
+        return math.exp(self.spread * math.sqrt(1 / max(trials, 1) + 1 / self.seen))
 
     def as_lately(self, timed: Sequence[Timed]) -> "Pace":
         """The same on a machine that is as fast as it was for these networks."""
@@ -154,11 +182,25 @@ def observed_pace(handle: OpenStudy) -> Pace | None:
             phases[phase] = (seconds, trial_epochs(trial))
     if not timed:
         return None
+    fit = fitted(timed, 0.0, config.search_space, shape_of(handle), phases)
+    # The fewer networks, the less is known of others.
+    off = OFF ** (1 + FEW / len(timed))
+    spread = float(np.std(np.log([each.seconds for each in timed])))
+    typical = _typical(fit, timed)
+    fit = dataclasses.replace(fit, typical=typical, off=off, seen=len(timed), spread=spread)
+    return fit.as_lately(timed[-LATEST:])
+
+
+def _typical(fit: Pace, timed: Sequence[Timed]) -> float:
+    """Seconds of the networks to come: those of the latest, and of the space as far as few are."""
     # A search that gets on trains other networks than at its beginning.
-    latest = timed[-max(LATEST, len(timed) // 3) :]
-    typical = float(np.mean([each.seconds for each in latest]))
-    pace = fitted(timed, typical, config.search_space, shape_of(handle), phases)
-    return pace.as_lately(timed[-LATEST:])
+    latest = timed[-max(LATEST, len(timed) // 2) :]
+    seconds = [each.seconds for each in latest]
+    rng = np.random.default_rng(0)
+    drawn = [fit.space.random(rng) for _ in range(DRAWN)]
+    if all(count_params(fit.space, network, *fit.shape) is not None for network in drawn[:1]):
+        seconds += [float(np.mean([fit.epoch(network) for network in drawn]))] * BEFOREHAND
+    return float(np.mean(seconds))
 
 
 def epoch_seconds(trial: FrozenTrial) -> float | None:

@@ -51,6 +51,27 @@ def span_of(values: Sequence[float], lower: float = 5, upper: float = 95) -> Spa
     return Span(float(low), float(high))
 
 
+def most_likely(values: Sequence[float], widest: float = WIDEST) -> Span:
+    """Where values lie that are equally likely: between the 5th and the 95th percentile.
+
+    If that is wider than ``widest``-fold: the range of this width in which most of them lie, and
+    of several such ranges the middle one.
+    """
+    span = span_of(values)
+    if span.low <= 0 or span.high <= widest * span.low:
+        return span
+    logs = np.sort(np.log(np.maximum(np.asarray(values, float), span.low / WIDEST)))
+    reach = math.log(widest)
+    # A range may begin at every value, or end at one.
+    lows = np.sort(np.concatenate([logs, logs - reach]))
+    inside = np.searchsorted(logs, lows + reach + 1e-9, "right") - np.searchsorted(
+        logs, lows - 1e-9, "left"
+    )
+    best = lows[inside == inside.max()]
+    low = math.exp(best[len(best) // 2])
+    return Span(low, low * widest)
+
+
 def at_least_wide(span: Span, least: float) -> Span:
     """The same, widened around its geometric middle if it is narrower than ``least``-fold."""
     if span.low <= 0 or span.high >= least * span.low:
