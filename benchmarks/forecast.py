@@ -1,6 +1,6 @@
 """What is said of a search before it begins and while it runs, beside what comes of it.
 
-    python benchmarks/forecast.py --data FOLDER [--minutes 11] [--output FILE]
+    python benchmarks/forecast.py --data FOLDER [--minutes 11] [--seed 0] [--output FILE]
 
 Ten real searches on one thread of this machine, of the digits and of photos, which are images of
 CIFAR-10 written as JPEG files; FOLDER holds its cifar-10-batches-py. First the dry run of each,
@@ -209,8 +209,8 @@ def write_photos(data: Path, folder: Path, pixels: int) -> None:
             written[label] += 1
 
 
-def measured(name: str, data: Path) -> dict[str, Any]:
-    """What is said of a search, and what came of it."""
+def measured(name: str, data: Path, seed: int) -> dict[str, Any]:
+    """What is said of a search with a seed, and what came of it."""
     pixels, keys = SEARCHES[name]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -218,7 +218,7 @@ def measured(name: str, data: Path) -> dict[str, Any]:
         if pixels:
             write_photos(data, folder / "photos", pixels)
             own = {"name": "images", "root": "photos", "size": pixels}
-        study = {"study": "forecast", "seed": 0, "data": own, **keys}
+        study = {"study": "forecast", "seed": seed, "data": own, **keys}
         (folder / "study.yaml").write_text(yaml.safe_dump(study))
         said = _output([*OPTNAS, "run", "study.yaml", "--dry-run", "--json"], folder)
         load, start, before = os.getloadavg()[0], time.monotonic(), _processor_time()
@@ -327,6 +327,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, help="Folder of cifar-10-batches-py.")
     parser.add_argument("--only", nargs="*", default=list(SEARCHES), help="Names of searches.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the searches.")
     parser.add_argument("--minutes", type=float, default=60.0, help="Then none is begun.")
     parser.add_argument("--output", type=Path, help="JSON file.")
     parser.add_argument("--watch", nargs=2, metavar=("FILE", "OUTPUT"), help=argparse.SUPPRESS)
@@ -339,7 +340,7 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     until = time.monotonic() + 60 * options.minutes
     for name in itertools.takewhile(lambda _: time.monotonic() < until, options.only):
-        rows[name] = measured(name, options.data)
+        rows[name] = measured(name, options.data, options.seed)
         print(line(name, rows[name]), flush=True)
         if options.output is not None:
             options.output.parent.mkdir(parents=True, exist_ok=True)
