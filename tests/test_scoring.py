@@ -15,7 +15,11 @@ from optuna.trial import TrialState
 import optnas
 from optnas.config.settings import TrainSettings
 from optnas.objectives import stage_classification
-from optnas.objectives.importance import scoring
+from optnas.objectives.importance import pls_vip, scoring
+from optnas.objectives.importance.feature_selection import (
+    infinite_feature_selection,
+    infinite_latent_feature_selection,
+)
 from optnas.objectives.training.trainer import Trainer, learning_rate
 from optnas.study.budget import used_budget
 from optnas.study.opening import open_existing
@@ -225,15 +229,11 @@ def test_parameters_are_those_of_the_criterion(criterion):
     }
     for name, parameters in scoring.GRID[criterion].items():
         if criterion == "pls":
-            expected = scoring.pls_vip(features, labels, parameters.components)
+            expected = pls_vip(features, labels, parameters.components)
         elif criterion == "inf_fs":
-            expected = scoring.infinite_feature_selection(
-                features, parameters.alpha, parameters.factor
-            )
+            expected = infinite_feature_selection(features, parameters.alpha, parameters.factor)
         else:
-            expected = scoring.infinite_latent_feature_selection(
-                features, labels, parameters.factor
-            )
+            expected = infinite_latent_feature_selection(features, labels, parameters.factor)
         assert found[name] == pytest.approx(expected, rel=1e-4), name
     assert len({tuple(scores) for scores in found.values()}) > 1
 
