@@ -5,6 +5,7 @@ over two file descriptors (Chrome DevTools Protocol).
 """
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -44,11 +45,10 @@ class Browser:
         inward, self._write = os.pipe()
         self._read, outward = os.pipe()
 
-        def pipes() -> None:  # Where the browser looks for them.
-            for place, end in ((103, inward), (104, outward)):
+        def pipes() -> None:  # Where the browser looks for them; neither may lie in that place.
+            ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (inward, outward)]
+            for place, end in enumerate(ends, start=3):
                 os.dup2(end, place)
-            os.dup2(103, 3)
-            os.dup2(104, 4)
 
         self._process = subprocess.Popen(
             [str(PROGRAM), *_OPTIONS, f"--user-data-dir={profile}"],
