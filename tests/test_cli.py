@@ -257,6 +257,11 @@ def test_init_proposes_by_space_and_budget(
     study = optnas.config.file.load_study_file("first.yaml")
     assert (study.sampler.name, study.space.name) == (sampler, space)
     said = int(arguments[-1]) if "--trials" in arguments else None
+    is_small = "small" in out
+    assert is_small == (space == "chain" and "cifar10" not in arguments)
+    if is_small:
+        chains = study.make_space()
+        assert (chains.depth, chains.width) == ((2, 10), (8, 24))
     assert study.budget.trials == said or (30 if sampler == "surrogate" else None)
     assert (study.pruner.name == "hierarchical") == rungs == ("stop there" in out)
     if rungs:

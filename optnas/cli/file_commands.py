@@ -57,7 +57,7 @@ def init(
     ] = False,
 ) -> None:
     """Write a study file to start from."""
-    from optnas.config.proposal import proposed, proposed_pruner
+    from optnas.config.proposal import proposed, proposed_extent, proposed_pruner
     from optnas.config.template import template
     from optnas.errors import UserError
 
@@ -71,9 +71,11 @@ def init(
         trials = proposal.trials
     strategy, place = sampler or proposal.sampler, _place_in_file(root, path)
     pruner = proposed_pruner(strategy, space, trials, data)
+    extent = proposed_extent(strategy, space, data)
     text = template(
         *(path.stem, data, strategy),
         space=space,
+        extent=extent,
         trials=trials,
         root=place,
         pruner=pruner,
@@ -88,6 +90,8 @@ def init(
         raise UserError(f"{path}: {error.strerror}") from None
     if sampler is None:
         print(f"The sampler is {proposal.sampler}: {proposal.why}. `optnas list` shows others.")
+    if extent is not None:
+        print("Its chains are small, as for few images: see `space`.")
     if pruner is not None:
         first, second = pruner["first"], pruner["first"] * pruner["factor"]
         print(f"Networks that rank low after {first} or {second} epochs stop there: see `pruner`.")

@@ -21,6 +21,8 @@ RANKED = frozenset(
 """Strategies that were measured with geometric rungs."""
 RUNGS = {"name": "hierarchical", "first": 2, "factor": 3}
 """Rungs at T/9, T/3 and T of the whole training."""
+SMALL = {"depth": [2, 10], "width": [8, 24]}
+"""Chains of which a thousand images can train thirty in minutes."""
 LARGE = frozenset(("cifar10", "cifar100", "emnist_balanced", "fashion_mnist", "kmnist"))
 """Data sets of which two epochs, up to the first rung, are a thousand batches and more."""
 
@@ -63,6 +65,21 @@ def proposed(space: str | None, trials: int | None, data: str) -> Proposal:
     if space == "rows":
         return Proposal("random", "the rows of a table are in no relation to one another", trials)
     return Proposal("surrogate", "it learns from every network which one to train next", trials)
+
+
+def proposed_extent(sampler: str, space: str | None, data: str) -> dict[str, Any] | None:
+    """Small chains, where the images may be few; None leaves the space as large as it is.
+
+    Of all chains most have dozens of layers. Macro-micro comes to them last, if ever; who draws
+    from the space would train little else.
+
+    Args:
+        sampler: The strategy's name.
+        space: The space's name; None where that is open.
+        data: The data set's name.
+    """
+    is_small = sampler in RANKED and space in (None, "chain") and data not in LARGE
+    return dict(SMALL) if is_small else None
 
 
 def proposed_pruner(

@@ -35,6 +35,7 @@ def template(
     sampler: str,
     *,
     space: str | None = None,
+    extent: Mapping[str, Any] | None = None,
     trials: int | None = None,
     root: str | None = None,
     pruner: Mapping[str, Any] | None = None,
@@ -47,6 +48,7 @@ def template(
         data: The data set's name.
         sampler: The sampler's name.
         space: The space's name; None takes one that the sampler can search.
+        extent: Keys of the space; None leaves them open.
         trials: The budget of trials; None sets none.
         root: Folder that holds the data set; None leaves it open.
         pruner: The pruner's block; None for none.
@@ -64,12 +66,18 @@ def template(
     given: dict[str, Any] = {**fitting, "train": epochs, "budget": budget}
     if not full:
         given["pruner"] = pruner
+        if extent is not None:
+            given["space"] = {"name": fitting["space"], **extent}
         return _short({**given, "data": {"name": data, **place} if place else data}, strategy)
     hints = {
         "storage": default_storage(study),
         "artifacts": f"{file_name(study)}.artifacts",
     }
-    blocks: dict[str, dict[str, Any]] = {"data": place, "pruner": dict(pruner or {})}
+    blocks: dict[str, dict[str, Any]] = {
+        "data": place,
+        "space": dict(extent or {}),
+        "pruner": dict(pruner or {}),
+    }
     lines = [_HEADER]
     fields = StudyKeys.model_fields
     for key in sorted(fields, key=lambda key: key not in ("study", "data", "sampler")):
