@@ -18,7 +18,7 @@ from PIL import Image
 
 # What a new user might edit; here, so that it takes seconds.
 SMALLER = {
-    "space: {name: chain, depth: [2, 10], width: [8, 24]}": "space: {depth: [2, 3], width: [4, 6]}",
+    "depth: [2, 10], width: [8, 24]": "depth: [2, 3], width: [4, 6]",
     "train: {epochs: 20}": "train: {epochs: 1}\nretrain: {epochs: 2}",
 }
 
