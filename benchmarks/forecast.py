@@ -258,40 +258,42 @@ def _processor_time() -> float:
     return times.children_user + times.children_system
 
 
-HEADINGS = (
-    "search",
-    "said (s)",
-    "took (s)",
-    "of processor (s)",
-    "fold",
+DURING = (
     "trials",
     "time left held for",
     "from trial 10 on",
     "widest then",
     "widest, depth settled",
 )
+HEADINGS = ("search", "said (s)", "took (s)", "of processor (s)", "fold", *DURING)
 
 
 def line(name: str, found: dict[str, Any]) -> str:
     """A search as a line of a Markdown table; what was not held is bold."""
     low, high = found["said"]
-    moments = [Moment(**fields) for fields in found["moments"]]
+    took = f"{found['took']:.0f}" if low <= found["took"] <= high else f"**{found['took']:.0f}**"
+    before = [f"{low:.0f} to {high:.0f}", took, f"{found['work']:.0f}", f"{high / low:.1f}"]
+    return f"| {' | '.join([name, *before, *during(name, found)])} |"
+
+
+def during(name: str, found: dict[str, Any]) -> list[str]:
+    """What was said while a search ran: the cells below `DURING`."""
+    moments, end = moments_of(found), found["seconds"]
     later = [moment for moment in moments if moment.trials >= LATER]
     settled = [m for m in moments if m.settled and "macro_micro" in name]
-    took = f"{found['took']:.0f}" if low <= found["took"] <= high else f"**{found['took']:.0f}**"
-    cells = [
-        name,
-        f"{low:.0f} to {high:.0f}",
-        took,
-        f"{found['work']:.0f}",
-        f"{high / low:.1f}",
-        f"{found['trials']}",
-        _share(moments, found["seconds"]),
-        _share(later, found["seconds"]),
-        _widest(later),
-        _widest(settled),
-    ]
-    return f"| {' | '.join(cells)} |"
+    shares = [_share(moments, end), _share(later, end)]
+    return [f"{found['trials']}", *shares, _widest(later), _widest(settled)]
+
+
+def moments_of(found: dict[str, Any]) -> list[Moment]:
+    """The moments of a search that was watched."""
+    return [Moment(**fields) for fields in found["moments"]]
+
+
+def held(found: dict[str, Any]) -> bool:
+    """Whether the time left held for most of a search."""
+    moments = moments_of(found)
+    return sum(m.holds(found["seconds"]) for m in moments) >= MOSTLY * len(moments)
 
 
 def _share(moments: list[Moment], end: float) -> str:
@@ -312,13 +314,10 @@ def totals(rows: dict[str, dict[str, Any]]) -> str:
     """In how many searches what was said held."""
     before = sum(low <= r["took"] <= high for r in rows.values() for low, high in [r["said"]])
     widest = max(high / low for r in rows.values() for low, high in [r["said"]])
-    during = 0
-    for found in rows.values():
-        held = [Moment(**fields).holds(found["seconds"]) for fields in found["moments"]]
-        during += sum(held) >= MOSTLY * len(held)
+    held_in = sum(map(held, rows.values()))
     return (
         f"Of {len(rows)} searches, what was said before held in {before}, at most {widest:.1f}-"
-        f"fold; the time left in {during}, for {MOSTLY:.0%} of their seconds or more."
+        f"fold; the time left in {held_in}, for {MOSTLY:.0%} of their seconds or more."
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import optuna
 from _simulated import Simulated, Training
-from forecast import LATER, MOSTLY, Moment, _share, _widest
+from forecast import DURING, MOSTLY, during, held, moments_of
 from optuna.trial import Trial
 
 from optnas.config.contract import count_params, described, strategy_of
@@ -246,7 +246,7 @@ CASES = {
     ),
     "econas, rungs": Case(
         {
-            "space": {"space": "cell", "network": {"cells": 3, "channels": 8}}["space"],
+            "space": "cell",
             "sampler": {"name": "econas", "initial": 12, "cycles": 3},
             "pruner": {"name": "hierarchical", "epochs": 2},
             "train": {"epochs": 6},
@@ -281,44 +281,18 @@ CASES = {
 }
 """By name."""
 
-HEADINGS = (
-    "search",
-    "hours",
-    "trials",
-    "time left held for",
-    "from trial 10 on",
-    "widest then",
-    "widest, depth settled",
-)
+HEADINGS = ("search", "hours", *DURING)
 
 
 def line(name: str, found: dict[str, Any]) -> str:
     """A search as a line of a Markdown table."""
-    moments = [Moment(**fields) for fields in found["moments"]]
-    later = [moment for moment in moments if moment.trials >= LATER]
-    settled = [m for m in moments if m.settled and "macro_micro" in name]
-    end = found["seconds"]
-    cells = [
-        name,
-        f"{end / 3600:.1f}",
-        f"{found['trials']}",
-        _share(moments, end),
-        _share(later, end),
-        _widest(later),
-        _widest(settled),
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def held(found: dict[str, Any]) -> bool:
-    """Whether the time left held for most of a search."""
-    moments = [Moment(**fields) for fields in found["moments"]]
-    return sum(m.holds(found["seconds"]) for m in moments) >= MOSTLY * len(moments)
+    hours = f"{found['seconds'] / 3600:.1f}"
+    return f"| {' | '.join([name, hours, *during(name, found)])} |"
 
 
 def show(found: dict[str, Any]) -> None:
     """Every moment of a search."""
-    for moment in (Moment(**fields) for fields in found["moments"]):
+    for moment in moments_of(found):
         truth = found["seconds"] - moment.seconds
         side = "above" if truth > moment.high else "below" if truth < moment.low else ""
         print(

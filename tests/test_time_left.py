@@ -173,7 +173,7 @@ def test_the_range_holds_over_a_published_search(workers, monkeypatch):
     monkeypatch.setattr(simulated, "_counted", lambda *given: (given[-1], 1000.0 * given[-1]))
     case = dataclasses.replace(simulated.CASES["macro_micro, CIFAR-100"], workers=workers)
     found = case.found()
-    moments = [simulated.Moment(**fields) for fields in found["moments"]]
+    moments = simulated.moments_of(found)
     assert len(moments) >= 25
     assert simulated.held(found)
     assert all(m.fold <= 5.001 for m in moments if m.trials >= 10 and m.high > 5)

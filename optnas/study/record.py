@@ -28,6 +28,7 @@ from optnas.seeds import named_seed
 from optnas.storage.artifacts import is_marked
 from optnas.storage.soundness import read_beside_sqlite
 from optnas.trials.metric import ACCURACY, Metric, metric
+from optnas.units import shown
 
 RECORD = "optnas"
 """Study attribute: identity, configuration, its hash, version, seed, the shape of the data."""
@@ -80,8 +81,8 @@ def of_version(record: Mapping[str, Any]) -> Iterator[None]:
         if _release(made) <= _release(__version__):
             raise
         raise StudyFileError(
-            f"{error}\nThe study was made by optnas {made}, and {__version__} is installed, which "
-            "may not know all of it: pip install -U optnas"
+            f"{error}\nThe study was made by optnas {shown(made)}, and {__version__} is "
+            "installed, which may not know all of it: pip install -U optnas"
         ) from None
 
 
